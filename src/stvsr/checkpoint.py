@@ -1,0 +1,152 @@
+"""One file, one network: weights and the model config that rebuilds them, together.
+
+A checkpoint of ours is what Lightning writes, with the resolved model config under `MODEL_KEY`; it holds tensors
+and plain values only, so it is read with `weights_only=True`. The authors' released file is read as well.
+A checkpoint names classes to build; only networks of this package are built.
+"""
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from hydra.utils import get_object, instantiate
+from torch import Tensor, nn
+
+from stvsr.errors import InvalidInput
+from stvsr.models.released import from_released, is_released
+
+MODEL_KEY = "stvsr_model"
+"""Where the resolved model config stands in a checkpoint."""
+
+NETWORK_PREFIX = "network."
+"""What Lightning puts before the names of the network's tensors."""
+
+NETWORKS = "stvsr.models."
+
+
+def load_network(path: str | Path) -> nn.Module:
+    """A trained network, ready to use.
+
+    Args:
+        path: a checkpoint of ours, or the authors' released weights.
+
+    Returns:
+        The network on the CPU, in `eval()` mode.
+
+    Raises:
+        InvalidInput: the file is missing, is no such checkpoint, names anything but a network of this package,
+            or its weights do not fit the network it names.
+    """
+    config, weights = read_checkpoint(path)
+    network = build_network(config, origin=str(path))
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        summary = " ".join(str(error).split())
+        raise InvalidInput(
+            f"{path}: the weights do not fit the network it names ({summary[:200]}); "
+            "the file is damaged or was edited: use another"
+        ) from None
+    return network.eval()
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The model config and the network's weights in a checkpoint; arguments and errors as `load_network`."""
+    content = _load(Path(path))
+    if is_released(content):
+        return from_released(content)
+    if MODEL_KEY not in content or "state_dict" not in content:
+        raise InvalidInput(
+            f"{path}: neither a checkpoint of stvsr (no entry {MODEL_KEY!r}) nor the authors' released weights; "
+            "give a file that stvsr.train wrote"
+        )
+    weights = {
+        name.removeprefix(NETWORK_PREFIX): tensor
+        for name, tensor in content["state_dict"].items()
+        if name.startswith(NETWORK_PREFIX)
+    }
+    return content[MODEL_KEY], weights
+
+
+def build_network(config: dict[str, Any], *, origin: str) -> nn.Module:
+    """The untrained network that a model config names.
+
+    Args:
+        config: a resolved model config.
+        origin: where the config comes from, for messages.
+
+    Raises:
+        InvalidInput: the config names anything but networks of this package, or arguments they do not take.
+    """
+    _check_targets(config, origin)
+    try:
+        network: nn.Module = instantiate(config)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InvalidInput(f"{origin}: the network it names cannot be built ({reason[:200]}); use another file") from None
+    return network
+
+
+def check_same_network(path: str | Path, config: dict[str, Any]) -> None:
+    """Refuses a checkpoint of another network than `config` describes.
+
+    Raises:
+        InvalidInput: the two differ; the message names the first setting that does.
+    """
+    saved, _ = read_checkpoint(path)
+    ours, theirs = _flatten(config), _flatten(saved)
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key):
+            raise InvalidInput(
+                f"{path}: a checkpoint of another network: its {key} is {theirs.get(key)!r}, the configuration "
+                f"says {ours.get(key)!r}; choose the ablation it was trained with, or another file"
+            )
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InvalidInput(f"checkpoint {path}: no such file; give a file that stvsr.train wrote, such as last.ckpt")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError):
+        raise InvalidInput(
+            f"{path}: not a checkpoint, or a damaged one; give a file that stvsr.train wrote, "
+            "or the authors' released weights"
+        ) from None
+    if not isinstance(content, dict):
+        raise InvalidInput(f"{path}: holds a {type(content).__name__}; expected a checkpoint of stvsr")
+    return content
+
+
+def _check_targets(config: object, origin: str) -> None:
+    """Refuses a config that would build or call anything but a network of this package."""
+    if isinstance(config, dict):
+        for key, value in config.items():
+            if key == "_target_":
+                _check_target(value, origin)
+            elif not isinstance(key, str) or key.startswith("_"):
+                raise InvalidInput(f"{origin}: its model config has the entry {key!r}, which no network takes")
+            else:
+                _check_targets(value, origin)
+    elif not isinstance(config, int | float | str | bool | None):
+        raise InvalidInput(f"{origin}: its model config holds a {type(config).__name__}; expected plain values")
+
+
+def _check_target(target: object, origin: str) -> None:
+    # The name alone is not enough: "stvsr.models.blocks.torch.load" begins as it should.
+    if isinstance(target, str) and target.startswith(NETWORKS):
+        try:
+            named = get_object(target)
+        except Exception:
+            named = None
+        if isinstance(named, type) and issubclass(named, nn.Module) and named.__module__.startswith(NETWORKS):
+            return
+    raise InvalidInput(f"{origin}: names {target!r}; only networks of {NETWORKS.rstrip('.')} are built from a checkpoint")
+
+
+def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat

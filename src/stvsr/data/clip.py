@@ -1,0 +1,146 @@
+"""The batch contract: what every source gives and every network, loss and metric receives.
+
+A clip is `2n-1` consecutive high-resolution (HR) frames and the `n` low-resolution (LR) frames a network sees:
+the odd-numbered ones (1, 3, 5, … as the paper counts; even indices here), a quarter as high and wide.
+Frames are RGB. `t` counts frames in time; one notation holds everywhere: `(b, t, c, h, w)`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stvsr.errors import InvalidInput
+
+SCALE = 4
+"""Spatial magnification of the paper and of every network here."""
+
+FRAMES = 7
+"""Frames of a clip in training and scoring: four are given, three between them are synthesised."""
+
+MOTION_SPLITS = ("slow", "medium", "fast")
+"""The motion splits of the paper's Table 1."""
+
+UNSPLIT = "all"
+"""The split of clips whose motion nobody has measured."""
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Whole frames as a source reads them.
+
+    Attributes:
+        frames: `(t, 3, H, W)`, uint8.
+        name: names the clip in messages and tables, for example `00001/0266`.
+        motion: one of `MOTION_SPLITS`, or `UNSPLIT`.
+    """
+
+    frames: Tensor
+    name: str
+    motion: str
+
+    def __post_init__(self) -> None:
+        if self.frames.ndim != 4 or self.frames.shape[1] != 3 or self.frames.dtype != torch.uint8:
+            raise InvalidInput(
+                f"clip {self.name}: frames are {self.frames.dtype} of shape {tuple(self.frames.shape)}; "
+                "expected uint8 of shape (t, 3, H, W)"
+            )
+
+
+class Source(Protocol):
+    """A collection of clips that can be read in any order, from any process."""
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        ...
+
+    def read(self, index: int, rng: np.random.Generator) -> Footage:
+        """Reads clip `index`; `rng` decides whatever the source leaves to chance.
+
+        Raises:
+            DamagedClip: the clip cannot be read as it should be.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One training or scoring example.
+
+    Attributes:
+        lr: `(n, 3, h, w)`, float32 in [0, 1], on the 8-bit grid.
+        hr: `(2n-1, 3, 4h, 4w)`, float32 in [0, 1], on the 8-bit grid.
+        name: names the clip in messages and tables.
+        motion: one of `MOTION_SPLITS`, or `UNSPLIT`.
+        skipped: names of damaged clips that this one stands in for.
+    """
+
+    lr: Tensor
+    hr: Tensor
+    name: str
+    motion: str
+    skipped: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n, c, h, w = self.lr.shape
+        expected = (2 * n - 1, c, SCALE * h, SCALE * w)
+        if c != 3 or tuple(self.hr.shape) != expected:
+            raise InvalidInput(
+                f"clip {self.name}: LR {tuple(self.lr.shape)} and HR {tuple(self.hr.shape)} do not belong "
+                f"together; expected HR {expected} with 3 channels"
+            )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips of one size, stacked.
+
+    Attributes:
+        lr: `(b, n, 3, h, w)`, float32 in [0, 1].
+        hr: `(b, 2n-1, 3, 4h, 4w)`, float32 in [0, 1].
+        names: `b` clip names.
+        motions: `b` motion splits.
+        skipped: names of damaged clips that others stand in for.
+    """
+
+    lr: Tensor
+    hr: Tensor
+    names: list[str]
+    motions: list[str]
+    skipped: list[str] = field(default_factory=list)
+
+    @classmethod
+    def collate(cls, clips: Sequence[Clip]) -> "Batch":
+        """Stacks clips of one size.
+
+        Raises:
+            InvalidInput: the clips differ in size.
+        """
+        sizes = {tuple(clip.hr.shape) for clip in clips}
+        if len(sizes) > 1:
+            raise InvalidInput(
+                f"a batch of clips of different sizes: {sorted(sizes)}; use loader.eval_batch_size=1 or crops"
+            )
+        return cls(
+            lr=torch.stack([clip.lr for clip in clips]),
+            hr=torch.stack([clip.hr for clip in clips]),
+            names=[clip.name for clip in clips],
+            motions=[clip.motion for clip in clips],
+            skipped=[name for clip in clips for name in clip.skipped],
+        )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    # The two methods by which Lightning moves a batch and a data loader pins it.
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
+        """The same batch on another device."""
+        lr, hr = (frames.to(device, non_blocking=non_blocking) for frames in (self.lr, self.hr))
+        return Batch(lr, hr, self.names, self.motions, self.skipped)
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory."""
+        return Batch(self.lr.pin_memory(), self.hr.pin_memory(), self.names, self.motions, self.skipped)

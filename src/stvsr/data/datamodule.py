@@ -1,0 +1,137 @@
+"""Loaders for training and scoring, shared among processes.
+
+Step `s` of a run takes the draws `s * batch_size … (s+1) * batch_size - 1`, and process `r` of `R` takes the
+`r`-th part of them; so `batch_size` is the batch of the whole run, as papers count it, and a run on two processes
+sees the clips that one process would. Validation and scoring clips are dealt out in turn, each exactly once.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from stvsr.data.clip import Batch, Clip, Source
+from stvsr.data.datasets import ScoringClips, TrainingClips
+from stvsr.errors import InvalidInput
+
+
+class DrawBatches(Sampler[list[int]]):
+    """This process's draws of each step, from any step on.
+
+    Its length counts all steps, those before `first_step` too: Lightning counts on from where the run was.
+    """
+
+    def __init__(self, *, steps: int, first_step: int, batch_size: int, rank: int, world_size: int) -> None:
+        if batch_size < 1 or batch_size % world_size:
+            raise InvalidInput(
+                f"loader.batch_size={batch_size} with {world_size} process(es); expected a positive multiple: "
+                "it is the batch of all processes together"
+            )
+        self.steps = steps
+        self.first_step = first_step
+        self.batch_size = batch_size
+        self.rank = rank
+        self.share = batch_size // world_size
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.first_step, self.steps):
+            start = step * self.batch_size + self.rank * self.share
+            yield list(range(start, start + self.share))
+
+
+class ClipDataModule(pl.LightningDataModule):
+    """Training, validation and scoring clips of one data set.
+
+    Args:
+        train_source: makes the clips to train on; called only where they are needed, as are the next two.
+        val_source: makes the clips to validate on while training.
+        test_source: makes the clips to score.
+        batch_size: clips a step, over all processes together; 24 in the paper.
+        eval_batch_size: clips at once in validation and scoring; above 1 only where all are of one size.
+        crop: side of the LR training crop; 32 in the paper.
+        workers: loader processes for each process; 0 reads in the process itself.
+        seed: decides every draw of training.
+    """
+
+    def __init__(
+        self,
+        *,
+        train_source: Callable[[], Source],
+        val_source: Callable[[], Source],
+        test_source: Callable[[], Source],
+        batch_size: int,
+        eval_batch_size: int,
+        crop: int,
+        workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("crop", crop, 4),
+            ("workers", workers, 0),
+        ):
+            if value < least:
+                raise InvalidInput(f"loader.{name}={value}; expected at least {least}")
+        self.make_train_source = train_source
+        self.make_val_source = val_source
+        self.make_test_source = test_source
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.crop = crop
+        self.workers = workers
+        self.seed = seed
+
+    def setup(self, stage: str) -> None:
+        """Opens the sources of a stage (`fit` or `test`), so that what is wrong with them shows at once."""
+        if stage == "fit":
+            self.train_source, self.val_source = self.make_train_source(), self.make_val_source()
+        else:
+            self.test_source = self.make_test_source()
+
+    def train_dataloader(self) -> DataLoader[Clip]:
+        """Batches from the step the trainer has reached, up to `trainer.max_steps`."""
+        trainer = self.trainer
+        assert trainer is not None
+        if trainer.max_steps < 1 or trainer.accumulate_grad_batches != 1:
+            raise InvalidInput(
+                f"trainer.max_steps={trainer.max_steps}, accumulate_grad_batches={trainer.accumulate_grad_batches}; "
+                "expected a number of steps and no accumulation: training is counted in steps of loader.batch_size"
+            )
+        clips = TrainingClips(
+            source=self.train_source, crop=self.crop, draws=trainer.max_steps * self.batch_size, seed=self.seed
+        )
+        batches = DrawBatches(
+            steps=trainer.max_steps,
+            first_step=trainer.global_step,
+            batch_size=self.batch_size,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+        return DataLoader(clips, batch_sampler=batches, **self._loading())
+
+    def val_dataloader(self) -> DataLoader[Clip]:
+        """This process's part of the validation clips, whole frames."""
+        return self._scoring_loader(ScoringClips(source=self.val_source))
+
+    def test_dataloader(self) -> DataLoader[Clip]:
+        """This process's part of the test clips, whole frames."""
+        return self._scoring_loader(ScoringClips(source=self.test_source))
+
+    def _scoring_loader(self, clips: Dataset[Clip]) -> DataLoader[Clip]:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        part = range(rank, len(clips), world_size)  # type: ignore[arg-type]
+        return DataLoader(clips, sampler=part, batch_size=self.eval_batch_size, **self._loading())
+
+    def _loading(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.workers,
+            "collate_fn": Batch.collate,
+            "pin_memory": torch.cuda.is_available(),
+        }

@@ -1,0 +1,120 @@
+"""Map-style datasets over any source: training draws crops, scoring takes whole frames.
+
+Training is counted in draws, not in epochs: draw `p` of a run is a pure function of the seed and of `p`. Which
+clip it takes, where it crops and how it turns do not depend on the process, the worker or what was drawn before.
+That is why a run that was interrupted continues as if it never was, and why any number of processes can share the
+draws of a step.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from stvsr.data.augmentation import augment
+from stvsr.data.clip import SCALE, Clip, Footage, Source
+from stvsr.data.degradation import downsample, downsample_crop
+from stvsr.errors import DamagedClip, InvalidInput
+
+SUBSTITUTES = 10
+"""So many damaged clips in a row end a run: the data, not a clip, is at fault."""
+
+EVALUATION_SEED = 0
+"""Scoring reads the same frames whatever the seed of training was."""
+
+
+class TrainingClips(Dataset[Clip]):
+    """Random crops of random clips, augmented.
+
+    Args:
+        source: where clips come from.
+        crop: side of the LR crop in pixels; 32 in the paper.
+        draws: how many clips the run draws in all.
+        seed: decides everything.
+    """
+
+    def __init__(self, *, source: Source, crop: int, draws: int, seed: int) -> None:
+        if crop < 1 or crop % 4:
+            raise InvalidInput(f"loader.crop={crop}; expected a positive multiple of 4 LR pixels, such as 32")
+        self.source = source
+        self.crop = crop
+        self.draws = draws
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.draws
+
+    def __getitem__(self, draw: int) -> Clip:
+        """Clip number `draw` of the run: LR `(n, 3, crop, crop)`, HR `(2n-1, 3, 4 crop, 4 crop)`.
+
+        A damaged clip is replaced by the next one in this pass over the data, and named in `Clip.skipped`.
+
+        Raises:
+            DamagedClip: `SUBSTITUTES` clips in a row are damaged.
+        """
+        skipped: list[str] = []
+        while True:
+            rng = np.random.default_rng((self.seed, draw, len(skipped)))
+            index = self._index(draw + len(skipped))
+            try:
+                return self._crop(self.source.read(index, rng), rng, tuple(skipped))
+            except DamagedClip as error:
+                skipped.append(str(error))
+                if len(skipped) == SUBSTITUTES:
+                    raise DamagedClip(f"{SUBSTITUTES} damaged clips in a row, the last: {error}") from None
+
+    def _index(self, draw: int) -> int:
+        """Every clip once a pass, in an order of that pass's own."""
+        pass_number, place = divmod(draw, len(self.source))
+        return int(_permutation(self.seed, pass_number, len(self.source))[place])
+
+    def _crop(self, footage: Footage, rng: np.random.Generator, skipped: tuple[str, ...]) -> Clip:
+        side = SCALE * self.crop
+        h, w = footage.frames.shape[-2:]
+        if min(h, w) < side:
+            raise DamagedClip(
+                f"clip {footage.name} is {w}x{h}, too small for a crop of {side}x{side}; "
+                f"take it out or set loader.crop to at most {min(h, w) // SCALE // 4 * 4}"
+            )
+        top, left = (SCALE * int(rng.integers((size - side) // SCALE + 1)) for size in (h, w))
+        lr = downsample_crop(to_float(footage.frames[::2]), top=top, left=left, height=side, width=side)
+        hr = to_float(footage.frames[..., top : top + side, left : left + side])
+        lr, hr = augment(lr, hr, rng)
+        return Clip(lr=lr, hr=hr, name=footage.name, motion=footage.motion, skipped=skipped)
+
+
+class ScoringClips(Dataset[Clip]):
+    """Whole frames, in order; a bottom or right edge that is not a multiple of 4 is cut.
+
+    Args:
+        source: where clips come from.
+    """
+
+    def __init__(self, *, source: Source) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Clip:
+        """Clip `index`: LR `(n, 3, h, w)`, HR `(2n-1, 3, 4h, 4w)`.
+
+        Raises:
+            DamagedClip: the clip cannot be read; a score that left it out would be a score of something else.
+        """
+        footage = self.source.read(index, np.random.default_rng((EVALUATION_SEED, index)))
+        h, w = (side - side % SCALE for side in footage.frames.shape[-2:])
+        hr = to_float(footage.frames[..., :h, :w])
+        return Clip(lr=downsample(hr[::2]), hr=hr, name=footage.name, motion=footage.motion)
+
+
+def to_float(frames: torch.Tensor) -> torch.Tensor:
+    """uint8 frames to float32 in [0, 1]."""
+    return frames.float() / 255
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, pass_number: int, size: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng((seed, pass_number)).permutation(size)

@@ -1,0 +1,93 @@
+"""Bicubic degradation as the field makes it: MATLAB's `imresize`, then 8 bits.
+
+The low-resolution frames of every published number are MATLAB's bicubic of the whole frame, stored as 8 bit
+(paper Sec. 4.1): Keys' kernel with a = -1/2 widened by the scale, a symmetric border, double precision between
+the two passes, and one rounding, half up, at the end. torch's antialiased bicubic is the same kernel with another
+border rule, which a symmetric border of our own replaces.
+
+Arithmetic is float64 on the grid 0..255. The kernel's weights at the scales used here are dyadic fractions, so
+every sum is exact, ties are rounded as MATLAB rounds them, and a crop read with its margin equals the same crop
+of the whole frame bit for bit.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stvsr.data.clip import SCALE
+from stvsr.errors import InvalidInput
+
+KERNEL_RADIUS = 2
+"""Half width of the cubic kernel, in pixels of the coarser grid."""
+
+LEVELS = 255
+
+
+def symmetric_pad(frames: Tensor, margin: int) -> Tensor:
+    """Mirrors the border, the edge pixel included, as MATLAB does: `(…, H, W)` to `(…, H+2m, W+2m)`."""
+    for dim in (-2, -1):
+        size = frames.shape[dim]
+        position = torch.arange(-margin, size + margin, device=frames.device) % (2 * size)
+        frames = frames.index_select(dim, torch.where(position < size, position, 2 * size - 1 - position))
+    return frames
+
+
+def bicubic(frames: Tensor, *, factor: float) -> Tensor:
+    """MATLAB's `imresize(…, 'bicubic')`, without any rounding.
+
+    Args:
+        frames: `(…, c, H, W)`, floating point.
+        factor: 4 enlarges four times, 1/4 reduces to a quarter; `H * factor` and `W * factor` are whole.
+
+    Returns:
+        `(…, c, H * factor, W * factor)`, of the same dtype; it may leave the input's range.
+    """
+    leading, (h, w) = frames.shape[:-2], frames.shape[-2:]
+    # Wider than the kernel reaches, and a multiple of the scale, so that what is cut off again is whole pixels.
+    margin = max(2 * KERNEL_RADIUS, round(2 * KERNEL_RADIUS / factor))
+    padded = symmetric_pad(frames.reshape(-1, 1, h, w), margin)
+    size = [round(side * factor) for side in padded.shape[-2:]]
+    resized = F.interpolate(padded, size=size, mode="bicubic", antialias=True, align_corners=False)
+    cut, (out_h, out_w) = round(margin * factor), (round(h * factor), round(w * factor))
+    return resized[..., cut : cut + out_h, cut : cut + out_w].reshape(*leading, out_h, out_w)
+
+
+def downsample(frames: Tensor, scale: int = SCALE) -> Tensor:
+    """HR frames to the LR frames of the field's benchmarks.
+
+    Args:
+        frames: `(…, 3, H, W)` in [0, 1]; `H` and `W` are multiples of `scale`.
+        scale: how many times smaller the result is.
+
+    Returns:
+        `(…, 3, H/scale, W/scale)` in [0, 1], rounded to 8 bit, of the input's dtype.
+
+    Raises:
+        InvalidInput: a side is not a multiple of `scale`.
+    """
+    h, w = frames.shape[-2:]
+    if h % scale or w % scale:
+        raise InvalidInput(f"frames are {w}x{h}; expected sides that are multiples of {scale}: crop them first")
+    grey_levels = bicubic(frames.double() * LEVELS, factor=1 / scale)
+    return ((grey_levels.clamp(0, LEVELS) + 0.5).floor() / LEVELS).to(frames.dtype)
+
+
+def downsample_crop(frames: Tensor, *, top: int, left: int, height: int, width: int) -> Tensor:
+    """The LR frames of a crop of HR frames, without degrading whole frames.
+
+    Args:
+        frames: `(…, 3, H, W)` in [0, 1].
+        top: first row of the HR crop; like the other three a multiple of 4.
+        left: first column of the HR crop.
+        height: rows of the HR crop.
+        width: columns of the HR crop.
+
+    Returns:
+        `(…, 3, height/4, width/4)`, equal bit for bit to that part of `downsample(frames)`.
+    """
+    # The kernel reaches two LR pixels to each side; outside the frame `downsample` mirrors, as for whole frames.
+    margin = KERNEL_RADIUS * SCALE
+    y0, x0 = max(top - margin, 0), max(left - margin, 0)
+    lr = downsample(frames[..., y0 : top + height + margin, x0 : left + width + margin])
+    y, x = (top - y0) // SCALE, (left - x0) // SCALE
+    return lr[..., y : y + height // SCALE, x : x + width // SCALE]

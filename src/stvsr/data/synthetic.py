@@ -1,0 +1,398 @@
+"""The embedded data: seeded scenes of moving layers whose true motion is known.
+
+A scene is a background and two to four objects before it. Each is a painted surface (`textures.py`) that
+translates, turns, zooms and sways; its motion maps the screen to the surface at a continuous time:
+
+    p = turn(t)^-1 (screen - position(t)) / zoom(t)
+    surface = p + amplitude * sin(waves p + phase + beat t)
+
+So a frame is one resampling of each surface, and the true flow follows by inverting the map an instant later.
+The sway varies slowly over a surface, so that a fixed-point iteration inverts it as exactly as we need.
+
+Splits: slow, medium and fast as in the paper's Table 1, by the mean true displacement of what is seen. A clip
+draws a target within its split, and one factor, the scene's clock, is set to meet it.
+
+Conventions: x to the right, y down, HR pixels, pixel centres at whole numbers; time counts frames from the
+middle of the clip. A scene is a pure function of seed, index and size, bit for bit, in every process.
+Limits: no shadows, blur, noise or change of light: motion and occlusion alone explain what frames show.
+"""
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stvsr.data.clip import FRAMES, MOTION_SPLITS, SCALE, Footage
+from stvsr.data.textures import DENSITY, Array, cut_out, sample, surface
+from stvsr.errors import InvalidInput
+
+MOTION_RANGES = {"slow": (0.2, 1.5), "medium": (1.5, 4.0), "fast": (4.0, 9.0)}
+"""Mean true displacement of a split's clips, HR pixels per frame, at any frame size: a small frame is a crop.
+
+The limits lie at about a third of an LR pixel and at one: to a network, medium motion is sub-pixel, fast not.
+"""
+
+TARGET_MARGIN = 0.08
+"""Targets keep this share off a range's ends: the clock is set on a grid, and truth is every pixel."""
+
+PROBES = 32
+"""Points per axis at which a stage is probed: sets the clock within 2 % of the truth of every pixel."""
+
+CLOCK_STEPS = 3
+"""Corrections of the clock; displacement is nearly proportional to it, and a fourth changes nothing."""
+
+MIN_SIDE = 32
+"""Shortest side of a frame, HR pixels: in fewer than 8 x 8 LR pixels nothing is left to see."""
+
+LEVER = 60.0
+"""Turn, zoom and sway are spread over this length at least, HR pixels, so that small things do not tumble."""
+
+MAX_ZOOM = 0.15
+"""Largest log zoom either way: further out, a surface would alias; further in, it would blur."""
+
+MAX_STRETCH = 0.2
+"""Largest gradient of a component of the sway; an inversion step then leaves at most 0.28 of an error."""
+
+INVERSION_STEPS = 8
+"""0.28 ** 8 of a sway of a few pixels is a ten-thousandth of a pixel."""
+
+FILLED = 0.99
+"""Share of a pixel that a surface must cover to count as alone there; at an edge two colours mix."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a clip shows and how it truly moves.
+
+    Attributes:
+        frames: `(t, 3, H, W)`, uint8, as `SyntheticScenes.read` gives them.
+        flow: `(t-1, 2, H, W)`, float32: displacement x, y of the uppermost surface to the next frame.
+        visible: `(t-1, H, W)`, bool: that surface alone fills the pixel and its counterpart a frame later.
+    """
+
+    frames: Tensor
+    flow: Tensor
+    visible: Tensor
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How one surface moves; rates are per unit of the clock, pairs are along x and y.
+
+    Attributes:
+        position: of the surface's centre in mid-clip, HR pixels.
+        velocity: HR pixels.
+        bend: relative gain of speed from the middle of the clip to its end.
+        angle: in mid-clip, radians.
+        spin: radians.
+        zoom: natural logarithm of the magnification.
+        amplitude: of the sway, HR pixels.
+        waves: `(2, 2)`: row i is the wave vector of component i of the sway, radians per HR pixel.
+        phase: of the sway, radians.
+        beat: of the sway, radians.
+        clock: units per frame.
+        half: frames from the middle of the clip to its end.
+    """
+
+    position: Array
+    velocity: Array
+    bend: Array
+    angle: float
+    spin: float
+    zoom: float
+    amplitude: Array
+    waves: Array
+    phase: Array
+    beat: Array
+    clock: float
+    half: float
+
+    @classmethod
+    def draw(
+        cls,
+        rng: np.random.Generator,
+        *,
+        position: tuple[float, float],
+        angle: float,
+        reach: float,
+        speed: float,
+        half: float,
+    ) -> "Motion":
+        """Draws a motion, all four kinds in it.
+
+        Args:
+            rng: source of chance.
+            position: x, y of the surface's centre in mid-clip, HR pixels.
+            angle: in mid-clip, radians.
+            reach: how far the surface reaches around its centre, HR pixels.
+            speed: length of the velocity, HR pixels per unit of the clock.
+            half: frames from the middle of the clip to its end.
+        """
+        lever = max(reach, LEVER)
+        heading = rng.uniform(0, 2 * np.pi)
+        directions = rng.uniform(0, 2 * np.pi, 2)
+        wavelength = lever * rng.uniform(0.7, 1.4, 2)
+        waves = 2 * np.pi / wavelength[:, None] * np.stack([np.cos(directions), np.sin(directions)], 1)
+        amplitude = rng.uniform(0.5, 1.0, 2) * MAX_STRETCH * wavelength / (2 * np.pi)
+        spin, zoom = rng.choice((-1, 1), 2) * rng.uniform((0.15, 0.15), (0.6, 0.45)) / lever
+        return cls(
+            position=np.asarray(position, np.float32),
+            velocity=np.asarray((speed * np.cos(heading), speed * np.sin(heading)), np.float32),
+            bend=rng.uniform(-0.2, 0.2, 2).astype(np.float32),
+            angle=angle,
+            spin=float(spin),
+            zoom=float(zoom),
+            amplitude=amplitude.astype(np.float32),
+            waves=waves.astype(np.float32),
+            phase=rng.uniform(0, 2 * np.pi, 2).astype(np.float32),
+            beat=(rng.choice((-1, 1), 2) * rng.uniform(0.02, 0.05, 2)).astype(np.float32),
+            clock=1.0,
+            half=half,
+        )
+
+    def locate(self, x: Array, y: Array, t: Array) -> tuple[Array, Array]:
+        """Surface coordinates, HR pixels from its centre, of what is on screen at `x, y` at time `t`.
+
+        The arguments broadcast against one another, here and in `project`.
+        """
+        x0, y0, cos, sin, zoom = self._pose(t)
+        cos, sin = cos / zoom, sin / zoom
+        p = cos * (x - x0) + sin * (y - y0)
+        q = cos * (y - y0) - sin * (x - x0)
+        sway_p, sway_q = self._sway(p, q, t)
+        return p + sway_p, q + sway_q
+
+    def project(self, u: Array, v: Array, t: Array) -> tuple[Array, Array]:
+        """Screen coordinates at time `t` of what is at `u, v` on the surface: the inverse of `locate`."""
+        p, q = u, v
+        for _ in range(INVERSION_STEPS):
+            sway_p, sway_q = self._sway(p, q, t)
+            p, q = u - sway_p, v - sway_q
+        x0, y0, cos, sin, zoom = self._pose(t)
+        cos, sin = cos * zoom, sin * zoom
+        return x0 + cos * p - sin * q, y0 + sin * p + cos * q
+
+    def bounds(self, radius: float, t: Array) -> tuple[int, int, int, int]:
+        """Columns, then rows, first and past the last, that a disc of the surface can reach at time `t`."""
+        x0, y0, *_, zoom = self._pose(t)
+        reach = zoom * (radius + np.hypot(*self.amplitude))
+        left, top = int(np.floor(x0 - reach)), int(np.floor(y0 - reach))
+        return left, int(np.ceil(x0 + reach)) + 1, top, int(np.ceil(y0 + reach)) + 1
+
+    def _pose(self, t: Array) -> tuple[Array, Array, Array, Array, Array]:
+        """Position x, y, cosine and sine of the angle, and magnification at time `t`."""
+        time = np.float32(self.clock) * t
+        x0, y0 = (
+            start + speed * time * (1 + bend * t / np.float32(2 * self.half))
+            for start, speed, bend in zip(self.position, self.velocity, self.bend, strict=True)
+        )
+        angle = np.float32(self.angle) + np.float32(self.spin) * time
+        # A sine of small slope: steady while the clip is short, bounded however long it is.
+        log_zoom = np.float32(MAX_ZOOM) * np.sin(np.float32(self.zoom / MAX_ZOOM) * time)
+        return x0, y0, np.cos(angle), np.sin(angle), np.exp(log_zoom)
+
+    def _sway(self, p: Array, q: Array, t: Array) -> tuple[Array, Array]:
+        time = np.float32(self.clock) * t
+        along_x, along_y = (
+            amplitude * np.sin(wave[0] * p + wave[1] * q + (phase + beat * time))
+            for amplitude, wave, phase, beat in zip(
+                self.amplitude, self.waves, self.phase, self.beat, strict=True
+            )
+        )
+        return along_x, along_y
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What moves and what hides what, before anything is painted; layers from back to front.
+
+    Attributes:
+        motions: one per layer.
+        opacities: one per layer, `(rows, columns)` texels in [0, 1]; one opaque texel for the background.
+    """
+
+    motions: tuple[Motion, ...]
+    opacities: tuple[Array, ...]
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, height: int, width: int, frames: int, target: float) -> "Stage":
+        """Draws a stage whose surfaces move by `target` HR pixels per frame in the mean."""
+        half = (frames - 1) / 2
+        centre = ((width - 1) / 2, (height - 1) / 2)
+        speed = float(rng.uniform(0.3, 1.0))
+        reach = float(np.hypot(*centre))
+        motions = [Motion.draw(rng, position=centre, angle=0.0, reach=reach, speed=speed, half=half)]
+        opacities = [np.ones((1, 1), np.float32)]
+        for _ in range(int(rng.integers(2, 5))):
+            radius = float(rng.uniform(0.16, 0.4)) * min(height, width)
+            x, y = rng.uniform((0.1, 0.1), (0.9, 0.9)) * (width, height)
+            angle, speed = float(rng.uniform(-np.pi, np.pi)), float(rng.uniform(0.6, 1.8))
+            motions.append(
+                Motion.draw(rng, position=(x, y), angle=angle, reach=radius, speed=speed, half=half)
+            )
+            # Room for the blur of the edge, so that the outermost texels stay empty.
+            size = 2 * int(np.ceil(DENSITY * (radius + 4)))
+            opacities.append(cut_out(rng, size, DENSITY * radius))
+        stage = cls(tuple(motions), tuple(opacities))
+        x_grid = np.linspace(0, width - 1, PROBES, dtype=np.float32)
+        y_grid = np.linspace(0, height - 1, PROBES, dtype=np.float32)[:, None]
+        clock = target
+        for _ in range(CLOCK_STEPS):
+            stage = stage.at_clock(clock)
+            clock *= target / stage.mean_displacement(x_grid, y_grid, times(frames)[:-1, None, None])
+        return stage.at_clock(clock)
+
+    def at_clock(self, clock: float) -> "Stage":
+        """The same stage, faster or slower."""
+        return Stage(tuple(replace(motion, clock=clock) for motion in self.motions), self.opacities)
+
+    def shares(self, x: Array, y: Array, t: Array) -> Array:
+        """Share of each layer in what is seen at `x, y` at time `t`: `(layers, ..., H, W)`, in sum 1."""
+        layers = [
+            sample(opacity, *motion.locate(x, y, t), cv2.INTER_LINEAR)
+            for motion, opacity in zip(self.motions, self.opacities, strict=True)
+        ]
+        shares = np.stack(layers)
+        for front in range(1, len(layers)):
+            shares[:front] *= 1 - layers[front]
+        return shares
+
+    def flow(self, x: Array, y: Array, t: Array) -> tuple[Array, NDArray[np.intp]]:
+        """True motion of the uppermost surface from time `t` to `t + 1`.
+
+        Returns:
+            Displacement x, y `(2, ..., H, W)` in HR pixels; index of that surface's layer `(..., H, W)`.
+        """
+        top = self.shares(x, y, t).argmax(0)
+        flow = np.empty((2, *top.shape), np.float32)
+        for layer, motion in enumerate(self.motions):
+            x_next, y_next = motion.project(*motion.locate(x, y, t), t + np.float32(1))
+            here = top == layer
+            flow[0][here], flow[1][here] = (x_next - x)[here], (y_next - y)[here]
+        return flow, top
+
+    def mean_displacement(self, x: Array, y: Array, t: Array) -> float:
+        """Mean length of the true motion at `x, y` from each time `t` to the next frame, HR pixels."""
+        flow, _ = self.flow(x, y, t)
+        return float(np.hypot(*flow).mean(dtype=np.float64))
+
+    def paint(self, rng: np.random.Generator, height: int, width: int, frames: int) -> list[Array]:
+        """Paints the surfaces: objects to the size of their cut-outs, the background as far as it is seen."""
+        x = np.linspace(0, width - 1, PROBES, dtype=np.float32)
+        y = np.linspace(0, height - 1, PROBES, dtype=np.float32)[:, None]
+        seen = [self.motions[0].locate(x, y, t) for t in times(frames)]
+        # The grid may miss the extreme of a sway by part of a pixel, and a bicubic kernel reaches two texels.
+        columns, rows = (2 * int(DENSITY * (np.abs(part).max() + 3)) for part in zip(*seen, strict=True))
+        sizes = [(rows, columns), *(opacity.shape for opacity in self.opacities[1:])]
+        return [surface(rng, *size) for size in sizes]
+
+    def render(self, paints: list[Array], height: int, width: int, t: Array) -> NDArray[np.uint8]:
+        """The frame at time `t`: `(H, W, 3)`."""
+        x, y = screen(height, width)
+        canvas = sample(paints[0], *self.motions[0].locate(x, y, t), cv2.INTER_CUBIC)
+        for motion, opacity, paint in zip(self.motions[1:], self.opacities[1:], paints[1:], strict=True):
+            left, right, top, bottom = motion.bounds(opacity.shape[0] / (2 * DENSITY), t)
+            part = np.s_[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
+            if canvas[part].size == 0:
+                continue
+            u, v = motion.locate(x[part[1]], y[part[0]], t)
+            share = sample(opacity, u, v, cv2.INTER_LINEAR)[..., None]
+            canvas[part] += share * (sample(paint, u, v, cv2.INTER_CUBIC) - canvas[part])
+        return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
+
+
+def times(frames: int) -> Array:
+    """The instants of a clip's frames, counted from its middle."""
+    return np.arange(frames, dtype=np.float32) - np.float32((frames - 1) / 2)
+
+
+def screen(height: int, width: int) -> tuple[Array, Array]:
+    """Coordinates of all pixels: x `(W,)` and y `(H, 1)`, to be broadcast."""
+    return np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+
+
+class SyntheticScenes:
+    """Scenes made on the fly, as a source of clips; every third index has the same motion split.
+
+    Args:
+        clips: number of clips, at least 1.
+        height: HR pixels, a multiple of 4, at least 32.
+        width: HR pixels, a multiple of 4, at least 32.
+        seed: another seed, other scenes; not negative.
+        frames: odd, at least 3.
+
+    Raises:
+        InvalidInput: an argument is none of these.
+    """
+
+    def __init__(self, *, clips: int, height: int, width: int, seed: int, frames: int = FRAMES) -> None:
+        if clips < 1:
+            raise InvalidInput(f"clips is {clips}; expected at least 1; ask for one clip or more")
+        for name, side in (("height", height), ("width", width)):
+            if side < MIN_SIDE or side % SCALE:
+                raise InvalidInput(
+                    f"{name} is {side}; expected a multiple of {SCALE}, at least {MIN_SIDE}; "
+                    f"take {max(MIN_SIDE, round(side / SCALE) * SCALE)}"
+                )
+        if seed < 0:
+            raise InvalidInput(f"seed is {seed}; expected 0 or more; drop the sign")
+        if frames < 3 or frames % 2 == 0:
+            raise InvalidInput(f"frames is {frames}; expected an odd number, at least 3; take {FRAMES}")
+        self.clips, self.height, self.width, self.seed, self.frames = clips, height, width, seed, frames
+
+    def __len__(self) -> int:
+        return self.clips
+
+    def split_of(self, index: int) -> str:
+        """Motion split of clip `index`."""
+        return MOTION_SPLITS[index % len(MOTION_SPLITS)]
+
+    def read(self, index: int, rng: np.random.Generator) -> Footage:
+        """Makes clip `index`; ignores `rng`, for a scene is a pure function of seed and index.
+
+        Raises:
+            IndexError: there is no such clip.
+        """
+        split = self.split_of(index)
+        return Footage(self._frames(self.stage(index), index), f"synthetic-{split}-{index:06d}", split)
+
+    def motion_of(self, index: int) -> float:
+        """Mean true displacement of what clip `index` shows, HR pixels per frame, over pixels and frames."""
+        stage, (x, y) = self.stage(index), screen(self.height, self.width)
+        return float(np.mean([stage.mean_displacement(x, y, t) for t in times(self.frames)[:-1]]))
+
+    def truth(self, index: int) -> Truth:
+        """Makes clip `index` together with its true flow and visibility."""
+        stage = self.stage(index)
+        x, y = screen(self.height, self.width)
+        flows, masks = [], []
+        for t in times(self.frames)[:-1]:
+            flow, top = stage.flow(x, y, t)
+            x_next, y_next = x + flow[0], y + flow[1]
+            alone = np.stack([stage.shares(x, y, t), stage.shares(x_next, y_next, t + np.float32(1))])
+            filled = (np.take_along_axis(alone, top[None, None], 1) >= FILLED).all((0, 1))
+            inside = (x_next >= 0) & (x_next <= self.width - 1) & (y_next >= 0) & (y_next <= self.height - 1)
+            flows.append(flow)
+            masks.append(filled & inside)
+        return Truth(
+            self._frames(stage, index), torch.from_numpy(np.stack(flows)), torch.from_numpy(np.stack(masks))
+        )
+
+    def stage(self, index: int) -> Stage:
+        """What moves in clip `index`, and how; a few milliseconds, for nothing is painted."""
+        if not 0 <= index < self.clips:
+            raise IndexError(f"clip {index} of {self.clips}; expected 0 to {self.clips - 1}")
+        rng = np.random.default_rng([self.seed, index, 0])
+        slowest, fastest = MOTION_RANGES[self.split_of(index)]
+        target = float(rng.uniform(slowest * (1 + TARGET_MARGIN), fastest * (1 - TARGET_MARGIN)))
+        return Stage.draw(rng, self.height, self.width, self.frames, target)
+
+    def _frames(self, stage: Stage, index: int) -> Tensor:
+        # A stream of its own: the stage alone can be drawn for its motion, without the cost of painting.
+        rng = np.random.default_rng([self.seed, index, 1])
+        paints = stage.paint(rng, self.height, self.width, self.frames)
+        frames = [stage.render(paints, self.height, self.width, t) for t in times(self.frames)]
+        return torch.from_numpy(np.stack(frames).transpose(0, 3, 1, 2).copy())

@@ -1,0 +1,129 @@
+"""Clips streamed from a folder of ordinary video files; nothing is extracted to disk first.
+
+Every file gives `clips_per_video` clips. The possible first frames of a file are divided into as many
+equal segments, and chance picks one of its segment each time a clip is read: 1 means anywhere in the file,
+and a few spread over it give a small test set. A position is given up for another where the window crosses a
+scene cut or a pause (lost frames): what lies between two such frames is nothing a network could learn.
+
+The folder is searched with its subfolders, in sorted order; hidden files are left out. Files are opened by
+the process that reads, at each read (see `decoding.py`), so the source pickles and forks.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from stvsr.data.clip import FRAMES, SCALE, UNSPLIT, Footage
+from stvsr.data.decoding import VideoIndex, index_video, read_frames
+from stvsr.data.scene_cuts import first_cut
+from stvsr.errors import DamagedClip, InvalidInput
+
+EXTENSIONS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"}
+"""Containers whose random access is exact or refused in our tests, in lower or upper case."""
+
+PAUSE = 3.0
+"""Frames further apart than so many usual intervals are not consecutive. Phones vary theirs by less."""
+
+
+class VideoFolder:
+    """Clips at random positions of the video files of a folder.
+
+    Args:
+        root: the folder; subfolders are searched too.
+        clips_per_video: clips of one file, each from its own segment.
+        frames: frames of a clip.
+
+    Raises:
+        InvalidInput: no such folder, no video file in it, or a count below 1.
+    """
+
+    def __init__(self, *, root: str | Path, clips_per_video: int, frames: int = FRAMES) -> None:
+        self.root = Path(root)
+        self.clips_per_video = clips_per_video
+        self.frames = frames
+        if clips_per_video < 1:
+            raise InvalidInput(f"data.clips_per_video={clips_per_video}; expected at least 1")
+        if frames < 1:
+            raise InvalidInput(f"frames={frames}; expected at least 1")
+        if not self.root.is_dir():
+            raise InvalidInput(f"data.root={root}: no such folder; expected a folder of video files")
+        self.paths = sorted(
+            path
+            for path in self.root.rglob("*")
+            if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
+        )
+        if not self.paths:
+            raise InvalidInput(
+                f"data.root={root}: no video file there; expected files with the ending "
+                f"{', '.join(sorted(EXTENSIONS))}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.paths) * self.clips_per_video
+
+    def read(self, index: int, rng: np.random.Generator) -> Footage:
+        """A window of file `index // clips_per_video`, at a position that `rng` draws from its segment.
+
+        Height and width are cropped to multiples of 4 at the bottom and right.
+
+        Raises:
+            DamagedClip: no readable video, shorter than a clip, or without a window that shows one scene.
+        """
+        path = self.paths[index // self.clips_per_video]
+        video = index_video(path)
+        if len(video) < self.frames:
+            raise DamagedClip(
+                f"{path}: {len(video)} frames; expected at least {self.frames}: remove the file"
+            )
+        candidates = first_frames(
+            len(video) - self.frames + 1, index % self.clips_per_video, self.clips_per_video, rng
+        )
+        breaks = pauses(video)
+        for first in candidates:
+            # Every window over a known cut crosses it, so each cut costs one decoding.
+            if any(first < position < first + self.frames for position in breaks):
+                continue
+            frames = read_frames(video, first, self.frames)
+            cut = first_cut(frames)
+            if cut is None:
+                h, w = (size - size % SCALE for size in frames.shape[-2:])
+                # An LR pixel stands for 4x4 HR pixels; an incomplete last row or column has none.
+                cropped = frames[:, :, :h, :w].contiguous()
+                name = f"{path.relative_to(self.root).with_suffix('').as_posix()}@{first:06d}"
+                return Footage(frames=cropped, name=name, motion=UNSPLIT)
+            breaks.add(first + cut)
+        raise DamagedClip(
+            f"{path}: no {self.frames} consecutive frames without a scene cut or a pause; "
+            "expected longer scenes: remove the file"
+        )
+
+
+def segment(positions: int, number: int, segments: int) -> tuple[int, int]:
+    """The half-open range of first frames in segment `number`; never empty, so short files repeat positions.
+
+    Args:
+        positions: first frames that a window may have, at least 1.
+        number: which segment, from 0.
+        segments: into how many equal segments the positions are divided.
+    """
+    low = number * positions // segments
+    return low, max(low + 1, (number + 1) * positions // segments)
+
+
+def first_frames(positions: int, number: int, segments: int, rng: np.random.Generator) -> Iterator[int]:
+    """Every possible first frame once: those of the segment in random order, then the others in random order.
+
+    The others serve a segment without a usable window: a file is given up only when all of it has none.
+    """
+    low, high = segment(positions, number, segments)
+    yield from (rng.permutation(high - low) + low).tolist()
+    others = np.concatenate([np.arange(low), np.arange(high, positions)])
+    yield from rng.permutation(others).tolist()
+
+
+def pauses(video: VideoIndex) -> set[int]:
+    """Frames that follow the one before after an unusually long time, as where frames were lost."""
+    steps = np.diff(video.pts)
+    usual = float(np.median(steps)) if steps.size else 0.0
+    return set((np.flatnonzero(steps > PAUSE * usual) + 1).tolist())

@@ -1,0 +1,122 @@
+"""Vimeo-90K septuplets, the folder exactly as downloaded; nothing is prepared.
+
+The archive holds `sequences/00001/0001/im1.png … im7.png` and two lists, `sep_trainlist.txt` and
+`sep_testlist.txt`. The paper trains on the first and scores the second in three parts by motion (Sec. 4.1); these
+lists ship with the package, already without the eight all-black clips that give infinite PSNR.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+
+from stvsr.data.clip import FRAMES, MOTION_SPLITS, UNSPLIT, Footage
+from stvsr.errors import DamagedClip, InvalidInput
+
+
+class Vimeo90K:
+    """Clips of a list, read from `sequences/`.
+
+    Args:
+        root: the unpacked archive.
+        entries: clip names such as `00001/0266`, each with its motion split.
+
+    Raises:
+        InvalidInput: no such folder, an entry that is not `folder/clip`, or a clip that is not there.
+    """
+
+    def __init__(self, *, root: str | Path, entries: list[tuple[str, str]]) -> None:
+        self.sequences = Path(root) / "sequences"
+        self.entries = entries
+        if not self.sequences.is_dir():
+            raise InvalidInput(
+                f"data.root={root}: no folder 'sequences' there; expected the Vimeo-90K septuplet folder as downloaded"
+            )
+        if not entries:
+            raise InvalidInput(f"data.root={root}: the clip list is empty; expected lines such as 00001/0266")
+        missing = [name for name, _ in entries if not (self.sequences / check_entry(name)).is_dir()]
+        if missing:
+            raise InvalidInput(
+                f"data.root={root}: {len(missing)} of {len(entries)} listed clips are missing, the first is "
+                f"sequences/{missing[0]}; download them or take them off the list"
+            )
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def read(self, index: int, rng: np.random.Generator) -> Footage:
+        """The seven frames of clip `index`; nothing is left to chance.
+
+        Raises:
+            DamagedClip: a frame is missing, damaged, not 8-bit RGB, or of another size than the first.
+        """
+        name, motion = self.entries[index]
+        frames = [read_png(self.sequences / name / f"im{number}.png") for number in range(1, FRAMES + 1)]
+        for number, frame in enumerate(frames, start=1):
+            if frame.shape != frames[0].shape:
+                (_, h, w), (_, h1, w1) = frame.shape, frames[0].shape
+                raise DamagedClip(
+                    f"clip {name}: im{number}.png is {w}x{h}, im1.png {w1}x{h1}; expected one size: replace the clip"
+                )
+        return Footage(frames=torch.stack(frames), name=name, motion=motion)
+
+
+def train_clips(*, root: str | Path) -> Vimeo90K:
+    """The clips of `sep_trainlist.txt`, 64,612 in the complete archive."""
+    listed = Path(root) / "sep_trainlist.txt"
+    if not listed.is_file():
+        raise InvalidInput(f"data.root={root}: no sep_trainlist.txt there; expected the Vimeo-90K folder as downloaded")
+    return Vimeo90K(root=root, entries=[(name, UNSPLIT) for name in listed.read_text().split()])
+
+
+def test_clips(*, root: str | Path, clips_per_split: int | None = None) -> Vimeo90K:
+    """The paper's three motion splits of the test list: 1613 slow, 4977 medium, 1225 fast clips.
+
+    Args:
+        root: the unpacked archive.
+        clips_per_split: so many clips of each split, evenly spaced over its list; None takes all.
+    """
+    if clips_per_split is not None and clips_per_split < 1:
+        raise InvalidInput(f"clips_per_split={clips_per_split}; expected at least 1, or null for all clips")
+    entries = []
+    for motion in MOTION_SPLITS:
+        names = motion_list(motion)
+        count = min(clips_per_split or len(names), len(names))
+        entries += [(names[i * len(names) // count], motion) for i in range(count)]
+    return Vimeo90K(root=root, entries=entries)
+
+
+def motion_list(motion: str) -> list[str]:
+    """Names of the test clips of one motion split, in the order of the list."""
+    return (files("stvsr.data") / "splits" / f"vimeo90k_test_{motion}.txt").read_text().split()
+
+
+def check_entry(name: str) -> str:
+    """Refuses a list entry that is not `folder/clip`, such as one that would leave the data folder."""
+    parts = name.split("/")
+    if len(parts) != 2 or not all(part.isalnum() for part in parts):
+        raise InvalidInput(f"clip list entry {name!r}: expected folder/clip, such as 00001/0266; correct the list")
+    return name
+
+
+def read_png(path: Path) -> Tensor:
+    """One 8-bit RGB frame: `(3, H, W)`, uint8.
+
+    Raises:
+        DamagedClip: missing, truncated, or not an 8-bit RGB image.
+    """
+    if not path.is_file():
+        raise DamagedClip(f"{path}: no such file; expected a frame of the clip: download the clip again")
+    try:
+        # Unchanged, so that grey or 16-bit files show and are not converted behind our back.
+        frame: Tensor = decode_image(str(path), mode=ImageReadMode.UNCHANGED)
+    except RuntimeError:
+        raise DamagedClip(f"{path}: not a readable PNG; the file is damaged: download the clip again") from None
+    if frame.dtype != torch.uint8 or frame.shape[0] != 3:
+        raise DamagedClip(
+            f"{path}: {frame.shape[0]} channel(s) of {frame.dtype}; expected 8-bit RGB: convert the file"
+        )
+    return frame

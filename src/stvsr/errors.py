@@ -1,0 +1,24 @@
+"""Errors a user can cause and mend.
+
+Every entry point prints such an error as one line and exits with status 1 (see `cli.py`); anything else that
+is raised is a bug of ours and keeps its traceback. A message names the value, what was expected and the remedy.
+"""
+
+
+class UserError(Exception):
+    """Something a user can cause and mend, told in one line."""
+
+
+class DamagedClip(UserError):
+    """One clip cannot be read as it should be.
+
+    Training skips, names and counts it; scoring stops, because a score over other clips than asked for is wrong.
+    """
+
+
+class TrainingDiverged(UserError):
+    """Too many steps in a row had a loss or a gradient that is not finite."""
+
+
+class InvalidInput(UserError, ValueError):
+    """A tensor or a file does not have the form that a function declares."""

@@ -1,0 +1,54 @@
+"""Pictures in the manner of the paper's Fig. 1 and 5: inputs, methods, truth, for a given and a synthesised frame."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from stvsr.evaluation.metrics import psnr_y
+from stvsr.files import beside_then_rename
+
+GIVEN, SYNTHESISED = 2, 3
+"""The frames shown, counted from 0: one the network was given and the next, which it was not."""
+
+INCHES_PER_PANEL = 2.6
+
+
+def comparison(*, lr: Tensor, predictions: dict[str, Tensor], target: Tensor, title: str) -> Figure:
+    """A row for a given frame and one for a synthesised frame; a column for each method.
+
+    Args:
+        lr: `(n, 3, h, w)`, the input, n at least 3.
+        predictions: `(2n-1, 3, 4h, 4w)` each, by the method's name.
+        target: `(2n-1, 3, 4h, 4w)`, the ground truth.
+        title: above the picture.
+    """
+    before, after = SYNTHESISED // 2, SYNTHESISED // 2 + 1
+    inputs = {GIVEN: lr[GIVEN // 2], SYNTHESISED: (lr[before] + lr[after]) / 2}
+    kinds = {GIVEN: ("given", "LR input"), SYNTHESISED: ("synthesised", "overlaid LR inputs")}
+
+    h, w = target.shape[-2:]
+    columns = len(predictions) + 2
+    width = INCHES_PER_PANEL * columns
+    figure = Figure(figsize=(width, 2 * (width / columns * h / w + 0.45) + 0.4), dpi=150, layout="constrained")
+    figure.suptitle(title, fontsize=9)
+    axes = figure.subplots(2, columns, squeeze=False)
+    for row, index in zip(axes, (GIVEN, SYNTHESISED), strict=True):
+        kind, input_name = kinds[index]
+        panels = {f"frame {index + 1} ({kind})\n{input_name}": inputs[index]}
+        for name, frames in predictions.items():
+            panels[f"{name}\n{psnr_y(frames[index], target[index]).item():.2f} dB"] = frames[index]
+        panels["ground truth\n"] = target[index]
+        for axis, (caption, frame) in zip(row, panels.items(), strict=True):
+            # Nearest, so that the picture shows the pixels there are.
+            axis.imshow(frame.detach().float().clamp(0, 1).permute(1, 2, 0).cpu(), interpolation="nearest")
+            axis.set_title(caption, fontsize=8)
+            axis.axis("off")
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a PNG; the folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with beside_then_rename(path) as beside:
+        figure.savefig(beside, format="png")

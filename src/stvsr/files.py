@@ -1,0 +1,16 @@
+"""Files appear under their name only when they are whole."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def beside_then_rename(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes that name when the block ends, and goes when the block fails."""
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,48 @@
+"""The residual block of feature extraction and reconstruction, and the two ways weights start.
+
+Residual blocks have no normalisation (paper Sec. 3.3, after EDSR). Their weights start at a tenth of Kaiming's,
+so that a long trunk starts close to the identity.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAKY_SLOPE = 0.1
+"""Slope of every LeakyReLU of the method."""
+
+RESIDUAL_WEIGHT_SCALE = 0.1
+
+
+def conv3x3(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Conv2d:
+    """The 3x3 convolution with bias that the whole method is made of."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
+
+
+def leaky_relu(features: Tensor) -> Tensor:
+    """LeakyReLU with the method's slope."""
+    return F.leaky_relu(features, LEAKY_SLOPE)
+
+
+class ResidualBlock(nn.Module):
+    """conv, ReLU, conv, add: `(b, c, h, w)` to the same shape."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(channels, channels)
+        self.conv2 = conv3x3(channels, channels)
+        for conv in (self.conv1, self.conv2):
+            nn.init.kaiming_normal_(conv.weight, mode="fan_in")
+            with torch.no_grad():
+                conv.weight *= RESIDUAL_WEIGHT_SCALE
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        residual: Tensor = self.conv2(F.relu(self.conv1(features)))
+        return features + residual
+
+
+def residual_blocks(count: int, channels: int) -> nn.Sequential:
+    """A trunk of `count` residual blocks."""
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))

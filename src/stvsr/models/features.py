@@ -1,0 +1,19 @@
+"""Feature extraction, each frame alone (paper Sec. 3, `k1` residual blocks in Sec. 3.4)."""
+
+from torch import Tensor, nn
+
+from stvsr.models.blocks import conv3x3, leaky_relu, residual_blocks
+
+
+class FeatureExtraction(nn.Module):
+    """RGB frames to feature maps of the same height and width."""
+
+    def __init__(self, *, channels: int, residual_blocks_count: int) -> None:
+        super().__init__()
+        self.head = conv3x3(3, channels)
+        self.trunk = residual_blocks(residual_blocks_count, channels)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """`(b, 3, h, w)` in [0, 1] to `(b, c, h, w)`."""
+        features: Tensor = self.trunk(leaky_relu(self.head(frames)))
+        return features

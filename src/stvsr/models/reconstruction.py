@@ -1,0 +1,26 @@
+"""Frame reconstruction: features to HR frames by residual blocks and sub-pixel upscaling (Sec. 3.3)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stvsr.models.blocks import conv3x3, leaky_relu, residual_blocks
+
+
+class Reconstruction(nn.Module):
+    """A trunk of `k2` residual blocks, twice PixelShuffle x2, two convolutions. No upsampled input is added."""
+
+    def __init__(self, *, channels: int, residual_blocks_count: int) -> None:
+        super().__init__()
+        self.trunk = residual_blocks(residual_blocks_count, channels)
+        self.up1 = conv3x3(channels, 4 * channels)
+        self.up2 = conv3x3(channels, 4 * channels)
+        self.conv = conv3x3(channels, channels)
+        self.tail = conv3x3(channels, 3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(b, c, h, w)` to RGB `(b, 3, 4h, 4w)`, not clamped."""
+        features = self.trunk(features)
+        features = leaky_relu(F.pixel_shuffle(self.up1(features), 2))
+        features = leaky_relu(F.pixel_shuffle(self.up2(features), 2))
+        frames: Tensor = self.tail(leaky_relu(self.conv(features)))
+        return frames

@@ -1,0 +1,95 @@
+"""The authors' released weights: recognised by their tensor names, renamed to ours.
+
+Their file is a plain state dict of variant (e), with or without a `module.` before each name. Widths and depths
+are read off the shapes, so that a file of another size made with their code loads too.
+"""
+
+import re
+from typing import Any
+
+from torch import Tensor
+
+from stvsr.errors import InvalidInput
+from stvsr.ops.deformable import TAPS
+
+SIGNATURE = "ConvBLSTM.forward_net.cell_list.0.conv.weight"
+"""A name that occurs in their files and in no other."""
+
+# Applied in this order. An `AlignedFusion` of ours is spread over three names of theirs.
+RENAMING = (
+    (r"^module\.", ""),
+    (r"^conv_first\.", "features.head."),
+    (r"^feature_extraction\.", "features.trunk."),
+    (r"^(fea_L|pcd_align|fusion)", r"interpolation.fusion.\1"),
+    (r"^ConvBLSTM\.conv_1x1\.", "propagation.fuse."),
+    (r"^ConvBLSTM\.forward_net\.cell_list\.0\.conv\.", "propagation.recurrence.cell.gates."),
+    (r"^ConvBLSTM\.forward_net\.pcd_h\.", "propagation.recurrence.align_hidden."),
+    (r"^ConvBLSTM\.forward_net\.pcd_c\.", "propagation.recurrence.align_cell."),
+    (r"\.fea_L(\d)_conv1\.", r".pyramid.down\1."),
+    (r"\.fea_L(\d)_conv2\.", r".pyramid.conv\1."),
+    (r"\.pcd_align\.(\w+)_1\.", r".align_first.\1."),
+    (r"\.pcd_align\.(\w+)_2\.", r".align_second.\1."),
+    (r"\.L(\d)_offset_conv1\.", r".offset\1.0."),
+    (r"\.L(\d)_offset_conv2\.", r".offset\1.1."),
+    (r"\.L(\d)_offset_conv3\.", r".offset\1.2."),
+    (r"\.L(\d)_dcnpack\.", r".sample\1."),
+    (r"\.conv_offset_mask\.", ".offset_mask."),
+    (r"\.L(\d)_fea_conv\.", r".merge\1."),
+    (r"\.fusion\.(weight|bias)$", r".fuse.\1"),
+    (r"^recon_trunk\.", "reconstruction.trunk."),
+    (r"^upconv(\d)\.", r"reconstruction.up\1."),
+    (r"^HRconv\.", "reconstruction.conv."),
+    (r"^conv_last\.", "reconstruction.tail."),
+)
+
+
+def is_released(state: dict[str, Any]) -> bool:
+    """Whether `state` holds weights under the authors' names."""
+    return SIGNATURE in state or f"module.{SIGNATURE}" in state
+
+
+def rename(name: str) -> str:
+    """One of the authors' tensor names as ours."""
+    for pattern, replacement in RENAMING:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def from_released(state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The authors' weights as ours.
+
+    Args:
+        state: a state dict for which `is_released` holds.
+
+    Returns:
+        The model config of a network that fits, and its state dict.
+
+    Raises:
+        InvalidInput: a tensor from which the network's size is read is missing.
+    """
+    weights = {rename(name): tensor for name, tensor in state.items()}
+
+    def shape(name: str) -> tuple[int, ...]:
+        if name not in weights:
+            raise InvalidInput(f"the authors' weights lack the tensor that is {name} here; download the file again")
+        return tuple(weights[name].shape)
+
+    def depth(trunk: str) -> int:
+        return len({name.split(".")[2] for name in weights if name.startswith(f"{trunk}.trunk.")})
+
+    channels = shape("features.head.weight")[0]
+    groups = shape("interpolation.fusion.align_first.sample1.offset_mask.bias")[0] // (3 * TAPS)
+    deformable = {"channels": channels, "deformable_groups": groups}
+    config = {
+        "_target_": "stvsr.models.zooming_slow_mo.ZoomingSlowMo",
+        "channels": channels,
+        "feature_blocks": depth("features"),
+        "reconstruction_blocks": depth("reconstruction"),
+        "interpolation": {"_target_": "stvsr.models.interpolation.DeformableInterpolation", **deformable},
+        "propagation": {
+            "_target_": "stvsr.models.propagation.Bidirectional",
+            "channels": channels,
+            "recurrence": {"_target_": "stvsr.models.propagation.DeformableConvLSTM", **deformable},
+        },
+    }
+    return config, weights

@@ -1,0 +1,74 @@
+"""What a network needs of its input, declared as data, and how a caller meets the need.
+
+Every network maps `(b, n, 3, h, w)` to `(b, 2n-1, 3, 4h, 4w)` and carries a `requirements` attribute. A network
+refuses what does not fit; `run_padded` pads, runs and cuts back, so that callers need not know which network
+they hold.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from stvsr.data.clip import SCALE
+from stvsr.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class InputRequirements:
+    """The form of input a network accepts.
+
+    Attributes:
+        multiple_of: LR height and width are multiples of this.
+        minimum_frames: least number of input frames.
+    """
+
+    multiple_of: int = 1
+    minimum_frames: int = 2
+
+    def check(self, lr: Tensor) -> None:
+        """Refuses input that a network with these requirements cannot take.
+
+        Raises:
+            InvalidInput: `lr` is not `(b, n, 3, h, w)`, too short, or of a size that is not a multiple.
+        """
+        if lr.ndim != 5 or lr.shape[2] != 3:
+            raise InvalidInput(f"input has shape {tuple(lr.shape)}; expected (b, n, 3, h, w), RGB")
+        frames, (h, w) = lr.shape[1], lr.shape[-2:]
+        if frames < self.minimum_frames:
+            raise InvalidInput(f"input has {frames} frame(s); expected at least {self.minimum_frames}")
+        if h % self.multiple_of or w % self.multiple_of or not h or not w:
+            raise InvalidInput(
+                f"input frames are {w}x{h}; expected a width and height that are multiples of {self.multiple_of}: "
+                "pad them first, as stvsr.models.requirements.run_padded does"
+            )
+
+
+class Network(Protocol):
+    """Any network of this package, trained or not."""
+
+    requirements: InputRequirements
+
+    def __call__(self, lr: Tensor) -> Tensor:
+        """`(b, n, 3, h, w)` in [0, 1] to `(b, 2n-1, 3, 4h, 4w)`, not clamped."""
+        ...
+
+
+def run_padded(network: Network, lr: Tensor) -> Tensor:
+    """Runs a network on frames of any size.
+
+    The right and bottom edges are repeated up to the next multiple the network declares, and the output is cut
+    back.
+
+    Args:
+        network: what to run.
+        lr: `(b, n, 3, h, w)` in [0, 1].
+
+    Returns:
+        `(b, 2n-1, 3, 4h, 4w)`.
+    """
+    h, w = lr.shape[-2:]
+    multiple = network.requirements.multiple_of
+    padded = F.pad(lr, (0, -w % multiple, 0, -h % multiple, 0, 0), mode="replicate")
+    return network(padded)[..., : SCALE * h, : SCALE * w]

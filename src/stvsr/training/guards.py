@@ -1,0 +1,112 @@
+"""What keeps a long run safe: non-finite steps are skipped, and no stop loses work."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from stvsr.errors import InvalidInput, TrainingDiverged
+
+
+class LastCheckpoint(pl.Callback):
+    """Writes `last.ckpt` every so many steps, at the end, and when the run is asked to stop.
+
+    The first SIGINT or SIGTERM lets the step in progress finish, saves and stops; a second one stops at once.
+
+    Args:
+        path: where to write.
+        every_steps: steps between two checkpoints.
+    """
+
+    def __init__(self, *, path: str, every_steps: int) -> None:
+        if every_steps < 1:
+            raise InvalidInput(f"callbacks.last.every_steps={every_steps}; expected at least 1")
+        self.path = Path(path)
+        self.every_steps = every_steps
+        self.stop_requested = False
+        self._previous_handlers: dict[int, Any] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listens for signals."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous_handlers[number] = signal.signal(number, self._on_signal)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Saves where it is time to."""
+        # Processes must agree, or one would wait for the others for ever.
+        stop = trainer.strategy.reduce_boolean_decision(self.stop_requested, all=False)
+        step = trainer.global_step
+        if stop or step % self.every_steps == 0 or step == trainer.max_steps:
+            trainer.save_checkpoint(self.path)
+        if stop:
+            trainer.should_stop = True
+            rank_zero_info(f"stopped after step {step}; continue with resume={self.path}")
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Stops listening."""
+        while self._previous_handlers:
+            number, handler = self._previous_handlers.popitem()
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.stop_requested:
+            raise KeyboardInterrupt
+        self.stop_requested = True
+
+
+class NonFiniteGuard(pl.Callback):
+    """Skips a step whose loss or gradient is not finite, counts it, and stops after too many in a row.
+
+    Without gradients the optimizer changes nothing, neither weights nor moments. Gradients are looked at after they
+    were averaged over processes, so all processes skip the same steps.
+
+    Args:
+        patience: so many skipped steps in a row end the run.
+        last: the checkpoint to go back to.
+    """
+
+    def __init__(self, *, patience: int, last: str) -> None:
+        if patience < 1:
+            raise InvalidInput(f"callbacks.non_finite.patience={patience}; expected at least 1")
+        self.patience = patience
+        self.last = Path(last)
+        self.skipped = 0
+        self.in_a_row = 0
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Drops gradients that are not finite. A loss that is not finite has such gradients.
+
+        Raises:
+            TrainingDiverged: `patience` steps in a row were skipped.
+        """
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        if torch.isfinite(get_total_norm(gradients, norm_type=float("inf"))):
+            self.in_a_row = 0
+            return
+        optimizer.zero_grad(set_to_none=True)
+        self.skipped += 1
+        self.in_a_row += 1
+        pl_module.log("train/skipped_steps", float(self.skipped))
+        rank_zero_warn(f"step {trainer.global_step}: loss or gradient not finite, skipped ({self.skipped} so far)")
+        if self.in_a_row >= self.patience:
+            saved = f"the last good checkpoint is {self.last}" if self.last.exists() else "no checkpoint was written yet"
+            raise TrainingDiverged(
+                f"{self.in_a_row} steps in a row up to step {trainer.global_step} had a loss or gradient that is not "
+                f"finite; {saved}: resume from it with a lower optimizer.lr or with scheduler.warmup"
+            )
+
+    def state_dict(self) -> dict[str, int]:
+        """Counts, for the checkpoint."""
+        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Counts, from the checkpoint."""
+        self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]

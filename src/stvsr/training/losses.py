@@ -1,0 +1,23 @@
+"""The reconstruction loss of the paper (Eq. 7)."""
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-3
+"""The paper's epsilon, for values in [0, 1]."""
+
+
+def charbonnier(prediction: Tensor, target: Tensor) -> Tensor:
+    """Charbonnier penalty, summed over everything: `sum sqrt((prediction - target)^2 + 1e-6)`.
+
+    Its gradient grows with the batch and the patch, which Adam does not notice and gradient clipping does. Libraries
+    call other formulas Charbonnier.
+
+    Args:
+        prediction: any shape, values about [0, 1].
+        target: the same shape.
+
+    Returns:
+        A scalar.
+    """
+    return torch.sqrt((prediction - target).square() + EPSILON**2).sum()

@@ -1,0 +1,77 @@
+"""The LightningModule: any network of the contract, the paper's loss, scores per motion split."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from stvsr.checkpoint import MODEL_KEY
+from stvsr.data.clip import Batch
+from stvsr.evaluation.scores import MotionSplitScores, score_clips
+from stvsr.models.requirements import run_padded
+from stvsr.training.losses import charbonnier
+
+
+class SpaceTimeModule(pl.LightningModule):
+    """Trains a network on clips and validates it per motion split.
+
+    Args:
+        network: `(b, n, 3, h, w)` to `(b, 2n-1, 3, 4h, 4w)`.
+        model_config: the resolved config of that network; it goes into every checkpoint.
+        optimizer: makes the optimizer from the parameters.
+        scheduler: makes the learning rate schedule from the optimizer; stepped once a batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        model_config: dict[str, Any],
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., LRScheduler],
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.model_config = model_config
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.val_scores = MotionSplitScores()
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Frames of any size: `(b, n, 3, h, w)` to `(b, 2n-1, 3, 4h, 4w)`."""
+        return run_padded(self.network, lr)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of this process's share of the batch."""
+        loss = charbonnier(self.network(batch.lr), batch.hr)
+        self.log("train/loss", loss.detach() / batch.hr.numel(), prog_bar=True, batch_size=len(batch))
+        # The loss is a sum over the whole batch, but gradients are averaged over processes: undo the average.
+        return loss * self.trainer.world_size
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Scores a batch; returns the prediction for whoever shows pictures."""
+        prediction = self(batch.lr)
+        self.val_scores.update(score_clips(prediction, batch.hr, batch.names, batch.motions))
+        return prediction
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs `val/psnr/slow`, … and their means."""
+        for name, value in self.val_scores.compute().items():
+            self.log(f"val/{name}", value.float(), prog_bar=name == "psnr/mean")
+        self.val_scores.reset()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimizer, and the schedule stepped once a batch."""
+        optimizer = self.make_optimizer(self.network.parameters())
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Puts what rebuilds the network beside its weights."""
+        checkpoint[MODEL_KEY] = self.model_config

@@ -1,0 +1,131 @@
+"""What a run tells about itself: learning rate, offsets, throughput, damaged clips, pictures."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from stvsr.data.clip import Batch
+from stvsr.evaluation.figures import comparison, save_figure
+from stvsr.models.alignment import DeformableSampling
+from stvsr.models.bicubic_blend import BicubicBlend
+
+
+class Monitor(pl.Callback):
+    """Logs `train/learning_rate`, `train/offset_magnitude` and `train/clips_per_second`.
+
+    The offset magnitude is the mean absolute offset, in pixels of its pyramid level, over all deformable samplings
+    of the step; users of the authors' code saw it pass 100 shortly before training diverged.
+    """
+
+    def __init__(self) -> None:
+        self._since: tuple[float, int] | None = None
+        self._magnitudes: list[Tensor] = []
+        self._hooks: list[RemovableHandle] = []
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Listens to offsets in the steps that are logged."""
+        if self._since is None:
+            self._since = (time.monotonic(), trainer.global_step)
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+            samplings = [m for m in pl_module.modules() if isinstance(m, DeformableSampling)]
+            self._hooks = [m.offset_mask.register_forward_hook(self._listen(m.offset_channels)) for m in samplings]
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Logs, in the steps that are logged."""
+        if trainer.global_step % trainer.log_every_n_steps:
+            return
+        if self._magnitudes:
+            pl_module.log("train/offset_magnitude", torch.stack(self._magnitudes).mean(), batch_size=len(batch))
+        while self._hooks:
+            self._hooks.pop().remove()
+        self._magnitudes.clear()
+
+        now, (then, step) = time.monotonic(), self._since or (0.0, 0)
+        clips = (trainer.global_step - step) * len(batch) * trainer.world_size
+        self._since = (now, trainer.global_step)
+        pl_module.log("train/clips_per_second", clips / (now - then))
+        pl_module.log("train/learning_rate", trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Validation does not count as training time."""
+        self._since = None
+
+    def _listen(self, offset_channels: int) -> Any:
+        def hook(module: nn.Module, inputs: Any, offset_mask: Tensor) -> None:
+            self._magnitudes.append(offset_mask.detach()[:, :offset_channels].abs().mean())
+
+        return hook
+
+
+class DamagedClips(pl.Callback):
+    """Names and counts the damaged clips that training met and skipped."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Warns of each and logs `train/damaged_clips`."""
+        for message in batch.skipped:
+            self.count += 1
+            rank_zero_warn(f"damaged clip skipped ({self.count} so far): {message}")
+        if self.count and trainer.global_step % trainer.log_every_n_steps == 0:
+            pl_module.log("train/damaged_clips", float(self.count), sync_dist=True, reduce_fx="sum")
+
+    def state_dict(self) -> dict[str, int]:
+        """The count, for the checkpoint."""
+        return {"count": self.count}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """The count, from the checkpoint."""
+        self.count = state_dict["count"]
+
+
+class Pictures(pl.Callback):
+    """Writes a few validation clips as pictures, beside bicubic + blending and the truth, and sends them to W&B.
+
+    Args:
+        folder: where to write.
+        clips: how many clips.
+    """
+
+    def __init__(self, *, folder: str, clips: int) -> None:
+        self.folder = Path(folder)
+        self.clips = clips
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Tensor,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """A picture of the first clip of each of the first batches."""
+        if batch_idx >= self.clips or not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        lr, hr, prediction = batch.lr[:1], batch.hr[:1], outputs[:1]
+        figure = comparison(
+            lr=lr[0],
+            predictions={"bicubic + blending": BicubicBlend()(lr)[0], "network": prediction[0]},
+            target=hr[0],
+            title=f"{batch.names[0]}, step {trainer.global_step}",
+        )
+        path = self.folder / f"step{trainer.global_step:07d}_{batch_idx}.png"
+        save_figure(figure, path)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image(key=f"val/picture/{batch_idx}", images=[str(path)])

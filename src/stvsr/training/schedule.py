@@ -1,0 +1,34 @@
+"""The learning rate of the paper: cosine, batch by batch, with restarts (Sec. 3.4); warm-up is ours, and optional."""
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from stvsr.errors import InvalidInput
+
+
+def cosine_restarts(optimizer: Optimizer, *, period: int, minimum: float, warmup: int) -> LambdaLR:
+    """From the optimizer's rate to `minimum` along a half cosine, again every `period` steps.
+
+    The rate is a function of the step alone, so a resumed run continues on the same curve.
+
+    Args:
+        optimizer: its learning rate is the highest.
+        period: steps from one restart to the next; 150,000 in the paper's recipe.
+        minimum: lowest learning rate; 1e-7 in the paper.
+        warmup: over so many steps at the start the rate is also ramped up linearly; 0, the paper's way, for none.
+
+    Raises:
+        InvalidInput: a period below 1 or a warm-up below 0.
+    """
+    if period < 1 or warmup < 0:
+        raise InvalidInput(f"scheduler.period={period}, warmup={warmup}; expected a period of 1 or more, a warm-up of 0 or more")
+    floor = minimum / optimizer.param_groups[0]["lr"]
+
+    def factor(step: int) -> float:
+        cosine = (1 + math.cos(math.pi * (step % period) / period)) / 2
+        ramp = min(1.0, (step + 1) / (warmup + 1))
+        return ramp * (floor + (1 - floor) * cosine)
+
+    return LambdaLR(optimizer, factor)

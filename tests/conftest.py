@@ -1,0 +1,88 @@
+"""What tests share: small networks, small runs, fake data with the real layout."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+from stvsr.cli import CONFIG_DIR
+from stvsr.data.clip import Footage
+
+SMALL_NETWORK = ["model.channels=8", "model.feature_blocks=1", "model.reconstruction_blocks=1"]
+
+SMALL_RUN = [
+    *SMALL_NETWORK,
+    "trainer=cpu",
+    "trainer.max_steps=4",
+    "trainer.val_check_interval=4",
+    "trainer.log_every_n_steps=1",
+    "loader.batch_size=2",
+    "loader.crop=8",
+    "loader.workers=0",
+    "logger=csv",
+    "callbacks.pictures.clips=1",
+    "data.train_source.height=48",
+    "data.train_source.width=48",
+    "data.val_source.height=48",
+    "data.val_source.width=48",
+    "data.val_source.clips=3",
+]
+
+
+@pytest.fixture
+def configure() -> Callable[..., DictConfig]:
+    """Composes `conf/<name>.yaml` with overrides."""
+
+    def compose_config(name: str, *overrides: str) -> DictConfig:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            return compose(name, list(overrides))
+
+    return compose_config
+
+
+@pytest.fixture
+def small_run(configure: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., DictConfig]:
+    """A training config of seconds, written below `tmp_path`."""
+    return lambda *overrides, folder="run": configure(
+        "train", *SMALL_RUN, f"output_dir='{tmp_path / folder}'", *overrides
+    )
+
+
+@pytest.fixture
+def small_network(configure: Callable[..., DictConfig]) -> Callable[..., nn.Module]:
+    """A small network of a variant, from a seed; offsets are not zero, as they are before training."""
+
+    def build(variant: str = "e", seed: int = 0) -> nn.Module:
+        torch.manual_seed(seed)
+        network: nn.Module = instantiate(configure("train", f"ablation={variant}", *SMALL_NETWORK).model)
+        for name, parameter in network.named_parameters():
+            if "offset_mask" in name:
+                nn.init.normal_(parameter, std=0.1)
+        return network.eval()
+
+    return build
+
+
+class NoiseSource:
+    """Clips of noise that tell their index; some may be damaged or of another size."""
+
+    def __init__(self, clips: int = 5, size: tuple[int, int] = (48, 64), frames: int = 7) -> None:
+        self.clips, self.size, self.frames = clips, size, frames
+
+    def __len__(self) -> int:
+        return self.clips
+
+    def read(self, index: int, rng: np.random.Generator) -> Footage:
+        pixels = np.random.default_rng(index).integers(0, 256, (self.frames, 3, *self.size), dtype=np.uint8)
+        return Footage(frames=torch.from_numpy(pixels), name=f"noise-{index}", motion=("slow", "medium", "fast")[index % 3])
+
+
+@pytest.fixture
+def noise_source() -> type[NoiseSource]:
+    return NoiseSource

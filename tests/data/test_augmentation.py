@@ -1,0 +1,24 @@
+"""Augmentation keeps frames and resolutions together."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from stvsr.data.augmentation import augment, transform
+from stvsr.data.degradation import downsample
+
+
+@pytest.mark.parametrize(("turns", "flip", "reverse"), list(product(range(4), (False, True), (False, True))))
+def test_augmenting_both_equals_degrading_the_augmented(turns: int, flip: bool, reverse: bool) -> None:
+    hr = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (7, 3, 32, 32)) / 255).float()
+    lr = downsample(hr)[::2]
+    kwargs = {"turns": turns, "flip": flip, "reverse": reverse}
+    assert torch.equal(transform(lr, **kwargs), downsample(transform(hr, **kwargs))[::2])
+
+
+def test_all_sixteen_transformations_occur_and_differ() -> None:
+    hr = torch.rand(3, 3, 8, 8)
+    seen = {augment(hr[::2], hr, np.random.default_rng(seed))[1].numpy().tobytes() for seed in range(200)}
+    assert len(seen) == 16

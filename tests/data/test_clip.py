@@ -1,0 +1,44 @@
+"""The batch contract refuses what does not belong together."""
+
+import pytest
+import torch
+
+from stvsr.data.clip import Batch, Clip, Footage
+from stvsr.errors import InvalidInput
+
+
+def clip(h: int = 4, w: int = 8, **changes: object) -> Clip:
+    fields = {"lr": torch.rand(4, 3, h, w), "hr": torch.rand(7, 3, 4 * h, 4 * w), "name": "a", "motion": "slow"}
+    return Clip(**(fields | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("hr", [(6, 3, 16, 32), (7, 3, 16, 16), (7, 1, 16, 32)], ids=["frames", "size", "channels"])
+def test_lr_and_hr_that_do_not_belong_together_are_refused(hr: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidInput, match=r"clip a: .* expected HR \(7, 3, 16, 32\)"):
+        clip(hr=torch.rand(*hr))
+
+
+def test_batch_stacks_clips_in_order() -> None:
+    clips = [clip(name="a"), clip(name="b", motion="fast", skipped=("bad",))]
+    batch = Batch.collate(clips)
+    assert batch.lr.shape == (2, 4, 3, 4, 8)
+    assert batch.hr.shape == (2, 7, 3, 16, 32)
+    assert (batch.names, batch.motions, batch.skipped, len(batch)) == (["a", "b"], ["slow", "fast"], ["bad"], 2)
+    assert torch.equal(batch.hr[1], clips[1].hr)
+
+
+def test_batch_of_different_sizes_is_refused_with_the_remedy() -> None:
+    with pytest.raises(InvalidInput, match="eval_batch_size=1"):
+        Batch.collate([clip(4, 8), clip(8, 8)])
+
+
+def test_moving_a_batch_moves_both_resolutions() -> None:
+    moved = Batch.collate([clip()]).to(torch.device("meta"))
+    assert moved.lr.is_meta
+    assert moved.hr.is_meta
+
+
+@pytest.mark.parametrize("frames", [torch.zeros(7, 3, 4, 4), torch.zeros(7, 1, 4, 4, dtype=torch.uint8)])
+def test_footage_is_8_bit_rgb(frames: torch.Tensor) -> None:
+    with pytest.raises(InvalidInput, match="expected uint8"):
+        Footage(frames=frames, name="a", motion="all")

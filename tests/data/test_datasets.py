@@ -1,0 +1,101 @@
+"""Draws are a pure function of seed and position; damaged clips are replaced, named, and never end a run alone."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stvsr.data.clip import Clip, Footage
+from stvsr.data.datasets import SUBSTITUTES, ScoringClips, TrainingClips
+from stvsr.data.degradation import downsample
+from stvsr.errors import DamagedClip, InvalidInput
+
+
+def same(a: Clip, b: Clip) -> bool:
+    return a.name == b.name and torch.equal(a.lr, b.lr) and torch.equal(a.hr, b.hr)
+
+
+def test_a_draw_does_not_depend_on_what_was_drawn_before(noise_source: Any) -> None:
+    first = TrainingClips(source=noise_source(), crop=8, draws=20, seed=1)
+    second = TrainingClips(source=noise_source(), crop=8, draws=20, seed=1)
+    forward = [first[draw] for draw in range(20)]
+    backward = [second[draw] for draw in reversed(range(20))][::-1]
+    assert all(same(a, b) for a, b in zip(forward, backward, strict=True))
+    other_seed = TrainingClips(source=noise_source(), crop=8, draws=20, seed=2)
+    assert not all(same(a, other_seed[draw]) for draw, a in enumerate(forward))
+
+
+def test_every_clip_comes_once_a_pass_and_passes_differ(noise_source: Any) -> None:
+    clips = TrainingClips(source=noise_source(clips=9), crop=8, draws=27, seed=0)
+    passes = [[clips[draw].name for draw in range(start, start + 9)] for start in (0, 9, 18)]
+    assert all(len(set(names)) == 9 for names in passes)
+    assert passes[0] != passes[1] != passes[2]
+
+
+@pytest.mark.parametrize("crop", [4, 8, 12])
+def test_a_clip_is_a_crop_of_the_degraded_whole(noise_source: Any, crop: int) -> None:
+    clip = TrainingClips(source=noise_source(), crop=crop, draws=1, seed=3)[0]
+    assert clip.lr.shape == (4, 3, crop, crop)
+    assert clip.hr.shape == (7, 3, 4 * crop, 4 * crop)
+    # Inside, where the kernel does not reach the crop's border, degrading the crop gives the same pixels.
+    inner = slice(2, crop - 2)
+    assert torch.equal(clip.lr[..., inner, inner], downsample(clip.hr[::2])[..., inner, inner])
+
+
+def test_crop_as_large_as_the_frame_is_allowed(noise_source: Any) -> None:
+    assert TrainingClips(source=noise_source(size=(32, 32)), crop=8, draws=1, seed=0)[0].hr.shape[-1] == 32
+
+
+class Damaged:
+    """Every clip but some is damaged."""
+
+    def __init__(self, whole: Any, good: set[int]) -> None:
+        self.whole, self.good = whole, good
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def read(self, index: int, rng: np.random.Generator) -> Footage:
+        if index not in self.good:
+            raise DamagedClip(f"clip {index} is damaged")
+        return self.whole.read(index, rng)
+
+
+def test_a_damaged_clip_is_replaced_and_named(noise_source: Any) -> None:
+    clips = TrainingClips(source=Damaged(noise_source(clips=6), good={0, 1, 2, 4, 5}), crop=8, draws=6, seed=0)
+    drawn = [clips[draw] for draw in range(6)]
+    assert [clip.skipped for clip in drawn if clip.skipped] == [("clip 3 is damaged",)]
+    assert all(clip.name != "noise-3" for clip in drawn)
+
+
+def test_many_damaged_clips_in_a_row_are_an_error(noise_source: Any) -> None:
+    clips = TrainingClips(source=Damaged(noise_source(clips=40), good=set()), crop=8, draws=1, seed=0)
+    with pytest.raises(DamagedClip, match=f"{SUBSTITUTES} damaged clips in a row"):
+        clips[0]
+
+
+def test_clips_too_small_for_the_crop_say_how_large_a_crop_may_be(noise_source: Any) -> None:
+    clips = TrainingClips(source=noise_source(clips=40, size=(48, 64)), crop=32, draws=1, seed=0)
+    with pytest.raises(DamagedClip, match="64x48, too small for a crop of 128x128; .* at most 12"):
+        clips[0]
+
+
+@pytest.mark.parametrize("crop", [0, -4, 10])
+def test_crops_that_no_network_takes_are_refused(noise_source: Any, crop: int) -> None:
+    with pytest.raises(InvalidInput, match=f"loader.crop={crop}"):
+        TrainingClips(source=noise_source(), crop=crop, draws=1, seed=0)
+
+
+def test_scoring_takes_whole_frames_and_cuts_odd_edges(noise_source: Any) -> None:
+    source = noise_source(size=(50, 67))
+    clip = ScoringClips(source=source)[1]
+    expected = source.read(1, np.random.default_rng(0)).frames[..., :48, :64].float() / 255
+    assert torch.equal(clip.hr, expected)
+    assert torch.equal(clip.lr, downsample(expected)[::2])
+    assert clip.motion == "medium"
+
+
+def test_scoring_does_not_skip_damaged_clips(noise_source: Any) -> None:
+    with pytest.raises(DamagedClip, match="clip 1"):
+        ScoringClips(source=Damaged(noise_source(), good={0}))[1]

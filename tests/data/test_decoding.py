@@ -1,0 +1,277 @@
+"""Every frame of a test video carries its number in its pixels, so each read tells which frames it got."""
+
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from stvsr.data import decoding
+from stvsr.data.decoding import index_video, read_frames
+from stvsr.errors import DamagedClip
+
+FRAMES = 60
+HEIGHT, WIDTH = 64, 96
+CLOSED = "keyint=12:min-keyint=12:scenecut=0:bframes=3:log-level=none"
+OPEN = f"{CLOSED}:open-gop=1:b-adapt=0"
+
+
+def picture(number: int) -> np.ndarray:
+    """Eight blocks spell `number` in binary over a moving gradient, which makes encoders use B-frames."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    image = np.repeat(((2 * x + y + 3 * number) % 160 + 40)[..., None], 3, axis=2).astype(np.uint8)
+    for bit in range(8):
+        image[:16, 12 * bit : 12 * (bit + 1)] = 235 if number >> bit & 1 else 16
+    return image
+
+
+def numbers(frames: torch.Tensor) -> list[int]:
+    """The numbers that `(t, 3, 64, 96)` frames carry."""
+    blocks = frames[:, :, 2:14].float().mean(dim=(1, 2)).unflatten(1, (8, 12))[:, :, 2:10].mean(2) > 128
+    return [sum(1 << bit for bit in range(8) if row[bit]) for row in blocks.tolist()]
+
+
+def irregular(number: int) -> int:
+    """A presentation time in ms that jitters like a phone's, with a pause in the middle."""
+    return 33 * number + 7 * number**2 % 29 + (200 if number > 30 else 0)
+
+
+def write_video(
+    path: Path,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    *,
+    pixels: str = "yuv420p",
+    images: Iterable[np.ndarray] | None = None,
+    time: Callable[[int], int] | None = None,
+    rotation: int = 0,
+) -> Path:
+    """A video of 30 frames a second, or with `time` in ms; 60 numbered frames unless `images` are given."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, rate=30, options=options or {"x264-params": CLOSED})
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, pixels
+        stream.codec_context.thread_count = 1
+        if codec in ("mpeg4", "mpeg2video"):
+            stream.codec_context.gop_size, stream.codec_context.max_b_frames = 12, 2
+        if time is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for number, image in enumerate(map(picture, range(FRAMES)) if images is None else images):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts = number if time is None else time(number)
+            frame.time_base = Fraction(1, 30) if time is None else Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def wrong_reads(path: Path) -> int:
+    """How many of all 54 windows, in random order, hold other frames than they should."""
+    index = index_video(path)
+    assert len(index) == FRAMES
+    firsts = np.random.default_rng(0).permutation(FRAMES - 6)
+    return sum(numbers(read_frames(index, int(i), 7)) != list(range(i, i + 7)) for i in firsts)
+
+
+X264, X265 = "x264-params", "x265-params"
+READ_WITH_DECORD = [
+    pytest.param("a.mp4", "libx264", {X264: CLOSED}, {}, id="h264-mp4"),
+    pytest.param("a.mkv", "libx264", {X264: CLOSED}, {}, id="h264-mkv"),
+    pytest.param(
+        "a.mov", "libx264", {X264: "keyint=12:bframes=0:log-level=none"}, {}, id="h264-mov-no-b-frames"
+    ),
+    pytest.param("a.mp4", "libx264", {X264: CLOSED}, {"time": irregular}, id="h264-variable-rate"),
+    pytest.param("a.mp4", "libx265", {X265: f"{CLOSED}:open-gop=0"}, {}, id="hevc-mp4"),
+    pytest.param(
+        "a.webm", "libvpx-vp9", {"g": "24", "cpu-used": "8", "lag-in-frames": "16"}, {}, id="vp9-webm"
+    ),
+]
+DECORD_READS_WRONG = [
+    pytest.param("a.mp4", "libx264", {X264: OPEN}, {}, id="h264-open-gop-mp4"),
+    pytest.param("a.mkv", "libx264", {X264: OPEN}, {}, id="h264-open-gop-mkv"),
+    pytest.param("a.mp4", "libx264", {X264: f"{CLOSED}:intra-refresh=1"}, {}, id="h264-intra-refresh"),
+    pytest.param("a.mp4", "libx265", {X265: OPEN}, {}, id="hevc-open-gop-mp4"),
+    pytest.param("a.mkv", "libx265", {X265: OPEN}, {"time": irregular}, id="hevc-open-gop-variable-rate"),
+    pytest.param("a.mp4", "mpeg4", {}, {}, id="mpeg4-mp4"),
+    pytest.param("a.avi", "mpeg4", {}, {}, id="mpeg4-avi"),
+]
+READ_WITH_PYAV = [
+    *DECORD_READS_WRONG,
+    pytest.param("a.mkv", "ffv1", {}, {"pixels": "bgr0"}, id="ffv1-mkv"),
+    pytest.param("a.mkv", "mpeg2video", {}, {}, id="mpeg2-mkv"),
+    pytest.param("a.avi", "mjpeg", {}, {"pixels": "yuvj420p"}, id="mjpeg-avi"),
+    pytest.param("a.mp4", "libx264", {X264: CLOSED}, {"pixels": "yuv420p10le"}, id="h264-10-bit"),
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "options", "more"), READ_WITH_DECORD)
+def test_every_window_is_exact_where_decord_is_trusted(tmp_path, name, codec, options, more):
+    path = write_video(tmp_path / name, codec, options, **more)
+    assert index_video(path).decord
+    assert wrong_reads(path) == 0
+
+
+@pytest.mark.parametrize(("name", "codec", "options", "more"), READ_WITH_PYAV)
+def test_every_window_is_exact_where_decord_is_not_trusted(tmp_path, name, codec, options, more):
+    path = write_video(tmp_path / name, codec, options, **more)
+    assert not index_video(path).decord
+    assert wrong_reads(path) == 0
+
+
+@pytest.mark.parametrize(("name", "codec", "options", "more"), DECORD_READS_WRONG)
+def test_the_distrust_is_needed(tmp_path, name, codec, options, more):
+    """A naive reader gives other frames: without this the tests above would prove little."""
+    path = write_video(tmp_path / name, codec, options, **more)
+    reader = decoding.decord.VideoReader(str(path), num_threads=1)
+    wrong = 0
+    for first in np.random.default_rng(0).permutation(FRAMES - 6):
+        frames = torch.from_numpy(reader.get_batch(range(first, first + 7)).asnumpy()).permute(0, 3, 1, 2)
+        wrong += numbers(frames) != list(range(first, first + 7))
+    assert wrong > 0
+
+
+def test_avi_with_reordered_h264_is_exact_or_refused(tmp_path):
+    """AVI stores no presentation times; the ones that FFmpeg guesses label frames wrongly."""
+    index = index_video(write_video(tmp_path / "a.avi"))
+    refused = 0
+    for first in range(FRAMES - 6):
+        try:
+            assert numbers(read_frames(index, first, 7)) == list(range(first, first + 7))
+        except DamagedClip:
+            refused += 1
+    assert refused > 0
+
+
+def test_both_routes_give_the_same_pixels(tmp_path):
+    index = index_video(write_video(tmp_path / "a.mp4"))
+    for first in (0, 11, 30, 53):
+        with_decord = decoding._read_with_decord(index, first, 7)
+        assert with_decord is not None
+        np.testing.assert_array_equal(with_decord, decoding._read_with_pyav(index, first, 7))
+
+
+@pytest.mark.parametrize("refusal", [RuntimeError("no"), decoding.decord.DECORDError("no")])
+def test_pyav_steps_in_where_decord_fails(tmp_path, monkeypatch, refusal):
+    def fail(*args: object, **kwargs: object) -> None:
+        raise refusal
+
+    index = index_video(write_video(tmp_path / "a.mp4"))
+    monkeypatch.setattr(decoding.decord, "VideoReader", fail)
+    assert numbers(read_frames(index, 20, 7)) == list(range(20, 27))
+
+
+def test_large_files_are_left_to_pyav(tmp_path, monkeypatch):
+    """decord reads the whole file at every opening."""
+    monkeypatch.setattr(decoding, "DECORD_MAX_BYTES", 1000)
+    assert not index_video(write_video(tmp_path / "a.mp4")).decord
+
+
+@pytest.mark.parametrize("rotation", [90, 180, -90])
+def test_rotated_video_comes_upright_as_decord_and_players_show_it(tmp_path, rotation):
+    index = index_video(write_video(tmp_path / "a.mp4", rotation=rotation))
+    reader = decoding.decord.VideoReader(str(index.path), num_threads=1)
+    expected = torch.from_numpy(reader.get_batch(range(20, 27)).asnumpy()).permute(0, 3, 1, 2)
+    frames = read_frames(index, 20, 7)
+    assert frames.shape == expected.shape == ((7, 3, 64, 96) if rotation == 180 else (7, 3, 96, 64))
+    # decord turns before it converts the subsampled colours.
+    assert (frames.int() - expected.int()).abs().max() <= 3
+    assert numbers(torch.rot90(frames, -rotation // 90, (2, 3))) == list(range(20, 27))
+
+
+def test_a_video_turned_by_half_angles_is_refused(tmp_path):
+    with pytest.raises(DamagedClip, match="turned by 45 degrees"):
+        index_video(write_video(tmp_path / "a.mp4", rotation=45))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "kept"),
+    [
+        pytest.param("a.mp4", {}, 0.6, id="mp4-without-its-index"),
+        pytest.param("a.mp4", {"movflags": "faststart"}, 0.6, id="mp4-with-its-index-first"),
+        pytest.param("a.mkv", {}, 0.6, id="mkv"),
+        pytest.param("a.mkv", {}, 0.8, id="mkv-shortly-before-its-end"),
+        pytest.param("a.webm", {}, 0.6, id="webm"),
+    ],
+)
+def test_a_file_cut_off_is_refused_and_not_read_as_a_shorter_one(tmp_path, name, options, kept):
+    whole = tmp_path / name
+    codec, coding = (
+        ("libvpx-vp9", {"g": "12", "cpu-used": "8"}) if name == "a.webm" else ("libx264", {X264: CLOSED})
+    )
+    write_video(whole, codec, coding)
+    if options:
+        moved = tmp_path / "moved.mp4"
+        with av.open(whole) as source, av.open(moved, "w", options=options) as target:
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.size:
+                    packet.stream = stream
+                    target.mux(packet)
+        whole = moved
+    data = whole.read_bytes()
+    cut = tmp_path / f"cut{whole.suffix}"
+    cut.write_bytes(data[: int(kept * len(data))])
+    with pytest.raises(DamagedClip, match=r"cut off|not a readable video|is cut short"):
+        index_video(cut)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"just some text\n" * 20, bytes(5000)], ids=["empty", "text", "zeros"]
+)
+def test_a_file_that_is_no_video_is_named_and_nothing_is_printed(tmp_path, capfd, content):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(content)
+    with pytest.raises(DamagedClip, match=r"a\.mp4: not a readable video .*replace or remove it") as error:
+        index_video(path)
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_sound_without_pictures_is_refused(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("aac", rate=44100, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 44100), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(DamagedClip, match="no video stream"):
+        index_video(path)
+
+
+def test_sound_longer_than_the_pictures_is_no_damage(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(path, "w") as container:
+        video = container.add_stream("libx264", rate=30, options={X264: CLOSED})
+        video.height, video.width, video.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        audio = container.add_stream("aac", rate=44100, layout="mono")
+        for number in range(FRAMES):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.pts = number
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 4 * 44100), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 44100
+        container.mux(audio.encode(sound))
+        container.mux(audio.encode())
+    assert wrong_reads(path) == 0
+
+
+def test_damage_that_pyav_notices_is_refused(tmp_path):
+    path = write_video(tmp_path / "a.mp4", options={X264: OPEN})
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 300] = bytes(300)
+    path.write_bytes(data)
+    index = index_video(path)
+    refused = 0
+    for first in range(0, FRAMES - 6, 6):
+        try:
+            assert numbers(read_frames(index, first, 7)) == list(range(first, first + 7))
+        except DamagedClip:
+            refused += 1
+    assert refused > 0

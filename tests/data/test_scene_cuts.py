@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+from scenedetect import ContentDetector, FrameTimecode, StatsManager
+from torch import Tensor
+
+from stvsr.data.scene_cuts import content_changes, first_cut
+
+
+def texture(seed: int, size: int = 320) -> Tensor:
+    """A smooth random colour picture, `(3, size, size)` uint8."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, 12, 12, generator=generator) * 255
+    return torch.nn.functional.interpolate(coarse, size=size, mode="bilinear")[0].to(torch.uint8)
+
+
+def pan(picture: Tensor, speed: int, frames: int = 7) -> Tensor:
+    """A camera that moves `speed` pixels a frame over a picture: `(frames, 3, 64, 96)`."""
+    return torch.stack([picture[:, 40:104, speed * i : speed * i + 96] for i in range(frames)])
+
+
+@pytest.mark.parametrize("position", range(1, 7))
+def test_a_cut_is_found_at_every_place_in_the_window(position):
+    frames = torch.cat([pan(texture(1), 2)[:position], pan(texture(2), 2)[position:]])
+    assert first_cut(frames) == position
+
+
+def test_the_first_of_two_cuts_is_found():
+    scenes = [pan(texture(seed), 2) for seed in (1, 2, 3)]
+    assert first_cut(torch.cat([scenes[0][:2], scenes[1][2:5], scenes[2][5:]])) == 2
+
+
+@pytest.mark.parametrize("speed", [0, 2, 10, 30])
+def test_fast_camera_motion_is_no_cut(speed):
+    frames = pan(texture(1), speed)
+    if speed == 30:
+        assert content_changes(frames).min() > 27, (
+            "a motion that PySceneDetect's own threshold takes for cuts"
+        )
+    assert first_cut(frames) is None
+
+
+def test_slow_brightening_is_no_cut():
+    frames = torch.stack([(texture(1)[:, :64, :96] * (0.4 + 0.1 * i)).to(torch.uint8) for i in range(7)])
+    assert first_cut(frames) is None
+
+
+def test_two_frames_and_one_frame_are_decided_too():
+    pair = torch.stack([texture(1), texture(2)])
+    assert first_cut(pair) == 1
+    assert first_cut(pair[:1]) is None
+
+
+def test_changes_are_those_of_pyscenedetect():
+    frames = torch.cat([pan(texture(1), 5), pan(texture(2), 9)])
+    detector = ContentDetector()
+    detector.stats_manager = StatsManager()
+    times = [FrameTimecode(number, fps=30.0) for number in range(len(frames))]
+    for time, image in zip(times, frames.flip(1).permute(0, 2, 3, 1).contiguous().numpy(), strict=True):
+        detector.process_frame(time, image)
+    expected = [detector.stats_manager.get_metrics(time, ["content_val"])[0] for time in times[1:]]
+    np.testing.assert_allclose(content_changes(frames), expected, rtol=1e-9)

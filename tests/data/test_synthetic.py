@@ -1,0 +1,298 @@
+"""The embedded data: reproducible, of the motion it claims, and worth learning from.
+
+Clips are held against their own truth. A threshold leaves room of about a factor of two beside the worst
+figure of 36 clips; scenes are functions of their seed, so that only a change of the code can come near it.
+"""
+
+import hashlib
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stvsr.data.clip import MOTION_SPLITS, Footage
+from stvsr.data.synthetic import MOTION_RANGES, SyntheticScenes, Truth, screen, times
+from stvsr.data.textures import DENSITY
+from stvsr.errors import InvalidInput
+
+SIDE = 96
+UNUSED = np.random.default_rng(0)
+
+
+def scenes(
+    height: int = SIDE, width: int = SIDE, seed: int = 0, clips: int = 300, frames: int = 7
+) -> SyntheticScenes:
+    return SyntheticScenes(clips=clips, height=height, width=width, seed=seed, frames=frames)
+
+
+def read(source: SyntheticScenes, index: int) -> Footage:
+    return source.read(index, UNUSED)
+
+
+@cache
+def truth_of(index: int) -> Truth:
+    return scenes().truth(index)
+
+
+def digest(source: SyntheticScenes, index: int) -> str:
+    return hashlib.sha256(read(source, index).frames.numpy().tobytes()).hexdigest()
+
+
+# Reproducible
+
+
+def test_a_clip_does_not_depend_on_what_was_read_before_nor_on_the_generator_passed() -> None:
+    forwards, backwards = scenes(), scenes()
+    first = [digest(forwards, index) for index in (0, 4, 8)]
+    second = [digest(backwards, index) for index in (8, 4, 0)]
+    assert first == second[::-1]
+    other = forwards.read(4, np.random.default_rng(99))
+    assert torch.equal(other.frames, read(backwards, 4).frames)
+
+
+def test_another_process_with_another_number_of_threads_makes_the_same_clip_bit_for_bit() -> None:
+    program = (
+        "import sys, cv2, torch, hashlib, numpy as np; torch.set_num_threads(2);"
+        "from stvsr.data.synthetic import SyntheticScenes; cv2.setNumThreads(2);"
+        f"s = SyntheticScenes(clips=300, height={SIDE}, width={SIDE}, seed=0);"
+        "print(hashlib.sha256(s.read(5, np.random.default_rng(1)).frames.numpy().tobytes()).hexdigest())"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == digest(scenes(), 5)
+
+
+def test_a_pickled_source_makes_the_same_clips() -> None:
+    source = scenes(seed=3)
+    copy = pickle.loads(pickle.dumps(source))
+    assert len(copy) == len(source)
+    assert digest(copy, 7) == digest(source, 7)
+
+
+def test_every_seed_and_every_index_has_its_own_scene() -> None:
+    digests = {digest(scenes(32, 32, seed), index) for seed in range(3) for index in range(6)}
+    assert len(digests) == 18
+
+
+def test_seed_and_index_decide_the_painting_as_they_decide_the_motion() -> None:
+    stage = scenes(32, 32).stage(0)
+    painted = [scenes(32, 32, seed)._frames(stage, index) for seed, index in ((0, 0), (1, 0), (0, 1))]
+    assert not torch.equal(painted[0], painted[1])
+    assert not torch.equal(painted[0], painted[2])
+
+
+# Splits
+
+
+def test_splits_have_equal_shares_and_clips_are_named_after_them() -> None:
+    source = scenes(32, 36, clips=12)
+    clips = [read(source, index) for index in range(len(source))]
+    assert [clip.motion for clip in clips] == list(MOTION_SPLITS) * 4
+    assert clips[3].name == "synthetic-slow-000003"
+    assert all(clip.frames.shape == (7, 3, 32, 36) for clip in clips)
+
+
+def test_splits_adjoin_without_overlap() -> None:
+    ranges = [MOTION_RANGES[split] for split in MOTION_SPLITS]
+    assert all(low < high for low, high in ranges)
+    assert ranges[0][1] == ranges[1][0]
+    assert ranges[1][1] == ranges[2][0]
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 112), (128, 128), (32, 160), (256, 448)])
+def test_true_mean_motion_falls_within_the_split_at_every_frame_size(height: int, width: int) -> None:
+    source = scenes(height, width, seed=5)
+    # Index 99 of 64 x 112 is the clip whose clock was furthest off before the grid was made finer.
+    for index in (*range(6 if height > 128 else 18), 99):
+        slowest, fastest = MOTION_RANGES[source.split_of(index)]
+        assert slowest <= source.motion_of(index) <= fastest, f"clip {index}"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**40),
+    index=st.integers(0, 10**6 - 1),
+    height=st.integers(8, 20).map(lambda side: 4 * side),
+    width=st.integers(8, 20).map(lambda side: 4 * side),
+    frames=st.sampled_from((3, 5, 7, 9)),
+)
+def test_any_scene_keeps_the_contract(seed: int, index: int, height: int, width: int, frames: int) -> None:
+    source = scenes(height, width, seed, clips=10**6, frames=frames)
+    clip = read(source, index)
+    assert clip.frames.shape == (frames, 3, height, width)
+    assert clip.frames.float().std() > 8, "a scene with next to nothing in it"
+    slowest, fastest = MOTION_RANGES[clip.motion]
+    assert slowest <= source.motion_of(index) <= fastest
+
+
+# Truth
+
+
+def test_truth_belongs_to_the_clip_that_is_read() -> None:
+    truth, source = truth_of(2), scenes()
+    assert torch.equal(truth.frames, read(source, 2).frames)
+    assert truth.flow.shape == (6, 2, SIDE, SIDE)
+    assert truth.visible.shape == (6, SIDE, SIDE)
+    assert truth.visible.dtype == torch.bool
+    assert float(truth.flow.norm(dim=1).mean()) == pytest.approx(source.motion_of(2), rel=1e-4)
+
+
+@pytest.mark.parametrize("index", range(9))
+def test_true_flow_carries_each_frame_into_the_one_before(index: int) -> None:
+    truth = truth_of(index)
+    frames = truth.frames.permute(0, 2, 3, 1).numpy().astype(np.float32)
+    x, y = screen(SIDE, SIDE)
+    for now, after, flow, visible in zip(
+        frames[:-1], frames[1:], truth.flow.numpy(), truth.visible.numpy(), strict=True
+    ):
+        assert visible.mean() > 0.4
+        warped = cv2.remap(after, x + flow[0], y + flow[1], cv2.INTER_CUBIC)
+        error = np.abs(warped - now)[visible].mean()
+        unmoved = np.abs(after - now)[visible].mean()
+        assert error < 2.5, "grey levels of 255"
+        if index % 3:
+            assert error < 0.25 * unmoved
+
+
+def test_what_an_object_is_about_to_cover_is_not_called_visible() -> None:
+    truth = truth_of(5)
+    frames = truth.frames.permute(0, 2, 3, 1).numpy().astype(np.float32)
+    x, y = screen(SIDE, SIDE)
+    flow = truth.flow[3].numpy()
+    error = np.abs(cv2.remap(frames[4], x + flow[0], y + flow[1], cv2.INTER_CUBIC) - frames[3]).mean(-1)
+    visible = truth.visible[3].numpy()
+    assert error[~visible].mean() > 5 * error[visible].mean()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**40), index=st.integers(0, 299), t=st.floats(-3, 3, width=32))
+def test_a_motion_is_inverted_to_a_hundredth_of_a_pixel(seed: int, index: int, t: float) -> None:
+    stage = scenes(seed=seed).stage(index)
+    x, y = screen(SIDE, SIDE)
+    for motion in stage.motions:
+        x_again, y_again = motion.project(*motion.locate(x, y, np.float32(t)), np.float32(t))
+        assert np.abs(x_again - x).max() < 0.01
+        assert np.abs(y_again - y).max() < 0.01
+
+
+# What a network can learn
+
+
+@pytest.mark.parametrize(
+    ("kind", "stilled"),
+    [("velocity", np.zeros(2, np.float32)), ("spin", 0.0), ("zoom", 0.0), ("beat", np.zeros(2, np.float32))],
+)
+def test_every_layer_translates_turns_zooms_and_sways(kind: str, stilled: object) -> None:
+    stage = scenes(128, 128).stage(4)
+    x, y = screen(128, 128)
+    start, end = np.float32(0), np.float32(1)
+    for motion in stage.motions:
+        u, v = motion.locate(x, y, start)
+        change = np.hypot(
+            *np.subtract(motion.project(u, v, end), replace(motion, **{kind: stilled}).project(u, v, end))
+        )
+        assert change.mean() > 0.03, "HR pixels per frame"
+
+
+@pytest.mark.parametrize("index", range(9))
+def test_motion_is_nearly_uniform_so_that_the_frame_between_two_is_predictable(index: int) -> None:
+    source = scenes(128, 128)
+    stage = source.stage(index)
+    x, y = screen(128, 128)
+    for t in times(7)[1:-1]:
+        for motion in stage.motions:
+            surface = motion.locate(x, y, t)
+            before, after = (np.array(motion.project(*surface, t + step)) for step in np.float32([-1, 1]))
+            missed = np.hypot(*((before + after) / 2 - np.array(np.broadcast_arrays(x, y)))).mean()
+            assert missed < 0.1 * np.hypot(*(after - before)).mean()
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_the_background_reaches_beyond_the_screen_at_all_times(index: int) -> None:
+    source = scenes(64, 96)
+    stage = source.stage(index)
+    rows, columns = stage.paint(np.random.default_rng(0), 64, 96, 7)[0].shape[:2]
+    for t in times(7):
+        u, v = stage.motions[0].locate(*screen(64, 96), t)
+        assert DENSITY * np.abs(u).max() < columns / 2 - 2
+        assert DENSITY * np.abs(v).max() < rows / 2 - 2
+
+
+def test_objects_hide_one_another_and_the_background() -> None:
+    for index in range(6):
+        stage = scenes().stage(index)
+        shares = stage.shares(*screen(SIDE, SIDE), np.float32(0))
+        assert 3 <= len(shares) <= 5
+        np.testing.assert_allclose(shares.sum(0), 1, atol=1e-5)
+        assert 0.1 < shares[0].mean() < 0.98
+
+
+def test_a_quarter_of_the_size_loses_detail_but_not_the_picture() -> None:
+    source = scenes(128, 128)
+    levels = []
+    for index in range(12):
+        luma = read(source, index).frames[::3].double().mean(1, keepdim=True)
+        small = F.interpolate(luma, scale_factor=0.25, mode="bicubic", antialias=True)
+        again = F.interpolate(small.round(), scale_factor=4, mode="bicubic")
+        levels.append(float(10 * torch.log10(255**2 / (again - luma).square().mean())))
+    assert 25 < np.mean(levels) < 31, f"bicubic x4 PSNR in dB: {np.round(levels, 1)}"
+    assert min(levels) > 20
+    assert max(levels) < 40
+
+
+def high_band(frames: np.ndarray) -> float:
+    """Power in the upper fifth of the band relative to the power of the middle of it."""
+    luma = frames.mean(1) - frames.mean((1, 2, 3))[:, None, None]
+    window = np.hanning(luma.shape[1])[:, None] * np.hanning(luma.shape[2])
+    power = np.abs(np.fft.fft2(luma * window)) ** 2
+    frequency = np.hypot(np.fft.fftfreq(luma.shape[1])[:, None], np.fft.fftfreq(luma.shape[2]))
+    upper, middle = (frequency > 0.4) & (frequency <= 0.5), (frequency > 0.1) & (frequency <= 0.25)
+    return float(power[:, upper].mean() / power[:, middle].mean())
+
+
+def test_frames_are_band_limited_where_plain_decimation_is_not() -> None:
+    source = scenes(128, 128)
+    for index in range(6):
+        frames = read(source, index).frames.double().numpy()
+        assert high_band(frames) < 0.03
+        assert high_band(frames[..., ::4, ::4]) > 3 * high_band(frames)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "expected"),
+    [
+        ("clips", 0, "at least 1"),
+        ("height", 28, "at least 32"),
+        ("height", 66, "multiple of 4"),
+        ("width", 16, "at least 32"),
+        ("width", 33, "multiple of 4"),
+        ("seed", -1, "0 or more"),
+        ("frames", 1, "odd number, at least 3"),
+        ("frames", 6, "odd number, at least 3"),
+    ],
+)
+def test_a_bad_argument_is_refused_in_one_line(argument: str, value: int, expected: str) -> None:
+    with pytest.raises(InvalidInput, match=expected) as caught:
+        SyntheticScenes(
+            **({"clips": 3, "height": 32, "width": 32, "seed": 0, "frames": 7} | {argument: value})
+        )
+    message = str(caught.value)
+    assert message.startswith(f"{argument} is {value}; expected ")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+def test_an_index_without_a_clip_is_refused(index: int) -> None:
+    with pytest.raises(IndexError, match="expected 0 to 2"):
+        read(scenes(32, 32, clips=3), index)

@@ -1,0 +1,79 @@
+"""The two back ends of the deformable convolution are the same function."""
+
+import pytest
+import torch
+
+from stvsr.errors import InvalidInput
+from stvsr.ops.deformable import deform_conv2d, grid_sample_deform_conv2d, torchvision_deform_conv2d
+
+SHAPES = [(2, 16, 32, 32, 8), (1, 8, 27, 45, 8), (3, 4, 5, 3, 1), (1, 8, 2, 2, 4), (1, 2, 1, 7, 2)]
+
+
+def arguments(shape: tuple[int, ...], reach: float, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
+    b, c, h, w, groups = shape
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*size: int) -> torch.Tensor:
+        return torch.randn(*size, generator=generator, dtype=dtype).requires_grad_()
+
+    offset = (draw(b, groups * 18, h, w) * reach).detach().requires_grad_()
+    return [draw(b, c, h, w), offset, draw(b, groups * 9, h, w), draw(c + 1, c, 3, 3), draw(c + 1)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("reach", [0.0, 0.3, 3.0, 100.0], ids=lambda r: f"offsets{r}")
+def test_both_back_ends_agree_in_values_and_gradients(shape: tuple[int, ...], reach: float) -> None:
+    """At offset 0, where training starts, positions are whole and the gradient depends on the side it is taken from."""
+    values, gradients = [], []
+    for operator in (torchvision_deform_conv2d, grid_sample_deform_conv2d):
+        inputs = arguments(shape, reach)
+        output = operator(*inputs)
+        weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=output.dtype)
+        values.append(output)
+        gradients.append(torch.autograd.grad((output * weights).sum(), inputs))
+    torch.testing.assert_close(*values, rtol=1e-10, atol=1e-10)
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_back_ends_agree_in_float32_to_its_precision() -> None:
+    inputs = arguments((2, 16, 32, 32, 8), 3.0, torch.float32)
+    ours, theirs = (operator(*inputs) for operator in (grid_sample_deform_conv2d, torchvision_deform_conv2d))
+    assert (ours - theirs).abs().max() < 2e-5 * theirs.std()
+
+
+def test_without_offsets_and_with_full_mask_it_is_a_convolution() -> None:
+    features, offset, mask, weight, bias = arguments((2, 8, 12, 16, 4), 0.0)
+    output = deform_conv2d(features, offset, torch.ones_like(mask), weight, bias)
+    torch.testing.assert_close(output, torch.nn.functional.conv2d(features, weight, bias, padding=1))
+
+
+def test_offsets_are_y_then_x() -> None:
+    features = torch.zeros(1, 1, 9, 9, dtype=torch.float64)
+    features[0, 0, 6, 4] = 1.0
+    offset = torch.zeros(1, 18, 9, 9, dtype=torch.float64)
+    offset[:, 0::2] = 2.0  # two rows down
+    centre = torch.zeros(1, 1, 3, 3, dtype=torch.float64)
+    centre[..., 1, 1] = 1.0
+    output = deform_conv2d(features, offset, torch.ones(1, 9, 9, 9, dtype=torch.float64), centre, torch.zeros(1))
+    assert output[0, 0, 4, 4] == 1.0
+
+
+@pytest.mark.parametrize(("offset_channels", "mask_channels"), [(18, 10), (17, 9), (18 * 3, 9 * 3), (0, 0)])
+def test_shapes_that_do_not_belong_together_are_refused(offset_channels: int, mask_channels: int) -> None:
+    with pytest.raises(InvalidInput, match="expected"):
+        deform_conv2d(
+            torch.zeros(1, 4, 8, 8),
+            torch.zeros(1, offset_channels, 8, 8),
+            torch.zeros(1, mask_channels, 8, 8),
+            torch.zeros(4, 4, 3, 3),
+            torch.zeros(4),
+        )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_gpu_gives_what_the_cpu_gives() -> None:
+    inputs = arguments((2, 16, 32, 32, 8), 3.0)
+    on_gpu = deform_conv2d(*(tensor.cuda() for tensor in inputs)).cpu()
+    torch.testing.assert_close(on_gpu, deform_conv2d(*inputs), rtol=1e-9, atol=1e-9)

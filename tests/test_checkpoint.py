@@ -1,0 +1,168 @@
+"""One file, one network: what loads, what is refused, and that it computes what the authors' network computes."""
+
+import io
+import pickle
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stvsr.checkpoint import MODEL_KEY, check_same_network, load_network
+from stvsr.errors import InvalidInput
+from stvsr.train import resolved
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def reproducible_fill(name: str, shape: tuple[int, ...]) -> Tensor:
+    """The weight fill of tests/golden/README.md."""
+    z = np.random.RandomState(zlib.crc32(name.encode()) & 0x7FFFFFFF).standard_normal(shape)
+    if len(shape) == 1:
+        return torch.from_numpy(z * (0.5 if "conv_offset_mask" in name else 0.1)).float()
+    gain = 0.7 if "conv_offset_mask" in name else 0.3 if "recon_trunk" in name or "feature_extraction" in name else 1.2
+    return torch.from_numpy(z * gain / np.sqrt(np.prod(shape[1:]))).float()
+
+
+def released_state() -> dict[str, Tensor]:
+    rows = [line.split("\t") for line in (GOLDEN / "released_layout.tsv").read_text().splitlines()]
+    return {name: reproducible_fill(name, tuple(map(int, shape.split("x")))) for name, shape in rows}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."], ids=["plain", "data-parallel"])
+def test_released_weights_compute_what_the_authors_network_computes(tmp_path: Path, prefix: str) -> None:
+    """Tolerance 1e-5 of the output's std: float32 sums in another order differ by 2e-6 of it (golden/README.md)."""
+    torch.save({prefix + name: tensor for name, tensor in released_state().items()}, tmp_path / "released.pth")
+    network = load_network(tmp_path / "released.pth")
+    lr = torch.from_numpy(np.random.RandomState(2020).random_sample((2, 4, 3, 24, 32))).float()
+    with torch.no_grad():
+        output = network(lr)
+    golden = np.load(GOLDEN / "zooming_slow_mo.npz")
+    difference = np.abs(output[:, :, :, 3::8, 5::8].numpy() - golden["samples"]).max() / golden["std"]
+    assert difference < 1e-5, f"off by {difference:.1e} of the standard deviation"
+    assert abs(output.mean().item() - golden["mean"]) < 1e-5 * golden["std"]
+    assert not network.training
+
+
+def test_released_file_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
+    state = released_state()
+    del state["recon_trunk.7.conv1.bias"]
+    torch.save(state, tmp_path / "cut.pth")
+    with pytest.raises(InvalidInput, match=r"do not fit .*trunk\.7\.conv1\.bias"):
+        load_network(tmp_path / "cut.pth")
+
+
+@pytest.fixture
+def saved(small_run: Callable[..., Any], small_network: Callable[..., nn.Module], tmp_path: Path) -> dict[str, Any]:
+    """What a checkpoint of variant (e) holds, as far as `load_network` cares."""
+    config = resolved(small_run("ablation=e").model)
+    state = {f"network.{name}": tensor for name, tensor in small_network("e").state_dict().items()}
+    return {MODEL_KEY: config, "state_dict": state}
+
+
+def write(content: object, path: Path) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def test_checkpoint_of_ours_gives_back_the_network(
+    saved: dict[str, Any], small_network: Callable[..., nn.Module], tmp_path: Path
+) -> None:
+    network = load_network(write(saved, tmp_path / "a.ckpt"))
+    lr = torch.rand(1, 2, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(network(lr), small_network("e")(lr))
+    assert not network.training
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "torch.load",
+        "stvsr.models.blocks.torch.load",
+        "stvsr.models.blocks.nn.Sequential",
+        "stvsr.models.blocks.residual_blocks",
+        "stvsr.models.nothing.There",
+        "stvsr.training.module.SpaceTimeModule",
+        7,
+    ],
+)
+@pytest.mark.parametrize("place", ["top", "nested"])
+def test_only_networks_of_this_package_are_built(
+    saved: dict[str, Any], tmp_path: Path, target: object, place: str
+) -> None:
+    (saved[MODEL_KEY] if place == "top" else saved[MODEL_KEY]["propagation"])["_target_"] = target
+    with pytest.raises(InvalidInput, match="only networks of"):
+        load_network(write(saved, tmp_path / "a.ckpt"))
+
+
+@pytest.mark.parametrize("entry", [{"_partial_": True}, {"_args_": ["x"]}, {"channels": torch.ones(1)}])
+def test_a_model_config_holds_plain_values_only(saved: dict[str, Any], tmp_path: Path, entry: dict[str, Any]) -> None:
+    saved[MODEL_KEY]["interpolation"] |= entry
+    with pytest.raises(InvalidInput, match="model config"):
+        load_network(write(saved, tmp_path / "a.ckpt"))
+
+
+def test_weights_of_another_variant_than_named_are_refused(
+    saved: dict[str, Any], small_network: Callable[..., nn.Module], tmp_path: Path
+) -> None:
+    saved["state_dict"] = {f"network.{n}": t for n, t in small_network("b").state_dict().items()}
+    with pytest.raises(InvalidInput, match="do not fit"):
+        load_network(write(saved, tmp_path / "a.ckpt"))
+
+
+def test_resuming_another_variant_names_the_setting_that_differs(saved: dict[str, Any], tmp_path: Path) -> None:
+    path = write(saved, tmp_path / "a.ckpt")
+    check_same_network(path, saved[MODEL_KEY])
+    other = saved[MODEL_KEY] | {"propagation": {"_target_": "stvsr.models.propagation.NoPropagation"}}
+    with pytest.raises(InvalidInput, match=r"another network: its propagation\.\w+"):
+        check_same_network(path, other)
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (print, ("executed",))
+
+
+def malicious_file() -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"state_dict": Malicious(), MODEL_KEY: {}}, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not a checkpoint\n", pickle.dumps({"state_dict": {}}), pickle.dumps(Malicious()), malicious_file()],
+    ids=["empty", "text", "pickle", "malicious-pickle", "malicious-zip"],
+)
+def test_what_is_no_checkpoint_is_refused_and_not_executed(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "file.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"file\.ckpt"):
+        load_network(path)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_truncated_checkpoint_is_refused(saved: dict[str, Any], tmp_path: Path) -> None:
+    path = write(saved, tmp_path / "cut.ckpt")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InvalidInput, match="damaged"):
+        load_network(path)
+
+
+@pytest.mark.parametrize("content", [{"weights": torch.ones(1)}, [1, 2], {}], ids=["other-dict", "list", "empty-dict"])
+def test_a_file_of_something_else_is_refused(tmp_path: Path, content: object) -> None:
+    with pytest.raises(InvalidInput, match=r"a\.pt"):
+        load_network(write(content, tmp_path / "a.pt"))
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"gone\.ckpt: no such file"):
+        load_network(tmp_path / "gone.ckpt")
