@@ -80,7 +80,11 @@ class NoiseSource:
 
     def read(self, index: int, rng: np.random.Generator) -> Footage:
         pixels = np.random.default_rng(index).integers(0, 256, (self.frames, 3, *self.size), dtype=np.uint8)
-        return Footage(frames=torch.from_numpy(pixels), name=f"noise-{index}", motion=("slow", "medium", "fast")[index % 3])
+        return Footage(
+            frames=torch.from_numpy(pixels),
+            name=f"noise-{index}",
+            motion=("slow", "medium", "fast")[index % 3],
+        )
 
 
 @pytest.fixture

@@ -137,7 +137,13 @@ def malicious_file() -> bytes:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"not a checkpoint\n", pickle.dumps({"state_dict": {}}), pickle.dumps(Malicious()), malicious_file()],
+    [
+        b"",
+        b"not a checkpoint\n",
+        pickle.dumps({"state_dict": {}}),
+        pickle.dumps(Malicious()),
+        malicious_file(),
+    ],
     ids=["empty", "text", "pickle", "malicious-pickle", "malicious-zip"],
 )
 def test_what_is_no_checkpoint_is_refused_and_not_executed(

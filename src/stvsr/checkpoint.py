@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
 from stvsr.models.released import from_released, is_released
+from stvsr.models.requirements import Network
 
 MODEL_KEY = "stvsr_model"
 """Where the resolved model config stands in a checkpoint."""
@@ -25,7 +26,7 @@ NETWORK_PREFIX = "network."
 NETWORKS = "stvsr.models."
 
 
-def load_network(path: str | Path) -> nn.Module:
+def load_network(path: str | Path) -> Network:
     """A trained network, ready to use.
 
     Args:
@@ -69,7 +70,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
     return content[MODEL_KEY], weights
 
 
-def build_network(config: dict[str, Any], *, origin: str) -> nn.Module:
+def build_network(config: dict[str, Any], *, origin: str) -> Network:
     """The untrained network that a model config names.
 
     Args:
@@ -81,10 +82,14 @@ def build_network(config: dict[str, Any], *, origin: str) -> nn.Module:
     """
     _check_targets(config, origin)
     try:
-        network: nn.Module = instantiate(config)
+        network = instantiate(config)
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise InvalidInput(f"{origin}: the network it names cannot be built ({reason[:200]}); use another file") from None
+        raise InvalidInput(
+            f"{origin}: the network it names cannot be built ({reason[:200]}); use another file"
+        ) from None
+    if not isinstance(network, Network):
+        raise InvalidInput(f"{origin}: names {config.get('_target_')!r}, a part of a network; expected a whole one")
     return network
 
 
@@ -142,7 +147,9 @@ def _check_target(target: object, origin: str) -> None:
             named = None
         if isinstance(named, type) and issubclass(named, nn.Module) and named.__module__.startswith(NETWORKS):
             return
-    raise InvalidInput(f"{origin}: names {target!r}; only networks of {NETWORKS.rstrip('.')} are built from a checkpoint")
+    raise InvalidInput(
+        f"{origin}: names {target!r}; only networks of {NETWORKS.rstrip('.')} are built from a checkpoint"
+    )
 
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

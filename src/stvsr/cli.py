@@ -125,7 +125,7 @@ def _one_job() -> Iterator[None]:
     arguments, environment = sys.argv, dict(os.environ)
     sys.argv = [arguments[0], *OmegaConf.to_container(config.overrides.task)]  # type: ignore[misc]
     run_dir = config.run.dir
-    OmegaConf.set_readonly(config, False)
+    OmegaConf.set_readonly(config, False)  # type: ignore[arg-type]
     config.run.dir = config.runtime.output_dir
     try:
         yield

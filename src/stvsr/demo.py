@@ -27,12 +27,13 @@ SHOWN_CLIP = 1
 """A clip of medium motion."""
 
 
-def demo(folder: Path, overrides: list[str]) -> None:
+def demo(folder: Path, overrides: list[str], *, test_clips: int = 30) -> None:
     """Trains, scores and shows a small `experiment=full_bidir`.
 
     Args:
         folder: where everything is written.
         overrides: further settings of the training run.
+        test_clips: how many clips to score.
     """
     started = time.monotonic()
     checkpoint = folder / "train" / "checkpoints" / "last.ckpt"
@@ -40,9 +41,10 @@ def demo(folder: Path, overrides: list[str]) -> None:
         print("1. training a small network on generated clips")
         train(_config("train", folder / "train", ["experiment=full_bidir", "recipe=demo", *overrides]))
         print("2. scoring it, and bicubic + blending")
-        scoring = _config("evaluate", folder / "network", [f"checkpoint='{checkpoint}'"])
+        clips = f"data.test_source.clips={test_clips}"
+        scoring = _config("evaluate", folder / "network", [clips, f"checkpoint='{checkpoint}'"])
         network = evaluate(scoring)
-        bicubic = evaluate(_config("evaluate", folder / "bicubic_blend", ["method=bicubic_blend"]))
+        bicubic = evaluate(_config("evaluate", folder / "bicubic_blend", [clips, "method=bicubic_blend"]))
     picture = folder / "comparison.png"
     _show(scoring, checkpoint, picture)
 
@@ -54,7 +56,10 @@ def demo(folder: Path, overrides: list[str]) -> None:
 
 def as_comparison(network: list[Row], bicubic: list[Row]) -> str:
     """Both methods, split by split, and one honest line."""
-    lines = [f"{'':10}{'bicubic + blending':>24}{'network':>24}", f"{'motion':<10}" + f"{'PSNR Y':>15}{'SSIM Y':>9}" * 2]
+    lines = [
+        f"{'':10}{'bicubic + blending':>24}{'network':>24}",
+        f"{'motion':<10}" + f"{'PSNR Y':>15}{'SSIM Y':>9}" * 2,
+    ]
     for ours, theirs in zip(network, bicubic, strict=True):
         scores = (theirs.psnr_y, theirs.ssim_y, ours.psnr_y, ours.ssim_y)
         lines.append(f"{ours.name:<10}" + "{:15.2f}{:9.4f}{:15.2f}{:9.4f}".format(*scores))
@@ -65,7 +70,9 @@ def as_comparison(network: list[Row], bicubic: list[Row]) -> str:
             "It saw minutes of training; the paper's saw days."
         )
     else:
-        lines.append("The network is ahead on every split, after minutes of training on clips of this kind; not a result.")
+        lines.append(
+            "The network is ahead on every split, after minutes of training on clips of this kind; not a result."
+        )
     return "\n".join(lines)
 
 
@@ -79,7 +86,10 @@ def _show(config: DictConfig, checkpoint: Path, picture: Path) -> None:
     prediction = run_padded(load_network(checkpoint), batch.lr)
     figure = comparison(
         lr=batch.lr[0],
-        predictions={"bicubic + blending": BicubicBlend()(batch.lr)[0], "ours, minutes of training": prediction[0]},
+        predictions={
+            "bicubic + blending": BicubicBlend()(batch.lr)[0],
+            "ours, minutes of training": prediction[0],
+        },
         target=batch.hr[0],
         title=batch.names[0],
     )

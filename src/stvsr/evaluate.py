@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from torch import nn
 from tqdm import tqdm
 
 from stvsr.checkpoint import load_network
@@ -18,7 +17,7 @@ from stvsr.cli import entry_point
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.scores import ClipScore, score_clips
 from stvsr.evaluation.tables import Row, as_text, summarise, write_results
-from stvsr.models.requirements import run_padded
+from stvsr.models.requirements import Network, run_padded
 
 
 def evaluate(config: DictConfig) -> list[Row]:
@@ -50,14 +49,14 @@ def evaluate(config: DictConfig) -> list[Row]:
     return rows
 
 
-def chosen_network(config: DictConfig) -> nn.Module:
+def chosen_network(config: DictConfig) -> Network:
     """The network of `checkpoint`, or the `method`; exactly one of them is given."""
     method = config.get("method")
     if (config.checkpoint is None) == (method is None):
         raise InvalidInput(
             "give exactly one of checkpoint=FILE (a trained network) and method=bicubic_blend (no training needed)"
         )
-    network: nn.Module = instantiate(method).eval() if method is not None else load_network(config.checkpoint)
+    network: Network = instantiate(method).eval() if method is not None else load_network(config.checkpoint)
     return network
 
 
@@ -69,7 +68,9 @@ def chosen_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
-        raise InvalidInput(f"device={name}: not usable here; expected auto, cpu, or the name of a GPU there is") from None
+        raise InvalidInput(
+            f"device={name}: not usable here; expected auto, cpu, or the name of a GPU there is"
+        ) from None
     return device
 
 

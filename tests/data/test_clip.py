@@ -8,7 +8,12 @@ from stvsr.errors import InvalidInput
 
 
 def clip(h: int = 4, w: int = 8, **changes: object) -> Clip:
-    fields = {"lr": torch.rand(4, 3, h, w), "hr": torch.rand(7, 3, 4 * h, 4 * w), "name": "a", "motion": "slow"}
+    fields = {
+        "lr": torch.rand(4, 3, h, w),
+        "hr": torch.rand(7, 3, 4 * h, 4 * w),
+        "name": "a",
+        "motion": "slow",
+    }
     return Clip(**(fields | changes))  # type: ignore[arg-type]
 
 
@@ -23,7 +28,12 @@ def test_batch_stacks_clips_in_order() -> None:
     batch = Batch.collate(clips)
     assert batch.lr.shape == (2, 4, 3, 4, 8)
     assert batch.hr.shape == (2, 7, 3, 16, 32)
-    assert (batch.names, batch.motions, batch.skipped, len(batch)) == (["a", "b"], ["slow", "fast"], ["bad"], 2)
+    assert (batch.names, batch.motions, batch.skipped, len(batch)) == (
+        ["a", "b"],
+        ["slow", "fast"],
+        ["bad"],
+        2,
+    )
     assert torch.equal(batch.hr[1], clips[1].hr)
 
 

@@ -77,7 +77,7 @@ def test_many_damaged_clips_in_a_row_are_an_error(noise_source: Any) -> None:
 
 def test_clips_too_small_for_the_crop_say_how_large_a_crop_may_be(noise_source: Any) -> None:
     clips = TrainingClips(source=noise_source(clips=40, size=(48, 64)), crop=32, draws=1, seed=0)
-    with pytest.raises(DamagedClip, match="64x48, too small for a crop of 128x128; .* at most 12"):
+    with pytest.raises(DamagedClip, match=r"64x48, too small for a crop of 128x128; .* at most 12"):
         clips[0]
 
 

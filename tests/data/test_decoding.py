@@ -81,14 +81,10 @@ X264, X265 = "x264-params", "x265-params"
 READ_WITH_DECORD = [
     pytest.param("a.mp4", "libx264", {X264: CLOSED}, {}, id="h264-mp4"),
     pytest.param("a.mkv", "libx264", {X264: CLOSED}, {}, id="h264-mkv"),
-    pytest.param(
-        "a.mov", "libx264", {X264: "keyint=12:bframes=0:log-level=none"}, {}, id="h264-mov-no-b-frames"
-    ),
+    pytest.param("a.mov", "libx264", {X264: "keyint=12:bframes=0:log-level=none"}, {}, id="h264-mov-no-b-frames"),
     pytest.param("a.mp4", "libx264", {X264: CLOSED}, {"time": irregular}, id="h264-variable-rate"),
     pytest.param("a.mp4", "libx265", {X265: f"{CLOSED}:open-gop=0"}, {}, id="hevc-mp4"),
-    pytest.param(
-        "a.webm", "libvpx-vp9", {"g": "24", "cpu-used": "8", "lag-in-frames": "16"}, {}, id="vp9-webm"
-    ),
+    pytest.param("a.webm", "libvpx-vp9", {"g": "24", "cpu-used": "8", "lag-in-frames": "16"}, {}, id="vp9-webm"),
 ]
 DECORD_READS_WRONG = [
     pytest.param("a.mp4", "libx264", {X264: OPEN}, {}, id="h264-open-gop-mp4"),
@@ -199,9 +195,7 @@ def test_a_video_turned_by_half_angles_is_refused(tmp_path):
 )
 def test_a_file_cut_off_is_refused_and_not_read_as_a_shorter_one(tmp_path, name, options, kept):
     whole = tmp_path / name
-    codec, coding = (
-        ("libvpx-vp9", {"g": "12", "cpu-used": "8"}) if name == "a.webm" else ("libx264", {X264: CLOSED})
-    )
+    codec, coding = ("libvpx-vp9", {"g": "12", "cpu-used": "8"}) if name == "a.webm" else ("libx264", {X264: CLOSED})
     write_video(whole, codec, coding)
     if options:
         moved = tmp_path / "moved.mp4"
@@ -219,9 +213,7 @@ def test_a_file_cut_off_is_refused_and_not_read_as_a_shorter_one(tmp_path, name,
         index_video(cut)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"just some text\n" * 20, bytes(5000)], ids=["empty", "text", "zeros"]
-)
+@pytest.mark.parametrize("content", [b"", b"just some text\n" * 20, bytes(5000)], ids=["empty", "text", "zeros"])
 def test_a_file_that_is_no_video_is_named_and_nothing_is_printed(tmp_path, capfd, content):
     path = tmp_path / "a.mp4"
     path.write_bytes(content)

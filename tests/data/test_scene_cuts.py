@@ -34,9 +34,7 @@ def test_the_first_of_two_cuts_is_found():
 def test_fast_camera_motion_is_no_cut(speed):
     frames = pan(texture(1), speed)
     if speed == 30:
-        assert content_changes(frames).min() > 27, (
-            "a motion that PySceneDetect's own threshold takes for cuts"
-        )
+        assert content_changes(frames).min() > 27, "a motion that PySceneDetect's own threshold takes for cuts"
     assert first_cut(frames) is None
 
 

@@ -28,9 +28,7 @@ SIDE = 96
 UNUSED = np.random.default_rng(0)
 
 
-def scenes(
-    height: int = SIDE, width: int = SIDE, seed: int = 0, clips: int = 300, frames: int = 7
-) -> SyntheticScenes:
+def scenes(height: int = SIDE, width: int = SIDE, seed: int = 0, clips: int = 300, frames: int = 7) -> SyntheticScenes:
     return SyntheticScenes(clips=clips, height=height, width=width, seed=seed, frames=frames)
 
 
@@ -284,9 +282,7 @@ def test_frames_are_band_limited_where_plain_decimation_is_not() -> None:
 )
 def test_a_bad_argument_is_refused_in_one_line(argument: str, value: int, expected: str) -> None:
     with pytest.raises(InvalidInput, match=expected) as caught:
-        SyntheticScenes(
-            **({"clips": 3, "height": 32, "width": 32, "seed": 0, "frames": 7} | {argument: value})
-        )
+        SyntheticScenes(**({"clips": 3, "height": 32, "width": 32, "seed": 0, "frames": 7} | {argument: value}))
     message = str(caught.value)
     assert message.startswith(f"{argument} is {value}; expected ")
     assert "\n" not in message

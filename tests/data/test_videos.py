@@ -22,9 +22,7 @@ RNG = np.random.default_rng
 def scene(seed: int, frames: int) -> list[np.ndarray]:
     """A smooth colour picture of its own per seed, which moves by a pixel a frame."""
     coarse = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(seed)) * 255
-    picture = torch.nn.functional.interpolate(coarse, size=(HEIGHT, WIDTH), mode="bilinear")[0].to(
-        torch.uint8
-    )
+    picture = torch.nn.functional.interpolate(coarse, size=(HEIGHT, WIDTH), mode="bilinear")[0].to(torch.uint8)
     image = picture.permute(1, 2, 0).contiguous().numpy()
     return [np.ascontiguousarray(np.roll(image, number, axis=1)) for number in range(frames)]
 
@@ -100,9 +98,7 @@ def test_every_window_lies_inside_the_video_and_starts_in_its_segment(length, se
     order = list(first_frames(positions, number, segments, RNG(seed)))
     assert 0 <= low < high <= positions
     assert sorted(order[: high - low]) == list(range(low, high))
-    assert sorted(order) == list(range(positions)), (
-        "every window once: a cut-ridden file is decided in the end"
-    )
+    assert sorted(order) == list(range(positions)), "every window once: a cut-ridden file is decided in the end"
     if positions >= segments:
         previous_end = segment(positions, number - 1, segments)[1] if number else 0
         assert low == previous_end, "segments follow each other without gap or overlap"
@@ -147,9 +143,7 @@ def test_jitter_and_a_single_dropped_frame_are_no_pause():
 
 
 def test_a_missing_folder_is_refused_when_the_source_is_made(tmp_path):
-    with pytest.raises(
-        InvalidInput, match=r"data\.root=.*nowhere: no such folder; expected a folder of video files"
-    ):
+    with pytest.raises(InvalidInput, match=r"data\.root=.*nowhere: no such folder; expected a folder of video files"):
         VideoFolder(root=tmp_path / "nowhere", clips_per_video=1)
 
 

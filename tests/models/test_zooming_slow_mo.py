@@ -93,9 +93,7 @@ def test_input_that_does_not_fit_is_refused_with_the_remedy(
 
 
 @pytest.mark.parametrize(("h", "w"), [(8, 8), (9, 8), (7, 13), (1, 1)])
-def test_padding_meets_the_need_and_is_cut_off_again(
-    small_network: Callable[..., nn.Module], h: int, w: int
-) -> None:
+def test_padding_meets_the_need_and_is_cut_off_again(small_network: Callable[..., nn.Module], h: int, w: int) -> None:
     network, lr = small_network("b"), torch.rand(1, 2, 3, h, w)
     with torch.no_grad():
         output = run_padded(network, lr)

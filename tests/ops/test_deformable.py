@@ -77,3 +77,11 @@ def test_gpu_gives_what_the_cpu_gives() -> None:
     inputs = arguments((2, 16, 32, 32, 8), 3.0)
     on_gpu = deform_conv2d(*(tensor.cuda() for tensor in inputs)).cpu()
     torch.testing.assert_close(on_gpu, deform_conv2d(*inputs), rtol=1e-9, atol=1e-9)
+
+
+def test_channels_last_features_give_the_same() -> None:
+    features, *others = arguments((2, 16, 16, 32, 8), 1.0)
+    torch.testing.assert_close(
+        deform_conv2d(features.contiguous(memory_format=torch.channels_last), *others),
+        deform_conv2d(features, *others),
+    )

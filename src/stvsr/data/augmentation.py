@@ -21,7 +21,9 @@ def augment(lr: Tensor, hr: Tensor, rng: np.random.Generator) -> tuple[Tensor, T
         LR and HR of the same shapes.
     """
     turns, flip, reverse = int(rng.integers(4)), rng.random() < 0.5, rng.random() < 0.5
-    return transform(lr, turns=turns, flip=flip, reverse=reverse), transform(hr, turns=turns, flip=flip, reverse=reverse)
+    return transform(lr, turns=turns, flip=flip, reverse=reverse), transform(
+        hr, turns=turns, flip=flip, reverse=reverse
+    )
 
 
 def transform(frames: Tensor, *, turns: int, flip: bool, reverse: bool) -> Tensor:

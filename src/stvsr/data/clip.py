@@ -94,7 +94,7 @@ class Clip:
             )
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning sets the tensors anew in another precision
 class Batch:
     """Clips of one size, stacked.
 

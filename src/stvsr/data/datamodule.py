@@ -105,7 +105,10 @@ class ClipDataModule(pl.LightningDataModule):
                 "expected a number of steps and no accumulation: training is counted in steps of loader.batch_size"
             )
         clips = TrainingClips(
-            source=self.train_source, crop=self.crop, draws=trainer.max_steps * self.batch_size, seed=self.seed
+            source=self.train_source,
+            crop=self.crop,
+            draws=trainer.max_steps * self.batch_size,
+            seed=self.seed,
         )
         batches = DrawBatches(
             steps=trainer.max_steps,

@@ -142,9 +142,7 @@ def _scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterato
             continue
         if packet.is_corrupt or packet.pts is None:
             problem = "is cut short" if packet.is_corrupt else "carries no timestamp"
-            raise DamagedClip(
-                f"{path}: a frame {problem}, so frames cannot be told apart: encode the video again"
-            )
+            raise DamagedClip(f"{path}: a frame {problem}, so frames cannot be told apart: encode the video again")
         idr = packet.is_keyframe and idr_needed and _is_idr(bytes(packet), stream.codec_context.extradata)
         yield _Packet(packet.pts, packet.is_keyframe, idr or not idr_needed)
     declared = Fraction(container.duration or 0, av.time_base)
@@ -168,9 +166,7 @@ def _index(
     if len(set(pts)) < len(pts) or not pts:
         raise DamagedClip(f"{path}: frames share timestamps or no key frame exists: encode the video again")
     if first.rotation % 90:
-        raise DamagedClip(
-            f"{path}: turned by {first.rotation} degrees; expected a multiple of 90: encode it upright"
-        )
+        raise DamagedClip(f"{path}: turned by {first.rotation} degrees; expected a multiple of 90: encode it upright")
     trusted = (
         # AVI and MPEG-TS store too little for decord's seeking: 44 and 60 of 60 reads were wrong.
         any(name in container.format.name for name in ("mp4", "matroska"))

@@ -64,9 +64,7 @@ def palette(rng: np.random.Generator, colours: int) -> Array:
     """Colours that go together: of one hue more or less, of high or low contrast; `(colours, 3)`."""
     contrast = rng.uniform(40, 100)
     middle = rng.uniform(20 + contrast, 235 - contrast)
-    luminance = (
-        middle + contrast * rng.permutation(np.linspace(-1, 1, colours)) + rng.uniform(-10, 10, colours)
-    )
+    luminance = middle + contrast * rng.permutation(np.linspace(-1, 1, colours)) + rng.uniform(-10, 10, colours)
     hue = rng.uniform(0, 2 * np.pi) + rng.normal(0, 0.9, colours)
     tint = rng.gamma(2.0, 12.0, colours)
     # Three cosines a third of a turn apart change the tint and leave the mean of R, G and B alone.

@@ -55,8 +55,7 @@ class VideoFolder:
         )
         if not self.paths:
             raise InvalidInput(
-                f"data.root={root}: no video file there; expected files with the ending "
-                f"{', '.join(sorted(EXTENSIONS))}"
+                f"data.root={root}: no video file there; expected files with the ending {', '.join(sorted(EXTENSIONS))}"
             )
 
     def __len__(self) -> int:
@@ -73,12 +72,8 @@ class VideoFolder:
         path = self.paths[index // self.clips_per_video]
         video = index_video(path)
         if len(video) < self.frames:
-            raise DamagedClip(
-                f"{path}: {len(video)} frames; expected at least {self.frames}: remove the file"
-            )
-        candidates = first_frames(
-            len(video) - self.frames + 1, index % self.clips_per_video, self.clips_per_video, rng
-        )
+            raise DamagedClip(f"{path}: {len(video)} frames; expected at least {self.frames}: remove the file")
+        candidates = first_frames(len(video) - self.frames + 1, index % self.clips_per_video, self.clips_per_video, rng)
         breaks = pauses(video)
         for first in candidates:
             # Every window over a known cut crosses it, so each cut costs one decoding.

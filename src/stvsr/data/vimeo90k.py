@@ -6,15 +6,23 @@ lists ship with the package, already without the eight all-black clips that give
 """
 
 from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 from stvsr.data.clip import FRAMES, MOTION_SPLITS, UNSPLIT, Footage
 from stvsr.errors import DamagedClip, InvalidInput
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+PNG_DEPTH = 24
+"""Where a PNG's header has its bit depth, and after it its colour type."""
+
+EIGHT_BIT_RGB = bytes([8, 2])
 
 
 class Vimeo90K:
@@ -64,7 +72,7 @@ class Vimeo90K:
         return Footage(frames=torch.stack(frames), name=name, motion=motion)
 
 
-def train_clips(*, root: str | Path) -> Vimeo90K:
+def training_clips(*, root: str | Path) -> Vimeo90K:
     """The clips of `sep_trainlist.txt`, 64,612 in the complete archive."""
     listed = Path(root) / "sep_trainlist.txt"
     if not listed.is_file():
@@ -72,7 +80,7 @@ def train_clips(*, root: str | Path) -> Vimeo90K:
     return Vimeo90K(root=root, entries=[(name, UNSPLIT) for name in listed.read_text().split()])
 
 
-def test_clips(*, root: str | Path, clips_per_split: int | None = None) -> Vimeo90K:
+def scoring_clips(*, root: str | Path, clips_per_split: int | None = None) -> Vimeo90K:
     """The paper's three motion splits of the test list: 1613 slow, 4977 medium, 1225 fast clips.
 
     Args:
@@ -110,13 +118,14 @@ def read_png(path: Path) -> Tensor:
     """
     if not path.is_file():
         raise DamagedClip(f"{path}: no such file; expected a frame of the clip: download the clip again")
+    content = path.read_bytes()
+    if not content.startswith(PNG_SIGNATURE):
+        raise DamagedClip(f"{path}: not a PNG; expected a frame of the clip: download the clip again")
+    # Pillow would cut 16 bits to 8 without a word, so the header is asked.
+    if content[PNG_DEPTH : PNG_DEPTH + 2] != EIGHT_BIT_RGB:
+        raise DamagedClip(f"{path}: not an 8-bit RGB PNG (grey, 16-bit, palette or transparent): convert the file")
     try:
-        # Unchanged, so that grey or 16-bit files show and are not converted behind our back.
-        frame: Tensor = decode_image(str(path), mode=ImageReadMode.UNCHANGED)
-    except RuntimeError:
+        pixels = np.array(Image.open(BytesIO(content)))
+    except (OSError, SyntaxError, UnidentifiedImageError):
         raise DamagedClip(f"{path}: not a readable PNG; the file is damaged: download the clip again") from None
-    if frame.dtype != torch.uint8 or frame.shape[0] != 3:
-        raise DamagedClip(
-            f"{path}: {frame.shape[0]} channel(s) of {frame.dtype}; expected 8-bit RGB: convert the file"
-        )
-    return frame
+    return torch.from_numpy(pixels).permute(2, 0, 1)

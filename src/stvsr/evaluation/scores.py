@@ -29,7 +29,6 @@ class ClipScore:
     psnr_y_synthesised: float
 
 
-
 def score_clips(prediction: Tensor, target: Tensor, names: list[str], motions: list[str]) -> list[ClipScore]:
     """Scores of a batch of clips.
 
@@ -77,7 +76,9 @@ class MotionSplitScores(Metric):
             if score.psnr_y == float("inf"):
                 continue
             split = SPLITS.index(score.motion)
-            self.total[split] += torch.tensor([score.psnr_y, score.ssim_y], dtype=torch.float64, device=self.total.device)
+            self.total[split] += torch.tensor(
+                [score.psnr_y, score.ssim_y], dtype=torch.float64, device=self.total.device
+            )
             self.clips[split] += 1
 
     def compute(self) -> dict[str, Tensor]:
@@ -85,7 +86,7 @@ class MotionSplitScores(Metric):
         occurred = self.clips > 0
         means = self.total[occurred] / self.clips[occurred, None]
         names = [split for split, present in zip(SPLITS, occurred.tolist(), strict=True) if present]
-        result = {}
+        result: dict[str, Tensor] = {}
         for column, metric in enumerate(("psnr", "ssim")):
             result |= {f"{metric}/{name}": means[row, column] for row, name in enumerate(names)}
             if names:

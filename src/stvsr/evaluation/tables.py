@@ -41,12 +41,12 @@ def summarise(scores: list[ClipScore]) -> list[Row]:
         clips = [score for score in scores if score.motion == split]
         counted = [score for score in clips if isfinite(score.psnr_y)]
         if counted:
-            means = {field: fmean(getattr(score, field) for score in counted) for field in SCORES}
+            means = [fmean(getattr(score, field) for score in counted) for field in SCORES]
             frames = sum(score.frames for score in counted)
-            rows.append(Row(split, len(counted), frames, len(clips) - len(counted), **means))
+            rows.append(Row(split, len(counted), frames, len(clips) - len(counted), *means))
     if len(rows) > 1:
         counts = [sum(getattr(row, field) for row in rows) for field in ("clips", "frames", "left_out")]
-        rows.append(Row("mean", *counts, **{field: fmean(getattr(row, field) for row in rows) for field in SCORES}))
+        rows.append(Row("mean", *counts, *(fmean(getattr(row, field) for row in rows) for field in SCORES)))
     return rows
 
 

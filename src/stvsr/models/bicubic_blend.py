@@ -1,14 +1,14 @@
 """The method without learning that every table starts from: bicubic enlargement and frame blending."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stvsr.data.clip import SCALE
 from stvsr.data.degradation import bicubic
-from stvsr.models.requirements import InputRequirements
+from stvsr.models.requirements import InputRequirements, Network
 
 
-class BicubicBlend(nn.Module):
+class BicubicBlend(Network):
     """Enlarges with MATLAB's bicubic; a missing frame is the mean of its two neighbours."""
 
     requirements = InputRequirements(multiple_of=1, minimum_frames=2)

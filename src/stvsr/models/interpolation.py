@@ -20,7 +20,7 @@ def interpolate_features(features: Tensor, fusion: AlignedFusion) -> Tensor:
     Returns:
         `(b, 2n-1, c, h, w)`, the given maps at even indices.
     """
-    b, n, c, h, w = features.shape
+    b, n = features.shape[:2]
     pyramid = [level.unflatten(0, (b, n)) for level in fusion.pyramid(features.flatten(0, 1))]
     before = Pyramid(*(level[:, :-1].flatten(0, 1) for level in pyramid))
     after = Pyramid(*(level[:, 1:].flatten(0, 1) for level in pyramid))

@@ -73,7 +73,9 @@ class DeformableConvLSTM(nn.Module):
         hidden = cell = torch.zeros_like(features[:, 0])
         states = []
         for step in range(t):
-            hidden = self.align_hidden(Pyramid(*(level[step] for level in for_hidden)), self.align_hidden.pyramid(hidden))
+            hidden = self.align_hidden(
+                Pyramid(*(level[step] for level in for_hidden)), self.align_hidden.pyramid(hidden)
+            )
             cell = self.align_cell(Pyramid(*(level[step] for level in for_cell)), self.align_cell.pyramid(cell))
             hidden, cell = self.cell(features[:, step], hidden, cell)
             states.append(hidden)
@@ -95,4 +97,4 @@ class Bidirectional(nn.Module):
         forward, backward = self.recurrence(torch.cat([features, features.flip(1)])).split(b)
         both = torch.cat([forward, backward.flip(1)], dim=2)
         fused: Tensor = self.fuse(both.flatten(0, 1))
-        return fused.unflatten(0, (b, t))
+        return fused.view(b, t, *fused.shape[1:])

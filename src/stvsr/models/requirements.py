@@ -6,10 +6,9 @@ they hold.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from stvsr.data.clip import SCALE
 from stvsr.errors import InvalidInput
@@ -45,14 +44,10 @@ class InputRequirements:
             )
 
 
-class Network(Protocol):
-    """Any network of this package, trained or not."""
+class Network(nn.Module):
+    """Any network of this package: `(b, n, 3, h, w)` in [0, 1] to `(b, 2n-1, 3, 4h, 4w)`, not clamped."""
 
     requirements: InputRequirements
-
-    def __call__(self, lr: Tensor) -> Tensor:
-        """`(b, n, 3, h, w)` in [0, 1] to `(b, 2n-1, 3, 4h, 4w)`, not clamped."""
-        ...
 
 
 def run_padded(network: Network, lr: Tensor) -> Tensor:
@@ -71,4 +66,5 @@ def run_padded(network: Network, lr: Tensor) -> Tensor:
     h, w = lr.shape[-2:]
     multiple = network.requirements.multiple_of
     padded = F.pad(lr, (0, -w % multiple, 0, -h % multiple, 0, 0), mode="replicate")
-    return network(padded)[..., : SCALE * h, : SCALE * w]
+    output: Tensor = network(padded)
+    return output[..., : SCALE * h, : SCALE * w]

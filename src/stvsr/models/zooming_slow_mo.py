@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from stvsr.models.features import FeatureExtraction
 from stvsr.models.reconstruction import Reconstruction
-from stvsr.models.requirements import InputRequirements
+from stvsr.models.requirements import InputRequirements, Network
 
 
-class ZoomingSlowMo(nn.Module):
+class ZoomingSlowMo(Network):
     """The one-stage space-time video super-resolution network.
 
     Args:
@@ -58,4 +58,4 @@ class ZoomingSlowMo(nn.Module):
         features = self.interpolation(features)  # (b, 2n-1, c, h, w)
         features = self.propagation(features)
         frames: Tensor = self.reconstruction(features.flatten(0, 1))
-        return frames.unflatten(0, (b, 2 * n - 1))
+        return frames.view(b, 2 * n - 1, *frames.shape[1:])

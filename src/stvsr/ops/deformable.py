@@ -39,7 +39,7 @@ def grid_sample_deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, we
     # gradient with respect to the offset) is the one the compiled operator takes. The zeros added change
     # nothing, as outside the features everything is zero.
     side_h, side_w = (1 << (side - 1).bit_length() for side in (h, w))
-    padded = F.pad(features, (0, side_w - w, 0, side_h - h)).view(b * groups, c // groups, side_h, side_w)
+    padded = F.pad(features, (0, side_w - w, 0, side_h - h)).reshape(b * groups, c // groups, side_h, side_w)
 
     rows = torch.arange(h, dtype=offset.dtype, device=offset.device)
     columns = torch.arange(w, dtype=offset.dtype, device=offset.device)
@@ -73,7 +73,12 @@ def deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor
     """
     b, c, h, w = features.shape
     groups = mask.shape[1] // TAPS
-    if groups == 0 or mask.shape != (b, groups * TAPS, h, w) or offset.shape != (b, 2 * groups * TAPS, h, w) or c % groups:
+    if (
+        groups == 0
+        or mask.shape != (b, groups * TAPS, h, w)
+        or offset.shape != (b, 2 * groups * TAPS, h, w)
+        or c % groups
+    ):
         raise InvalidInput(
             f"features {tuple(features.shape)}, offset {tuple(offset.shape)}, mask {tuple(mask.shape)}: expected "
             "offset (b, groups*18, h, w) and mask (b, groups*9, h, w) with groups dividing the channels"

@@ -32,8 +32,8 @@ class LastCheckpoint(pl.Callback):
         self.stop_requested = False
         self._previous_handlers: dict[int, Any] = {}
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listens for signals."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listens for signals, in place of Lightning's handler, which would raise in the middle of a validation."""
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous_handlers[number] = signal.signal(number, self._on_signal)
 
@@ -97,7 +97,9 @@ class NonFiniteGuard(pl.Callback):
         pl_module.log("train/skipped_steps", float(self.skipped))
         rank_zero_warn(f"step {trainer.global_step}: loss or gradient not finite, skipped ({self.skipped} so far)")
         if self.in_a_row >= self.patience:
-            saved = f"the last good checkpoint is {self.last}" if self.last.exists() else "no checkpoint was written yet"
+            saved = (
+                f"the last good checkpoint is {self.last}" if self.last.exists() else "no checkpoint was written yet"
+            )
             raise TrainingDiverged(
                 f"{self.in_a_row} steps in a row up to step {trainer.global_step} had a loss or gradient that is not "
                 f"finite; {saved}: resume from it with a lower optimizer.lr or with scheduler.warmup"

@@ -4,15 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from torch import Tensor, nn
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from stvsr.checkpoint import MODEL_KEY
 from stvsr.data.clip import Batch
 from stvsr.evaluation.scores import MotionSplitScores, score_clips
-from stvsr.models.requirements import run_padded
+from stvsr.models.requirements import Network, run_padded
 from stvsr.training.losses import charbonnier
 
 
@@ -29,7 +29,7 @@ class SpaceTimeModule(pl.LightningModule):
     def __init__(
         self,
         *,
-        network: nn.Module,
+        network: Network,
         model_config: dict[str, Any],
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LRScheduler],
@@ -50,11 +50,12 @@ class SpaceTimeModule(pl.LightningModule):
         loss = charbonnier(self.network(batch.lr), batch.hr)
         self.log("train/loss", loss.detach() / batch.hr.numel(), prog_bar=True, batch_size=len(batch))
         # The loss is a sum over the whole batch, but gradients are averaged over processes: undo the average.
-        return loss * self.trainer.world_size
+        whole: Tensor = loss * self.trainer.world_size
+        return whole
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Scores a batch; returns the prediction for whoever shows pictures."""
-        prediction = self(batch.lr)
+        prediction: Tensor = self(batch.lr)
         self.val_scores.update(score_clips(prediction, batch.hr, batch.names, batch.motions))
         return prediction
 
@@ -64,7 +65,7 @@ class SpaceTimeModule(pl.LightningModule):
             self.log(f"val/{name}", value.float(), prog_bar=name == "psnr/mean")
         self.val_scores.reset()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, and the schedule stepped once a batch."""
         optimizer = self.make_optimizer(self.network.parameters())
         return {

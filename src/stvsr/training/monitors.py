@@ -17,6 +17,12 @@ from stvsr.models.alignment import DeformableSampling
 from stvsr.models.bicubic_blend import BicubicBlend
 
 
+def log_interval(trainer: pl.Trainer) -> int:
+    """Steps between two entries of the log."""
+    interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return interval
+
+
 class Monitor(pl.Callback):
     """Logs `train/learning_rate`, `train/offset_magnitude` and `train/clips_per_second`.
 
@@ -35,7 +41,7 @@ class Monitor(pl.Callback):
         """Listens to offsets in the steps that are logged."""
         if self._since is None:
             self._since = (time.monotonic(), trainer.global_step)
-        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+        if (trainer.global_step + 1) % log_interval(trainer) == 0:
             samplings = [m for m in pl_module.modules() if isinstance(m, DeformableSampling)]
             self._hooks = [m.offset_mask.register_forward_hook(self._listen(m.offset_channels)) for m in samplings]
 
@@ -43,7 +49,7 @@ class Monitor(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Logs, in the steps that are logged."""
-        if trainer.global_step % trainer.log_every_n_steps:
+        if trainer.global_step % log_interval(trainer):
             return
         if self._magnitudes:
             pl_module.log("train/offset_magnitude", torch.stack(self._magnitudes).mean(), batch_size=len(batch))
@@ -81,7 +87,7 @@ class DamagedClips(pl.Callback):
         for message in batch.skipped:
             self.count += 1
             rank_zero_warn(f"damaged clip skipped ({self.count} so far): {message}")
-        if self.count and trainer.global_step % trainer.log_every_n_steps == 0:
+        if self.count and trainer.global_step % log_interval(trainer) == 0:
             pl_module.log("train/damaged_clips", float(self.count), sync_dist=True, reduce_fx="sum")
 
     def state_dict(self) -> dict[str, int]:
@@ -109,7 +115,7 @@ class Pictures(pl.Callback):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Tensor,
+        outputs: Any,
         batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,

@@ -23,12 +23,15 @@ def cosine_restarts(optimizer: Optimizer, *, period: int, minimum: float, warmup
         InvalidInput: a period below 1 or a warm-up below 0.
     """
     if period < 1 or warmup < 0:
-        raise InvalidInput(f"scheduler.period={period}, warmup={warmup}; expected a period of 1 or more, a warm-up of 0 or more")
+        raise InvalidInput(
+            f"scheduler.period={period}, warmup={warmup}; expected a period of 1 or more, a warm-up of 0 or more"
+        )
     floor = minimum / optimizer.param_groups[0]["lr"]
 
     def factor(step: int) -> float:
         cosine = (1 + math.cos(math.pi * (step % period) / period)) / 2
         ramp = min(1.0, (step + 1) / (warmup + 1))
-        return ramp * (floor + (1 - floor) * cosine)
+        rate: float = ramp * (floor + (1 - floor) * cosine)
+        return rate
 
     return LambdaLR(optimizer, factor)

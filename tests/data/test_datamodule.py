@@ -1,0 +1,109 @@
+"""Loaders: every draw once, the same draws on any number of processes, and from any step on."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stvsr.data.clip import Batch
+from stvsr.data.datamodule import ClipDataModule, DrawBatches
+from stvsr.errors import InvalidInput
+
+
+@given(steps=st.integers(1, 9), first=st.integers(0, 9), share=st.integers(1, 4), world_size=st.integers(1, 4))
+def test_processes_share_each_steps_draws_from_any_step_on(steps: int, first: int, share: int, world_size: int) -> None:
+    batch_size = share * world_size
+    parts = [
+        list(DrawBatches(steps=steps, first_step=first, batch_size=batch_size, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+    joined = [[draw for part in step for draw in part] for step in zip(*parts, strict=True)]
+    assert joined == [list(range(s * batch_size, (s + 1) * batch_size)) for s in range(first, steps)]
+
+
+def test_a_batch_that_processes_cannot_share_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"batch_size=5 with 2 process"):
+        DrawBatches(steps=1, first_step=0, batch_size=5, rank=0, world_size=2)
+
+
+def module(source: Any, **changes: Any) -> ClipDataModule:
+    arguments = {
+        "train_source": source,
+        "val_source": source,
+        "test_source": source,
+        "batch_size": 2,
+        "eval_batch_size": 1,
+        "crop": 8,
+        "workers": 0,
+        "seed": 0,
+    }
+    return ClipDataModule(**(arguments | changes))
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("batch_size", 0), ("eval_batch_size", 0), ("crop", 0), ("crop", -8), ("workers", -1)],
+)
+def test_sizes_that_make_no_sense_are_refused(noise_source: Any, argument: str, value: int) -> None:
+    with pytest.raises(InvalidInput, match=rf"loader\.{argument}={value}; expected at least"):
+        module(noise_source, **{argument: value})
+
+
+def trainer(**changes: Any) -> Any:
+    state = {
+        "max_steps": 6,
+        "accumulate_grad_batches": 1,
+        "global_step": 0,
+        "global_rank": 0,
+        "world_size": 1,
+    }
+    return SimpleNamespace(**(state | changes))
+
+
+def names(loader: Any) -> list[list[str]]:
+    return [batch.names for batch in loader]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_continues_with_the_draw_it_stopped_before(noise_source: Any, workers: int) -> None:
+    whole, rest = (module(noise_source, workers=workers) for _ in range(2))
+    for data, step in ((whole, 0), (rest, 3)):
+        data.setup("fit")
+        data.trainer = trainer(global_step=step)
+    batches, continued = list(whole.train_dataloader()), list(rest.train_dataloader())
+    assert len(batches) == 6
+    assert len(continued) == 3
+    for expected, actual in zip(batches[3:], continued, strict=True):
+        assert isinstance(actual, Batch)
+        assert expected.names == actual.names
+        assert bool((expected.hr == actual.hr).all())
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_every_scoring_clip_comes_exactly_once(noise_source: Any, world_size: int) -> None:
+    seen: list[str] = []
+    for rank in range(world_size):
+        data = module(noise_source)
+        data.setup("fit")
+        data.trainer = trainer(global_rank=rank, world_size=world_size)
+        seen += [name for batch in names(data.val_dataloader()) for name in batch]
+    assert sorted(seen) == [f"noise-{index}" for index in range(5)]
+
+
+def test_only_the_sources_of_a_stage_are_opened(noise_source: Any) -> None:
+    def forbidden() -> None:
+        raise AssertionError("opened")
+
+    module(noise_source, train_source=forbidden, val_source=forbidden).setup("test")
+    module(noise_source, test_source=forbidden).setup("fit")
+
+
+@pytest.mark.parametrize("changes", [{"max_steps": -1}, {"accumulate_grad_batches": 2}])
+def test_training_without_an_end_or_with_accumulation_is_refused(noise_source: Any, changes: dict[str, int]) -> None:
+    data = module(noise_source)
+    data.setup("fit")
+    data.trainer = trainer(**changes)
+    with pytest.raises(InvalidInput, match="expected a number of steps and no accumulation"):
+        data.train_dataloader()

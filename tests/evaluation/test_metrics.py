@@ -1,0 +1,90 @@
+"""PSNR and SSIM against scikit-image, frame by frame, batched and not."""
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from stvsr.errors import InvalidInput
+from stvsr.evaluation.metrics import luma, psnr_y, ssim_y
+
+TOLERANCE = 1e-6
+
+
+def frames(*shape: int, seed: int = 0) -> np.ndarray:
+    """Smooth 8-bit RGB frames in [0, 1] with all values in use."""
+    walk = np.random.default_rng(seed).standard_normal(shape).cumsum(-1).cumsum(-2)
+    walk -= walk.min(axis=(-3, -2, -1), keepdims=True)
+    return np.round(walk / walk.max(axis=(-3, -2, -1), keepdims=True) * 255) / 255
+
+
+def reference(prediction: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+    """Both metrics of one frame `(3, H, W)` by scikit-image."""
+    prediction = np.round(np.clip(prediction, 0, 1) * 255) / 255
+    weights = np.array([65.481, 128.553, 24.966]).reshape(3, 1, 1)
+    p, t = (16 + (weights * image).sum(axis=0) for image in (prediction, target))
+    psnr = peak_signal_noise_ratio(t, p, data_range=255)
+    _, ssim_map = structural_similarity(
+        t, p, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
+    )
+    # scikit-image's window has 11 taps at sigma 1.5; its map is valid 5 pixels from the border.
+    return psnr, ssim_map[5:-5, 5:-5].mean()
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 80), (2, 3, 33, 47), (2, 7, 3, 16, 16)], ids=["frame", "clip", "batch"])
+@pytest.mark.parametrize("noise", [0.003, 0.03, 0.3])
+def test_metrics_are_scikit_images(shape: tuple[int, ...], noise: float) -> None:
+    target = frames(*shape)
+    # Leaves [0, 1] on both sides, so that clamping is part of the test.
+    prediction = target + np.random.default_rng(1).standard_normal(shape) * noise
+    psnr, ssim = (metric(torch.from_numpy(prediction), torch.from_numpy(target)) for metric in (psnr_y, ssim_y))
+    assert psnr.shape == ssim.shape == torch.Size(shape[:-3])
+    expected = [
+        reference(p, t)
+        for p, t in zip(prediction.reshape(-1, *shape[-3:]), target.reshape(-1, *shape[-3:]), strict=True)
+    ]
+    for i, (expected_psnr, expected_ssim) in enumerate(expected):
+        assert psnr.reshape(-1)[i].item() == pytest.approx(expected_psnr, abs=TOLERANCE)
+        assert ssim.reshape(-1)[i].item() == pytest.approx(expected_ssim, abs=TOLERANCE)
+
+
+def test_float32_frames_score_as_float64_frames_do() -> None:
+    target = torch.from_numpy(frames(3, 32, 32))
+    prediction = (target + 0.02).clamp(0, 1)
+    for metric in (psnr_y, ssim_y):
+        assert metric(prediction.float(), target.float()).item() == pytest.approx(
+            metric(prediction, target).item(), abs=TOLERANCE
+        )
+
+
+def test_prediction_is_rounded_to_8_bit_as_a_saved_frame_is() -> None:
+    target = torch.from_numpy(frames(3, 32, 32))
+    assert psnr_y(target + 0.4 / 255, target).isinf()
+    assert psnr_y(target + 0.6 / 255, target).isfinite()
+
+
+def test_equal_frames_score_infinity_and_one() -> None:
+    target = torch.from_numpy(frames(3, 32, 32))
+    assert psnr_y(target, target).item() == float("inf")
+    assert ssim_y(target, target).item() == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("colour", "expected"),
+    [((0, 0, 0), 16.0), ((1, 1, 1), 235.0), ((1, 0, 0), 81.481), ((0, 1, 0), 144.553), ((0, 0, 1), 40.966)],
+)
+def test_luma_is_bt601_studio_range_of_rgb(colour: tuple[float, ...], expected: float) -> None:
+    frame = torch.tensor(colour, dtype=torch.float64).view(3, 1, 1)
+    assert luma(frame).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("metric", [psnr_y, ssim_y])
+@pytest.mark.parametrize(("p", "t"), [((3, 16, 16), (3, 16, 17)), ((1, 16, 16), (1, 16, 16)), ((16, 16), (16, 16))])
+def test_shapes_that_are_not_rgb_frames_of_one_size_are_refused(metric, p, t) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InvalidInput, match="expected the same"):
+        metric(torch.rand(*p), torch.rand(*t))
+
+
+def test_frames_smaller_than_the_window_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="10x16; SSIM needs at least 11x11"):
+        ssim_y(torch.rand(3, 16, 10), torch.rand(3, 16, 10))

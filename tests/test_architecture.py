@@ -1,0 +1,38 @@
+"""Data flows one way and imports follow it; see docs/design.md."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "stvsr"
+
+# A room may import from the rooms before it. errors, files and cli know no other room; entry points know all.
+ROOMS = ["errors", "files", "data", "ops", "models", "checkpoint", "evaluation", "training"]
+ENTRY_POINTS = {"train", "evaluate", "demo", "cli"}
+
+
+def imported(path: Path) -> set[str]:
+    """The rooms of this package that a file imports from."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("stvsr.")}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_follow_the_flow_of_data(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room in ENTRY_POINTS or room == "__init__":
+        return
+    assert room in ROOMS, f"{room} has no place in the flow"
+    allowed = set(ROOMS[: ROOMS.index(room) + 1])
+    assert imported(path) <= allowed, f"{path.name} imports from {imported(path) - allowed}"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_rooms_are_small(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 300

@@ -1,0 +1,161 @@
+"""Whatever a user can cause ends in one line, a non-zero exit, and nothing half-written."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import SMALL_RUN
+from stvsr import evaluate, train
+from stvsr.cli import explain
+from stvsr.errors import InvalidInput
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Runs an entry point as the command line would; gives its exit status and standard error."""
+
+    def call(main: Callable[[], None], *arguments: str) -> tuple[int, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["stvsr", *arguments])
+        try:
+            main()
+        except SystemExit as stop:
+            status = stop.code
+            assert isinstance(status, int)
+        else:
+            status = 0
+        return status, capsys.readouterr().err
+
+    return call
+
+
+def write_text(path: Path) -> None:
+    path.write_text("not a checkpoint")
+
+
+def write_other(path: Path) -> None:
+    torch.save({"weights": torch.ones(1)}, path)
+
+
+BAD_EVALUATE = {
+    "no-checkpoint-and-no-method": ([], "exactly one of checkpoint=FILE"),
+    "both": (["checkpoint=a.ckpt", "method=bicubic_blend"], "exactly one of checkpoint=FILE"),
+    "missing-checkpoint": (["checkpoint=gone.ckpt"], "gone.ckpt: no such file"),
+    "not-a-checkpoint": (["checkpoint=text.ckpt"], "text.ckpt: not a checkpoint"),
+    "a-checkpoint-of-something-else": (
+        ["checkpoint=other.ckpt"],
+        "other.ckpt: neither a checkpoint of stvsr",
+    ),
+    "unknown-device": (["method=bicubic_blend", "device=quantum"], "device=quantum"),
+    "absent-device": (["method=bicubic_blend", "device=cuda:99"], "device=cuda:99"),
+    "no-root": (["method=bicubic_blend", "data=vimeo90k"], "data.root is not given"),
+    "no-data-folder": (
+        ["method=bicubic_blend", "data=vimeo90k", "data.root=nowhere"],
+        "data.root=nowhere: no folder",
+    ),
+    "no-video-folder": (["method=bicubic_blend", "data=videos", "data.root=nowhere"], "nowhere"),
+    "batch-of-0": (
+        ["method=bicubic_blend", "loader.eval_batch_size=0"],
+        "eval_batch_size=0; expected at least 1",
+    ),
+    "misspelt-key": (["method=bicubic_blend", "lodaer.workers=1"], "lodaer"),
+    "misspelt-option": (["method=bicubic_lend"], "bicubic_lend"),
+    "key-that-nothing-takes": (["method=bicubic_blend", "+method.sharpness=2"], "sharpness"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "says"), BAD_EVALUATE.values(), ids=BAD_EVALUATE)
+def test_bad_input_to_evaluate_ends_in_one_line(run: Run, tmp_path: Path, arguments: list[str], says: str) -> None:
+    write_text(tmp_path / "text.ckpt")
+    write_other(tmp_path / "other.ckpt")
+    status, error = run(evaluate.main, *arguments, "output_dir=out")
+    assert status in (1, 2)
+    lines = [line for line in error.splitlines() if line.strip()]
+    assert len(lines) == 1, error
+    assert lines[0].startswith("error: ")
+    assert says in lines[0]
+    assert not list(tmp_path.glob("out/*.json"))
+    assert not list(tmp_path.glob("out/*.csv"))
+
+
+BAD_TRAIN = {
+    "batch-of-0": (["loader.batch_size=0"], "loader.batch_size=0; expected at least 1"),
+    "crop-of-0": (["loader.crop=0"], "loader.crop=0"),
+    "crop-no-network-takes": (["loader.crop=10"], "loader.crop=10; expected a positive multiple of 4"),
+    "clips-smaller-than-crop": (["loader.crop=16"], "is 48x48, too small for a crop of 64x64"),
+    "another-variant": (
+        ["ablation=b", "resume=e.ckpt"],
+        "e.ckpt: a checkpoint of another network: its propagation",
+    ),
+    "missing-resume": (["resume=gone.ckpt"], "gone.ckpt: no such file"),
+    "misspelt-model-key": (["+model.chanels=8"], "chanels"),
+    "no-data-folder": (
+        ["data=vimeo90k", "data.root=nowhere", "~data.train_source.height"],
+        "data.train_source.height",
+    ),
+    "unwritable-output": (["output_dir=/dev/null/out"], "/dev/null/out"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "says"), BAD_TRAIN.values(), ids=BAD_TRAIN)
+def test_bad_input_to_train_ends_in_one_line(
+    run: Run, tmp_path: Path, arguments: list[str], says: str, small_run: Callable[..., object]
+) -> None:
+    from stvsr.checkpoint import MODEL_KEY
+
+    torch.save({MODEL_KEY: train.resolved(small_run().model), "state_dict": {}}, tmp_path / "e.ckpt")
+    status, error = run(train.main, *SMALL_RUN, "output_dir=out", *arguments)
+    assert status in (1, 2)
+    messages = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert len(messages) == 1, error
+    assert says in messages[0]
+    assert "Traceback" not in error
+    assert not list(tmp_path.glob("out/checkpoints/*"))
+
+
+def test_unwritable_output_is_named(run: Run) -> None:
+    status, error = run(evaluate.main, "method=bicubic_blend", "output_dir=/dev/null/out")
+    assert status == 1
+    assert error.strip().startswith("error: /dev/null/out")
+
+
+def test_a_bug_of_ours_is_not_explained_away() -> None:
+    assert explain(RuntimeError("oops")) == (None, 1)
+    assert explain(KeyError("oops")) == (None, 1)
+
+
+def test_an_error_a_library_wrapped_is_found() -> None:
+    wrapped = RuntimeError("in call to target")
+    wrapped.__cause__ = InvalidInput("crop=0;\n  expected more")
+    assert explain(wrapped) == ("crop=0; expected more", 1)
+
+
+def test_train_then_evaluate_from_the_command_line(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, error = run(
+        train.main, *SMALL_RUN, "trainer.max_steps=2", "trainer.val_check_interval=2", "output_dir=trained"
+    )
+    assert status == 0, error
+    small = ["data.test_source.clips=3", "data.test_source.height=32", "data.test_source.width=48"]
+    status, error = run(evaluate.main, "checkpoint=trained/checkpoints/last.ckpt", *small, "output_dir=scored")
+    assert status == 0, error
+    assert sorted(path.name for path in (tmp_path / "scored").glob("*.*") if path.is_file()) == [
+        "clips.csv",
+        "evaluate.log",
+        "results.csv",
+        "results.json",
+    ]
+
+
+def test_a_sweep_runs_every_ablation_in_a_folder_of_its_own(run: Run, tmp_path: Path) -> None:
+    arguments = ["trainer.max_steps=1", "trainer.val_check_interval=1", "data.val_source.clips=1"]
+    status, error = run(train.main, "-m", "ablation=a,b,c,d,e", *SMALL_RUN, *arguments, "output_dir=sweep")
+    assert status == 0, error
+    for name in ("0-a", "1-b", "2-c", "3-d", "4-e"):
+        assert (tmp_path / "sweep" / name / "checkpoints/last.ckpt").is_file()

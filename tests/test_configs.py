@@ -1,0 +1,149 @@
+"""Every file below conf/ is composed and instantiated, and every key it has is one that something takes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import CSVLogger
+from torch import nn
+
+from stvsr.cli import CONFIG_DIR
+from stvsr.errors import InvalidInput
+
+VARIANTS = {"full_bidir": "e", "dconvlstm": "d", "convlstm": "c", "dfi": "b", "naive_interp": "a"}
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+
+
+def build(config: DictConfig, folder: Path) -> None:
+    """Everything a training run makes of its config, but the run."""
+    data = instantiate(config.loader)
+    assert isinstance(data, pl.LightningDataModule)
+    network = instantiate(config.model)
+    optimizer = instantiate(config.optimizer)(network.parameters())
+    instantiate(config.scheduler)(optimizer)
+    assert all(isinstance(callback, pl.Callback) for callback in instantiate(config.callbacks).values())
+    assert OmegaConf.to_container(config, resolve=True)
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_is_an_ablation_with_the_papers_recipe(
+    configure: Callable[..., DictConfig], experiment: str, tmp_path: Path
+) -> None:
+    config = configure("train", f"experiment={experiment}", f"output_dir='{tmp_path}'", "model.channels=8")
+    build(config, tmp_path)
+    assert config.variant == VARIANTS[experiment]
+    assert (config.loader.batch_size, config.loader.crop, config.trainer.max_steps) == (24, 32, 600_000)
+    assert (config.optimizer.lr, config.scheduler.period, config.scheduler.minimum) == (4e-4, 150_000, 1e-7)
+    assert list(config.optimizer.betas) == [0.9, 0.99]
+    assert (config.model.feature_blocks, config.model.reconstruction_blocks) == (5, 40)
+
+
+@pytest.mark.parametrize(
+    "group", ["ablation", "recipe", "data", "logger", "optimizer", "scheduler", "callbacks", "loader"]
+)
+def test_every_option_of_a_group_builds(configure: Callable[..., DictConfig], group: str, tmp_path: Path) -> None:
+    assert options(group), f"conf/{group} is empty"
+    for option in options(group):
+        root = ["data.root=/nowhere"] if option in ("videos", "vimeo90k") else []
+        config = configure("train", f"{group}={option}", f"output_dir='{tmp_path}'", "model.channels=8", *root)
+        build(config, tmp_path)
+
+
+@pytest.mark.parametrize("axis", ["interpolation", "propagation"])
+def test_every_option_of_an_axis_is_a_network_of_its_own(configure: Callable[..., DictConfig], axis: str) -> None:
+    targets = []
+    for option in options(f"model/{axis}"):
+        network = instantiate(configure("train", f"model/{axis}={option}", "model.channels=8").model)
+        assert isinstance(network, nn.Module)
+        targets.append(type(getattr(network, axis)))
+    assert len(set(targets)) == len(targets)
+
+
+def test_ablations_name_both_axes_and_their_own_letter(configure: Callable[..., DictConfig]) -> None:
+    """The five files read as the paper's Table 2."""
+    for letter in options("ablation"):
+        text = (CONFIG_DIR / "ablation" / f"{letter}.yaml").read_text()
+        assert "/model/interpolation:" in text
+        assert "/model/propagation:" in text
+        assert configure("train", f"ablation={letter}").variant == letter
+    assert options("ablation") == list("abcde")
+
+
+@pytest.mark.parametrize("option", options("trainer"))
+def test_every_trainer_is_a_lightning_trainer(
+    configure: Callable[..., DictConfig], option: str, tmp_path: Path
+) -> None:
+    # The machine that runs this has no GPU; everything else of the file is taken as it is.
+    cpu = [] if option in ("cpu", "base") else ["trainer.accelerator=cpu", "trainer.devices=1"]
+    config = configure("train", f"trainer={option}", f"output_dir='{tmp_path}'", *cpu)
+    assert isinstance(instantiate(config.trainer, logger=False), pl.Trainer)
+
+
+def test_csv_logger_is_always_there(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
+    for option in options("logger"):
+        config = configure("train", f"logger={option}", f"output_dir='{tmp_path}'")
+        assert isinstance(instantiate(config.logger.csv), CSVLogger)
+
+
+def test_wandb_is_offline_unless_told_otherwise(configure: Callable[..., DictConfig]) -> None:
+    assert configure("train").logger.wandb.offline is True
+    assert configure("train", "ablation=c").logger.wandb.group == "ablation-c"
+
+
+@pytest.mark.parametrize("method", options("method"))
+def test_every_method_maps_n_frames_to_2n_minus_1(configure: Callable[..., DictConfig], method: str) -> None:
+    network = instantiate(configure("evaluate", f"method={method}").method)
+    assert network(torch.rand(1, 3, 3, 8, 8)).shape == (1, 5, 3, 32, 32)
+
+
+def test_demo_recipe_is_small_and_the_experiment_stays_the_papers(
+    configure: Callable[..., DictConfig],
+) -> None:
+    config = configure("train", "experiment=full_bidir", "recipe=demo")
+    assert config.variant == "e"
+    assert config.model.channels < 64
+    assert config.scheduler.period == config.trainer.max_steps < 10_000
+
+
+def test_slurm_launcher_has_resources_for_one_run() -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason='needs pip install "stvsr[slurm]"')
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        config = compose("train", ["hydra/launcher=slurm"], return_hydra_config=True)
+    assert "SlurmLauncher" in config.hydra.launcher._target_
+    assert config.hydra.launcher.gpus_per_node == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("scheduler.period=0", "period=0"),
+        ("scheduler.warmup=-1", "warmup=-1"),
+        ("callbacks.last.every_steps=0", "every_steps=0"),
+        ("callbacks.non_finite.patience=0", "patience=0"),
+        ("loader.batch_size=0", "batch_size=0"),
+        ("loader.crop=0", "crop=0"),
+        ("data.train_source.clips=0", "clips is 0"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(
+    configure: Callable[..., DictConfig], override: str, says: str, tmp_path: Path
+) -> None:
+    def run() -> Any:
+        config = configure("train", f"output_dir='{tmp_path}'", "model.channels=8", override)
+        build(config, tmp_path)
+        instantiate(config.loader).setup("fit")
+
+    with pytest.raises(Exception, match=says) as caught:
+        run()
+    chain = [caught.value, caught.value.__cause__]
+    assert any(isinstance(error, InvalidInput) for error in chain)
