@@ -4,12 +4,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from conftest import SMALL_RUN
 from stvsr import evaluate, train
 from stvsr.cli import explain
+from stvsr.data.vimeo90k import motion_list
 from stvsr.errors import InvalidInput
 
 Run = Callable[..., tuple[int, str]]
@@ -116,6 +120,67 @@ def test_bad_input_to_train_ends_in_one_line(
     assert says in messages[0]
     assert "Traceback" not in error
     assert not list(tmp_path.glob("out/checkpoints/*"))
+
+
+def write_video(path: Path, frames: int) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for value in range(frames):
+            pixels = np.full((48, 64, 3), 5 * value, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def cut_off(path: Path) -> None:
+    write_video(path, 20)
+    path.write_bytes(path.read_bytes()[:-600])
+
+
+BAD_VIDEOS = {
+    "no-video": lambda path: path.write_text("once upon a time"),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut-off": cut_off,
+    "too-short": lambda path: write_video(path, 6),
+}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("make", BAD_VIDEOS.values(), ids=BAD_VIDEOS)
+def test_bad_video_is_named_in_one_line(run: Run, tmp_path: Path, make: Callable[[Path], object], workers: int) -> None:
+    (tmp_path / "videos").mkdir()
+    make(tmp_path / "videos" / "bad.mp4")
+    arguments = [
+        "method=bicubic_blend",
+        "data=videos",
+        "data.root=videos",
+        f"loader.workers={workers}",
+        "output_dir=out",
+    ]
+    status, error = run(evaluate.main, *arguments)
+    messages = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert status == 1, error
+    assert len(messages) == 1, error
+    assert "bad.mp4" in messages[0]
+    assert "Traceback" not in error
+    assert not list(tmp_path.glob("out/*.json"))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_truncated_png_is_named_in_one_line(run: Run, tmp_path: Path, workers: int) -> None:
+    for motion in ("slow", "medium", "fast"):
+        folder = tmp_path / "vimeo" / "sequences" / motion_list(motion)[0]
+        folder.mkdir(parents=True)
+        for number in range(1, 8):
+            Image.effect_noise((64, 48), 50).convert("RGB").save(folder / f"im{number}.png")
+    damaged = folder / "im5.png"
+    damaged.write_bytes(damaged.read_bytes()[:700])
+    arguments = ["data=vimeo90k", "data.root=vimeo", "data.test_source.clips_per_split=1", f"loader.workers={workers}"]
+    status, error = run(evaluate.main, "method=bicubic_blend", *arguments, "output_dir=out")
+    assert status == 1, error
+    assert f"error: vimeo/sequences/{motion_list('fast')[0]}/im5.png: not a readable PNG" in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.glob("out/*.csv"))
 
 
 def test_unwritable_output_is_named(run: Run) -> None:

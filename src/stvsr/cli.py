@@ -108,7 +108,9 @@ def _is_wrong_argument(error: BaseException) -> bool:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    # A loader process sends its traceback along; the message proper comes last.
+    message = str(error).rsplit(f"{type(error).__name__}: ", maxsplit=1)[-1]
+    return " ".join(message.split())
 
 
 @contextmanager

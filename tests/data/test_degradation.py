@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stvsr.data.clip import to_float
 from stvsr.data.degradation import bicubic, downsample, downsample_crop, symmetric_pad
 from stvsr.errors import InvalidInput
 
@@ -72,11 +73,11 @@ def test_bicubic_keeps_leading_dimensions() -> None:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), h=st.integers(1, 16), w=st.integers(1, 16), seed=st.integers(0, 9999))
 def test_a_crop_has_the_lr_pixels_of_the_whole_frame(data: st.DataObject, h: int, w: int, seed: int) -> None:
-    frames = torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (2, 3, 4 * h, 4 * w)) / 255).float()
+    frames = torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (2, 3, 4 * h, 4 * w), dtype=np.uint8))
     rows, columns = data.draw(st.integers(1, h)), data.draw(st.integers(1, w))
     top, left = data.draw(st.integers(0, h - rows)), data.draw(st.integers(0, w - columns))
     crop = downsample_crop(frames, top=4 * top, left=4 * left, height=4 * rows, width=4 * columns)
-    assert torch.equal(crop, downsample(frames)[..., top : top + rows, left : left + columns])
+    assert torch.equal(crop, downsample(to_float(frames))[..., top : top + rows, left : left + columns])
 
 
 @settings(max_examples=40, deadline=None)

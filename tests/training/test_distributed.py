@@ -25,10 +25,10 @@ class DumpGradients(pl.Callback):
 """
 
 
-def run(folder: Path, *overrides: str) -> None:
+def run(folder: Path, *overrides: str, flags: tuple[str, ...] = ()) -> None:
     """The real command, in processes of its own."""
     (folder / "gradient_dump.py").write_text(DUMP)
-    command = [sys.executable, "-m", "stvsr.train", *SMALL_RUN, f"output_dir={folder}/run", *overrides]
+    command = [sys.executable, "-m", "stvsr.train", *flags, *SMALL_RUN, f"output_dir={folder}/run", *overrides]
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
@@ -69,13 +69,13 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
 def test_a_sweep_of_distributed_runs_keeps_each_run_in_its_folder(tmp_path: Path) -> None:
     run(
         tmp_path,
-        "-m",
         "ablation=a,b",
         "trainer=ddp",
         "trainer.accelerator=cpu",
         "trainer.devices=2",
         "trainer.max_steps=2",
         "trainer.val_check_interval=2",
+        flags=("--multirun",),
     )
     runs = sorted(path.name for path in (tmp_path / "run").iterdir() if path.is_dir())
     assert runs == ["0-a", "1-b"]

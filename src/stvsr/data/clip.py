@@ -28,6 +28,11 @@ UNSPLIT = "all"
 """The split of clips whose motion nobody has measured."""
 
 
+def to_float(frames: Tensor) -> Tensor:
+    """Stored frames, uint8, as float32 in [0, 1]."""
+    return frames.float() / 255
+
+
 @dataclass(frozen=True)
 class Footage:
     """Whole frames as a source reads them.

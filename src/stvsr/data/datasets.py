@@ -10,11 +10,10 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch.utils.data import Dataset
 
 from stvsr.data.augmentation import augment
-from stvsr.data.clip import SCALE, Clip, Footage, Source
+from stvsr.data.clip import SCALE, Clip, Footage, Source, to_float
 from stvsr.data.degradation import downsample, downsample_crop
 from stvsr.errors import DamagedClip, InvalidInput
 
@@ -79,7 +78,7 @@ class TrainingClips(Dataset[Clip]):
                 f"take it out or set loader.crop to at most {min(h, w) // SCALE // 4 * 4}"
             )
         top, left = (SCALE * int(rng.integers((size - side) // SCALE + 1)) for size in (h, w))
-        lr = downsample_crop(to_float(footage.frames[::2]), top=top, left=left, height=side, width=side)
+        lr = downsample_crop(footage.frames[::2], top=top, left=left, height=side, width=side)
         hr = to_float(footage.frames[..., top : top + side, left : left + side])
         lr, hr = augment(lr, hr, rng)
         return Clip(lr=lr, hr=hr, name=footage.name, motion=footage.motion, skipped=skipped)
@@ -108,11 +107,6 @@ class ScoringClips(Dataset[Clip]):
         h, w = (side - side % SCALE for side in footage.frames.shape[-2:])
         hr = to_float(footage.frames[..., :h, :w])
         return Clip(lr=downsample(hr[::2]), hr=hr, name=footage.name, motion=footage.motion)
-
-
-def to_float(frames: torch.Tensor) -> torch.Tensor:
-    """uint8 frames to float32 in [0, 1]."""
-    return frames.float() / 255
 
 
 @lru_cache(maxsize=2)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stvsr.data.clip import SCALE
+from stvsr.data.clip import SCALE, to_float
 from stvsr.errors import InvalidInput
 
 KERNEL_RADIUS = 2
@@ -73,21 +73,22 @@ def downsample(frames: Tensor, scale: int = SCALE) -> Tensor:
 
 
 def downsample_crop(frames: Tensor, *, top: int, left: int, height: int, width: int) -> Tensor:
-    """The LR frames of a crop of HR frames, without degrading whole frames.
+    """The LR frames of a crop of stored HR frames; only the crop and its margin are converted and degraded.
 
     Args:
-        frames: `(…, 3, H, W)` in [0, 1].
+        frames: `(…, 3, H, W)`, uint8.
         top: first row of the HR crop; like the other three a multiple of 4.
         left: first column of the HR crop.
         height: rows of the HR crop.
         width: columns of the HR crop.
 
     Returns:
-        `(…, 3, height/4, width/4)`, equal bit for bit to that part of `downsample(frames)`.
+        `(…, 3, height/4, width/4)`, float32 in [0, 1], equal bit for bit to that part of the whole frames'
+        `downsample`.
     """
     # The kernel reaches two LR pixels to each side; outside the frame `downsample` mirrors, as for whole frames.
     margin = KERNEL_RADIUS * SCALE
     y0, x0 = max(top - margin, 0), max(left - margin, 0)
-    lr = downsample(frames[..., y0 : top + height + margin, x0 : left + width + margin])
+    lr = downsample(to_float(frames[..., y0 : top + height + margin, x0 : left + width + margin]))
     y, x = (top - y0) // SCALE, (left - x0) // SCALE
     return lr[..., y : y + height // SCALE, x : x + width // SCALE]

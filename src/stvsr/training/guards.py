@@ -48,11 +48,15 @@ class LastCheckpoint(pl.Callback):
             trainer.should_stop = True
             rank_zero_info(f"stopped after step {step}; continue with resume={self.path}")
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stops listening."""
         while self._previous_handlers:
             number, handler = self._previous_handlers.popitem()
             signal.signal(number, handler)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Stops listening."""
+        self.on_train_end(trainer, pl_module)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.stop_requested:

@@ -1,0 +1,51 @@
+# `make` alone prints this help. Everything installs what it needs into .venv by itself.
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint types check lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+help: ## show what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# Hashed versions from requirements.lock, then this project itself; uv if it is there, else pip.
+$(READY): pyproject.toml requirements.lock
+	@echo "installing into .venv (once; some gigabytes, minutes)"
+	@if command -v uv >/dev/null 2>&1; then \
+	  { test -d .venv || uv venv --quiet --python $(PYTHON) .venv; } && \
+	  uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
+	  uv pip install --quiet --python $(BIN)/python --no-deps --editable .; \
+	else \
+	  { test -d .venv || $(PYTHON) -m venv .venv; } && \
+	  $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock && \
+	  $(BIN)/python -m pip install --quiet --no-deps --editable .; \
+	fi
+	@touch $@
+
+install: $(READY) ## make .venv with everything in it
+
+demo: $(READY) ## train, score and show a small network, in minutes on two CPU cores
+	$(BIN)/python -m stvsr.demo
+
+test: $(READY) ## the tests, in minutes on two CPU cores
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY) ## the tests that take many minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY) ## style and format
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+
+types: $(READY) ## types, strictly
+	$(BIN)/mypy
+
+check: lint types test ## all that CI runs
+
+lock: ## write requirements.lock anew (needs uv)
+	uv pip compile pyproject.toml --quiet --extra dev --extra slurm --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header -o requirements.lock
+
+clean: ## remove what was made, .venv too
+	rm -rf .venv outputs multirun .pytest_cache .mypy_cache .ruff_cache .hypothesis
