@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from torch import nn
 
 from stvsr.cli import CONFIG_DIR
@@ -67,6 +68,13 @@ def small_network(configure: Callable[..., DictConfig]) -> Callable[..., nn.Modu
         return network.eval()
 
     return build
+
+
+def with_callback(config: DictConfig, callback: type[pl.Callback], **arguments: int) -> DictConfig:
+    """The config with one callback more."""
+    with open_dict(config):
+        config.callbacks.added = {"_target_": f"{callback.__module__}.{callback.__name__}", **arguments}
+    return config
 
 
 class NoiseSource:

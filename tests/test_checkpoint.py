@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stvsr.checkpoint import MODEL_KEY, check_same_network, load_network
+from stvsr.checkpoint import MODEL_KEY, check_resumable, load_network
 from stvsr.errors import InvalidInput
 from stvsr.train import resolved
 
@@ -89,7 +89,9 @@ def test_checkpoint_of_ours_gives_back_the_network(
         "stvsr.models.blocks.residual_blocks",
         "stvsr.models.nothing.There",
         "stvsr.training.module.SpaceTimeModule",
+        "${oc.env:HOME}",
         7,
+        None,
     ],
 )
 @pytest.mark.parametrize("place", ["top", "nested"])
@@ -108,6 +110,29 @@ def test_a_model_config_holds_plain_values_only(saved: dict[str, Any], tmp_path:
         load_network(write(saved, tmp_path / "a.ckpt"))
 
 
+def test_references_in_a_model_config_are_not_resolved(saved: dict[str, Any], tmp_path: Path) -> None:
+    """Hydra would resolve them after any check of names, and call what they name."""
+    made = tmp_path / "made"
+    saved[MODEL_KEY]["interpolation"] = f"${{oc.create:{{_target_:os.mkdir,path:'{made}'}}}}"
+    with pytest.raises(InvalidInput):
+        load_network(write(saved, tmp_path / "a.ckpt"))
+    assert not made.exists()
+
+
+@pytest.mark.parametrize("change", [{"state_dict": 5}, {MODEL_KEY: []}, {MODEL_KEY: {"_target_": []}}])
+def test_a_checkpoint_of_the_wrong_form_is_refused(
+    saved: dict[str, Any], tmp_path: Path, change: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidInput, match=r"a\.ckpt"):
+        load_network(write(saved | change, tmp_path / "a.ckpt"))
+
+
+def test_part_of_a_network_is_refused(saved: dict[str, Any], tmp_path: Path) -> None:
+    saved[MODEL_KEY] = saved[MODEL_KEY]["propagation"]
+    with pytest.raises(InvalidInput, match="a part of a network"):
+        load_network(write(saved, tmp_path / "a.ckpt"))
+
+
 def test_weights_of_another_variant_than_named_are_refused(
     saved: dict[str, Any], small_network: Callable[..., nn.Module], tmp_path: Path
 ) -> None:
@@ -117,11 +142,16 @@ def test_weights_of_another_variant_than_named_are_refused(
 
 
 def test_resuming_another_variant_names_the_setting_that_differs(saved: dict[str, Any], tmp_path: Path) -> None:
-    path = write(saved, tmp_path / "a.ckpt")
-    check_same_network(path, saved[MODEL_KEY])
+    path = write(saved | {"optimizer_states": []}, tmp_path / "a.ckpt")
+    check_resumable(path, saved[MODEL_KEY])
     other = saved[MODEL_KEY] | {"propagation": {"_target_": "stvsr.models.propagation.NoPropagation"}}
     with pytest.raises(InvalidInput, match=r"another network: its propagation\.\w+"):
-        check_same_network(path, other)
+        check_resumable(path, other)
+
+
+def test_resuming_from_weights_alone_is_refused(saved: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="not the state of a run"):
+        check_resumable(write(saved, tmp_path / "a.ckpt"), saved[MODEL_KEY])
 
 
 class Malicious:
@@ -140,11 +170,12 @@ def malicious_file() -> bytes:
     [
         b"",
         b"not a checkpoint\n",
+        b"\x80\x02]a.",
         pickle.dumps({"state_dict": {}}),
         pickle.dumps(Malicious()),
         malicious_file(),
     ],
-    ids=["empty", "text", "pickle", "malicious-pickle", "malicious-zip"],
+    ids=["empty", "text", "garbage", "pickle", "malicious-pickle", "malicious-zip"],
 )
 def test_what_is_no_checkpoint_is_refused_and_not_executed(
     tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]

@@ -112,7 +112,9 @@ def test_bad_input_to_train_ends_in_one_line(
 ) -> None:
     from stvsr.checkpoint import MODEL_KEY
 
-    torch.save({MODEL_KEY: train.resolved(small_run().model), "state_dict": {}}, tmp_path / "e.ckpt")
+    torch.save(
+        {MODEL_KEY: train.resolved(small_run().model), "state_dict": {}, "optimizer_states": []}, tmp_path / "e.ckpt"
+    )
     status, error = run(train.main, *SMALL_RUN, "output_dir=out", *arguments)
     assert status in (1, 2)
     messages = [line for line in error.splitlines() if line.startswith("error: ")]

@@ -6,11 +6,10 @@ A checkpoint names classes to build; only networks of this package are built.
 """
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from hydra.utils import get_object, instantiate
+from hydra.utils import get_object
 from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
@@ -56,18 +55,21 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
     """The model config and the network's weights in a checkpoint; arguments and errors as `load_network`."""
     content = _load(Path(path))
     if is_released(content):
+        if not all(isinstance(tensor, Tensor) for tensor in content.values()):
+            raise InvalidInput(f"{path}: has the names of the authors' weights but not only tensors; download it again")
         return from_released(content)
-    if MODEL_KEY not in content or "state_dict" not in content:
+    config, state = content.get(MODEL_KEY), content.get("state_dict")
+    if not isinstance(config, dict) or not isinstance(state, dict):
         raise InvalidInput(
             f"{path}: neither a checkpoint of stvsr (no entry {MODEL_KEY!r}) nor the authors' released weights; "
             "give a file that stvsr.train wrote"
         )
     weights = {
         name.removeprefix(NETWORK_PREFIX): tensor
-        for name, tensor in content["state_dict"].items()
-        if name.startswith(NETWORK_PREFIX)
+        for name, tensor in state.items()
+        if isinstance(name, str) and name.startswith(NETWORK_PREFIX)
     }
-    return content[MODEL_KEY], weights
+    return config, weights
 
 
 def build_network(config: dict[str, Any], *, origin: str) -> Network:
@@ -80,10 +82,11 @@ def build_network(config: dict[str, Any], *, origin: str) -> Network:
     Raises:
         InvalidInput: the config names anything but networks of this package, or arguments they do not take.
     """
-    _check_targets(config, origin)
     try:
-        network = instantiate(config)
-    except Exception as error:
+        network = _build(config, origin)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InvalidInput) and str(error).startswith(origin):
+            raise
         reason = " ".join(str(error).split())
         raise InvalidInput(
             f"{origin}: the network it names cannot be built ({reason[:200]}); use another file"
@@ -93,13 +96,16 @@ def build_network(config: dict[str, Any], *, origin: str) -> Network:
     return network
 
 
-def check_same_network(path: str | Path, config: dict[str, Any]) -> None:
-    """Refuses a checkpoint of another network than `config` describes.
+def check_resumable(path: str | Path, config: dict[str, Any]) -> None:
+    """Refuses a file from which a training run of the network in `config` cannot be continued.
 
     Raises:
-        InvalidInput: the two differ; the message names the first setting that does.
+        InvalidInput: weights without the state of a run, or another network; the message names the first setting that
+            differs.
     """
     saved, _ = read_checkpoint(path)
+    if "optimizer_states" not in _load(Path(path)):
+        raise InvalidInput(f"{path}: holds weights but not the state of a run; resume from a last.ckpt of stvsr.train")
     ours, theirs = _flatten(config), _flatten(saved)
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key):
@@ -114,7 +120,8 @@ def _load(path: Path) -> dict[str, Any]:
         raise InvalidInput(f"checkpoint {path}: no such file; give a file that stvsr.train wrote, such as last.ckpt")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError):
+    except Exception:
+        # Whatever the bytes make the unpickler stumble over.
         raise InvalidInput(
             f"{path}: not a checkpoint, or a damaged one; give a file that stvsr.train wrote, "
             "or the authors' released weights"
@@ -124,21 +131,24 @@ def _load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_targets(config: object, origin: str) -> None:
-    """Refuses a config that would build or call anything but a network of this package."""
-    if isinstance(config, dict):
-        for key, value in config.items():
-            if key == "_target_":
-                _check_target(value, origin)
-            elif not isinstance(key, str) or key.startswith("_"):
-                raise InvalidInput(f"{origin}: its model config has the entry {key!r}, which no network takes")
-            else:
-                _check_targets(value, origin)
-    elif not isinstance(config, int | float | str | bool | None):
-        raise InvalidInput(f"{origin}: its model config holds a {type(config).__name__}; expected plain values")
+def _build(config: object, origin: str) -> Any:
+    """What a model config names, from plain values alone.
+
+    Not by Hydra, which would first resolve references such as `${...}` and so could be made to call anything.
+    """
+    if not isinstance(config, dict):
+        if not isinstance(config, int | float | str | bool | None):
+            raise InvalidInput(f"{origin}: its model config holds a {type(config).__name__}; expected plain values")
+        return config
+    network = _network_class(config.get("_target_"), origin)
+    arguments = {key: value for key, value in config.items() if key != "_target_"}
+    for key in arguments:
+        if not isinstance(key, str) or key.startswith("_"):
+            raise InvalidInput(f"{origin}: its model config has the entry {key!r}, which no network takes")
+    return network(**{key: _build(value, origin) for key, value in arguments.items()})
 
 
-def _check_target(target: object, origin: str) -> None:
+def _network_class(target: object, origin: str) -> type[nn.Module]:
     # The name alone is not enough: "stvsr.models.blocks.torch.load" begins as it should.
     if isinstance(target, str) and target.startswith(NETWORKS):
         try:
@@ -146,7 +156,7 @@ def _check_target(target: object, origin: str) -> None:
         except Exception:
             named = None
         if isinstance(named, type) and issubclass(named, nn.Module) and named.__module__.startswith(NETWORKS):
-            return
+            return named
     raise InvalidInput(
         f"{origin}: names {target!r}; only networks of {NETWORKS.rstrip('.')} are built from a checkpoint"
     )

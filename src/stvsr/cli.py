@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from stvsr.errors import InvalidInput, UserError
+from stvsr.errors import Interrupted, InvalidInput, UserError
 
 PACKAGE = Path(__file__).parent
 
@@ -77,6 +77,9 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        sys.exit(130)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         message, status = explain(error)

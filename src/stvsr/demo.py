@@ -23,6 +23,9 @@ from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import run_padded
 from stvsr.train import train
 
+SMALL_CLIPS = ["data.train_source.height=96", "data.train_source.width=96"]
+"""Enough for the demo's crops, and quicker to generate."""
+
 SHOWN_CLIP = 1
 """A clip of medium motion."""
 
@@ -39,7 +42,7 @@ def demo(folder: Path, overrides: list[str], *, test_clips: int = 30) -> None:
     checkpoint = folder / "train" / "checkpoints" / "last.ckpt"
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         print("1. training a small network on generated clips")
-        train(_config("train", folder / "train", ["experiment=full_bidir", "recipe=demo", *overrides]))
+        train(_config("train", folder / "train", ["experiment=full_bidir", "recipe=demo", *SMALL_CLIPS, *overrides]))
         print("2. scoring it, and bicubic + blending")
         clips = f"data.test_source.clips={test_clips}"
         scoring = _config("evaluate", folder / "network", [clips, f"checkpoint='{checkpoint}'"])
@@ -99,7 +102,8 @@ def _show(config: DictConfig, checkpoint: Path, picture: Path) -> None:
 def main() -> None:
     """Runs the demo from the command line."""
     parser = argparse.ArgumentParser(description="Train, score and show a small network in minutes.")
-    parser.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder for everything it writes")
+    folder = Path("outputs/demo") / time.strftime("%Y-%m-%d_%H-%M-%S")
+    parser.add_argument("--output", type=Path, default=folder, help="a new folder for everything it writes")
     parser.add_argument("overrides", nargs="*", help="further training settings, such as trainer.max_steps=100")
     arguments = parser.parse_args()
     with one_line_errors():

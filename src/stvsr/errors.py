@@ -20,5 +20,9 @@ class TrainingDiverged(UserError):
     """Too many steps in a row had a loss or a gradient that is not finite."""
 
 
+class Interrupted(Exception):
+    """A run was asked to stop and has saved what it had; entry points exit with status 130."""
+
+
 class InvalidInput(UserError, ValueError):
     """A tensor or a file does not have the form that a function declares."""

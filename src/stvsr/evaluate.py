@@ -43,6 +43,8 @@ def evaluate(config: DictConfig) -> list[Row]:
     with torch.inference_mode():
         for batch in tqdm(loader, desc="scoring", unit="batch", file=sys.stderr):
             prediction = run_padded(network, batch.lr.to(device))
+            if not prediction.isfinite().all():
+                raise InvalidInput(f"clip {batch.names[0]}: the network's answer is not finite; use another checkpoint")
             scores += score_clips(prediction, batch.hr.to(device), batch.names, batch.motions)
     rows = summarise(scores)
     write_results(Path(config.output_dir), rows, scores)

@@ -1,14 +1,17 @@
 """Trains a network: `python -m stvsr.train experiment=full_bidir`; `-m ablation=a,b,c,d,e` for the paper's Table 2."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import wandb
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
-from stvsr.checkpoint import check_same_network
+from stvsr.checkpoint import check_resumable
 from stvsr.cli import entry_point
 from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
 from stvsr.training.module import SpaceTimeModule
@@ -26,26 +29,58 @@ def train(config: DictConfig) -> dict[str, float]:
     Raises:
         UserError: the config or the data is not as it should be, or training diverged.
     """
+    # Lightning says so of every loader without state of its own; ours is a function of the step.
+    warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
     pl.seed_everything(config.seed, workers=True, verbose=False)
     model_config = resolved(config.model)
-    if config.resume is not None:
-        check_same_network(config.resume, model_config)
-
+    resume = run_to_continue(config)
+    if resume is not None:
+        check_resumable(resume, model_config)
     data = instantiate(config.loader)
+    data.setup("fit")
+
     module = SpaceTimeModule(
         network=instantiate(config.model),
         model_config=model_config,
         optimizer=instantiate(config.optimizer),
         scheduler=instantiate(config.scheduler),
     )
-    loggers: list[Logger] = list(instantiate(config.logger).values())
     callbacks: list[pl.Callback] = list(instantiate(config.callbacks).values())
+    loggers: list[Logger] = list(instantiate(config.logger).values())
     trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks)
-    describe_run(loggers, config, parameters=sum(p.numel() for p in module.network.parameters()))
-
-    # Our own checkpoints hold counters of Lightning's beside tensors and plain values, nothing to be executed.
-    trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
+    keep_earlier_logs(loggers)
+    try:
+        describe_run(loggers, config, parameters=sum(p.numel() for p in module.network.parameters()))
+        # A checkpoint holds tensors and plain values, nothing to be executed.
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    finally:
+        if any(isinstance(logger, WandbLogger) for logger in loggers):
+            # Or the next run of a sweep would go on in this one.
+            wandb.finish()
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+
+def run_to_continue(config: DictConfig) -> Path | None:
+    """The checkpoint that `resume` names, or one that an earlier run left in this very output folder.
+
+    The second makes a job that a cluster starts anew go on, and keeps a run from writing over another.
+    """
+    if config.resume is not None:
+        return Path(config.resume)
+    last = Path(config.callbacks.last.path)
+    if not last.is_file():
+        return None
+    rank_zero_info(f"continuing {last}; to start anew, choose another output_dir")
+    return last
+
+
+@rank_zero_only
+def keep_earlier_logs(loggers: list[Logger]) -> None:
+    """Renames the log of an earlier part of a run, which the CSV logger would delete."""
+    for logger in loggers:
+        if isinstance(logger, CSVLogger) and (log := Path(logger.log_dir) / "metrics.csv").is_file():
+            parts = len(list(log.parent.glob("metrics.*.csv")))
+            log.rename(log.with_name(f"metrics.{parts + 1}.csv"))
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
@@ -63,7 +98,9 @@ def describe_run(loggers: list[Logger], config: DictConfig, *, parameters: int) 
         if isinstance(logger, WandbLogger):
             for metric in ("psnr", "ssim"):
                 for split in (*MOTION_SPLITS, UNSPLIT, "mean"):
-                    logger.experiment.define_metric(f"val/{metric}/{split}", summary="max")
+                    name = f"val/{metric}/{split}"
+                    step = {"step_metric": "trainer/global_step", "step_sync": True}
+                    logger.experiment.define_metric(name, summary="max", **step)
 
 
 @entry_point("train")

@@ -85,3 +85,13 @@ def test_channels_last_features_give_the_same() -> None:
         deform_conv2d(features.contiguous(memory_format=torch.channels_last), *others),
         deform_conv2d(features, *others),
     )
+
+
+def test_reduced_precision_does_not_round_positions() -> None:
+    """bfloat16 has 8 bits: beyond pixel 256 it cannot even tell neighbours apart."""
+    features, offset, mask, weight, bias = (t.detach() for t in arguments((1, 8, 4, 300, 4), 1.0, torch.float32))
+    expected = deform_conv2d(features, offset, mask, weight, bias)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = deform_conv2d(features.bfloat16(), offset, mask, weight, bias)
+    assert actual.dtype == torch.bfloat16
+    assert (actual.float() - expected).abs().max() < 0.03 * expected.abs().max()

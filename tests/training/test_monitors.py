@@ -60,7 +60,7 @@ def test_damaged_clips_are_named_and_counted_and_do_not_end_the_run(
         return whole_read(self, index, rng)
 
     monkeypatch.setattr(SyntheticScenes, "read", read)
-    with pytest.warns(UserWarning, match=r"damaged clip skipped \(2 so far\): im3\.png is damaged"):
+    with pytest.warns(UserWarning, match=r"damaged clip skipped \(1 so far\): im3\.png is damaged"):
         metrics = train(small_run("data.train_source.clips=4"))
     assert metrics["train/damaged_clips"] == 2
     checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
@@ -80,10 +80,18 @@ def test_wandb_gets_the_metrics_offline_and_best_as_summary(
         return original(self, name, **arguments)
 
     monkeypatch.setattr(wandb.sdk.wandb_run.Run, "define_metric", spy)
+    summary: dict[str, Any] = {}
+    finish = wandb.finish
+
+    def read_and_finish() -> None:
+        assert wandb.run is not None
+        summary.update(wandb.run.summary)
+        finish()
+
+    monkeypatch.setattr(wandb, "finish", read_and_finish)
     monkeypatch.setenv("WANDB_SILENT", "true")
     train(small_run("logger=wandb"))
-    summary = dict(wandb.run.summary) if wandb.run else {}
-    wandb.finish()
+    assert wandb.run is None, "the next run of a sweep would go on in this one"
     assert {defined[f"val/psnr/{split}"] for split in ("slow", "medium", "fast", "mean")} == {"max"}
     assert summary["val/psnr/mean"]["max"] > 0
     assert list((tmp_path / "run/wandb").glob("offline-run-*"))

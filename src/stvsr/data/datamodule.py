@@ -5,12 +5,14 @@ Step `s` of a run takes the draws `s * batch_size … (s+1) * batch_size - 1`, a
 sees the clips that one process would. Validation and scoring clips are dealt out in turn, each exactly once.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from pytorch_lightning.utilities import rank_zero_warn
+from torch.utils.data import DataLoader, Sampler
 
 from stvsr.data.clip import Batch, Clip, Source
 from stvsr.data.datasets import ScoringClips, TrainingClips
@@ -42,6 +44,11 @@ class DrawBatches(Sampler[list[int]]):
         for step in range(self.first_step, self.steps):
             start = step * self.batch_size + self.rank * self.share
             yield list(range(start, start + self.share))
+
+
+def _ignore_interrupts(worker: int) -> None:
+    # Ctrl-C reaches every process of a terminal; the training process decides what becomes of it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class ClipDataModule(pl.LightningDataModule):
@@ -82,6 +89,9 @@ class ClipDataModule(pl.LightningDataModule):
         self.make_train_source = train_source
         self.make_val_source = val_source
         self.make_test_source = test_source
+        self.train_source: Source | None = None
+        self.val_source: Source | None = None
+        self.test_source: Source | None = None
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.crop = crop
@@ -90,15 +100,16 @@ class ClipDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Opens the sources of a stage (`fit` or `test`), so that what is wrong with them shows at once."""
-        if stage == "fit":
+        if stage == "fit" and self.train_source is None:
             self.train_source, self.val_source = self.make_train_source(), self.make_val_source()
-        else:
+        elif stage == "test" and self.test_source is None:
             self.test_source = self.make_test_source()
 
     def train_dataloader(self) -> DataLoader[Clip]:
         """Batches from the step the trainer has reached, up to `trainer.max_steps`."""
         trainer = self.trainer
         assert trainer is not None
+        assert self.train_source is not None
         if trainer.max_steps < 1 or trainer.accumulate_grad_batches != 1:
             raise InvalidInput(
                 f"trainer.max_steps={trainer.max_steps}, accumulate_grad_batches={trainer.accumulate_grad_batches}; "
@@ -121,15 +132,29 @@ class ClipDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Clip]:
         """This process's part of the validation clips, whole frames."""
+        assert self.val_source is not None
         return self._scoring_loader(ScoringClips(source=self.val_source))
 
     def test_dataloader(self) -> DataLoader[Clip]:
         """This process's part of the test clips, whole frames."""
+        assert self.test_source is not None
         return self._scoring_loader(ScoringClips(source=self.test_source))
 
-    def _scoring_loader(self, clips: Dataset[Clip]) -> DataLoader[Clip]:
+    def state_dict(self) -> dict[str, int]:
+        """What decides the draws, for the checkpoint."""
+        return {"seed": self.seed, "batch_size": self.batch_size, "crop": self.crop}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Warns where a resumed run draws other clips than the run it continues would have."""
+        for name, ours in self.state_dict().items():
+            if state_dict.get(name) != ours:
+                rank_zero_warn(f"continues with loader.{name}={ours}, was {state_dict.get(name)}: other clips come")
+
+    def _scoring_loader(self, clips: ScoringClips) -> DataLoader[Clip]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        part = range(rank, len(clips), world_size)  # type: ignore[arg-type]
+        if len(clips) < world_size:
+            raise InvalidInput(f"{len(clips)} clip(s) for {world_size} processes; expected one for each at least")
+        part = range(rank, len(clips), world_size)
         return DataLoader(clips, sampler=part, batch_size=self.eval_batch_size, **self._loading())
 
     def _loading(self) -> dict[str, Any]:
@@ -137,4 +162,5 @@ class ClipDataModule(pl.LightningDataModule):
             "num_workers": self.workers,
             "collate_fn": Batch.collate,
             "pin_memory": torch.cuda.is_available(),
+            "worker_init_fn": _ignore_interrupts,
         }

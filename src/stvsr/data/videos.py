@@ -22,6 +22,9 @@ from stvsr.errors import DamagedClip, InvalidInput
 EXTENSIONS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"}
 """Containers whose random access is exact or refused in our tests, in lower or upper case."""
 
+MAX_TRIES = 100
+"""Windows decoded in search of one without a cut, before a file is given up."""
+
 PAUSE = 3.0
 """Frames further apart than so many usual intervals are not consecutive. Phones vary theirs by less."""
 
@@ -42,6 +45,7 @@ class VideoFolder:
         self.root = Path(root)
         self.clips_per_video = clips_per_video
         self.frames = frames
+        self._damage: dict[Path, str] = {}
         if clips_per_video < 1:
             raise InvalidInput(f"data.clips_per_video={clips_per_video}; expected at least 1")
         if frames < 1:
@@ -70,15 +74,28 @@ class VideoFolder:
             DamagedClip: no readable video, shorter than a clip, or without a window that shows one scene.
         """
         path = self.paths[index // self.clips_per_video]
+        if path not in self._damage:
+            try:
+                return self._read(path, index % self.clips_per_video, rng)
+            except DamagedClip as error:
+                # Found once, at some cost; a long run comes by again and again.
+                self._damage[path] = str(error)
+        raise DamagedClip(self._damage[path])
+
+    def _read(self, path: Path, number: int, rng: np.random.Generator) -> Footage:
         video = index_video(path)
         if len(video) < self.frames:
             raise DamagedClip(f"{path}: {len(video)} frames; expected at least {self.frames}: remove the file")
-        candidates = first_frames(len(video) - self.frames + 1, index % self.clips_per_video, self.clips_per_video, rng)
+        candidates = first_frames(len(video) - self.frames + 1, number, self.clips_per_video, rng)
         breaks = pauses(video)
+        decoded = 0
         for first in candidates:
             # Every window over a known cut crosses it, so each cut costs one decoding.
             if any(first < position < first + self.frames for position in breaks):
                 continue
+            if decoded == MAX_TRIES:
+                break
+            decoded += 1
             frames = read_frames(video, first, self.frames)
             cut = first_cut(frames)
             if cut is None:

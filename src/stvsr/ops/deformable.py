@@ -85,4 +85,10 @@ def deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor
         )
     if features.is_cuda:
         return torchvision_deform_conv2d(features, offset, mask, weight, bias)
-    return grid_sample_deform_conv2d(features, offset, mask, weight, bias)
+    # As torchvision's does: below float32 the sampling positions would be rounded to whole pixels.
+    with torch.autocast(features.device.type, enabled=False):
+        inputs = (
+            tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+            for tensor in (features, offset, mask, weight, bias)
+        )
+        return grid_sample_deform_conv2d(*inputs).to(features.dtype)

@@ -1,67 +1,14 @@
-"""What keeps a long run safe: non-finite steps are skipped, and no stop loses work."""
+"""The guard against divergence: non-finite steps are skipped and counted, and too many of them end the run."""
 
-import signal
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_warn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from stvsr.errors import InvalidInput, TrainingDiverged
-
-
-class LastCheckpoint(pl.Callback):
-    """Writes `last.ckpt` every so many steps, at the end, and when the run is asked to stop.
-
-    The first SIGINT or SIGTERM lets the step in progress finish, saves and stops; a second one stops at once.
-
-    Args:
-        path: where to write.
-        every_steps: steps between two checkpoints.
-    """
-
-    def __init__(self, *, path: str, every_steps: int) -> None:
-        if every_steps < 1:
-            raise InvalidInput(f"callbacks.last.every_steps={every_steps}; expected at least 1")
-        self.path = Path(path)
-        self.every_steps = every_steps
-        self.stop_requested = False
-        self._previous_handlers: dict[int, Any] = {}
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listens for signals, in place of Lightning's handler, which would raise in the middle of a validation."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous_handlers[number] = signal.signal(number, self._on_signal)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Saves where it is time to."""
-        # Processes must agree, or one would wait for the others for ever.
-        stop = trainer.strategy.reduce_boolean_decision(self.stop_requested, all=False)
-        step = trainer.global_step
-        if stop or step % self.every_steps == 0 or step == trainer.max_steps:
-            trainer.save_checkpoint(self.path)
-        if stop:
-            trainer.should_stop = True
-            rank_zero_info(f"stopped after step {step}; continue with resume={self.path}")
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stops listening."""
-        while self._previous_handlers:
-            number, handler = self._previous_handlers.popitem()
-            signal.signal(number, handler)
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Stops listening."""
-        self.on_train_end(trainer, pl_module)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.stop_requested:
-            raise KeyboardInterrupt
-        self.stop_requested = True
 
 
 class NonFiniteGuard(pl.Callback):
@@ -106,7 +53,7 @@ class NonFiniteGuard(pl.Callback):
             )
             raise TrainingDiverged(
                 f"{self.in_a_row} steps in a row up to step {trainer.global_step} had a loss or gradient that is not "
-                f"finite; {saved}: resume from it with a lower optimizer.lr or with scheduler.warmup"
+                f"finite; {saved}: resume from it with a lower optimizer.lr, or start anew with scheduler.warmup"
             )
 
     def state_dict(self) -> dict[str, int]:

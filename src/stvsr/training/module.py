@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from stvsr.checkpoint import MODEL_KEY
 from stvsr.data.clip import Batch
@@ -32,7 +32,7 @@ class SpaceTimeModule(pl.LightningModule):
         network: Network,
         model_config: dict[str, Any],
         optimizer: Callable[..., Optimizer],
-        scheduler: Callable[..., LRScheduler],
+        scheduler: Callable[..., LambdaLR],
     ) -> None:
         super().__init__()
         self.network = network
@@ -68,10 +68,20 @@ class SpaceTimeModule(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, and the schedule stepped once a batch."""
         optimizer = self.make_optimizer(self.network.parameters())
+        self.learning_rate = optimizer.param_groups[0]["lr"]
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
         }
+
+    def on_train_start(self) -> None:
+        """Lets the configured learning rate hold in a resumed run, where the saved one would."""
+        optimizer, scheduler = self.trainer.optimizers[0], self.lr_schedulers()
+        assert isinstance(scheduler, LambdaLR)
+        scheduler.base_lrs = [self.learning_rate] * len(scheduler.base_lrs)
+        for group, factor in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+            group["initial_lr"] = self.learning_rate
+            group["lr"] = self.learning_rate * factor(scheduler.last_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Puts what rebuilds the network beside its weights."""

@@ -75,20 +75,36 @@ class Monitor(pl.Callback):
 
 
 class DamagedClips(pl.Callback):
-    """Names and counts the damaged clips that training met and skipped."""
+    """Names and counts the damaged clips that training met and skipped, on all processes together.
+
+    Each is named once, and counted each time it is met; `train/damaged_clips` is the count.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self._met: list[str] = []
+        self._named: set[str] = set()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Warns of each and logs `train/damaged_clips`."""
-        for message in batch.skipped:
-            self.count += 1
+        """Gathers what all processes met, in the steps that are logged."""
+        self._met += batch.skipped
+        if trainer.global_step % log_interval(trainer) and trainer.global_step != trainer.max_steps:
+            return
+        met = self._met
+        if trainer.world_size > 1:
+            # All processes take part, or those that met none would leave the others waiting.
+            everywhere: list[list[str]] = [[] for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(everywhere, self._met)
+            met = [message for messages in everywhere for message in messages]
+        self._met = []
+        self.count += len(met)
+        for message in sorted(set(met) - self._named):
             rank_zero_warn(f"damaged clip skipped ({self.count} so far): {message}")
-        if self.count and trainer.global_step % log_interval(trainer) == 0:
-            pl_module.log("train/damaged_clips", float(self.count), sync_dist=True, reduce_fx="sum")
+        self._named |= set(met)
+        if self.count:
+            pl_module.log("train/damaged_clips", float(self.count))
 
     def state_dict(self) -> dict[str, int]:
         """The count, for the checkpoint."""

@@ -26,7 +26,7 @@ def cosine_restarts(optimizer: Optimizer, *, period: int, minimum: float, warmup
         raise InvalidInput(
             f"scheduler.period={period}, warmup={warmup}; expected a period of 1 or more, a warm-up of 0 or more"
         )
-    floor = minimum / optimizer.param_groups[0]["lr"]
+    floor = minimum / optimizer.param_groups[0]["lr"]  # of the configured rate, which holds in a resumed run too
 
     def factor(step: int) -> float:
         cosine = (1 + math.cos(math.pi * (step % period) / period)) / 2

@@ -1,0 +1,111 @@
+"""Checkpoints: the last state and the best one, each replaced only by a whole file, and kept when a run is stopped."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+
+from stvsr.errors import Interrupted, InvalidInput
+from stvsr.training.guards import NonFiniteGuard
+
+MONITORED = "val/psnr/mean"
+
+
+def save_whole(trainer: pl.Trainer, path: Path) -> None:
+    """Saves on all processes; the file takes its name when it is whole."""
+    beside = path.with_name(f".{path.name}.part")
+    trainer.save_checkpoint(beside)
+    if trainer.is_global_zero:
+        beside.replace(path)
+
+
+class BestCheckpoint(pl.Callback):
+    """Writes `best.ckpt` after each validation with a higher mean PSNR than any before, in resumed runs too.
+
+    Args:
+        path: where to write.
+    """
+
+    def __init__(self, *, path: str) -> None:
+        self.path = Path(path)
+        self.best = float("-inf")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Saves if this validation was the best."""
+        score = float(trainer.callback_metrics[MONITORED])
+        if score > self.best:
+            self.best = score
+            save_whole(trainer, self.path)
+
+    def state_dict(self) -> dict[str, float]:
+        """The best score, for the checkpoint."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """The best score, from the checkpoint."""
+        self.best = state_dict["best"]
+
+
+class LastCheckpoint(pl.Callback):
+    """Writes `last.ckpt` every so many steps, after each validation, at the end, and when the run is asked to stop.
+
+    The first SIGINT or SIGTERM lets the step in progress finish, saves and stops; a second SIGINT stops at once.
+
+    Args:
+        path: where to write.
+        every_steps: steps between two checkpoints.
+    """
+
+    def __init__(self, *, path: str, every_steps: int) -> None:
+        if every_steps < 1:
+            raise InvalidInput(f"callbacks.last.every_steps={every_steps}; expected at least 1")
+        self.path = Path(path)
+        self.every_steps = every_steps
+        self.stop_requested = False
+        self._previous_handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listens for signals, in place of Lightning's handler, which would raise in the middle of a validation."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous_handlers[number] = signal.signal(number, self._on_signal)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Saves where it is time to.
+
+        Raises:
+            Interrupted: the run was asked to stop; it is saved.
+        """
+        # Processes must agree, or one would wait for the others for ever.
+        stop = trainer.strategy.reduce_boolean_decision(self.stop_requested, all=False)
+        step = trainer.global_step
+        if stop or ((step % self.every_steps == 0 or step == trainer.max_steps) and not _in_trouble(trainer)):
+            save_whole(trainer, self.path)
+        if stop:
+            raise Interrupted(f"stopped after step {step}; continue with resume={self.path}")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Saves, so that a run that dies later does not validate again and remembers its best score."""
+        if not _in_trouble(trainer):
+            save_whole(trainer, self.path)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stops listening."""
+        while self._previous_handlers:
+            number, handler = self._previous_handlers.popitem()
+            signal.signal(number, handler)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Stops listening."""
+        self.on_train_end(trainer, pl_module)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.stop_requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.stop_requested = True
+
+
+def _in_trouble(trainer: pl.Trainer) -> bool:
+    """Whether the last step was skipped: weights that give no finite loss are not a state to go back to."""
+    return any(isinstance(c, NonFiniteGuard) and c.in_a_row > 0 for c in trainer.callbacks)  # type: ignore[attr-defined]

@@ -1,0 +1,159 @@
+"""Checkpoints: a run that was stopped, or died, continues as if it never was; the best one stays the best."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from conftest import SMALL_RUN, with_callback
+from stvsr.errors import Interrupted
+from stvsr.train import train
+
+
+def load(path: Path) -> dict[str, Any]:
+    checkpoint: dict[str, Any] = torch.load(path, weights_only=True)
+    return checkpoint
+
+
+def assert_same_runs(first: Path, second: Path, *, steps: int = 7) -> None:
+    """The same parameters, the same state of Adam and of the schedule, bit for bit."""
+    ours, theirs = (load(run / "checkpoints/last.ckpt") for run in (first, second))
+    assert ours["global_step"] == theirs["global_step"] == steps
+    for name, tensor in ours["state_dict"].items():
+        assert torch.equal(tensor, theirs["state_dict"][name]), name
+    moments = [checkpoint["optimizer_states"][0]["state"] for checkpoint in (ours, theirs)]
+    assert all(torch.equal(moments[0][i]["exp_avg_sq"], moments[1][i]["exp_avg_sq"]) for i in moments[0])
+    assert ours["lr_schedulers"][0]["last_epoch"] == theirs["lr_schedulers"][0]["last_epoch"]
+    assert ours["callbacks"]["BestCheckpoint"] == theirs["callbacks"]["BestCheckpoint"]
+
+
+class Interrupt(pl.Callback):
+    """Sends this process a signal in the middle of a step."""
+
+    def __init__(self, *, step: int, number: int) -> None:
+        self.step, self.number = step, number
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step - 1:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 0)], ids=["ctrl-c", "terminated"])
+def test_a_run_interrupted_at_an_odd_step_continues_as_if_never_interrupted(
+    small_run: Callable[..., DictConfig], tmp_path: Path, number: int, workers: int
+) -> None:
+    """Validation lies on both sides of the stop."""
+    overrides = ["trainer.max_steps=7", "trainer.val_check_interval=2", f"loader.workers={workers}"]
+    train(small_run(*overrides, folder="whole"))
+
+    interrupted = small_run(*overrides, folder="parts")
+    with pytest.raises(Interrupted, match=r"stopped after step 3; continue with resume=.*last\.ckpt"):
+        train(with_callback(interrupted, Interrupt, step=3, number=int(number)))
+    last = tmp_path / "parts/checkpoints/last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 3
+
+    train(small_run(*overrides, f"resume='{last}'", folder="parts"))
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_signal_handlers_are_given_back(small_run: Callable[..., DictConfig]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    train(small_run("trainer.max_steps=1"))
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_guards_of_the_config_point_at_the_same_checkpoint(small_run: Callable[..., DictConfig]) -> None:
+    callbacks = instantiate(small_run().callbacks)
+    assert callbacks.non_finite.last == callbacks.last.path
+
+
+class Die(pl.Callback):
+    """Ends the run as a crash would, before a step."""
+
+    def __init__(self, *, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step - 1:
+            raise RuntimeError("crash")
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_run_that_died_continues_from_its_last_validation_without_being_told(
+    small_run: Callable[..., DictConfig], tmp_path: Path, step: int
+) -> None:
+    overrides = ["trainer.max_steps=7", "trainer.val_check_interval=2"]
+    train(small_run(*overrides, folder="whole"))
+    with pytest.raises(RuntimeError, match="crash"):
+        train(with_callback(small_run(*overrides, folder="parts"), Die, step=step))
+    saved = load(tmp_path / "parts/checkpoints/last.ckpt")
+    assert saved["global_step"] == (step - 1) // 2 * 2
+    train(small_run(*overrides, folder="parts"))
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+    # The log of the first part is kept beside that of the second.
+    assert (tmp_path / "parts/csv/metrics.1.csv").is_file()
+
+
+def test_ctrl_c_in_a_terminal_saves_and_exits_with_130(tmp_path: Path) -> None:
+    """A terminal sends the signal to every process of the group, the loader's workers too."""
+    arguments = [*SMALL_RUN, "trainer.max_steps=100000", "trainer.val_check_interval=100000", "loader.workers=2"]
+    command = [
+        sys.executable,
+        "-m",
+        "stvsr.train",
+        *arguments,
+        "callbacks.last.every_steps=5",
+        f"output_dir={tmp_path}",
+    ]
+    last = tmp_path / "checkpoints/last.ckpt"
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not last.exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGINT)
+        _, error = process.communicate(timeout=120)
+    assert process.returncode == 130, error[-2000:]
+    assert f"continue with resume={last}" in error
+    assert "Traceback" not in error
+    assert load(last)["global_step"] >= 5
+    assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_best_checkpoint_is_that_of_the_best_validation_also_after_resuming(
+    small_run: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    train(small_run("trainer.max_steps=4", "trainer.val_check_interval=2"))
+    folder = tmp_path / "run/checkpoints"
+    last = load(folder / "last.ckpt")
+    assert last["callbacks"]["BestCheckpoint"] == load(folder / "best.ckpt")["callbacks"]["BestCheckpoint"]
+    # A score no later validation reaches: the resumed run, in another folder, must remember it.
+    last["callbacks"]["BestCheckpoint"]["best"] = 99.0
+    torch.save(last, tmp_path / "better.ckpt")
+    resumed = ["trainer.max_steps=6", "trainer.val_check_interval=2", f"resume='{tmp_path}/better.ckpt'"]
+    train(small_run(*resumed, folder="other"))
+    assert load(tmp_path / "other/checkpoints/last.ckpt")["callbacks"]["BestCheckpoint"]["best"] == 99.0
+    assert not (tmp_path / "other/checkpoints/best.ckpt").exists()
+
+
+def test_a_resumed_run_takes_the_configured_learning_rate(small_run: Callable[..., DictConfig], tmp_path: Path) -> None:
+    """The remedy after divergence; the saved rate would win otherwise."""
+    train(small_run("trainer.max_steps=2", "optimizer.lr=1e-3"))
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    metrics = train(small_run("trainer.max_steps=3", "optimizer.lr=1e-5", f"resume='{last}'", folder="resumed"))
+    assert metrics["train/learning_rate"] == pytest.approx(1e-5, rel=1e-3)
+
+
+def test_resuming_with_other_draws_warns(small_run: Callable[..., DictConfig], tmp_path: Path) -> None:
+    train(small_run("trainer.max_steps=1"))
+    with pytest.warns(UserWarning, match=r"loader\.batch_size=4, was 2: other clips come"):
+        train(small_run("trainer.max_steps=2", "loader.batch_size=4"))
