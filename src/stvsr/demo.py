@@ -8,6 +8,7 @@ import argparse
 import time
 from pathlib import Path
 
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -86,7 +87,8 @@ def _config(name: str, folder: Path, overrides: list[str]) -> DictConfig:
 def _show(config: DictConfig, checkpoint: Path, picture: Path) -> None:
     """One test clip: inputs, bicubic + blending, ours, truth."""
     batch = Batch.collate([ScoringClips(source=instantiate(config.data.test_source)())[SHOWN_CLIP]])
-    prediction = run_padded(load_network(checkpoint), batch.lr)
+    with torch.inference_mode():
+        prediction = run_padded(load_network(checkpoint), batch.lr)
     figure = comparison(
         lr=batch.lr[0],
         predictions={
