@@ -70,8 +70,8 @@ def main() -> None:
             index = index_video(arguments.video)
             frames = read_frames(index, len(index.pts) // 2, 7)
         else:
-            source = SyntheticScenes(clips=3, height=SIDE, width=SIDE, seed=5)
-            frames = source.read(1, np.random.default_rng(0)).frames
+            source = SyntheticScenes(clips=6, height=SIDE, width=SIDE, seed=5)
+            frames = source.read(5, np.random.default_rng(0)).frames
         started = time.monotonic()
         for step, ours, bicubic in overfit(frames, steps=arguments.steps):
             minutes = (time.monotonic() - started) / 60
