@@ -44,7 +44,7 @@ types: $(READY) ## types, strictly
 check: lint types test ## all that CI runs
 
 lock: ## write requirements.lock anew (needs uv)
-	uv pip compile pyproject.toml --quiet --extra dev --extra slurm --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --quiet --extra dev --extra slurm --extra perceptual --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header -o requirements.lock
 
 clean: ## remove what was made, .venv too

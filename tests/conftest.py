@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -14,6 +15,7 @@ from torch import nn
 
 from stvsr.cli import CONFIG_DIR
 from stvsr.data.clip import Footage
+from stvsr.data.png import write_png
 
 SMALL_NETWORK = ["model.channels=8", "model.feature_blocks=1", "model.reconstruction_blocks=1"]
 
@@ -93,6 +95,34 @@ class NoiseSource:
             name=f"noise-{index}",
             motion=("slow", "medium", "fast")[index % 3],
         )
+
+
+def moving_frames(frames: int, size: tuple[int, int], seed: int = 0, speed: float = 1.0) -> torch.Tensor:
+    """A smooth random picture that moves right: `(frames, 3, H, W)`, uint8; `size` is height and width."""
+    rng, (height, width) = np.random.default_rng(seed), size
+    wide = width + int(frames * speed) + 1
+    picture = cv2.GaussianBlur(rng.random((height, wide, 3)), (0, 0), 1.5)
+    picture = 255 * (picture - picture.min()) / (picture.max() - picture.min())
+    shifts = [int((frames - 1 - i) * speed) for i in range(frames)]
+    moved = [picture[:, shift : shift + width] for shift in shifts]
+    return torch.from_numpy(np.stack(moved).round().astype(np.uint8)).permute(0, 3, 1, 2).contiguous()
+
+
+def write_frames(folder: Path, frames: torch.Tensor, first: int = 1, name: str = "{:08d}.png") -> None:
+    """Writes a clip folder of PNG frames."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, frame in enumerate(frames, start=first):
+        write_png(folder / name.format(number), frame)
+
+
+VID4 = {"calendar": 41, "city": 34, "foliage": 49, "walk": 47}
+"""Frames of Vid4's clips."""
+
+
+def write_vid4(root: Path, size: tuple[int, int] = (32, 48)) -> None:
+    """A folder of Vid4's shape with small frames; motion differs from clip to clip."""
+    for seed, (clip, frames) in enumerate(VID4.items()):
+        write_frames(root / clip, moving_frames(frames, size, seed=seed, speed=0.5 + 2 * seed))
 
 
 @pytest.fixture

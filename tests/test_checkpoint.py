@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stvsr.checkpoint import MODEL_KEY, check_resumable, load_network
 from stvsr.errors import InvalidInput
-from stvsr.train import resolved
+from stvsr.tracking import resolved
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from conftest import SMALL_RUN
-from stvsr import evaluate, train
+from stvsr import evaluate, report, train
 from stvsr.cli import explain
 from stvsr.data.vimeo90k import motion_list
 from stvsr.errors import InvalidInput
@@ -64,10 +64,21 @@ BAD_EVALUATE = {
     ),
     "no-video-folder": (["method=bicubic_blend", "data=videos", "data.root=nowhere"], "nowhere"),
     "batch-of-0": (
-        ["method=bicubic_blend", "loader.eval_batch_size=0"],
-        "eval_batch_size=0; expected at least 1",
+        ["method=bicubic_blend", "batch_size=0"],
+        "batch_size=0; expected at least 1",
     ),
-    "misspelt-key": (["method=bicubic_blend", "lodaer.workers=1"], "lodaer"),
+    "no-processes": (["method=bicubic_blend", "processes=0"], "processes=0; expected at least 1"),
+    "workers-below-0": (["method=bicubic_blend", "workers=-1"], "workers=-1; expected 0 or more"),
+    "no-such-extra": (["method=bicubic_blend", "extras=[beauty]"], "extras=[beauty]: no such metric"),
+    "no-such-protocol": (["method=bicubic_blend", "protocol=mine"], "mine"),
+    "thresholds-the-wrong-way-round": (["method=bicubic_blend", "motion.fast=1"], "motion.fast=1; expected"),
+    "no-predictions": (["predictions=nowhere"], "predictions=nowhere: no such folder"),
+    "predictions-and-method": (["predictions=out", "method=bicubic_blend"], "exactly one of checkpoint=FILE"),
+    "no-clip-folder": (
+        ["method=bicubic_blend", "data=clips", "data.root=nowhere"],
+        "data.root=nowhere: no such folder",
+    ),
+    "misspelt-key": (["method=bicubic_blend", "wokers=1"], "wokers"),
     "misspelt-option": (["method=bicubic_lend"], "bicubic_lend"),
     "key-that-nothing-takes": (["method=bicubic_blend", "+method.sharpness=2"], "sharpness"),
 }
@@ -124,6 +135,18 @@ def test_bad_input_to_train_ends_in_one_line(
     assert not list(tmp_path.glob("out/checkpoints/*"))
 
 
+def test_bad_runs_to_report_end_in_one_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for runs, says in {"[]": "runs=[]", "[empty]": "empty: no results.json there"}.items():
+        status, error = run(report.main, f"runs={runs}", "output_dir=out")
+        assert status == 1
+        assert error.startswith("error: ")
+        assert says in error
+        assert len(error.splitlines()) == 1
+    status, error = run(report.main, "output_dir=out")
+    assert "runs is not given" in error
+
+
 def write_video(path: Path, frames: int) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
@@ -156,14 +179,14 @@ def test_bad_video_is_named_in_one_line(run: Run, tmp_path: Path, make: Callable
         "method=bicubic_blend",
         "data=videos",
         "data.root=videos",
-        f"loader.workers={workers}",
+        f"workers={workers}",
         "output_dir=out",
     ]
     status, error = run(evaluate.main, *arguments)
     messages = [line for line in error.splitlines() if line.startswith("error: ")]
     assert status == 1, error
     assert len(messages) == 1, error
-    assert "bad.mp4" in messages[0]
+    assert "bad" in messages[0]
     assert "Traceback" not in error
     assert not list(tmp_path.glob("out/*.json"))
 
@@ -177,7 +200,7 @@ def test_truncated_png_is_named_in_one_line(run: Run, tmp_path: Path, workers: i
             Image.effect_noise((64, 48), 50).convert("RGB").save(folder / f"im{number}.png")
     damaged = folder / "im5.png"
     damaged.write_bytes(damaged.read_bytes()[:700])
-    arguments = ["data=vimeo90k", "data.root=vimeo", "data.test_source.clips_per_split=1", f"loader.workers={workers}"]
+    arguments = ["data=vimeo90k", "data.root=vimeo", "data.test_source.source.clips_per_split=1", f"workers={workers}"]
     status, error = run(evaluate.main, "method=bicubic_blend", *arguments, "output_dir=out")
     assert status == 1, error
     assert f"error: vimeo/sequences/{motion_list('fast')[0]}/im5.png: not a readable PNG" in error
@@ -209,14 +232,24 @@ def test_train_then_evaluate_from_the_command_line(
         train.main, *SMALL_RUN, "trainer.max_steps=2", "trainer.val_check_interval=2", "output_dir=trained"
     )
     assert status == 0, error
-    small = ["data.test_source.clips=3", "data.test_source.height=32", "data.test_source.width=48"]
-    status, error = run(evaluate.main, "checkpoint=trained/checkpoints/last.ckpt", *small, "output_dir=scored")
+    small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
+    status, error = run(
+        evaluate.main, "checkpoint=trained/checkpoints/last.ckpt", *small, "logger=csv", "output_dir=scored"
+    )
     assert status == 0, error
     assert sorted(path.name for path in (tmp_path / "scored").glob("*.*") if path.is_file()) == [
         "clips.csv",
+        "comparison.csv",
+        "comparison.md",
+        "comparison.tex",
         "evaluate.log",
+        "frames.csv",
+        "motion.csv",
+        "report.html",
         "results.csv",
         "results.json",
+        "results.md",
+        "results.tex",
     ]
 
 
@@ -226,3 +259,35 @@ def test_a_sweep_runs_every_ablation_in_a_folder_of_its_own(run: Run, tmp_path: 
     assert status == 0, error
     for name in ("0-a", "1-b", "2-c", "3-d", "4-e"):
         assert (tmp_path / "sweep" / name / "checkpoints/last.ckpt").is_file()
+
+
+def test_a_job_that_fails_does_not_end_its_sweep_and_the_rest_is_compared(run: Run, tmp_path: Path) -> None:
+    small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
+    small += ["method=bicubic_blend", "logger=csv", "workers=0"]
+    status, error = run(evaluate.main, "-m", *small, "protocol=paper,released,rstt", "output_dir=three")
+    assert status == 0, error
+    text = (tmp_path / "three" / "comparison.md").read_text()
+    for protocol in ("paper", "released", "rstt"):
+        assert f"| bicubic_blend | measured | {protocol} |" in text
+    assert "bicubic_blend, released" in (tmp_path / "three" / "report.html").read_text()
+
+    status, error = run(evaluate.main, "-m", *small, "batch_size=0,2", "output_dir=sweep")
+    assert status == 1
+    assert "error: batch_size=0; expected at least 1" in error
+    assert "error: job 0 of the sweep failed" in error
+    assert (tmp_path / "sweep" / "1" / "results.json").is_file()
+    assert (tmp_path / "sweep" / "report.html").is_file()
+
+
+def test_finished_evaluations_are_compared_afterwards(run: Run, tmp_path: Path) -> None:
+    small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
+    small += ["method=bicubic_blend", "logger=csv", "workers=0"]
+    for name in ("one", "two"):
+        status, error = run(evaluate.main, *small, f"name={name}", f"output_dir={name}")
+        assert status == 0, error
+    status, error = run(report.main, "runs=[one,two]", "output_dir=both")
+    assert status == 0, error
+    table = (tmp_path / "both" / "comparison.md").read_text()
+    assert "| one | measured |" in table
+    assert "| two | measured |" in table
+    assert (tmp_path / "both" / "report.html").is_file()

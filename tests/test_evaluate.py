@@ -1,69 +1,356 @@
-"""Scoring prints and writes what the network really scores."""
+"""Scoring writes what a method really scores, however it is run: at once, in parts, from saved frames."""
 
+import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
 
-from stvsr.checkpoint import MODEL_KEY
-from stvsr.data.datasets import ScoringClips
+from conftest import VID4, moving_frames, write_frames, write_vid4
+from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY, load_network
+from stvsr.data.clip import to_float
+from stvsr.data.degradation import downsample
+from stvsr.data.frame_folders import FrameFolders
+from stvsr.data.png import read_png, write_png
+from stvsr.data.vimeo90k import motion_list
+from stvsr.errors import DamagedClip, InvalidInput, UserError
 from stvsr.evaluate import evaluate
-from stvsr.evaluation.metrics import psnr_y, ssim_y
+from stvsr.evaluation import processes
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import run_padded
-from stvsr.train import resolved
+from stvsr.tracking import resolved
 
-SMALL_TEST = [
-    "data.test_source.clips=6",
-    "data.test_source.height=36",
-    "data.test_source.width=44",
-    "loader.workers=0",
-]
+Evaluate = Callable[..., dict[str, list[dict[str, str]]]]
 
 
-@pytest.mark.parametrize("batch", [1, 4])
-def test_rows_are_means_of_frames_then_clips(configure: Callable[..., DictConfig], tmp_path: Path, batch: int) -> None:
-    config = configure(
-        "evaluate",
-        "method=bicubic_blend",
-        *SMALL_TEST,
-        f"output_dir='{tmp_path}'",
-        f"loader.eval_batch_size={batch}",
+@pytest.fixture
+def scored(configure: Callable[..., DictConfig], tmp_path: Path) -> Evaluate:
+    """Scores, and gives the rows of `frames.csv`, `clips.csv` and `results.csv`."""
+
+    def run(*overrides: str, folder: str = "out") -> dict[str, list[dict[str, str]]]:
+        output = tmp_path / folder
+        evaluate(configure("evaluate", "logger=csv", "workers=0", f"output_dir='{output}'", *overrides))
+        return {name: read_csv(output / f"{name}.csv") for name in ("frames", "clips", "results")}
+
+    return run
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def checkpoint(small_run: Callable[..., DictConfig], small_network: Callable[..., nn.Module], tmp_path: Path) -> Path:
+    """A checkpoint of a small (e)."""
+    state = {f"network.{name}": tensor for name, tensor in small_network("e").state_dict().items()}
+    path = tmp_path / "e.ckpt"
+    torch.save({MODEL_KEY: resolved(small_run().model), VARIANT_KEY: "e", "state_dict": state}, path)
+    return path
+
+
+@pytest.fixture
+def vid4(tmp_path: Path) -> Path:
+    write_vid4(tmp_path / "vid4")
+    return tmp_path / "vid4"
+
+
+def y(frame: np.ndarray) -> np.ndarray:
+    """BT.601 luma of `(H, W, 3)` uint8, written out independently."""
+    return 16 + (frame.astype(np.float64) @ [65.481, 128.553, 24.966]) / 255
+
+
+def reference(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """The three metrics of one frame by scikit-image."""
+    _, ssim_map = structural_similarity(
+        y(truth),
+        y(prediction),
+        data_range=255,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        full=True,
     )
-    rows = {row.name: row for row in evaluate(config)}
-    clips = ScoringClips(source=instantiate(config.data.test_source)())
-    for split in ("slow", "medium", "fast"):
-        chosen = [clip for clip in (clips[i] for i in range(6)) if clip.motion == split]
-        predictions = [BicubicBlend()(clip.lr[None])[0] for clip in chosen]
-        psnr, ssim = (
-            torch.stack([metric(p, clip.hr).mean() for p, clip in zip(predictions, chosen, strict=True)]).mean()
-            for metric in (psnr_y, ssim_y)
-        )
-        assert rows[split].clips == 2
-        assert rows[split].psnr_y == pytest.approx(psnr.item())
-        assert rows[split].ssim_y == pytest.approx(ssim.item())
-    assert json.loads((tmp_path / "results.json").read_text())["rows"][0]["psnr_y"] == rows["slow"].psnr_y
+    return {
+        "psnr_y": peak_signal_noise_ratio(y(truth), y(prediction), data_range=255),
+        "ssim_y": ssim_map[5:-5, 5:-5].mean(),
+        "psnr_rgb": peak_signal_noise_ratio(truth, prediction, data_range=255),
+    }
 
 
-def test_a_checkpoint_scores_as_its_network_does(
-    configure: Callable[..., DictConfig],
-    small_run: Callable[..., DictConfig],
-    small_network: Callable[..., nn.Module],
-    tmp_path: Path,
+@pytest.mark.parametrize(("protocol", "counted"), [("paper", 171), ("released", 160), ("rstt", 171)])
+def test_vid4_frames_are_counted_as_the_protocol_says_and_score_as_scikit_image_says(
+    scored: Evaluate, vid4: Path, tmp_path: Path, protocol: str, counted: int
 ) -> None:
-    """36x44 frames are 9x11 in LR: the network needs padding, the caller does not care."""
-    network = small_network("e")
-    state = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    torch.save({MODEL_KEY: resolved(small_run().model), "state_dict": state}, tmp_path / "a.ckpt")
-    config = configure("evaluate", f"checkpoint='{tmp_path}/a.ckpt'", *SMALL_TEST, f"output_dir='{tmp_path}/out'")
-    rows = evaluate(config)
-    clips = ScoringClips(source=instantiate(config.data.test_source)())
+    tables = scored(
+        "method=bicubic_blend", "data=vid4", f"data.root='{vid4}'", f"protocol={protocol}", "save_frames=true"
+    )
+    assert len(tables["frames"]) == counted
+    every = tables["results"][-1]
+    assert (every["name"], every["clips"], every["frames"]) == ("Vid4/all", "4", str(counted))
+    assert every["frames_left_out"] == str(171 - counted)
+    assert ("not covered by the protocol's windows" in every["left_out"]) == (counted == 160)
+    means: dict[str, list[float]] = {}
+    for row in tables["frames"]:
+        name = f"{int(row['frame']):08d}.png"
+        truth = np.array(Image.open(vid4 / row["clip"] / name))
+        prediction = np.array(Image.open(tmp_path / "out" / "frames" / row["clip"] / name))
+        expected = reference(prediction, truth)
+        for metric, value in expected.items():
+            assert float(row[metric]) == pytest.approx(value, abs=1e-6)
+        means.setdefault(row["clip"], []).append(expected["psnr_y"])
+    # No clip of Vid4 lies in a folder of its own, so folder means are clip means.
+    assert float(every["psnr_y"]) == pytest.approx(np.mean([np.mean(values) for values in means.values()]), abs=1e-6)
+
+
+def test_given_and_synthesised_frames_are_those_the_network_was_given_and_not(scored: Evaluate, tmp_path: Path) -> None:
+    """A clip that stands still but for its even frames: bicubic + blending must lose there."""
+    still = moving_frames(1, (32, 48)).expand(13, -1, -1, -1).clone()
+    still[1::2] = 255 - still[1::2]
+    write_frames(tmp_path / "clips" / "a", still)
+    row = scored("method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/clips'")["results"][-1]
+    assert (row["frames_given"], row["frames_synthesised"]) == ("7", "6")
+    assert float(row["psnr_y_given"]) > float(row["psnr_y_synthesised"]) + 10
+
+
+def test_network_saved_frames_two_processes_and_other_batches_score_alike(
+    scored: Evaluate, vid4: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    data = ["data=clips", f"data.root='{vid4}'"]
+    network = scored(f"checkpoint='{checkpoint}'", *data, "save_frames=true")
+    saved = scored(f"predictions='{tmp_path}/out/frames'", *data, folder="saved")
+    shared = scored(f"checkpoint='{checkpoint}'", *data, "processes=2", folder="shared")
+    batched = scored(f"checkpoint='{checkpoint}'", *data, "batch_size=3", folder="batched")
+    assert network["frames"] == saved["frames"] == shared["frames"]
+    assert network["clips"] == saved["clips"] == shared["clips"]
+    for one, other in zip(network["frames"], batched["frames"], strict=True):
+        # Another batch may round a pixel's last bit otherwise, and so, rarely, a pixel's grey level.
+        assert float(one["psnr_y"]) == pytest.approx(float(other["psnr_y"]), abs=1e-3)
+    score_columns = [name for name in network["results"][0] if name.startswith(("psnr", "ssim", "frames", "clips"))]
+    for rows in (saved["results"], shared["results"]):
+        assert [[row[name] for name in score_columns] for row in rows] == [
+            [row[name] for name in score_columns] for row in network["results"]
+        ]
+
+
+def test_the_first_windows_frames_are_the_networks_by_hand(
+    scored: Evaluate, vid4: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    scored(f"checkpoint='{checkpoint}'", "data=clips", f"data.root='{vid4}'", "save_frames=true")
+    frames = to_float(torch.stack([read_png(vid4 / "city" / f"{number:08d}.png") for number in range(1, 8)]))
     with torch.no_grad():
-        slow = [psnr_y(run_padded(network, clips[i].lr[None])[0], clips[i].hr).mean().item() for i in (0, 3)]
-    assert rows[0].name == "slow"
-    assert rows[0].psnr_y == pytest.approx(sum(slow) / 2, rel=1e-6)
+        by_hand = run_padded(load_network(checkpoint), downsample(frames[::2])[None])[0]
+    for number, frame in enumerate(by_hand, start=1):
+        saved = read_png(tmp_path / "out" / "frames" / "city" / f"{number:08d}.png")
+        assert torch.equal(saved, (frame.clamp(0, 1).double() * 255).round().to(torch.uint8))
+
+
+def test_an_evaluation_that_was_killed_goes_on_with_the_same_result(
+    scored: Evaluate, vid4: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    overrides = [f"checkpoint='{checkpoint}'", "data=clips", f"data.root='{vid4}'"]
+    whole = scored(*overrides, folder="whole")
+    command = [sys.executable, "-m", "stvsr.evaluate", *overrides, "logger=csv", "workers=0"]
+    with subprocess.Popen(
+        [*command, f"output_dir='{tmp_path}/killed'"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path
+    ) as process:
+        parts = tmp_path / "killed" / "progress"
+        deadline = time.monotonic() + 120
+        while not any(path.stat().st_size > 2000 for path in parts.glob("part-*.jsonl")):
+            assert time.monotonic() < deadline, "nothing was recorded"
+            assert process.poll() is None, process.stderr
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+    (part,) = parts.glob("part-*.jsonl")
+    done = part.read_text().count("\n")
+    assert 0 < done < sum(len(range(0, frames - 1, 6)) for frames in VID4.values())
+    # As if the kill had fallen into a line.
+    part.write_text(part.read_text() + '{"batch": 7, "windows": [{"posi')
+    rest = scored(*overrides, folder="killed")
+    assert rest["frames"] == whole["frames"]
+    assert rest["clips"] == whole["clips"]
+    assert not parts.exists()
+
+
+def test_progress_of_another_evaluation_is_not_mixed_in(
+    scored: Evaluate, vid4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stvsr.evaluation.progress.Part.add", stop)
+    data = ["method=bicubic_blend", "data=clips", f"data.root='{vid4}'"]
+    with pytest.raises(Exception, match=r"stopped after 0 of 29 windows; the same command with output_dir=.* goes on"):
+        scored(*data)
+    monkeypatch.undo()
+    with pytest.raises(InvalidInput, match=r"progress of another evaluation \(another protocol\)"):
+        scored(*data, "protocol=released")
+    scored(*data)
+
+
+def test_an_error_in_a_process_reaches_the_user(scored: Evaluate, vid4: Path) -> None:
+    file = vid4 / "walk" / "00000047.png"
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(UserError, match=r"00000047\.png: not a readable PNG"):
+        scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'", "processes=2")
+
+
+def test_a_process_that_was_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dead:
+        exitcode = -9
+
+    with pytest.raises(UserError, match=r"process 0 of 1 ended with status -9 .* processes=1"):
+        processes._check_alive([Dead()])
+
+
+def test_lr_frames_given_beside_are_used(scored: Evaluate, vid4: Path, tmp_path: Path) -> None:
+    clips = FrameFolders(root=vid4)
+    for index, name in enumerate(clips.names):
+        frames = clips.excerpt(index, 0, clips.describe(index).frames).hr
+        lr = (downsample(to_float(frames)) * 255).round().to(torch.uint8)
+        write_frames(tmp_path / "same" / name, lr)
+        write_frames(tmp_path / "darker" / name, lr // 2)
+    data = ["method=bicubic_blend", "data=clips", f"data.root='{vid4}'"]
+    made = scored(*data)
+    same = scored(*data, f"data.lr_root='{tmp_path}/same'", folder="same-out")
+    darker = scored(*data, f"data.lr_root='{tmp_path}/darker'", folder="darker-out")
+    assert made["frames"] == same["frames"]
+    assert float(darker["results"][-1]["psnr_y"]) < float(made["results"][-1]["psnr_y"]) - 3
+
+
+def test_an_incomplete_last_row_is_cut_off_and_said(scored: Evaluate, tmp_path: Path) -> None:
+    frames = moving_frames(7, (35, 50))
+    write_frames(tmp_path / "odd" / "a", frames)
+    write_frames(tmp_path / "even" / "a", frames[..., :32, :48])
+    odd, even = (
+        scored("method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/{name}'", "save_frames=true", folder=name)
+        for name in ("odd", "even")
+    )
+    assert [row["psnr_y"] for row in odd["frames"]] == [row["psnr_y"] for row in even["frames"]]
+    assert json.loads((tmp_path / "odd" / "results.json").read_text())["cropped"] == {"odd/a": "50x35 to 48x32"}
+    assert "50x35 to 48x32" in (tmp_path / "odd" / "results.md").read_text()
+
+
+def test_black_clips_are_left_out_by_name(scored: Evaluate, tmp_path: Path) -> None:
+    write_frames(tmp_path / "clips" / "moving", moving_frames(7, (32, 48)))
+    write_frames(tmp_path / "clips" / "black", torch.zeros(7, 3, 32, 48, dtype=torch.uint8))
+    tables = scored("method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/clips'")
+    every = tables["results"][-1]
+    assert (every["clips"], every["clips_left_out"], every["left_out"]) == ("1", "1", "1 clip: all black")
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["left_out"] == {"clips/black": "all black"}
+
+
+def test_predictions_for_only_some_clips_are_refused(scored: Evaluate, vid4: Path, tmp_path: Path) -> None:
+    write_frames(tmp_path / "saved" / "city", moving_frames(34, (32, 48)))
+    with pytest.raises(InvalidInput, match=r"3 of 4 clips have no folder, the first is calendar"):
+        scored(f"predictions='{tmp_path}/saved'", "data=clips", f"data.root='{vid4}'")
+
+
+def test_predictions_of_another_size_are_refused(scored: Evaluate, tmp_path: Path) -> None:
+    write_frames(tmp_path / "clips" / "a", moving_frames(7, (32, 48)))
+    write_frames(tmp_path / "saved" / "a", moving_frames(7, (32, 44)))
+    with pytest.raises(DamagedClip, match="frames are 44x32, the ground truth 48x32"):
+        scored(f"predictions='{tmp_path}/saved'", "data=clips", f"data.root='{tmp_path}/clips'")
+
+
+def test_motion_is_measured_once_and_kept_beside_the_results(
+    scored: Evaluate, vid4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = ["method=bicubic_blend", "data=clips", f"data.root='{vid4}'", f"motion_cache='{tmp_path}/motion.csv'"]
+    first = scored(*data)
+    assert len(read_csv(tmp_path / "motion.csv")) == 171 - 4
+    before = sorted(path.name for path in vid4.rglob("*"))
+
+    def never(frames: torch.Tensor) -> list[float]:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("stvsr.evaluation.windows.measure_motion", never)
+    again = scored(*data, folder="again")
+    assert again["clips"] == first["clips"]
+    assert sorted(path.name for path in vid4.rglob("*")) == before
+
+
+def test_measured_motion_orders_clips_by_their_true_speed(scored: Evaluate, vid4: Path) -> None:
+    clips = {row["clip"]: row for row in scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'")["clips"]}
+    assert [clips[name]["motion"] for name in VID4] == ["slow", "medium", "fast", "fast"]
+    for seed, name in enumerate(VID4):
+        assert float(clips[name]["pixels"]) == pytest.approx(0.5 + 2 * seed, rel=0.25)
+
+
+def test_several_clip_sets_are_scored_in_one_run(scored: Evaluate, vid4: Path, tmp_path: Path) -> None:
+    sequences = tmp_path / "vimeo" / "sequences"
+    listed = {motion: motion_list(motion)[0] for motion in ("slow", "medium", "fast")}
+    for seed, name in enumerate(listed.values()):
+        write_frames(sequences / name, moving_frames(7, (32, 48), seed=seed), name="im{}.png")
+    tables = scored(
+        "method=bicubic_blend",
+        "data=table1",
+        f"data.vid4_root='{vid4}'",
+        f"data.vimeo90k_root='{tmp_path}/vimeo'",
+        "+data.test_source.sets.1.source.clips_per_split=1",
+        "save_frames=true",
+    )
+    names = [row["name"] for row in tables["results"]]
+    assert names[-4:] == ["Vimeo-90K/slow", "Vimeo-90K/medium", "Vimeo-90K/fast", "Vimeo-90K/all"]
+    assert "Vid4/all" in names
+    assert (tmp_path / "out" / "frames" / "Vimeo-90K" / listed["fast"] / "00000007.png").is_file()
+    comparison = (tmp_path / "out" / "comparison.md").read_text()
+    assert "| Zooming Slow-Mo (e) | published | paper |" in comparison
+    assert "26.31 / 0.7976" in comparison
+
+
+def test_published_rows_do_not_stand_beside_other_clips(scored: Evaluate, vid4: Path, tmp_path: Path) -> None:
+    scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'")
+    assert "published" not in (tmp_path / "out" / "comparison.md").read_text()
+
+
+def test_videos_are_scored_whole_but_for_windows_over_a_cut(scored: Evaluate, tmp_path: Path) -> None:
+    frames = torch.cat([moving_frames(15, (48, 64), seed=0), 255 - moving_frames(15, (48, 64), seed=5)])
+    (tmp_path / "videos").mkdir()
+    with av.open(str(tmp_path / "videos" / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for frame in frames:
+            pixels = frame.permute(1, 2, 0).contiguous().numpy()
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    tables = scored("method=bicubic_blend", "data=videos", f"data.root='{tmp_path}/videos'")
+    every = tables["results"][-1]
+    # Windows start at 0, 6, 12, 18 and, moved back, at 23; that from 12 crosses the cut at 15 and counts 13 to 18.
+    assert int(every["frames"]) == 30 - 6
+    assert every["left_out"] == "6 frames: scene cut"
+    assert 13 not in [int(row["frame"]) for row in tables["frames"]]
+
+
+def test_extra_files_in_the_folder_do_not_count_as_frames(scored: Evaluate, tmp_path: Path) -> None:
+    write_frames(tmp_path / "clips" / "a", moving_frames(7, (32, 48)))
+    (tmp_path / "clips" / "a" / "notes.txt").write_text("made by hand")
+    (tmp_path / "clips" / "a" / ".hidden.png").write_text("")
+    assert len(scored("method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/clips'")["frames"]) == 7
+
+
+def test_bicubic_by_hand_is_bicubic_by_the_program(scored: Evaluate, tmp_path: Path) -> None:
+    frames = moving_frames(7, (32, 48))
+    write_frames(tmp_path / "clips" / "a", frames)
+    by_hand = BicubicBlend()(downsample(to_float(frames[::2]))[None])[0]
+    for number, frame in enumerate(by_hand, start=1):
+        folder = tmp_path / "hand" / "a"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_png(folder / f"{number:08d}.png", (frame.clamp(0, 1).double() * 255).round().to(torch.uint8))
+    data = ["data=clips", f"data.root='{tmp_path}/clips'"]
+    program = scored("method=bicubic_blend", *data)
+    assert scored(f"predictions='{tmp_path}/hand'", *data, folder="hand-out")["frames"] == program["frames"]

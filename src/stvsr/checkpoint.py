@@ -19,6 +19,9 @@ from stvsr.models.requirements import Network
 MODEL_KEY = "stvsr_model"
 """Where the resolved model config stands in a checkpoint."""
 
+VARIANT_KEY = "stvsr_variant"
+"""Where the letter of the ablation stands in a checkpoint."""
+
 NETWORK_PREFIX = "network."
 """What Lightning puts before the names of the network's tensors."""
 
@@ -53,7 +56,10 @@ def load_network(path: str | Path) -> Network:
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The model config and the network's weights in a checkpoint; arguments and errors as `load_network`."""
-    content = _load(Path(path))
+    return _config_and_weights(_load(Path(path)), path)
+
+
+def _config_and_weights(content: dict[str, Any], path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if is_released(content):
         if not all(isinstance(tensor, Tensor) for tensor in content.values()):
             raise InvalidInput(f"{path}: has the names of the authors' weights but not only tensors; download it again")
@@ -96,6 +102,16 @@ def build_network(config: dict[str, Any], *, origin: str) -> Network:
     return network
 
 
+def variant_of(path: str | Path) -> str | None:
+    """What a checkpoint calls its network: the ablation's letter; None for weights that say nothing of it.
+
+    Raises:
+        InvalidInput: the file is missing or no checkpoint.
+    """
+    variant = _load(Path(path)).get(VARIANT_KEY)
+    return variant if isinstance(variant, str) else None
+
+
 def check_resumable(path: str | Path, config: dict[str, Any]) -> None:
     """Refuses a file from which a training run of the network in `config` cannot be continued.
 
@@ -103,8 +119,9 @@ def check_resumable(path: str | Path, config: dict[str, Any]) -> None:
         InvalidInput: weights without the state of a run, or another network; the message names the first setting that
             differs.
     """
-    saved, _ = read_checkpoint(path)
-    if "optimizer_states" not in _load(Path(path)):
+    content = _load(Path(path))
+    saved, _ = _config_and_weights(content, path)
+    if "optimizer_states" not in content:
         raise InvalidInput(f"{path}: holds weights but not the state of a run; resume from a last.ckpt of stvsr.train")
     ours, theirs = _flatten(config), _flatten(saved)
     for key in sorted(ours.keys() | theirs.keys()):

@@ -23,6 +23,9 @@ from stvsr.errors import Interrupted, InvalidInput, UserError
 
 PACKAGE = Path(__file__).parent
 
+INTERRUPTED = 130
+"""Exit status of a run that was asked to stop, as shells have it."""
+
 # A wheel carries conf/ inside the package; a clone has it at the top, where a user edits it.
 CONFIG_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
 
@@ -34,23 +37,42 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
     """
 
     def decorate(run: Callable[[DictConfig], object]) -> Callable[[], None]:
+        failed: list[int] = []
+
         def job(config: DictConfig) -> None:
             config.output_dir = HydraConfig.get().runtime.output_dir
-            # Here and not only around Hydra, which would add lines of its own to an error of a job.
-            with one_line_errors(), _one_job():
-                refuse_missing(config)
-                run(config)
+            try:
+                # Here and not only around Hydra, which would add lines of its own to an error of a job.
+                with one_line_errors(), _one_job():
+                    refuse_missing(config)
+                    run(config)
+            except SystemExit as stop:
+                if stop.code == INTERRUPTED or not _others_wait():
+                    raise
+                # A job that failed does not take the others of its sweep with it.
+                failed.append(HydraConfig.get().job.num)
 
         @wraps(run)
         def main() -> None:
+            failed.clear()
             # Hydra prints errors in its own way unless told to raise them.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             with one_line_errors():
                 hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
+            if failed:
+                jobs = ", ".join(map(str, failed))
+                print(f"error: job {jobs} of the sweep failed (see above), the others are done", file=sys.stderr)
+                sys.exit(1)
 
         return main
 
     return decorate
+
+
+def _others_wait() -> bool:
+    """Whether this is a job of a sweep whose jobs run in this process, one after the other."""
+    config = HydraConfig.get()
+    return config.mode == RunMode.MULTIRUN and config.launcher._target_.endswith(".BasicLauncher")
 
 
 def refuse_missing(config: DictConfig) -> None:
@@ -77,10 +99,10 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Interrupted as stop:
         print(stop, file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         message, status = explain(error)
         if message is None:

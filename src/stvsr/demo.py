@@ -16,10 +16,11 @@ from omegaconf import DictConfig
 from stvsr.checkpoint import load_network
 from stvsr.cli import CONFIG_DIR, one_line_errors
 from stvsr.data.clip import Batch
-from stvsr.data.datasets import ScoringClips
+from stvsr.data.datasets import ValidationClips
 from stvsr.evaluate import evaluate
 from stvsr.evaluation.figures import comparison, save_figure
-from stvsr.evaluation.tables import Row
+from stvsr.evaluation.report import write_report
+from stvsr.evaluation.rows import Row
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import run_padded
 from stvsr.train import train
@@ -45,15 +46,17 @@ def demo(folder: Path, overrides: list[str], *, test_clips: int = 30) -> None:
         print("1. training a small network on generated clips")
         train(_config("train", folder / "train", ["experiment=full_bidir", "recipe=demo", *SMALL_CLIPS, *overrides]))
         print("2. scoring it, and bicubic + blending")
-        clips = f"data.test_source.clips={test_clips}"
-        scoring = _config("evaluate", folder / "network", [clips, f"checkpoint='{checkpoint}'"])
+        common = [f"data.test_source.source.clips={test_clips}", "logger=csv"]
+        scoring = _config("evaluate", folder / "network", [*common, f"checkpoint='{checkpoint}'", "name=network"])
         network = evaluate(scoring)
-        bicubic = evaluate(_config("evaluate", folder / "bicubic_blend", [clips, "method=bicubic_blend"]))
+        bicubic = evaluate(_config("evaluate", folder / "bicubic_blend", [*common, "method=bicubic_blend"]))
+    write_report(folder, [folder / "bicubic_blend", folder / "network"])
     picture = folder / "comparison.png"
     _show(scoring, checkpoint, picture)
 
-    print(as_comparison(network, bicubic))
-    print(f"\npicture:     {picture}\ntables:      {folder}/network, {folder}/bicubic_blend")
+    print(as_comparison(network.rows, bicubic.rows))
+    print(f"\npicture:     {picture}\nreport:      {folder}/report.html")
+    print(f"tables:      {folder}/network, {folder}/bicubic_blend")
     print(f"checkpoint:  {checkpoint}\nlogs:        {folder}/train")
     print(f"took {(time.monotonic() - started) / 60:.1f} minutes")
 
@@ -65,9 +68,9 @@ def as_comparison(network: list[Row], bicubic: list[Row]) -> str:
         f"{'motion':<10}" + f"{'PSNR Y':>15}{'SSIM Y':>9}" * 2,
     ]
     for ours, theirs in zip(network, bicubic, strict=True):
-        scores = (theirs.psnr_y, theirs.ssim_y, ours.psnr_y, ours.ssim_y)
-        lines.append(f"{ours.name:<10}" + "{:15.2f}{:9.4f}{:15.2f}{:9.4f}".format(*scores))
-    behind = [ours.name for ours, theirs in zip(network, bicubic, strict=True) if ours.psnr_y <= theirs.psnr_y]
+        scores = (row.scores[name] for row in (theirs, ours) for name in ("psnr_y", "ssim_y"))
+        lines.append(f"{ours.motion:<10}" + "{:15.2f}{:9.4f}{:15.2f}{:9.4f}".format(*scores))
+    behind = [ours.motion for ours, theirs in zip(network, bicubic, strict=True) if not ahead(ours, theirs)]
     if behind:
         lines.append(
             f"The network does not beat bicubic + blending on: {', '.join(behind)}. "
@@ -80,13 +83,19 @@ def as_comparison(network: list[Row], bicubic: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def ahead(ours: Row, theirs: Row) -> bool:
+    """Whether the first has the higher PSNR."""
+    first, second = ours.scores["psnr_y"], theirs.scores["psnr_y"]
+    return first is not None and second is not None and first > second
+
+
 def _config(name: str, folder: Path, overrides: list[str]) -> DictConfig:
     return compose(name, [*overrides, f"output_dir='{folder}'"])
 
 
 def _show(config: DictConfig, checkpoint: Path, picture: Path) -> None:
     """One test clip: inputs, bicubic + blending, ours, truth."""
-    batch = Batch.collate([ScoringClips(source=instantiate(config.data.test_source)())[SHOWN_CLIP]])
+    batch = Batch.collate([ValidationClips(source=instantiate(config.data.test_source.source)())[SHOWN_CLIP]])
     with torch.inference_mode():
         prediction = run_padded(load_network(checkpoint), batch.lr)
     figure = comparison(

@@ -1,87 +1,137 @@
-"""Scores a network: `python -m stvsr.evaluate checkpoint=FILE data=vimeo90k data.root=DIR`.
+"""Scores a method: `python -m stvsr.evaluate checkpoint=FILE data=vimeo90k data.root=DIR protocol=paper`.
 
-Prints PSNR and SSIM on Y per motion split and writes `results.json`, `results.csv` (a row for each split) and
-`clips.csv` (a row for each clip). The protocol is the paper's: see `evaluation/scores.py` and `metrics.py`.
+A method is a trained network (`checkpoint=`), one without learning (`method=bicubic_blend`) or the saved frames of any
+program (`predictions=FOLDER`). Writes scores for each clip set and motion split, each clip and each frame, tables
+and a report; see `evaluation/results.py`. An evaluation that was stopped goes on when it is started again in the same
+`output_dir`.
 """
 
 import sys
 from pathlib import Path
 
-import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
-from stvsr.checkpoint import load_network
 from stvsr.cli import entry_point
-from stvsr.errors import InvalidInput
-from stvsr.evaluation.scores import ClipScore, score_clips
-from stvsr.evaluation.tables import Row, as_text, summarise, write_results
-from stvsr.models.requirements import Network, run_padded
+from stvsr.data.clip import SCALE
+from stvsr.errors import Interrupted
+from stvsr.evaluation.costs import Cost, measured_cost
+from stvsr.evaluation.job import Job, check_one_method, chosen_device, method_name
+from stvsr.evaluation.motion_cache import write_motion
+from stvsr.evaluation.processes import check_processes, progress_folder, score_here, score_in_processes
+from stvsr.evaluation.progress import BatchRecord, Progress
+from stvsr.evaluation.report import write_report
+from stvsr.evaluation.results import Results
+from stvsr.evaluation.rows import summarise
+from stvsr.evaluation.scores import ClipScore, clip_scores
+from stvsr.tracking import track_evaluation
 
 
-def evaluate(config: DictConfig) -> list[Row]:
-    """Scores what a config names on the test clips of its data, and writes the results.
+ABLATIONS = "abcde"
+"""In tables these letters stand in brackets, as in the paper."""
+
+
+def evaluate(config: DictConfig) -> Results:
+    """Scores what a config names on the test clips of its data, and writes results and report.
 
     Args:
         config: composed from `conf/evaluate.yaml`.
 
     Returns:
-        A row for each motion split that occurs, and one for their mean.
+        Scores and costs.
 
     Raises:
-        UserError: the checkpoint or the data is not as it should be.
+        UserError: the method or the data is not as it should be.
+        Interrupted: stopped; the same config goes on.
     """
-    network = chosen_network(config)
-    device = chosen_device(config.device)
-    data = instantiate(config.loader)
-    data.setup("test")
+    check_one_method(config)
+    check_processes(config.processes, config.device)
+    name, origin = method_name(config)
+    with open_dict(config):
+        config.variant = name
+    job = Job(config, chosen_device(config.device))
+    progress = Progress(progress_folder(config), job.identity())
+    records = score(job, progress)
 
-    network.to(device)
-    loader = data.test_dataloader()
-    scores: list[ClipScore] = []
-    with torch.inference_mode():
-        for batch in tqdm(loader, desc="scoring", unit="batch", file=sys.stderr):
-            prediction = run_padded(network, batch.lr.to(device))
-            if not prediction.isfinite().all():
-                raise InvalidInput(f"clip {batch.names[0]}: the network's answer is not finite; use another checkpoint")
-            scores += score_clips(prediction, batch.hr.to(device), batch.names, batch.motions)
-    rows = summarise(scores)
-    write_results(Path(config.output_dir), rows, scores)
-    return rows
+    windows = [window for record in records for window in record.windows]
+    write_motion(Path(config.motion_cache), job.tasks, windows, job.motion)
+    clips = clip_scores(job.tasks, windows, job.thresholds)
+    results = Results(
+        name=f"({name})" if name in ABLATIONS else name,
+        origin=origin,
+        protocol=job.protocol,
+        cost=cost_of(job, records),
+        rows=summarise(clips, job.protocol),
+        seconds={
+            what: sum(getattr(record, f"{what}_seconds") for record in records)
+            for what in ("network", "scoring", "waiting")
+        },
+        left_out={_name(clip): clip.left_out for clip in clips if clip.left_out is not None},
+        cropped={_name(clip): clip.cropped for clip in clips if clip.cropped},
+    )
+    folder = Path(config.output_dir)
+    results.write(folder, clips)
+    write_report(folder, [folder])
+    track_evaluation(config, results)
+    # Last: whatever fails before can be done again without scoring again.
+    progress.remove()
+    return results
 
 
-def chosen_network(config: DictConfig) -> Network:
-    """The network of `checkpoint`, or the `method`; exactly one of them is given."""
-    method = config.get("method")
-    if (config.checkpoint is None) == (method is None):
-        raise InvalidInput(
-            "give exactly one of checkpoint=FILE (a trained network) and method=bicubic_blend (no training needed)"
-        )
-    network: Network = instantiate(method).eval() if method is not None else load_network(config.checkpoint)
-    return network
-
-
-def chosen_device(name: str) -> torch.device:
-    """The device a name means; `auto` is a GPU if there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+def score(job: Job, progress: Progress) -> list[BatchRecord]:
+    """Scores what is not scored yet, with a progress bar, and gives all records in order."""
+    batches = job.scorer.batches
+    done = progress.records()
+    todo = [number for number in range(len(batches)) if number not in done]
+    bar = tqdm(
+        total=len(job.tasks),
+        initial=sum(len(record.windows) for record in done.values()),
+        desc="scoring",
+        unit="window",
+        file=sys.stderr,
+    )
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise InvalidInput(
-            f"device={name}: not usable here; expected auto, cpu, or the name of a GPU there is"
+        with bar:
+            if job.config.processes > 1 and todo:
+                for count in score_in_processes(job.config, job.identity(), todo):
+                    bar.update(count)
+            else:
+                for record in score_here(job, progress, todo):
+                    bar.update(len(record.windows))
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped after {bar.n} of {bar.total} windows; the same command with "
+            f"output_dir='{job.config.output_dir}' goes on from there"
         ) from None
-    return device
+    records = progress.records()
+    return [records[number] for number in range(len(batches))]
+
+
+def cost_of(job: Job, records: list[BatchRecord]) -> Cost:
+    """What the network costs; saved frames tell nothing about what made them."""
+    if job.network is None or not any(record.network_frames for record in records):
+        return Cost()
+    width, height = next(window.size for record in records for window in record.windows)
+    return measured_cost(
+        job.network, records, lr_size=(height // SCALE, width // SCALE), device=job.device, scale=SCALE
+    )
+
+
+def _name(clip: ClipScore) -> str:
+    return f"{clip.info.clip_set}/{clip.info.name}"
 
 
 @entry_point("evaluate")
 def main(config: DictConfig) -> None:
-    """Scores, prints the table and says where it is."""
-    rows = evaluate(config)
-    print(as_text(rows))
-    print(f"tables: {Path(config.output_dir)}")
+    """Scores, prints the table and says where everything is."""
+    results = evaluate(config)
+    print(results.table().as_text())
+    seconds = results.seconds
+    print(
+        f"seconds: network {seconds['network']:.1f}, scoring {seconds['scoring']:.1f}, "
+        f"waiting for frames {seconds['waiting']:.1f}"
+    )
+    print(f"tables and report: {Path(config.output_dir)}")
 
 
 if __name__ == "__main__":

@@ -2,18 +2,16 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
-import wandb
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from stvsr.checkpoint import check_resumable
 from stvsr.cli import entry_point
-from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
+from stvsr.tracking import describe_run, finish, resolved
 from stvsr.training.module import SpaceTimeModule
 
 
@@ -42,6 +40,7 @@ def train(config: DictConfig) -> dict[str, float]:
     module = SpaceTimeModule(
         network=instantiate(config.model),
         model_config=model_config,
+        variant=config.variant,
         optimizer=instantiate(config.optimizer),
         scheduler=instantiate(config.scheduler),
     )
@@ -54,9 +53,7 @@ def train(config: DictConfig) -> dict[str, float]:
         # A checkpoint holds tensors and plain values, nothing to be executed.
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     finally:
-        if any(isinstance(logger, WandbLogger) for logger in loggers):
-            # Or the next run of a sweep would go on in this one.
-            wandb.finish()
+        finish(loggers)
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
 
 
@@ -81,26 +78,6 @@ def keep_earlier_logs(loggers: list[Logger]) -> None:
         if isinstance(logger, CSVLogger) and (log := Path(logger.log_dir) / "metrics.csv").is_file():
             parts = len(list(log.parent.glob("metrics.*.csv")))
             log.rename(log.with_name(f"metrics.{parts + 1}.csv"))
-
-
-def resolved(config: DictConfig) -> dict[str, Any]:
-    """A config as plain values, without references to other parts of it."""
-    container = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
-
-
-def describe_run(loggers: list[Logger], config: DictConfig, *, parameters: int) -> None:
-    """Tells each logger what is run, and W&B that the best validation score is the one to show."""
-    description = resolved(config)
-    for logger in loggers:
-        logger.log_hyperparams({**description, "parameters": parameters})
-        if isinstance(logger, WandbLogger):
-            for metric in ("psnr", "ssim"):
-                for split in (*MOTION_SPLITS, UNSPLIT, "mean"):
-                    name = f"val/{metric}/{split}"
-                    step = {"step_metric": "trainer/global_step", "step_sync": True}
-                    logger.experiment.define_metric(name, summary="max", **step)
 
 
 @entry_point("train")

@@ -32,7 +32,6 @@ def module(source: Any, **changes: Any) -> ClipDataModule:
     arguments = {
         "train_source": source,
         "val_source": source,
-        "test_source": source,
         "batch_size": 2,
         "eval_batch_size": 1,
         "crop": 8,
@@ -90,14 +89,6 @@ def test_every_scoring_clip_comes_exactly_once(noise_source: Any, world_size: in
         data.trainer = trainer(global_rank=rank, world_size=world_size)
         seen += [name for batch in names(data.val_dataloader()) for name in batch]
     assert sorted(seen) == [f"noise-{index}" for index in range(5)]
-
-
-def test_only_the_sources_of_a_stage_are_opened(noise_source: Any) -> None:
-    def forbidden() -> None:
-        raise AssertionError("opened")
-
-    module(noise_source, train_source=forbidden, val_source=forbidden).setup("test")
-    module(noise_source, test_source=forbidden).setup("fit")
 
 
 @pytest.mark.parametrize("changes", [{"max_steps": -1}, {"accumulate_grad_batches": 2}])

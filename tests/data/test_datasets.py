@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stvsr.data.clip import Clip, Footage
-from stvsr.data.datasets import SUBSTITUTES, ScoringClips, TrainingClips
+from stvsr.data.datasets import SUBSTITUTES, TrainingClips, ValidationClips
 from stvsr.data.degradation import downsample
 from stvsr.errors import DamagedClip, InvalidInput
 
@@ -89,7 +89,7 @@ def test_crops_that_no_network_takes_are_refused(noise_source: Any, crop: int) -
 
 def test_scoring_takes_whole_frames_and_cuts_odd_edges(noise_source: Any) -> None:
     source = noise_source(size=(50, 67))
-    clip = ScoringClips(source=source)[1]
+    clip = ValidationClips(source=source)[1]
     expected = source.read(1, np.random.default_rng(0)).frames[..., :48, :64].float() / 255
     assert torch.equal(clip.hr, expected)
     assert torch.equal(clip.lr, downsample(expected)[::2])
@@ -98,4 +98,4 @@ def test_scoring_takes_whole_frames_and_cuts_odd_edges(noise_source: Any) -> Non
 
 def test_scoring_does_not_skip_damaged_clips(noise_source: Any) -> None:
     with pytest.raises(DamagedClip, match="clip 1"):
-        ScoringClips(source=Damaged(noise_source(), good={0}))[1]
+        ValidationClips(source=Damaged(noise_source(), good={0}))[1]

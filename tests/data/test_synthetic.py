@@ -110,7 +110,7 @@ def test_true_mean_motion_falls_within_the_split_at_every_frame_size(height: int
     source = scenes(height, width, seed=5)
     # Index 99 of 64 x 112 is the clip whose clock was furthest off before the grid was made finer.
     for index in (*range(6 if height > 128 else 18), 99):
-        slowest, fastest = MOTION_RANGES[source.split_of(index)]
+        slowest, fastest = MOTION_RANGES[source.entry(index)[1]]
         assert slowest <= source.motion_of(index) <= fastest, f"clip {index}"
 
 

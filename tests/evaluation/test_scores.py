@@ -1,89 +1,86 @@
-"""Means per motion split: which clips count, how splits weigh, and that tables say it."""
-
-import csv
-import json
-from dataclasses import replace
-from pathlib import Path
+"""Windows put together into clips: which frames, which split, what is left out and why."""
 
 import pytest
-import torch
 
-from stvsr.evaluation.metrics import psnr_y, ssim_y
-from stvsr.evaluation.scores import ClipScore, MotionSplitScores, score_clips
-from stvsr.evaluation.tables import as_text, summarise, write_results
+from stvsr.data.clip_sets import ClipInfo
+from stvsr.data.motion_measure import MotionThresholds
+from stvsr.evaluation.protocols import Protocol
+from stvsr.evaluation.scores import WindowScore, as_line, clip_scores, from_line
+from stvsr.evaluation.windows import Task
 
-A = ClipScore("a", "slow", 7, 30.0, 0.9, 32.0, 28.0)
-B = replace(A, name="b", psnr_y=34.0, ssim_y=0.8)
-C = replace(A, name="c", motion="fast", psnr_y=20.0, ssim_y=0.5)
-BLACK = replace(A, name="black", psnr_y=float("inf"), ssim_y=1.0)
-
-
-def test_a_clip_scores_the_mean_of_its_frames_and_its_given_and_synthesised_frames_apart() -> None:
-    target = (torch.rand(2, 7, 3, 16, 16) * 255).round() / 255
-    prediction = target + torch.linspace(0.01, 0.1, 7).view(1, 7, 1, 1, 1) * torch.randn_like(target)
-    first, second = score_clips(prediction, target, ["x", "y"], ["slow", "fast"])
-    psnr, ssim = psnr_y(prediction, target), ssim_y(prediction, target)
-    assert (second.name, second.motion, second.frames) == ("y", "fast", 7)
-    assert second.psnr_y == pytest.approx(psnr[1].mean().item())
-    assert second.ssim_y == pytest.approx(ssim[1].mean().item())
-    assert first.psnr_y_given == pytest.approx(psnr[0, [0, 2, 4, 6]].mean().item())
-    assert first.psnr_y_synthesised == pytest.approx(psnr[0, [1, 3, 5]].mean().item())
+PAPER, RELEASED = Protocol("paper", True, False), Protocol("released", False, False)
+THRESHOLDS = MotionThresholds(1.5, 4.0)
 
 
-def test_splits_are_means_over_clips_and_their_mean_weighs_them_equally() -> None:
-    metric = MotionSplitScores()
-    metric.update([A, C])
-    metric.update([B, BLACK])
-    result = {name: value.item() for name, value in metric.compute().items()}
-    assert result == pytest.approx(
-        {
-            "psnr/slow": 32.0,
-            "psnr/fast": 20.0,
-            "psnr/mean": 26.0,
-            "ssim/slow": 0.85,
-            "ssim/fast": 0.5,
-            "ssim/mean": 0.675,
-        }
-    )
-    metric.reset()
-    assert metric.compute() == {}
+def tasks(frames: int, protocol: Protocol = PAPER, motion: str | None = None) -> list[Task]:
+    info = ClipInfo("set", "clip", frames, 1, motion)
+    return [Task(0, info, window) for window in protocol.windows(info)]
 
 
-def test_table_and_metric_agree() -> None:
-    scores = [A, B, C, BLACK]
-    metric = MotionSplitScores()
-    metric.update(scores)
-    rows = {row.name: row for row in summarise(scores)}
-    for name, value in metric.compute().items():
-        kind, split = name.split("/")
-        assert getattr(rows[split], f"{kind}_y") == pytest.approx(value.item())
+def score(position: int, task: Task, value: float = 30.0, **changes: object) -> WindowScore:
+    count = len(task.numbers)
+    arguments = {
+        "metrics": {"psnr_y": [value + number for number in task.numbers], "ssim_y": [0.9] * count},
+        "motion": [None if number == 1 else 2.0 for number in task.numbers],
+        "black": [False] * count,
+        "size": (48, 32),
+        "interruption": None,
+    }
+    return WindowScore(position=position, **(arguments | changes))  # type: ignore[arg-type]
 
 
-def test_table_counts_what_it_measured_and_what_it_left_out() -> None:
-    rows = {row.name: row for row in summarise([A, B, C, BLACK])}
-    assert list(rows) == ["slow", "fast", "mean"]
-    assert (rows["slow"].clips, rows["slow"].frames, rows["slow"].left_out) == (2, 14, 1)
-    assert (rows["mean"].clips, rows["mean"].frames, rows["mean"].left_out) == (3, 21, 1)
-    assert "left out: 1 clip(s) with infinite PSNR" in as_text(list(rows.values()))
+def test_frames_come_in_order_with_their_numbers_and_kinds() -> None:
+    plan = tasks(10)
+    windows = [score(position, task) for position, task in enumerate(plan)]
+    (clip,) = clip_scores(plan, reversed(windows), THRESHOLDS)
+    assert [frame.number for frame in clip.frames] == list(range(1, 11))
+    # The second window is moved back to start at frame 4: it is given 4, 6, 8, 10 and counts 8, 9, 10.
+    assert [frame.number for frame in clip.frames if frame.given] == [1, 3, 5, 7, 8, 10]
+    assert clip.mean("psnr_y", "") == pytest.approx(30 + 5.5)
+    assert clip.mean("psnr_y", "_given") == pytest.approx(30 + 34 / 6)
+    assert clip.mean("psnr_y", "_synthesised") == pytest.approx(30 + (2 + 4 + 6 + 9) / 4)
+    assert clip.left_out is None
+    assert clip.uncounted == {}
 
 
-def test_one_split_has_no_mean_row() -> None:
-    assert [row.name for row in summarise([replace(A, motion="all")])] == ["all"]
+@pytest.mark.parametrize(("known", "split"), [(None, "medium"), ("fast", "fast")])
+def test_the_split_is_what_the_data_tells_or_what_was_measured(known: str | None, split: str) -> None:
+    plan = tasks(7, motion=known)
+    (clip,) = clip_scores(plan, [score(0, plan[0])], THRESHOLDS)
+    assert clip.split == split
+    assert clip.motion == 2.0
 
 
-def test_written_tables_hold_the_rows_and_the_clips(tmp_path: Path) -> None:
-    rows = summarise([A, B, C])
-    write_results(tmp_path / "new", rows, [A, B, C])
-    written = json.loads((tmp_path / "new" / "results.json").read_text())
-    assert written["rows"][0]["name"] == "slow"
-    assert written["rows"][0]["psnr_y"] == 32.0
-    assert "BT.601" in written["protocol"]
-    with (tmp_path / "new" / "results.csv").open() as file:
-        assert [float(row["psnr_y"]) for row in csv.DictReader(file)] == [32.0, 20.0, 26.0]
-    with (tmp_path / "new" / "clips.csv").open() as file:
-        assert [row["name"] for row in csv.DictReader(file)] == ["a", "b", "c"]
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
-        "clips.csv",
-        "results.csv",
-        "results.json",
-    ]
+def test_the_tail_that_released_does_not_cover_is_counted_as_left_out() -> None:
+    plan = tasks(10, RELEASED)
+    (clip,) = clip_scores(plan, [score(0, plan[0])], THRESHOLDS)
+    assert len(clip.frames) == 7
+    assert clip.uncounted == {"not covered by the protocol's windows": 3}
+
+
+def test_an_interrupted_window_is_left_out_with_its_reason() -> None:
+    plan = tasks(13)
+    windows = [score(0, plan[0]), score(1, plan[1], metrics={}, black=[], interruption="scene cut")]
+    (clip,) = clip_scores(plan, windows, THRESHOLDS)
+    assert [frame.number for frame in clip.frames] == list(range(1, 8))
+    assert clip.uncounted == {"scene cut": 6}
+    nothing = [score(i, task, metrics={}, black=[], interruption="scene cut") for i, task in enumerate(plan)]
+    assert clip_scores(plan, nothing, THRESHOLDS)[0].left_out == "no frame counts"
+
+
+@pytest.mark.parametrize(("black", "reason"), [(True, "all black"), (False, "infinite PSNR")])
+def test_a_clip_with_infinite_psnr_is_left_out(black: bool, reason: str) -> None:
+    plan = tasks(7)
+    window = score(0, plan[0], value=float("inf"), black=[black] * 7)
+    assert clip_scores(plan, [window], THRESHOLDS)[0].left_out == reason
+
+
+def test_what_is_cut_to_whole_lr_pixels_is_said() -> None:
+    plan = tasks(7)
+    assert clip_scores(plan, [score(0, plan[0], size=(49, 35))], THRESHOLDS)[0].cropped == "49x35 to 48x32"
+    assert clip_scores(plan, [score(0, plan[0])], THRESHOLDS)[0].cropped == ""
+
+
+def test_a_score_survives_the_log() -> None:
+    window = score(0, tasks(7)[0], value=float("inf"))
+    assert from_line(as_line(window)) == window

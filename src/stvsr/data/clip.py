@@ -28,9 +28,23 @@ UNSPLIT = "all"
 """The split of clips whose motion nobody has measured."""
 
 
+PEAK = 255
+"""The largest value of an 8-bit frame."""
+
+
 def to_float(frames: Tensor) -> Tensor:
     """Stored frames, uint8, as float32 in [0, 1]."""
-    return frames.float() / 255
+    return frames.float() / PEAK
+
+
+def to_8bit(frames: Tensor) -> Tensor:
+    """Frames as a file stores them: clamped to [0, 1] and rounded to uint8; uint8 frames as they are.
+
+    One function, for scores and for saved frames, so that a network and its saved frames score alike.
+    """
+    if frames.dtype == torch.uint8:
+        return frames
+    return (frames.double().clamp(0, 1) * PEAK).round().to(torch.uint8)
 
 
 @dataclass(frozen=True)

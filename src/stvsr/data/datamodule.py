@@ -1,8 +1,8 @@
-"""Loaders for training and scoring, shared among processes.
+"""Loaders for training and validation, shared among processes.
 
 Step `s` of a run takes the draws `s * batch_size … (s+1) * batch_size - 1`, and process `r` of `R` takes the
 `r`-th part of them; so `batch_size` is the batch of the whole run, as papers count it, and a run on two processes
-sees the clips that one process would. Validation and scoring clips are dealt out in turn, each exactly once.
+sees the clips that one process would. Validation clips are dealt out in turn, each exactly once.
 """
 
 import signal
@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Sampler
 
 from stvsr.data.clip import Batch, Clip, Source
-from stvsr.data.datasets import ScoringClips, TrainingClips
+from stvsr.data.datasets import TrainingClips, ValidationClips
 from stvsr.errors import InvalidInput
 
 
@@ -46,20 +46,19 @@ class DrawBatches(Sampler[list[int]]):
             yield list(range(start, start + self.share))
 
 
-def _ignore_interrupts(worker: int) -> None:
+def ignore_interrupts(worker: int) -> None:
     # Ctrl-C reaches every process of a terminal; the training process decides what becomes of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class ClipDataModule(pl.LightningDataModule):
-    """Training, validation and scoring clips of one data set.
+    """Training and validation clips of one data set.
 
     Args:
-        train_source: makes the clips to train on; called only where they are needed, as are the next two.
+        train_source: makes the clips to train on; called only where they are needed, as is the next.
         val_source: makes the clips to validate on while training.
-        test_source: makes the clips to score.
         batch_size: clips a step, over all processes together; 24 in the paper.
-        eval_batch_size: clips at once in validation and scoring; above 1 only where all are of one size.
+        eval_batch_size: clips at once in validation; above 1 only where all are of one size.
         crop: side of the LR training crop; 32 in the paper.
         workers: loader processes for each process; 0 reads in the process itself.
         seed: decides every draw of training.
@@ -70,7 +69,6 @@ class ClipDataModule(pl.LightningDataModule):
         *,
         train_source: Callable[[], Source],
         val_source: Callable[[], Source],
-        test_source: Callable[[], Source],
         batch_size: int,
         eval_batch_size: int,
         crop: int,
@@ -88,10 +86,8 @@ class ClipDataModule(pl.LightningDataModule):
                 raise InvalidInput(f"loader.{name}={value}; expected at least {least}")
         self.make_train_source = train_source
         self.make_val_source = val_source
-        self.make_test_source = test_source
         self.train_source: Source | None = None
         self.val_source: Source | None = None
-        self.test_source: Source | None = None
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.crop = crop
@@ -99,11 +95,9 @@ class ClipDataModule(pl.LightningDataModule):
         self.seed = seed
 
     def setup(self, stage: str) -> None:
-        """Opens the sources of a stage (`fit` or `test`), so that what is wrong with them shows at once."""
-        if stage == "fit" and self.train_source is None:
+        """Opens the sources, so that what is wrong with them shows at once."""
+        if self.train_source is None:
             self.train_source, self.val_source = self.make_train_source(), self.make_val_source()
-        elif stage == "test" and self.test_source is None:
-            self.test_source = self.make_test_source()
 
     def train_dataloader(self) -> DataLoader[Clip]:
         """Batches from the step the trainer has reached, up to `trainer.max_steps`."""
@@ -133,12 +127,7 @@ class ClipDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Clip]:
         """This process's part of the validation clips, whole frames."""
         assert self.val_source is not None
-        return self._scoring_loader(ScoringClips(source=self.val_source))
-
-    def test_dataloader(self) -> DataLoader[Clip]:
-        """This process's part of the test clips, whole frames."""
-        assert self.test_source is not None
-        return self._scoring_loader(ScoringClips(source=self.test_source))
+        return self._validation_loader(ValidationClips(source=self.val_source))
 
     def state_dict(self) -> dict[str, int]:
         """What decides the draws, for the checkpoint."""
@@ -150,7 +139,7 @@ class ClipDataModule(pl.LightningDataModule):
             if state_dict.get(name) != ours:
                 rank_zero_warn(f"continues with loader.{name}={ours}, was {state_dict.get(name)}: other clips come")
 
-    def _scoring_loader(self, clips: ScoringClips) -> DataLoader[Clip]:
+    def _validation_loader(self, clips: ValidationClips) -> DataLoader[Clip]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         if len(clips) < world_size:
             raise InvalidInput(f"{len(clips)} clip(s) for {world_size} processes; expected one for each at least")
@@ -162,5 +151,5 @@ class ClipDataModule(pl.LightningDataModule):
             "num_workers": self.workers,
             "collate_fn": Batch.collate,
             "pin_memory": torch.cuda.is_available(),
-            "worker_init_fn": _ignore_interrupts,
+            "worker_init_fn": ignore_interrupts,
         }

@@ -1,4 +1,4 @@
-"""Map-style datasets over any source: training draws crops, scoring takes whole frames.
+"""Map-style datasets over any source: training draws crops, validation takes whole frames.
 
 Training is counted in draws, not in epochs: draw `p` of a run is a pure function of the seed and of `p`. Which
 clip it takes, where it crops and how it turns do not depend on the process, the worker or what was drawn before.
@@ -14,14 +14,12 @@ from torch.utils.data import Dataset
 
 from stvsr.data.augmentation import augment
 from stvsr.data.clip import SCALE, Clip, Footage, Source, to_float
+from stvsr.data.clip_sets import SEED
 from stvsr.data.degradation import downsample, downsample_crop
 from stvsr.errors import DamagedClip, InvalidInput
 
 SUBSTITUTES = 10
 """So many damaged clips in a row end a run: the data, not a clip, is at fault."""
-
-EVALUATION_SEED = 0
-"""Scoring reads the same frames whatever the seed of training was."""
 
 
 class TrainingClips(Dataset[Clip]):
@@ -84,7 +82,7 @@ class TrainingClips(Dataset[Clip]):
         return Clip(lr=lr, hr=hr, name=footage.name, motion=footage.motion, skipped=skipped)
 
 
-class ScoringClips(Dataset[Clip]):
+class ValidationClips(Dataset[Clip]):
     """Whole frames, in order; a bottom or right edge that is not a multiple of 4 is cut.
 
     Args:
@@ -101,9 +99,9 @@ class ScoringClips(Dataset[Clip]):
         """Clip `index`: LR `(n, 3, h, w)`, HR `(2n-1, 3, 4h, 4w)`.
 
         Raises:
-            DamagedClip: the clip cannot be read; a score that left it out would be a score of something else.
+            DamagedClip: the clip cannot be read; a validation that left it out would be one of something else.
         """
-        footage = self.source.read(index, np.random.default_rng((EVALUATION_SEED, index)))
+        footage = self.source.read(index, np.random.default_rng((SEED, index)))
         h, w = (side - side % SCALE for side in footage.frames.shape[-2:])
         hr = to_float(footage.frames[..., :h, :w])
         return Clip(lr=downsample(hr[::2]), hr=hr, name=footage.name, motion=footage.motion)

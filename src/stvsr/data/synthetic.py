@@ -183,6 +183,8 @@ class SyntheticScenes:
         InvalidInput: an argument is none of these.
     """
 
+    first_number = 1
+
     def __init__(self, *, clips: int, height: int, width: int, seed: int, frames: int = FRAMES) -> None:
         if clips < 1:
             raise InvalidInput(f"clips is {clips}; expected at least 1; ask for one clip or more")
@@ -201,9 +203,10 @@ class SyntheticScenes:
     def __len__(self) -> int:
         return self.clips
 
-    def split_of(self, index: int) -> str:
-        """Motion split of clip `index`."""
-        return MOTION_SPLITS[index % len(MOTION_SPLITS)]
+    def entry(self, index: int) -> tuple[str, str]:
+        """Name and motion split of clip `index`."""
+        split = MOTION_SPLITS[index % len(MOTION_SPLITS)]
+        return f"synthetic-{split}-{index:06d}", split
 
     def read(self, index: int, rng: np.random.Generator) -> Footage:
         """Makes clip `index`; ignores `rng`, for a scene is a pure function of seed and index.
@@ -211,8 +214,7 @@ class SyntheticScenes:
         Raises:
             IndexError: there is no such clip.
         """
-        split = self.split_of(index)
-        return Footage(self._frames(self.stage(index), index), f"synthetic-{split}-{index:06d}", split)
+        return Footage(self._frames(self.stage(index), index), *self.entry(index))
 
     def motion_of(self, index: int) -> float:
         """Mean true displacement of what clip `index` shows, HR pixels per frame, over pixels and frames."""
@@ -239,7 +241,7 @@ class SyntheticScenes:
         if not 0 <= index < self.clips:
             raise IndexError(f"clip {index} of {self.clips}; expected 0 to {self.clips - 1}")
         rng = np.random.default_rng([self.seed, index, 0])
-        slowest, fastest = MOTION_RANGES[self.split_of(index)]
+        slowest, fastest = MOTION_RANGES[self.entry(index)[1]]
         target = float(rng.uniform(slowest * (1 + TARGET_MARGIN), fastest * (1 - TARGET_MARGIN)))
         return Stage.draw(rng, self.height, self.width, self.frames, target)
 

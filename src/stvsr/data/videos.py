@@ -29,6 +29,26 @@ PAUSE = 3.0
 """Frames further apart than so many usual intervals are not consecutive. Phones vary theirs by less."""
 
 
+def video_files(root: Path) -> list[Path]:
+    """The video files of a folder and its subfolders, sorted; hidden files are left out.
+
+    Raises:
+        InvalidInput: no such folder, or no video file in it.
+    """
+    if not root.is_dir():
+        raise InvalidInput(f"data.root={root}: no such folder; expected a folder of video files")
+    paths = sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
+    )
+    if not paths:
+        raise InvalidInput(
+            f"data.root={root}: no video file there; expected files with the ending {', '.join(sorted(EXTENSIONS))}"
+        )
+    return paths
+
+
 class VideoFolder:
     """Clips at random positions of the video files of a folder.
 
@@ -50,17 +70,7 @@ class VideoFolder:
             raise InvalidInput(f"data.clips_per_video={clips_per_video}; expected at least 1")
         if frames < 1:
             raise InvalidInput(f"frames={frames}; expected at least 1")
-        if not self.root.is_dir():
-            raise InvalidInput(f"data.root={root}: no such folder; expected a folder of video files")
-        self.paths = sorted(
-            path
-            for path in self.root.rglob("*")
-            if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
-        )
-        if not self.paths:
-            raise InvalidInput(
-                f"data.root={root}: no video file there; expected files with the ending {', '.join(sorted(EXTENSIONS))}"
-            )
+        self.paths = video_files(self.root)
 
     def __len__(self) -> int:
         return len(self.paths) * self.clips_per_video

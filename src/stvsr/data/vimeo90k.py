@@ -6,23 +6,14 @@ lists ship with the package, already without the eight all-black clips that give
 """
 
 from importlib.resources import files
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from stvsr.data.clip import FRAMES, MOTION_SPLITS, UNSPLIT, Footage
+from stvsr.data.png import read_png
 from stvsr.errors import DamagedClip, InvalidInput
-
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-PNG_DEPTH = 24
-"""Where a PNG's header has its bit depth, and after it its colour type."""
-
-EIGHT_BIT_RGB = bytes([8, 2])
 
 
 class Vimeo90K:
@@ -56,8 +47,15 @@ class Vimeo90K:
                 f"sequences/{missing[0]}; download them or take them off the list"
             )
 
+    first_number = 1
+    frames = FRAMES
+
     def __len__(self) -> int:
         return len(self.entries)
+
+    def entry(self, index: int) -> tuple[str, str]:
+        """Name and motion split of clip `index`."""
+        return self.entries[index]
 
     def read(self, index: int, rng: np.random.Generator) -> Footage:
         """The seven frames of clip `index`; nothing is left to chance.
@@ -116,28 +114,3 @@ def check_entry(name: str) -> str:
 
 def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-
-
-def read_png(path: Path) -> Tensor:
-    """One 8-bit RGB frame: `(3, H, W)`, uint8.
-
-    Raises:
-        DamagedClip: missing, truncated, or not an 8-bit RGB image.
-    """
-    if not path.is_file():
-        raise DamagedClip(f"{path}: no such file; expected a frame of the clip: download the clip again")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DamagedClip(f"{path}: cannot be read ({error.strerror}); check the disk or its permissions") from None
-    if not content.startswith(PNG_SIGNATURE):
-        raise DamagedClip(f"{path}: not a PNG; expected a frame of the clip: download the clip again")
-    # Pillow would cut 16 bits to 8 without a word, so the header is asked.
-    if content[PNG_DEPTH : PNG_DEPTH + 2] != EIGHT_BIT_RGB:
-        raise DamagedClip(f"{path}: not an 8-bit RGB PNG (grey, 16-bit, palette or transparent): convert the file")
-    try:
-        pixels = np.array(Image.open(BytesIO(content)))
-    except Exception:
-        # Pillow raises a dozen kinds of errors on damaged files.
-        raise DamagedClip(f"{path}: not a readable PNG; the file is damaged: download the clip again") from None
-    return torch.from_numpy(pixels).permute(2, 0, 1)

@@ -1,94 +1,154 @@
-"""Scores of clips, gathered per motion split (paper Sec. 4.1, Table 1).
+"""Scores of clips, put together from the windows they were made in (paper Sec. 4.1).
 
-A clip's score is the mean over its frames, given and synthesised alike; a split's is the plain mean over its
-clips. A clip with infinite PSNR (all black and predicted so) is left out of the means and counted.
+A clip's score is the mean over its frames that count. A clip with infinite PSNR (all black and predicted so) would
+make every mean infinite; it is left out and named.
 """
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import isinf
+from statistics import fmean
 
-import torch
-from torch import Tensor
-from torchmetrics import Metric
+from stvsr.data.clip import SCALE
+from stvsr.data.clip_sets import ClipInfo
+from stvsr.data.motion_measure import MotionThresholds
+from stvsr.evaluation.windows import Task
 
-from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
-from stvsr.evaluation.metrics import psnr_y, ssim_y
+PARTS = ("", "_given", "_synthesised")
+"""All frames, those the network was given in low resolution, those it was not; endings of column names."""
 
-SPLITS = (*MOTION_SPLITS, UNSPLIT)
+NOT_COVERED = "not covered by the protocol's windows"
+
+
+@dataclass(frozen=True)
+class WindowScore:
+    """Scores of one window; a value for each frame that counts.
+
+    Attributes:
+        position: of the window in the plan.
+        metrics: values by metric; none if the window is interrupted.
+        motion: HR pixels from the frame before; None for the first frame of a clip.
+        black: whether a frame of the ground truth is all black.
+        size: width and height of the ground truth before an incomplete last row or column was cut off.
+        interruption: why the window was not scored; None if it was.
+    """
+
+    position: int
+    metrics: dict[str, list[float]]
+    motion: list[float | None]
+    black: list[bool]
+    size: tuple[int, int]
+    interruption: str | None
+
+
+@dataclass(frozen=True)
+class FrameScore:
+    """Scores of one frame.
+
+    Attributes:
+        number: as in file names.
+        given: whether the network was given it.
+        metrics: values by metric; PSNR in dB.
+        motion: HR pixels from the frame before, or None.
+    """
+
+    number: int
+    given: bool
+    metrics: dict[str, float]
+    motion: float | None
 
 
 @dataclass(frozen=True)
 class ClipScore:
-    """Scores of one clip; PSNR in dB."""
+    """Scores of one clip.
 
-    name: str
-    motion: str
-    frames: int
-    psnr_y: float
-    ssim_y: float
-    psnr_y_given: float
-    psnr_y_synthesised: float
+    Attributes:
+        info: what it is.
+        split: slow, medium or fast, as the data tells or as measured.
+        motion: measured, HR pixels per frame; None if no two frames that count follow each other.
+        frames: those that count.
+        uncounted: how many do not, by reason.
+        cropped: what was cut off, for example `721x577 to 720x576`; empty if nothing.
+        left_out: why the clip counts in no mean; None if it does.
+    """
+
+    info: ClipInfo
+    split: str
+    motion: float | None
+    frames: list[FrameScore]
+    uncounted: dict[str, int]
+    cropped: str
+    left_out: str | None
+
+    def mean(self, metric: str, part: str) -> float | None:
+        """Mean over the frames of a part (of `PARTS`); None if it has none."""
+        values = [frame.metrics[metric] for frame in self.frames if part in ("", "_given" if frame.given else PARTS[2])]
+        return fmean(values) if values else None
 
 
-def score_clips(prediction: Tensor, target: Tensor, names: list[str], motions: list[str]) -> list[ClipScore]:
-    """Scores of a batch of clips.
+def clip_scores(tasks: list[Task], windows: Iterable[WindowScore], thresholds: MotionThresholds) -> list[ClipScore]:
+    """Puts windows together, in the order of the plan.
 
     Args:
-        prediction: `(b, 2n-1, 3, H, W)`; clamped and rounded to 8 bit.
-        target: the same shape, in [0, 1].
-        names: `b` clip names.
-        motions: `b` motion splits.
+        tasks: the plan.
+        windows: a score for each window, in any order.
+        thresholds: decide the split of clips whose motion the data does not tell.
     """
-    psnr, ssim = psnr_y(prediction, target), ssim_y(prediction, target)  # (b, 2n-1)
-    return [
-        ClipScore(
-            name=name,
-            motion=motion,
-            frames=psnr.shape[1],
-            psnr_y=psnr[i].mean().item(),
-            ssim_y=ssim[i].mean().item(),
-            psnr_y_given=psnr[i, ::2].mean().item(),
-            psnr_y_synthesised=psnr[i, 1::2].mean().item(),
-        )
-        for i, (name, motion) in enumerate(zip(names, motions, strict=True))
-    ]
+    by_position = {window.position: window for window in windows}
+    clips: dict[int, list[tuple[Task, WindowScore]]] = {}
+    for position, task in enumerate(tasks):
+        clips.setdefault(task.index, []).append((task, by_position[position]))
+    return [_clip_score(parts, thresholds) for parts in clips.values()]
 
 
-class MotionSplitScores(Metric):
-    """Mean PSNR and SSIM per motion split, reduced over processes.
+def _clip_score(parts: list[tuple[Task, WindowScore]], thresholds: MotionThresholds) -> ClipScore:
+    info = parts[0][0].clip
+    uncounted: Counter[str] = Counter()
+    frames, motions, black = [], [], []
+    covered = 0
+    for task, window in parts:
+        covered += len(task.numbers)
+        motions += [value for value in window.motion if value is not None]
+        if window.interruption is not None:
+            uncounted[window.interruption] += len(task.numbers)
+            continue
+        black += window.black
+        for i, (number, given) in enumerate(zip(task.numbers, task.window.given, strict=True)):
+            values = {metric: column[i] for metric, column in window.metrics.items()}
+            frames.append(FrameScore(number, given, values, window.motion[i]))
+    if covered < info.frames:
+        uncounted[NOT_COVERED] = info.frames - covered
+    motion = fmean(motions) if motions else None
+    width, height = parts[0][1].size
+    w, h = width // SCALE * SCALE, height // SCALE * SCALE
+    return ClipScore(
+        info=info,
+        split=info.motion or thresholds.split(motion or 0.0),
+        motion=motion,
+        frames=frames,
+        uncounted=dict(uncounted),
+        cropped="" if (w, h) == (width, height) else f"{width}x{height} to {w}x{h}",
+        left_out=_reason(frames, black),
+    )
 
-    `compute` gives `psnr/slow`, `ssim/slow`, … for the splits that occurred, and `psnr/mean`, `ssim/mean`, in which
-    each of these splits weighs the same.
-    """
 
-    full_state_update = False
-    total: Tensor
-    clips: Tensor
+def _reason(frames: list[FrameScore], black: list[bool]) -> str | None:
+    if not frames:
+        return "no frame counts"
+    if any(isinf(frame.metrics["psnr_y"]) for frame in frames):
+        return "all black" if all(black) else "infinite PSNR"
+    return None
 
-    def __init__(self) -> None:
-        super().__init__()
-        # Sums of PSNR and SSIM, and clips that count, for each split.
-        self.add_state("total", torch.zeros(len(SPLITS), 2, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("clips", torch.zeros(len(SPLITS), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, scores: list[ClipScore]) -> None:
-        """Adds clips."""
-        for score in scores:
-            if score.psnr_y == float("inf"):
-                continue
-            split = SPLITS.index(score.motion)
-            self.total[split] += torch.tensor(
-                [score.psnr_y, score.ssim_y], dtype=torch.float64, device=self.total.device
-            )
-            self.clips[split] += 1
+def as_line(window: WindowScore) -> Mapping[str, object]:
+    """A window's score as plain values, for a log."""
+    return vars(window)
 
-    def compute(self) -> dict[str, Tensor]:
-        """Means by name; empty before the first clip."""
-        occurred = self.clips > 0
-        means = self.total[occurred] / self.clips[occurred, None]
-        names = [split for split, present in zip(SPLITS, occurred.tolist(), strict=True) if present]
-        result: dict[str, Tensor] = {}
-        for column, metric in enumerate(("psnr", "ssim")):
-            result |= {f"{metric}/{name}": means[row, column] for row, name in enumerate(names)}
-            if names:
-                result[f"{metric}/mean"] = means[:, column].mean()
-        return result
+
+def from_line(line: Mapping[str, object]) -> WindowScore:
+    """The other way."""
+    values = dict(line)
+    size = values["size"]
+    assert isinstance(size, list | tuple)
+    return WindowScore(**{**values, "size": tuple(size)})  # type: ignore[arg-type]

@@ -1,82 +1,86 @@
-"""Scores as tables: what was measured, per motion split, for people and for programs."""
+"""One table, four forms: for a terminal, Markdown, LaTeX and CSV."""
 
 import csv
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
-from math import isfinite
-from pathlib import Path
-from statistics import fmean
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from io import StringIO
 
-from stvsr.evaluation.scores import SPLITS, ClipScore
-from stvsr.files import beside_then_rename
+LATEX_SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+}
 
-PROTOCOL = "Y of BT.601, 8 bit, uncropped; mean over all frames of a clip, then over clips"
+NOTHING = "-"
+"""Where there is no number."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """Scores of one motion split, or their mean (each split weighs the same); PSNR in dB."""
+class Table:
+    """Cells as text, and what they mean.
 
-    name: str
-    clips: int
-    frames: int
-    left_out: int
-    psnr_y: float
-    ssim_y: float
-    psnr_y_given: float
-    psnr_y_synthesised: float
-
-
-SCORES = ("psnr_y", "ssim_y", "psnr_y_given", "psnr_y_synthesised")
-
-
-def summarise(scores: list[ClipScore]) -> list[Row]:
-    """A row for each split that occurs and, where there are several, one for their mean.
-
-    Clips with infinite PSNR are left out of the means and counted in `left_out`.
+    Attributes:
+        columns: headings; the first column is of words, the others are figures.
+        rows: cells.
+        caption: how the figures were made: stands in every form.
+        notes: what else a reader must know, a line each.
     """
-    rows = []
-    for split in SPLITS:
-        clips = [score for score in scores if score.motion == split]
-        counted = [score for score in clips if isfinite(score.psnr_y)]
-        if counted:
-            means = [fmean(getattr(score, field) for score in counted) for field in SCORES]
-            frames = sum(score.frames for score in counted)
-            rows.append(Row(split, len(counted), frames, len(clips) - len(counted), *means))
-    if len(rows) > 1:
-        counts = [sum(getattr(row, field) for row in rows) for field in ("clips", "frames", "left_out")]
-        rows.append(Row("mean", *counts, *(fmean(getattr(row, field) for row in rows) for field in SCORES)))
-    return rows
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str
+    notes: Sequence[str] = field(default_factory=list)
+
+    def as_text(self) -> str:
+        """For a terminal."""
+        widths = [max(len(cell) for cell in column) for column in zip(self.columns, *self.rows, strict=True)]
+        lines = []
+        for row in (self.columns, *self.rows):
+            first, *others = zip(row, widths, strict=True)
+            lines.append("  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]).rstrip())
+        return "\n".join([*lines, *self.notes, f"({self.caption})"])
+
+    def as_markdown(self) -> str:
+        """GitHub's Markdown."""
+        head = [self.columns, [":--", *["--:"] * (len(self.columns) - 1)]]
+        lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in (*head, *self.rows)]
+        return "\n".join([*lines, "", *(f"{note}  " for note in self.notes), f"*{self.caption}*", ""])
+
+    def as_latex(self) -> str:
+        """A `table` for a paper that loads `booktabs`."""
+        body = [" & ".join(map(latex, row)) + r" \\" for row in self.rows]
+        return "\n".join(
+            [
+                r"\begin{table}",
+                r"\centering",
+                rf"\caption{{{latex(' '.join([self.caption + '.', *self.notes]))}}}",
+                rf"\begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}}",
+                r"\toprule",
+                " & ".join(map(latex, self.columns)) + r" \\",
+                r"\midrule",
+                *body,
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+                "",
+            ]
+        )
 
 
-def as_text(rows: list[Row]) -> str:
-    """The rows as a table for a terminal."""
-    lines = [
-        f"{'motion':<8}{'clips':>6}{'frames':>8}{'PSNR Y':>9}{'SSIM Y':>9}{'given':>9}{'synthesised':>13}",
-    ]
-    lines += [
-        f"{row.name:<8}{row.clips:>6}{row.frames:>8}{row.psnr_y:>9.2f}{row.ssim_y:>9.4f}"
-        f"{row.psnr_y_given:>9.2f}{row.psnr_y_synthesised:>13.2f}"
-        for row in rows
-    ]
-    left_out = sum(row.left_out for row in rows if row.name != "mean")
-    if left_out:
-        lines.append(f"left out: {left_out} clip(s) with infinite PSNR")
-    return "\n".join([*lines, f"({PROTOCOL})"])
+def latex(text: str) -> str:
+    """Text with LaTeX's special characters made plain."""
+    return "".join(LATEX_SPECIAL.get(character, character) for character in text)
 
 
-def write_results(folder: Path, rows: list[Row], scores: list[ClipScore]) -> None:
-    """Writes `results.json`, `results.csv` and `clips.csv`; each appears only when whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with beside_then_rename(folder / "results.json") as path:
-        path.write_text(json.dumps({"protocol": PROTOCOL, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
-    _write_csv(folder / "results.csv", [field.name for field in fields(Row)], (asdict(row) for row in rows))
-    _write_csv(folder / "clips.csv", [field.name for field in fields(ClipScore)], (asdict(clip) for clip in scores))
+def as_csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Comma-separated values; None is an empty cell."""
+    buffer = StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([["" if cell is None else cell for cell in row] for row in rows])
+    return buffer.getvalue()
 
 
-def _write_csv(path: Path, columns: list[str], rows: Iterable[Mapping[str, object]]) -> None:
-    with beside_then_rename(path) as beside, beside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+def figure(value: object, digits: int) -> str:
+    """A number with so many decimals, or a dash where there is none."""
+    return f"{value:.{digits}f}" if isinstance(value, int | float) else NOTHING

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from stvsr.checkpoint import MODEL_KEY
+from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY
 from stvsr.data.clip import Batch
-from stvsr.evaluation.scores import MotionSplitScores, score_clips
+from stvsr.evaluation.splits import MotionSplitScores
 from stvsr.models.requirements import Network, run_padded
 from stvsr.training.losses import charbonnier
 
@@ -22,6 +22,7 @@ class SpaceTimeModule(pl.LightningModule):
     Args:
         network: `(b, n, 3, h, w)` to `(b, 2n-1, 3, 4h, 4w)`.
         model_config: the resolved config of that network; it goes into every checkpoint.
+        variant: the letter of the ablation; it goes there too, and names the network in tables.
         optimizer: makes the optimizer from the parameters.
         scheduler: makes the learning rate schedule from the optimizer; stepped once a batch.
     """
@@ -31,12 +32,14 @@ class SpaceTimeModule(pl.LightningModule):
         *,
         network: Network,
         model_config: dict[str, Any],
+        variant: str,
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LambdaLR],
     ) -> None:
         super().__init__()
         self.network = network
         self.model_config = model_config
+        self.variant = variant
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.val_scores = MotionSplitScores()
@@ -56,7 +59,7 @@ class SpaceTimeModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Scores a batch; returns the prediction for whoever shows pictures."""
         prediction: Tensor = self(batch.lr)
-        self.val_scores.update(score_clips(prediction, batch.hr, batch.names, batch.motions))
+        self.val_scores.update(prediction, batch.hr, batch.motions)
         return prediction
 
     def on_validation_epoch_end(self) -> None:
@@ -86,3 +89,4 @@ class SpaceTimeModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Puts what rebuilds the network beside its weights."""
         checkpoint[MODEL_KEY] = self.model_config
+        checkpoint[VARIANT_KEY] = self.variant

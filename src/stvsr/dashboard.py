@@ -1,0 +1,101 @@
+"""Makes the project's dashboard on Weights & Biases: `python -m stvsr.dashboard entity=ME online=true`.
+
+A saved workspace view: runs grouped by ablation, validation PSNR and SSIM per motion split over steps, the scores of
+evaluations as bars, and what tells of a run's health. Without `online=true` it writes the view's specification to
+`dashboard.json` and needs no account. The names of metrics are those of `tracking.py` and `training/monitors.py`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import wandb_workspaces.workspaces as ws
+from omegaconf import DictConfig
+from wandb_workspaces.reports.v2.interface import BarPlot, LinePlot, MediaBrowser
+
+from stvsr.cli import entry_point
+from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
+from stvsr.errors import UserError
+from stvsr.files import beside_then_rename
+
+STEP = "trainer/global_step"
+
+HEALTH = ("train/loss", "train/learning_rate", "train/offset_magnitude", "train/clips_per_second")
+"""What every training run logs of itself."""
+
+GROUP = "Group"
+"""W&B's name for the group of a run, which the logger's config sets to the ablation."""
+
+
+def workspace(*, entity: str, project: str, sets: list[str]) -> ws.Workspace:
+    """The dashboard.
+
+    Args:
+        entity: who owns the project.
+        project: its name.
+        sets: clip sets whose scores are shown.
+    """
+    splits = (*MOTION_SPLITS, "mean", UNSPLIT)
+    curves: list[Any] = [
+        LinePlot(title=f"{metric.upper()}, {split}", x=STEP, y=[f"val/{metric}/{split}"])
+        for metric in ("psnr", "ssim")
+        for split in splits
+    ]
+    health: list[Any] = [LinePlot(title=name, x=STEP, y=[name]) for name in HEALTH]
+    scores: list[Any] = [
+        BarPlot(
+            title=f"{clip_set}: {metric.upper()}, {split}",
+            metrics=[f"test/{clip_set}/{metric}/{split}"],
+        )
+        for clip_set in sets
+        for metric in ("psnr", "ssim")
+        for split in (*MOTION_SPLITS, UNSPLIT)
+    ]
+    pictures = MediaBrowser(title="validation clips", media_keys=[f"val/picture/{i}" for i in range(3)])
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name="Ablations",
+        sections=[
+            ws.Section(name="Validation per motion split", panels=curves, is_open=True),
+            ws.Section(name="Scores", panels=scores, is_open=True),
+            ws.Section(name="Pictures", panels=[pictures], is_open=True),
+            ws.Section(name="Training", panels=health, is_open=True),
+        ],
+        runset_settings=ws.RunsetSettings(groupby=[ws.Metric(GROUP)]),
+    )
+
+
+def dashboard(config: DictConfig) -> str:
+    """Saves the dashboard on W&B, or writes its specification; says where it is.
+
+    Raises:
+        UserError: W&B does not take it.
+    """
+    view = workspace(entity=config.entity, project=config.project, sets=list(config.sets))
+    if config.online:
+        try:
+            view.save()  # type: ignore[no-untyped-call]
+        except Exception as error:
+            # No account, no network, no such project: W&B has many ways to say so.
+            raise UserError(
+                f"W&B did not take the dashboard of {config.entity}/{config.project} ({error}); run `wandb login` and "
+                "check entity and project, or leave online=true away to write the specification"
+            ) from None
+        return str(view.url)
+    path = Path(config.output_dir) / "dashboard.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with beside_then_rename(path) as beside:
+        specification = view._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
+        beside.write_text(json.dumps(specification, indent=2) + "\n")
+    return str(path)
+
+
+@entry_point("dashboard")
+def main(config: DictConfig) -> None:
+    """Makes the dashboard and says where it is."""
+    print(f"dashboard: {dashboard(config)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Clips to be scored: of any length, described without being read, and read a few frames at a time.
+
+Training takes a random clip of seven frames from a `Source`. Scoring takes every frame of every clip, so it must
+know beforehand which clips there are and how long they are: that is a `ClipSet`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from stvsr.data.clip import FRAMES, UNSPLIT, Footage, Source
+from stvsr.errors import DamagedClip
+
+SEED = 0
+"""Scoring reads the same frames whatever the seed of training was."""
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What is known of a clip before it is read.
+
+    Attributes:
+        clip_set: the set it belongs to, for example `Vid4`.
+        name: unique in its set, for example `calendar` or `00001/0266`.
+        frames: how many.
+        first_number: the number of its first frame in file names; the others follow without a gap.
+        motion: one of `MOTION_SPLITS` if the data tells, or None: to be measured.
+    """
+
+    clip_set: str
+    name: str
+    frames: int
+    first_number: int
+    motion: str | None
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Consecutive frames of a clip.
+
+    Attributes:
+        hr: `(t, 3, H, W)`, uint8.
+        lr: `((t+1)/2, 3, h, w)`, uint8: every other frame from the first, where LR frames are given; else None.
+        interruption: why these frames do not belong together, for example a scene cut; None if they do.
+    """
+
+    hr: Tensor
+    lr: Tensor | None = None
+    interruption: str | None = None
+
+
+class ClipSet(Protocol):
+    """Clips that can be described and read in any order, from any process."""
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        ...
+
+    def describe(self, index: int) -> ClipInfo:
+        """What clip `index` is, without reading its frames."""
+        ...
+
+    def excerpt(self, index: int, first: int, count: int) -> Excerpt:
+        """Frames `first … first + count - 1` of clip `index`, counted from 0.
+
+        Raises:
+            DamagedClip: the frames cannot be read as they should be.
+        """
+        ...
+
+
+class NamedSource(Source, Protocol):
+    """A source whose clips all have the same length and are named without being read."""
+
+    first_number: int
+    frames: int
+
+    def entry(self, index: int) -> tuple[str, str]:
+        """Name and motion split of clip `index`."""
+        ...
+
+
+class ShortClips:
+    """The clips of a source, whole: Vimeo-90K's septuplets, generated scenes.
+
+    Args:
+        name: of the set, in tables.
+        source: makes the source.
+    """
+
+    def __init__(self, *, name: str, source: Callable[[], NamedSource]) -> None:
+        self.name = name
+        self.source = source()
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def describe(self, index: int) -> ClipInfo:
+        """Name and motion as the source has them."""
+        name, motion = self.source.entry(index)
+        known = None if motion == UNSPLIT else motion
+        return ClipInfo(self.name, name, self.source.frames, self.source.first_number, known)
+
+    def excerpt(self, index: int, first: int, count: int) -> Excerpt:
+        """Reads the clip and takes the frames."""
+        footage = self.source.read(index, np.random.default_rng((SEED, index)))
+        return Excerpt(hr=footage.frames[first : first + count])
+
+
+class Several:
+    """Clip sets one after the other, to be scored in one run; each keeps its rows.
+
+    Args:
+        sets: the clip sets.
+    """
+
+    def __init__(self, *, sets: Sequence[ClipSet]) -> None:
+        self.sets = list(sets)
+
+    def __len__(self) -> int:
+        return sum(len(clips) for clips in self.sets)
+
+    def describe(self, index: int) -> ClipInfo:
+        """As the set that has the clip describes it."""
+        clips, index = self._locate(index)
+        return clips.describe(index)
+
+    def excerpt(self, index: int, first: int, count: int) -> Excerpt:
+        """As the set that has the clip reads it."""
+        clips, index = self._locate(index)
+        return clips.excerpt(index, first, count)
+
+    def _locate(self, index: int) -> tuple[ClipSet, int]:
+        place = index
+        for clips in self.sets:
+            if place < len(clips):
+                return clips, place
+            place -= len(clips)
+        raise IndexError(f"clip {index} of {len(self)}")
+
+
+class RandomExcerpts:
+    """Clips of seven frames from anywhere in the clips of a set, to train on.
+
+    Args:
+        clips: the clips; each at least seven frames long.
+    """
+
+    def __init__(self, *, clips: ClipSet) -> None:
+        self.clips = clips
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def read(self, index: int, rng: np.random.Generator) -> Footage:
+        """Seven frames of clip `index` from a position that `rng` draws.
+
+        Raises:
+            DamagedClip: the clip is too short, or cannot be read.
+        """
+        info = self.clips.describe(index)
+        if info.frames < FRAMES:
+            raise DamagedClip(f"clip {info.name}: {info.frames} frames; expected at least {FRAMES}: remove the clip")
+        first = int(rng.integers(info.frames - FRAMES + 1))
+        excerpt = self.clips.excerpt(index, first, FRAMES)
+        return Footage(excerpt.hr, f"{info.name}@{info.first_number + first:06d}", info.motion or UNSPLIT)

@@ -1,0 +1,213 @@
+"""Clips as folders of numbered PNG frames, the form of Vid4 and of most methods' outputs.
+
+Every folder below the root that holds PNG files is a clip, named by its path; the root itself may be one. The frame's
+number is the last number in its file name (`00000012.png`, `im3.png`, `calendar_007.png`); numbers follow each
+other without a gap. All headers are read at the start, so that a wrong file shows before hours of work.
+
+LR frames may be given in a second root with the same clips and numbers: all frames, or, for clips of an odd length,
+the odd-numbered ones (first, third, …) alone. Without it they are made from HR.
+"""
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stvsr.data.clip import SCALE
+from stvsr.data.clip_sets import ClipInfo, Excerpt, RandomExcerpts
+from stvsr.data.png import png_size, read_png
+from stvsr.errors import DamagedClip, InvalidInput
+
+OTHER_IMAGES = {".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".exr", ".ppm"}
+"""Refused beside or instead of PNG files: they would be frames that nobody counts."""
+
+
+@dataclass(frozen=True)
+class FrameFolder:
+    """One folder of frames, all of one size.
+
+    Attributes:
+        path: the folder.
+        frames: file by frame number, ascending.
+        width: of every frame, pixels.
+        height: of every frame, pixels.
+    """
+
+    path: Path
+    frames: dict[int, Path]
+    width: int
+    height: int
+
+    @classmethod
+    def open(cls, path: Path) -> "FrameFolder":
+        """Lists a folder and checks every header.
+
+        Raises:
+            InvalidInput: no frame, another kind of image, a file without a number, or two with the same number.
+            DamagedClip: a frame is not an 8-bit RGB PNG, or of another size than the first.
+        """
+        frames: dict[int, Path] = {}
+        for file in sorted(path.iterdir()):
+            if file.name.startswith(".") or not file.is_file():
+                continue
+            if file.suffix.lower() in OTHER_IMAGES:
+                raise InvalidInput(f"{file}: not a PNG; expected frames as 8-bit RGB PNG: convert or remove the file")
+            if file.suffix.lower() != ".png":
+                continue
+            number = frame_number(file)
+            if number in frames:
+                raise InvalidInput(f"{file}: has the number of {frames[number].name}; expected one file a frame")
+            frames[number] = file
+        if not frames:
+            raise InvalidInput(f"{path}: no PNG frame in this clip folder; fill or remove it")
+        frames = dict(sorted(frames.items()))
+        sizes = {file: png_size(file) for file in frames.values()}
+        (first, size), *others = sizes.items()
+        for file, other in others:
+            if other != size:
+                raise DamagedClip(
+                    f"{file}: {other[0]}x{other[1]}, but {first.name} is {size[0]}x{size[1]}; "
+                    "expected one size within a clip: replace the frame"
+                )
+        return cls(path, frames, *size)
+
+    def check_consecutive(self) -> None:
+        """Refuses a folder with a gap.
+
+        Raises:
+            InvalidInput: names the first missing frame.
+        """
+        numbers = list(self.frames)
+        for number, following in pairwise(numbers):
+            if following != number + 1:
+                raise InvalidInput(
+                    f"{self.path}: frame {number + 1} is missing (after {self.frames[number].name} comes "
+                    f"{self.frames[following].name}); expected consecutive numbers: complete the clip"
+                )
+
+    def read(self, numbers: list[int]) -> Tensor:
+        """Frames by number: `(t, 3, H, W)`, uint8."""
+        return torch.stack([read_png(self.frames[number]) for number in numbers])
+
+
+def frame_number(file: Path) -> int:
+    """The last number in a file's name.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    numbers = re.findall(r"\d+", file.stem)
+    if not numbers:
+        raise InvalidInput(f"{file}: no number in the file name; expected names such as 00000001.png: rename the file")
+    return int(numbers[-1])
+
+
+def clip_folders(root: Path, what: str) -> dict[str, Path]:
+    """The folders below `root` that have no folders in them or hold PNG files, by clip name.
+
+    Args:
+        root: where to search.
+        what: how messages call it, for example `data.root`.
+
+    Raises:
+        InvalidInput: no such folder, or none of its folders holds a PNG file.
+    """
+    if not root.is_dir():
+        raise InvalidInput(f"{what}={root}: no such folder; expected a folder of clip folders of PNG frames")
+    clips, any_png = {}, False
+    for path in [root, *sorted(p for p in root.rglob("*") if p.is_dir())]:
+        if any(part.startswith(".") for part in path.relative_to(root).parts):
+            continue
+        content = list(path.iterdir())
+        has_png = any(file.suffix.lower() == ".png" for file in content)
+        any_png |= has_png
+        # A folder without folders is a clip, even an empty one, which opening it refuses.
+        if has_png or (path != root and not any(child.is_dir() for child in content)):
+            clips[root.resolve().name if path == root else path.relative_to(root).as_posix()] = path
+    if not any_png:
+        raise InvalidInput(f"{what}={root}: no PNG frame there; expected a folder of clip folders of PNG frames")
+    return clips
+
+
+class FrameFolders:
+    """Every clip folder below a root, with LR frames given or not.
+
+    Args:
+        root: HR frames.
+        lr_root: LR frames, a quarter as wide and high, or None.
+        name: of the set, in tables; None takes the folder's.
+
+    Raises:
+        InvalidInput: nothing there, or the two do not match.
+        DamagedClip: a frame is not an 8-bit RGB PNG of its clip's size.
+    """
+
+    def __init__(self, *, root: str | Path, lr_root: str | Path | None = None, name: str | None = None) -> None:
+        self.name = name or Path(root).resolve().name
+        folders = clip_folders(Path(root), "data.root")
+        self.clips = {clip: FrameFolder.open(path) for clip, path in folders.items()}
+        for folder in self.clips.values():
+            folder.check_consecutive()
+        self.names = list(self.clips)
+        self.lr: dict[str, FrameFolder] | None = None
+        if lr_root is not None:
+            lr = {clip: FrameFolder.open(path) for clip, path in clip_folders(Path(lr_root), "data.lr_root").items()}
+            if set(lr) != set(self.clips):
+                odd = sorted(set(lr) ^ set(self.clips))
+                raise InvalidInput(
+                    f"data.lr_root={lr_root}: {len(lr)} clips, data.root has {len(self.clips)}; expected the same, but "
+                    f"{odd[0]} is only in {'one' if len(odd) == 1 else 'one of them, as are others'}"
+                )
+            for clip, hr in self.clips.items():
+                check_lr(clip, hr, lr[clip])
+            self.lr = lr
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def describe(self, index: int) -> ClipInfo:
+        """Motion is never known of a folder."""
+        folder = self.clips[self.names[index]]
+        return ClipInfo(self.name, self.names[index], len(folder.frames), min(folder.frames), None)
+
+    def excerpt(self, index: int, first: int, count: int) -> Excerpt:
+        """Reads the files.
+
+        Raises:
+            DamagedClip: a file is damaged or gone.
+        """
+        clip = self.names[index]
+        folder = self.clips[clip]
+        numbers = list(folder.frames)[first : first + count]
+        lr = None if self.lr is None else self.lr[clip].read(numbers[::2])
+        return Excerpt(hr=folder.read(numbers), lr=lr)
+
+
+def training_excerpts(*, root: str | Path) -> RandomExcerpts:
+    """The clips of a folder, to train on; LR frames are made from HR."""
+    return RandomExcerpts(clips=FrameFolders(root=root))
+
+
+def check_lr(clip: str, hr: FrameFolder, lr: FrameFolder) -> None:
+    """Refuses LR frames that do not belong to the HR frames.
+
+    Raises:
+        InvalidInput: the numbers or sizes do not match.
+    """
+    size, expected = (lr.width, lr.height), (hr.width // SCALE, hr.height // SCALE)
+    if size != expected:
+        raise InvalidInput(
+            f"clip {clip}: LR frames are {size[0]}x{size[1]}, HR {hr.width}x{hr.height}; expected LR "
+            f"{expected[0]}x{expected[1]}, a quarter (an incomplete last row or column is cut off)"
+        )
+    numbers, given = list(hr.frames), list(lr.frames)
+    every_other = numbers[::2] if len(numbers) % 2 else numbers
+    if given not in (numbers, every_other):
+        wrong = sorted(set(given) ^ set(numbers if len(given) > len(every_other) else every_other))
+        raise InvalidInput(
+            f"clip {clip}: {len(given)} LR frames for {len(numbers)} HR frames; expected the same numbers "
+            f"({numbers[0]} to {numbers[-1]}), or every other one of an odd count; look at frame {wrong[0]}"
+        )

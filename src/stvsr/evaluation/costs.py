@@ -1,0 +1,109 @@
+"""What a network costs: parameters, multiply-adds, seconds a frame, memory."""
+
+import resource
+import sys
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from stvsr.data.clip import FRAMES
+from stvsr.evaluation.progress import BatchRecord
+from stvsr.models.requirements import Network
+
+GIVEN = (FRAMES + 1) // 2
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method costs; None where it does not apply (saved frames) or was not measured (a single batch).
+
+    Attributes:
+        parameters: of the network.
+        multiply_adds: for each output frame, of convolutions and matrix products; deformable ones count as
+            ordinary ones.
+        frame_size: width and height of the output frames that multiply-adds and seconds are for.
+        seconds_per_frame: median over batches, after the first of its shape, device synchronised.
+        device: its name.
+        peak_memory: MiB; of the GPU, or of the whole process on a CPU.
+    """
+
+    parameters: int | None = None
+    multiply_adds: float | None = None
+    frame_size: tuple[int, int] | None = None
+    seconds_per_frame: float | None = None
+    device: str | None = None
+    peak_memory: float | None = None
+
+
+def measured_cost(
+    network: Network, records: list[BatchRecord], *, lr_size: tuple[int, int], device: torch.device, scale: int
+) -> Cost:
+    """The cost of a network from the records of a run.
+
+    Args:
+        network: what ran.
+        records: every batch.
+        lr_size: height and width of the LR frames of the first batch.
+        device: where it ran.
+        scale: magnification.
+    """
+    times = [record.network_seconds / record.network_frames for record in records if record.warm]
+    return Cost(
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        multiply_adds=multiply_adds(network, *lr_size),
+        frame_size=(lr_size[1] * scale, lr_size[0] * scale),
+        seconds_per_frame=median(times) if times else None,
+        device=device_name(device),
+        peak_memory=max(record.peak_memory for record in records),
+    )
+
+
+def multiply_adds(network: Network, height: int, width: int) -> float | None:
+    """Multiply-adds for each output frame, four LR frames of `height` x `width` given.
+
+    None where there are neither convolutions nor matrix products. Counted on fake tensors: nothing is computed. They
+    are on the CPU, whose deformable convolution ends in a matrix product that is counted; torchvision's operator
+    would not be.
+    """
+    multiple = network.requirements.multiple_of
+    h, w = (-(-side // multiple) * multiple for side in (height, width))
+    twin: nn.Module = deepcopy(network).cpu()
+    with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, torch.no_grad():
+        twin(torch.empty(1, GIVEN, 3, h, w))
+    counted: int = counter.get_total_flops()
+    return counted / 2 / FRAMES if counted else None
+
+
+def device_name(device: torch.device) -> str:
+    """For people: which GPU, or which CPU and how many threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "CPU"
+
+
+def peak_memory(device: torch.device) -> float:
+    """Most memory held so far, MiB: allocated on a GPU, resident for the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MIB
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / MIB if sys.platform == "darwin" else used / 1024
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits until the device has done what it was given, so that a clock tells the truth."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

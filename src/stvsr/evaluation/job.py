@@ -1,0 +1,136 @@
+"""Everything that scores one method on one data set, made from a config; each process makes its own."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from stvsr.checkpoint import load_network, variant_of
+from stvsr.data.clip_sets import ClipSet
+from stvsr.data.motion_measure import MotionThresholds
+from stvsr.errors import InvalidInput
+from stvsr.evaluation.motion_cache import read_motion
+from stvsr.evaluation.perceptual import EXTRAS
+from stvsr.evaluation.predictions import SavedFrames
+from stvsr.evaluation.protocols import Protocol
+from stvsr.evaluation.scoring import Scorer, fixed_batches
+from stvsr.evaluation.shown import ShownClips
+from stvsr.evaluation.windows import Windows, plan
+from stvsr.models.requirements import Network
+
+
+class Job:
+    """A config of `conf/evaluate.yaml`, made.
+
+    Attributes:
+        tasks: the plan: every window of every clip.
+        network: what makes the frames, or None where they are saved ones.
+        protocol: how to score.
+        thresholds: of the motion splits.
+        motion: what was measured of the clips before.
+        scorer: scores batches by number.
+
+    Args:
+        config: the composed config.
+        device: where to run.
+
+    Raises:
+        UserError: something the config names is not as it should be.
+    """
+
+    def __init__(self, config: DictConfig, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.protocol: Protocol = instantiate(config.protocol)
+        self.thresholds: MotionThresholds = instantiate(config.motion)
+        clips: ClipSet = instantiate(config.data.test_source)
+        self.tasks = plan(clips, self.protocol)
+        self.network = chosen_network(config)
+        self.motion = read_motion(Path(config.motion_cache))
+        folder = Path(config.output_dir)
+        needed = ((task.clip, task.numbers) for task in self.tasks)
+        saved = None if config.predictions is None else SavedFrames(root=config.predictions, needed=needed)
+        for name in config.extras:
+            if name not in EXTRAS:
+                raise InvalidInput(f"extras=[{name}]: no such metric; expected some of {', '.join(sorted(EXTRAS))}")
+        self.scorer = Scorer(
+            windows=Windows(clips=clips, tasks=self.tasks, predictions=saved, motion=self.motion),
+            batches=fixed_batches(len(self.tasks), config.batch_size),
+            network=self.network,
+            device=device,
+            extras={name: EXTRAS[name](device) for name in config.extras},
+            shown=ShownClips(folder=folder / "pictures", clips=config.pictures, tasks=self.tasks),
+            save_to=folder / "frames" if config.save_frames else None,
+            workers=config.workers,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the scores, as plain values."""
+        chosen = OmegaConf.to_container(self.config, resolve=True)
+        assert isinstance(chosen, dict)
+        identity: dict[str, Any] = {
+            key: chosen.get(key) for key in ("method", "predictions", "protocol", "batch_size", "extras", "save_frames")
+        }
+        if self.config.checkpoint is not None:
+            identity["checkpoint"] = hashlib.sha256(Path(self.config.checkpoint).read_bytes()).hexdigest()
+        identity["data"] = chosen["data"]["test_source"]
+        clips = dict.fromkeys(task.clip for task in self.tasks)
+        listed = "\n".join(f"{clip.clip_set} {clip.name} {clip.frames}" for clip in clips)
+        identity["clips"] = f"{len(clips)}, {hashlib.sha256(listed.encode()).hexdigest()}"
+        return identity
+
+
+def check_one_method(config: DictConfig) -> None:
+    """Refuses a config that names no method, or several.
+
+    Raises:
+        InvalidInput: not exactly one of `checkpoint`, `predictions` and `method` is given.
+    """
+    if sum(choice is not None for choice in (config.checkpoint, config.predictions, config.get("method"))) != 1:
+        raise InvalidInput(
+            "give exactly one of checkpoint=FILE (a trained network), predictions=FOLDER (saved frames) and "
+            "method=bicubic_blend (no training needed)"
+        )
+
+
+def chosen_network(config: DictConfig) -> Network | None:
+    """The network of `checkpoint` or `method`, or None for `predictions`."""
+    if config.checkpoint is not None:
+        return load_network(config.checkpoint)
+    if config.predictions is not None:
+        return None
+    network: Network = instantiate(config.method).eval()
+    return network
+
+
+def method_name(config: DictConfig) -> tuple[str, str]:
+    """What loggers call the method, and what it is: a file, a folder or a class.
+
+    An ablation is called by its letter, another checkpoint and a folder by its name, a method by its module's.
+    """
+    if config.checkpoint is not None:
+        named, origin = variant_of(config.checkpoint) or Path(config.checkpoint).stem, str(config.checkpoint)
+    elif config.predictions is not None:
+        named, origin = Path(config.predictions).resolve().name, str(config.predictions)
+    else:
+        named, origin = config.method._target_.split(".")[-2], config.method._target_
+    return config.name or named, origin
+
+
+def chosen_device(name: str, rank: int = 0) -> torch.device:
+    """The device a name means to process `rank`; `auto` and `cuda` are its GPU, `auto` the CPU if there is none."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        if name == "cuda":
+            name = f"cuda:{rank % torch.cuda.device_count()}"
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ZeroDivisionError):
+        raise InvalidInput(
+            f"device={name}: not usable here; expected auto, cpu, or the name of a GPU there is"
+        ) from None
+    return device

@@ -1,0 +1,100 @@
+"""Frames that another program saved, scored as a network's: other people's outputs become comparable.
+
+The layout is that of the ground truth: a folder for each clip, PNG frames with the same numbers. `save_frames=true`
+writes it.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stvsr.data.clip import SCALE
+from stvsr.data.clip_sets import ClipInfo
+from stvsr.data.frame_folders import FrameFolder
+from stvsr.data.png import write_png
+from stvsr.errors import DamagedClip, InvalidInput
+
+
+class SavedFrames:
+    """The saved frames of every clip of a plan.
+
+    Args:
+        root: a folder for each clip; where there are several clip sets, a folder for each set above them.
+        needed: each clip with the numbers of the frames that count.
+
+    Raises:
+        InvalidInput: a clip or a frame is missing, or there is one too many.
+        DamagedClip: a file is not an 8-bit RGB PNG of its clip's size.
+    """
+
+    def __init__(self, *, root: str | Path, needed: Iterable[tuple[ClipInfo, list[int]]]) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise InvalidInput(f"predictions={root}: no such folder; expected a folder of PNG frames for each clip")
+        numbers: dict[ClipInfo, set[int]] = {}
+        for clip, counted in needed:
+            numbers.setdefault(clip, set()).update(counted)
+        several = len({clip.clip_set for clip in numbers}) > 1
+        paths = {clip: clip_folder(self.root, clip, several=several) for clip in numbers}
+        missing = [clip.name for clip, path in paths.items() if not path.is_dir()]
+        if missing:
+            raise InvalidInput(
+                f"predictions={root}: {len(missing)} of {len(paths)} clips have no folder, the first is {missing[0]}; "
+                "expected predictions for every clip: add them, or score a data set of the others"
+            )
+        self.folders = {clip: FrameFolder.open(path) for clip, path in paths.items()}
+        for clip, folder in self.folders.items():
+            check_numbers(clip, folder, numbers[clip])
+
+    def read(self, clip: ClipInfo, numbers: list[int], size: tuple[int, int]) -> Tensor:
+        """Frames by number: `(t, 3, H, W)`, uint8.
+
+        Args:
+            clip: one of the plan.
+            numbers: of the frames.
+            size: width and height of the ground truth; predictions may lack its incomplete last row and column.
+
+        Raises:
+            DamagedClip: another size, or a file is damaged.
+        """
+        folder = self.folders[clip]
+        whole = (size[0] // SCALE * SCALE, size[1] // SCALE * SCALE)
+        if (folder.width, folder.height) not in (size, whole):
+            raise DamagedClip(
+                f"{folder.path}: frames are {folder.width}x{folder.height}, the ground truth {size[0]}x{size[1]}; "
+                "expected the same size: save the predictions anew"
+            )
+        return folder.read(numbers)
+
+
+def check_numbers(clip: ClipInfo, folder: FrameFolder, needed: set[int]) -> None:
+    """Refuses a folder that lacks a frame that counts, or has one that the clip has not.
+
+    Raises:
+        InvalidInput: names the first such frame.
+    """
+    last = clip.first_number + clip.frames - 1
+    if missing := sorted(needed - set(folder.frames)):
+        raise InvalidInput(
+            f"{folder.path}: frame {missing[0]} is missing ({len(missing)} of {len(needed)} that count); expected the "
+            f"numbers of the ground truth, {clip.first_number} to {last}: complete or renumber the frames"
+        )
+    if extra := [number for number in folder.frames if not clip.first_number <= number <= last]:
+        raise InvalidInput(
+            f"{folder.path}: frame {extra[0]} is one too many ({len(extra)} in all); expected the numbers of the "
+            f"ground truth, {clip.first_number} to {last}: remove or renumber the frames"
+        )
+
+
+def clip_folder(root: Path, clip: ClipInfo, *, several: bool) -> Path:
+    """Where the frames of a clip lie; with a folder for its set where there are several."""
+    return root / clip.clip_set / clip.name if several else root / clip.name
+
+
+def save_frames(folder: Path, numbers: list[int], frames: Tensor) -> None:
+    """Writes frames `(t, 3, H, W)`, uint8, as `00000001.png`, …"""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, frame in zip(numbers, torch.unbind(frames), strict=True):
+        write_png(folder / f"{number:08d}.png", frame)

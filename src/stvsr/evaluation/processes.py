@@ -1,0 +1,120 @@
+"""The batches of an evaluation shared among processes, each with a device and a file of records of its own."""
+
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Iterator
+from multiprocessing.queues import Queue
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from stvsr.errors import InvalidInput, UserError
+from stvsr.evaluation.job import Job, chosen_device
+from stvsr.evaluation.progress import BatchRecord, Progress
+
+PATIENCE = 1.0
+"""Seconds between looks at whether the processes are alive."""
+
+
+def score_here(job: Job, progress: Progress, todo: list[int]) -> Iterator[BatchRecord]:
+    """Scores batches in this process, and records each before it is given."""
+    with progress.part(0) as part:
+        for record in job.scorer.run(todo):
+            part.add(record)
+            yield record
+
+
+def score_in_processes(config: DictConfig, identity: dict[str, Any], todo: list[int]) -> Iterator[int]:
+    """Scores batches in `config.processes` processes.
+
+    Args:
+        config: of the evaluation, with the folder of its progress in `output_dir`.
+        identity: of the evaluation.
+        todo: numbers of the batches.
+
+    Yields:
+        The number of windows of each batch that was scored and recorded.
+
+    Raises:
+        UserError: what a process raised, or that it was killed.
+    """
+    context = multiprocessing.get_context("spawn")
+    queue: Queue[Any] = context.Queue()
+    plain = OmegaConf.to_container(config, resolve=True)
+    count = config.processes
+    # Dealt out in turn: long clips, and slow ones, lie side by side.
+    processes = [
+        context.Process(target=_work, args=(plain, identity, todo[rank::count], rank, queue)) for rank in range(count)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        finished = 0
+        while finished < count:
+            try:
+                said = queue.get(timeout=PATIENCE)
+            except Empty:
+                _check_alive(processes)
+                continue
+            if isinstance(said, str):
+                raise UserError(said)
+            if said is None:
+                finished += 1
+            else:
+                yield said
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def _check_alive(processes: list[Any]) -> None:
+    for rank, process in enumerate(processes):
+        if process.exitcode not in (None, 0):
+            raise UserError(
+                f"process {rank} of {len(processes)} ended with status {process.exitcode} (-9: killed, often for want "
+                "of memory); the same command goes on where it stopped, with processes=1 if need be"
+            )
+
+
+def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank: int, queue: "Queue[Any]") -> None:
+    """One process: scores its batches and tells how many windows each had; None at the end, a text on error."""
+    # Ctrl-C reaches every process of a terminal; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    config = OmegaConf.create(plain)
+    parent = multiprocessing.parent_process()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.processes))
+    try:
+        job = Job(config, chosen_device(config.device, rank))
+        progress = Progress(progress_folder(config), identity)
+        with progress.part(rank) as part:
+            for record in job.scorer.run(todo):
+                part.add(record)
+                queue.put(len(record.windows))
+                if parent is None or not parent.is_alive():
+                    return
+        queue.put(None)
+    except UserError as error:
+        queue.put(str(error))
+    except Exception:
+        # Not a user's doing: the traceback stays on the terminal, the line says where to look.
+        traceback.print_exc()
+        queue.put(f"process {rank} failed, see its traceback above; this is a bug of stvsr")
+
+
+def progress_folder(config: DictConfig) -> Path:
+    """Where the progress of an evaluation is kept."""
+    return Path(config.output_dir) / "progress"
+
+
+def check_processes(count: int, device: str) -> None:
+    """Refuses a number of processes that makes no sense."""
+    if count < 1:
+        raise InvalidInput(f"processes={count}; expected at least 1")
+    if count > 1 and ":" in device:
+        raise InvalidInput(f"processes={count} on device={device}; expected device=cuda, so that each has a GPU")

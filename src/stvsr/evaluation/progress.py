@@ -1,0 +1,107 @@
+"""What is already scored, kept on disk while a long evaluation runs, so that it can be killed and go on.
+
+Each process appends a line to a file of its own after every batch. A line that was cut off by a kill is not
+counted and its batch is scored again. When the results are written the folder goes.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from stvsr.errors import InvalidInput
+from stvsr.evaluation.scores import WindowScore, as_line, from_line
+from stvsr.files import beside_then_rename
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """One batch, scored.
+
+    Attributes:
+        batch: its number.
+        windows: a score for each window.
+        network_frames: frames the network made; 0 for saved frames.
+        network_seconds: the network took.
+        scoring_seconds: the metrics took.
+        waiting_seconds: spent waiting for frames.
+        warm: whether the process had seen a batch of this shape before, so that the time counts.
+        peak_memory: of the process so far, MiB.
+    """
+
+    batch: int
+    windows: list[WindowScore]
+    network_frames: int
+    network_seconds: float
+    scoring_seconds: float
+    waiting_seconds: float
+    warm: bool
+    peak_memory: float
+
+
+class Progress:
+    """The folder of an evaluation that is not finished.
+
+    Args:
+        folder: where; made if it is not there.
+        identity: everything that decides the scores, as plain values.
+
+    Raises:
+        InvalidInput: the folder holds the progress of another evaluation.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        self.folder = folder
+        said = json.dumps(identity, indent=1, sort_keys=True)
+        path = folder / "evaluation.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and path.read_text() != said:
+            theirs = json.loads(path.read_text())
+            different = [key for key in identity if theirs.get(key) != identity[key]]
+            raise InvalidInput(
+                f"{folder}: holds the progress of another evaluation (another {', '.join(different)}); choose another "
+                "output_dir, or remove that folder to start anew"
+            )
+        with beside_then_rename(path) as beside:
+            beside.write_text(said)
+
+    def records(self) -> dict[int, BatchRecord]:
+        """The batches scored so far, by number."""
+        records = {}
+        for path in sorted(self.folder.glob("part-*.jsonl")):
+            for line in path.read_text().split("\n")[:-1]:  # what follows the last line break was cut off
+                record = _parse(line)
+                records[record.batch] = record
+        return records
+
+    @contextmanager
+    def part(self, rank: int) -> Iterator["Part"]:
+        """A new file for a process to append to."""
+        number = len(list(self.folder.glob(f"part-{rank:03d}-*.jsonl")))
+        with (self.folder / f"part-{rank:03d}-{number:03d}.jsonl").open("w") as file:
+            yield Part(file)
+
+    def remove(self) -> None:
+        """Removes the folder; the results are written."""
+        shutil.rmtree(self.folder)
+
+
+class Part:
+    """The records of one process."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def add(self, record: BatchRecord) -> None:
+        """Appends a batch, in one write, so that it counts whole or not at all."""
+        windows = [as_line(window) for window in record.windows]
+        self.file.write(json.dumps({**vars(record), "windows": windows}) + "\n")
+        self.file.flush()
+
+
+def _parse(line: str) -> BatchRecord:
+    values = json.loads(line)
+    return BatchRecord(**{**values, "windows": [from_line(window) for window in values["windows"]]})

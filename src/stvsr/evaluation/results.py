@@ -1,0 +1,145 @@
+"""What an evaluation leaves behind: one folder with every score and what it was made of."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stvsr.errors import InvalidInput
+from stvsr.evaluation.costs import Cost
+from stvsr.evaluation.protocols import Protocol
+from stvsr.evaluation.rows import Row
+from stvsr.evaluation.scores import PARTS, ClipScore
+from stvsr.evaluation.tables import Table, as_csv, figure
+from stvsr.files import beside_then_rename
+
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class Results:
+    """One method on one or several clip sets.
+
+    Attributes:
+        name: of the method.
+        origin: the checkpoint, method or folder of predictions it is.
+        protocol: how it was scored.
+        cost: what it costs.
+        rows: for each clip set and motion split.
+        seconds: what the run spent on the network, on scoring and waiting for frames.
+        left_out: clips that count in no mean, each with the reason.
+        cropped: clips of which an incomplete last row or column was cut off, each with the sizes.
+    """
+
+    name: str
+    origin: str
+    protocol: Protocol
+    cost: Cost
+    rows: list[Row]
+    seconds: dict[str, float]
+    left_out: dict[str, str] = field(default_factory=dict)
+    cropped: dict[str, str] = field(default_factory=dict)
+
+    def table(self) -> Table:
+        """For people."""
+        extras = [
+            name
+            for name in (self.rows[0].scores if self.rows else {})
+            if not name.endswith(PARTS[1:]) and name not in ("psnr_y", "ssim_y", "psnr_rgb")
+        ]
+        columns = ["set", "motion", "clips", "frames", "PSNR Y", "SSIM Y", "PSNR RGB", *map(str.upper, extras)]
+        columns += [f"{metric} {part}" for part in ("given", "synth.") for metric in ("PSNR Y", "SSIM Y")]
+        cells = []
+        for row in self.rows:
+            wanted = {"psnr_y": 2, "ssim_y": 4, "psnr_rgb": 2} | dict.fromkeys(extras, 4)
+            wanted |= {f"{metric}{part}": wanted[metric] for part in PARTS[1:] for metric in ("psnr_y", "ssim_y")}
+            figures = [figure(row.scores.get(name), digits) for name, digits in wanted.items()]
+            cells.append([row.clip_set, row.motion, str(row.clips), str(row.frames), *figures])
+        notes = [f"left out of {row.name}: {row.left_out}" for row in self.rows if row.left_out]
+        if self.cropped:
+            clip, sizes = next(iter(self.cropped.items()))
+            notes.append(f"cut to whole LR pixels: {len(self.cropped)} clip(s), {clip} from {sizes}")
+        return Table(columns, cells, str(self.protocol), [self.describe_method(), *notes])
+
+    def describe_method(self) -> str:
+        """The method and what it costs, in one line."""
+        cost, parts = self.cost, [self.name]
+        if cost.parameters is not None:
+            parts.append(f"{cost.parameters:,} parameters")
+        if cost.multiply_adds and cost.frame_size:
+            parts.append(
+                f"{cost.multiply_adds / 1e9:.1f} G multiply-adds a frame of {'x'.join(map(str, cost.frame_size))}"
+            )
+        if cost.seconds_per_frame is not None:
+            parts.append(f"{cost.seconds_per_frame:.4f} s a frame on {cost.device}")
+        if cost.peak_memory is not None:
+            parts.append(f"peak memory {cost.peak_memory:.0f} MiB")
+        return ", ".join(parts)
+
+    def write(self, folder: Path, clips: list[ClipScore]) -> None:
+        """Writes `results.json`, `.csv`, `.md`, `.tex`, `clips.csv` and `frames.csv`; each appears only when whole."""
+        folder.mkdir(parents=True, exist_ok=True)
+        records = [row.as_record() for row in self.rows]
+        costs = {key: value for key, value in asdict(self.cost).items() if key != "frame_size"}
+        table = self.table()
+        files = {
+            RESULTS: json.dumps({**asdict(self), "says": str(self.protocol), "rows": records}, indent=2) + "\n",
+            "results.csv": as_csv(
+                [*(records[0] if records else []), "protocol", *costs],
+                [[*record.values(), self.protocol.name, *costs.values()] for record in records],
+            ),
+            "results.md": f"# {self.name}\n\n{table.as_markdown()}",
+            "results.tex": table.as_latex(),
+            "clips.csv": clips_csv(clips),
+            "frames.csv": frames_csv(clips),
+        }
+        for name, content in files.items():
+            with beside_then_rename(folder / name) as beside:
+                beside.write_text(content)
+
+
+def read_results(folder: Path) -> Results:
+    """What `Results.write` wrote.
+
+    Raises:
+        InvalidInput: there are no results in the folder, or no whole ones.
+    """
+    path = folder / RESULTS
+    if not path.is_file():
+        raise InvalidInput(f"{folder}: no {RESULTS} there; expected the output_dir of a finished stvsr.evaluate")
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+        del content["says"]
+        cost = Cost(**content.pop("cost"))
+        rows = [Row.from_record(record) for record in content.pop("rows")]
+        return Results(**content | {"protocol": Protocol(**content["protocol"])}, cost=cost, rows=rows)
+    except (KeyError, TypeError, ValueError):
+        raise InvalidInput(f"{path}: not the results of this version of stvsr.evaluate; evaluate again") from None
+
+
+def _metrics(clips: list[ClipScore]) -> list[str]:
+    return list(next((frame.metrics for clip in clips for frame in clip.frames), {}))
+
+
+def clips_csv(clips: list[ClipScore]) -> str:
+    """A row for each clip."""
+    metrics = [(metric, part) for part in PARTS for metric in _metrics(clips)]
+    columns = ["set", "clip", "motion", "pixels", "frames", "left_out", *(metric + part for metric, part in metrics)]
+    rows = [
+        [clip.info.clip_set, clip.info.name, clip.split, clip.motion, len(clip.frames), clip.left_out]
+        + [clip.mean(metric, part) for metric, part in metrics]
+        for clip in clips
+    ]
+    return as_csv(columns, rows)
+
+
+def frames_csv(clips: list[ClipScore]) -> str:
+    """A row for each frame that counts."""
+    metrics = _metrics(clips)
+    rows = [
+        [clip.info.clip_set, clip.info.name, frame.number, "given" if frame.given else "synthesised", frame.motion]
+        + [frame.metrics[metric] for metric in metrics]
+        for clip in clips
+        for frame in clip.frames
+    ]
+    return as_csv(["set", "clip", "frame", "kind", "pixels", *metrics], rows)

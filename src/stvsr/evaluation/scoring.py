@@ -1,0 +1,177 @@
+"""The loop: windows through a network (or from saved frames), into scores.
+
+Batches are fixed beforehand: which windows share one does not depend on how many processes there are or on what was
+scored before an interruption. So neither do the scores.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from stvsr.data.clip import to_8bit
+from stvsr.data.datamodule import ignore_interrupts
+from stvsr.errors import InvalidInput
+from stvsr.evaluation.costs import peak_memory, synchronise
+from stvsr.evaluation.metrics import frame_scores
+from stvsr.evaluation.predictions import clip_folder, save_frames
+from stvsr.evaluation.progress import BatchRecord
+from stvsr.evaluation.scores import WindowScore
+from stvsr.evaluation.shown import ShownClips
+from stvsr.evaluation.windows import WindowFrames, Windows
+from stvsr.models.requirements import Network, run_padded
+
+Extra = Callable[[Tensor, Tensor], list[float]]
+"""A further metric: prediction and truth, `(t, 3, H, W)`, uint8, to a value for each frame."""
+
+
+def fixed_batches(windows: int, size: int) -> list[range]:
+    """Positions in the plan, `size` at a time.
+
+    Raises:
+        InvalidInput: the size is below 1.
+    """
+    if size < 1:
+        raise InvalidInput(f"batch_size={size}; expected at least 1")
+    return [range(start, min(start + size, windows)) for start in range(0, windows, size)]
+
+
+class Scorer:
+    """Scores batches of windows, one after the other.
+
+    Args:
+        windows: reads them.
+        batches: positions of each batch.
+        network: makes the frames; None where they are saved ones.
+        device: where the network and the metrics run.
+        extras: further metrics by name.
+        shown: keeps pictures.
+        save_to: a folder for every frame the network makes, or None.
+        workers: loader processes.
+    """
+
+    def __init__(
+        self,
+        *,
+        windows: Windows,
+        batches: list[range],
+        network: Network | None,
+        device: torch.device,
+        extras: dict[str, Extra],
+        shown: ShownClips,
+        save_to: Path | None,
+        workers: int,
+    ) -> None:
+        if workers < 0:
+            raise InvalidInput(f"workers={workers}; expected 0 or more")
+        self.windows = windows
+        self.batches = batches
+        self.network = network.to(device) if network is not None else None
+        self.device = device
+        self.extras = extras
+        self.shown = shown
+        self.save_to = save_to
+        self.workers = workers
+        self.several = len({task.clip.clip_set for task in windows.tasks}) > 1
+        self._shapes: set[torch.Size] = set()
+
+    def run(self, numbers: Iterable[int]) -> Iterator[BatchRecord]:
+        """Scores batches by number, in this order.
+
+        Raises:
+            DamagedClip: a frame cannot be read.
+            InvalidInput: the network's answer is not finite.
+        """
+        todo = list(numbers)
+        loader = DataLoader(
+            self.windows,
+            batch_sampler=[list(self.batches[number]) for number in todo],
+            num_workers=self.workers,
+            collate_fn=list,
+            worker_init_fn=ignore_interrupts,
+        )
+        asked = time.perf_counter()
+        for number, batch in zip(todo, loader, strict=True):
+            waited = time.perf_counter() - asked
+            yield self._score(number, batch, waited)
+            asked = time.perf_counter()
+
+    @torch.inference_mode()
+    def _score(self, number: int, batch: list[WindowFrames], waited: float) -> BatchRecord:
+        scores, frames, network_seconds, scoring_seconds, warm = [], 0, 0.0, 0.0, True
+        placed = zip(self.batches[number], batch, strict=True)
+        # Windows of one size share a pass through the network.
+        for (shape, interruption), group in groupby(placed, key=lambda item: (item[1].lr.shape, item[1].interruption)):
+            positions, windows = zip(*group, strict=True)
+            if interruption is not None:
+                scores += [_unscored(position, window) for position, window in zip(positions, windows, strict=True)]
+                continue
+            started = time.perf_counter()
+            predictions = self._predictions(windows)
+            if self.network is not None:
+                network_seconds += time.perf_counter() - started
+                frames += sum(len(prediction) for prediction in predictions)
+                batch_shape = torch.Size((len(windows), *shape))
+                warm &= batch_shape in self._shapes
+                self._shapes.add(batch_shape)
+            for position, window, prediction in zip(positions, windows, predictions, strict=True):
+                kept = window.task.window.kept
+                counted = prediction[kept.start : kept.stop] if self.network is not None else prediction
+                started = time.perf_counter()
+                eight_bit = to_8bit(counted.to(self.device))
+                scores.append(self._window_score(position, window, eight_bit))
+                scoring_seconds += time.perf_counter() - started
+                self._keep(window, eight_bit.cpu())
+        return BatchRecord(
+            batch=number,
+            windows=scores,
+            network_frames=frames,
+            network_seconds=network_seconds,
+            scoring_seconds=scoring_seconds,
+            waiting_seconds=waited,
+            warm=warm and frames > 0,
+            peak_memory=peak_memory(self.device),
+        )
+
+    def _predictions(self, group: Sequence[WindowFrames]) -> list[Tensor]:
+        """Whole windows from the network, or the saved frames that count."""
+        if self.network is None:
+            return [window.prediction for window in group if window.prediction is not None]
+        lr = torch.stack([window.lr for window in group]).to(self.device)
+        synchronise(self.device)
+        prediction = run_padded(self.network, lr)
+        synchronise(self.device)
+        if not prediction.isfinite().all():
+            raise InvalidInput(
+                f"clip {group[0].task.clip.name}: the network's answer is not finite; use another checkpoint"
+            )
+        return list(prediction.unbind())
+
+    def _window_score(self, position: int, window: WindowFrames, prediction: Tensor) -> WindowScore:
+        """Scores the frames that count, `(t, 3, H, W)`, uint8."""
+        kept = window.task.window.kept
+        target = window.hr[kept.start : kept.stop].to(self.device)
+        metrics = {name: values.tolist() for name, values in frame_scores(prediction, target).items()}
+        return WindowScore(
+            position=position,
+            metrics=metrics | {name: extra(prediction, target) for name, extra in self.extras.items()},
+            motion=window.motion,
+            black=(target == 0).flatten(1).all(dim=1).tolist(),
+            size=window.size,
+            interruption=None,
+        )
+
+    def _keep(self, window: WindowFrames, prediction: Tensor) -> None:
+        """Writes what the report shows and, if asked for, every frame."""
+        self.shown.add(window, prediction)
+        if self.save_to is not None:
+            folder = clip_folder(self.save_to, window.task.clip, several=self.several)
+            save_frames(folder, window.task.numbers, prediction)
+
+
+def _unscored(position: int, window: WindowFrames) -> WindowScore:
+    return WindowScore(position, {}, window.motion, [], window.size, window.interruption)

@@ -1,0 +1,91 @@
+"""What an evaluation keeps of a few clips for the report: whole frames, and a row of pixels over time.
+
+The clips are spread evenly over the data and do not depend on the scores, so that every method shows the same ones.
+Of each, the middle window gives a frame the network was given and the next, which it was not (as the paper's figures
+do); every window gives the pixels of one row, which side by side are a space-time slice.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stvsr.data.clip import SCALE, to_8bit
+from stvsr.data.png import read_png, write_png
+from stvsr.errors import InvalidInput
+from stvsr.evaluation.predictions import clip_folder
+from stvsr.evaluation.windows import Task, WindowFrames
+
+GIVEN, SYNTHESISED = 2, 3
+"""The positions shown, counted from 0: one the network was given and the next, which it was not."""
+
+LARGEST = (1024, 768)
+"""Of larger frames the middle is kept: width and height, pixels."""
+
+
+class ShownClips:
+    """Writes pictures of some clips below a folder.
+
+    Args:
+        folder: a folder for each clip is made there.
+        clips: how many; 0 for none.
+        tasks: the plan.
+    """
+
+    def __init__(self, *, folder: Path, clips: int, tasks: list[Task]) -> None:
+        if clips < 0:
+            raise InvalidInput(f"pictures={clips}; expected 0 clips or more")
+        self.folder = folder
+        indices = list(dict.fromkeys(task.index for task in tasks))
+        count = min(clips, len(indices))
+        shown = {indices[(2 * i + 1) * len(indices) // (2 * count)] for i in range(count)}
+        self.middle: dict[int, Task] = {}
+        for index in shown:
+            windows = [task for task in tasks if task.index == index]
+            # Not a last window that was moved back: there the frames shown may not count.
+            whole = [task for task in windows if GIVEN in task.window.kept]
+            self.middle[index] = whole[len(whole) // 2]
+        self.several = len({task.clip.clip_set for task in tasks}) > 1
+
+    def add(self, frames: WindowFrames, prediction: Tensor) -> None:
+        """Keeps what is shown of a window.
+
+        Args:
+            frames: the window.
+            prediction: the frames that count, `(t, 3, H, W)`.
+        """
+        task = frames.task
+        if task.index not in self.middle:
+            return
+        folder = clip_folder(self.folder, task.clip, several=self.several)
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = task.window.kept
+        hr = frames.hr[kept.start : kept.stop]
+        row = hr.shape[-2] // 2
+        for name, source in (("prediction", prediction), ("truth", hr)):
+            # (t, 3, W) to a picture of t rows.
+            pixels = to_8bit(source[:, :, row]).permute(1, 0, 2)
+            write_png(folder / f"slice-{name}-{task.numbers[0]:08d}.png", pixels)
+        if task == self.middle[task.index]:
+            overlaid = (frames.lr[SYNTHESISED // 2] + frames.lr[SYNTHESISED // 2 + 1]) / 2
+            inputs = {GIVEN: frames.lr[GIVEN // 2], SYNTHESISED: overlaid}
+            for position, kind in ((GIVEN, "given"), (SYNTHESISED, "synthesised")):
+                place = position - kept.start
+                pictures = {"input": inputs[position], "truth": hr[place], "prediction": prediction[place]}
+                for name, picture in pictures.items():
+                    path = folder / f"{kind}-{name}-{task.numbers[place]:08d}.png"
+                    write_png(path, _middle(to_8bit(picture), 1 if name == "input" else SCALE))
+
+
+def _middle(frame: Tensor, scale: int) -> Tensor:
+    """The middle of a frame `(3, H, W)`, at most `LARGEST`; reckoned in LR pixels, so that both kinds match."""
+    height, width = (side // scale for side in frame.shape[-2:])
+    wide, high = (side // SCALE for side in LARGEST)
+    top, left = max(0, height - high) // 2, max(0, width - wide) // 2
+    return frame[:, scale * top : scale * (top + high), scale * left : scale * (left + wide)]
+
+
+def slices(paths: Iterable[Path]) -> Tensor:
+    """The slice of a clip from those of its windows, `(3, t, W)`, uint8."""
+    return torch.cat([read_png(path) for path in sorted(paths)], dim=1)

@@ -1,0 +1,56 @@
+"""Validation scores per motion split, for training: whole clips of seven frames, all processes together."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
+from stvsr.evaluation.metrics import frame_scores
+
+SPLITS = (*MOTION_SPLITS, UNSPLIT)
+
+
+class MotionSplitScores(Metric):
+    """Mean PSNR and SSIM per motion split, reduced over processes.
+
+    A clip's score is the mean over its frames, a split's the mean over its clips; a clip with infinite PSNR does not
+    count. `compute` gives `psnr/slow`, `ssim/slow`, … for the splits that occurred, and `psnr/mean`, `ssim/mean`, in
+    which each of these splits weighs the same.
+    """
+
+    full_state_update = False
+    total: Tensor
+    clips: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Sums of PSNR and SSIM, and clips that count, for each split.
+        self.add_state("total", torch.zeros(len(SPLITS), 2, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("clips", torch.zeros(len(SPLITS), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor, motions: list[str]) -> None:
+        """Adds a batch.
+
+        Args:
+            prediction: `(b, 2n-1, 3, H, W)`; clamped and rounded to 8 bit.
+            target: the same shape, in [0, 1].
+            motions: `b` motion splits.
+        """
+        scores = frame_scores(prediction, target, ["psnr_y", "ssim_y"])
+        clips = torch.stack([scores["psnr_y"].mean(dim=1), scores["ssim_y"].mean(dim=1)], dim=1)  # (b, 2)
+        for clip, motion in zip(clips, motions, strict=True):
+            if clip.isfinite().all():
+                self.total[SPLITS.index(motion)] += clip.to(self.total.device)
+                self.clips[SPLITS.index(motion)] += 1
+
+    def compute(self) -> dict[str, Tensor]:
+        """Means by name; empty before the first clip."""
+        occurred = self.clips > 0
+        means = self.total[occurred] / self.clips[occurred, None]
+        names = [split for split, present in zip(SPLITS, occurred.tolist(), strict=True) if present]
+        result: dict[str, Tensor] = {}
+        for column, metric in enumerate(("psnr", "ssim")):
+            result |= {f"{metric}/{name}": means[row, column] for row, name in enumerate(names)}
+            if names:
+                result[f"{metric}/mean"] = means[:, column].mean()
+        return result

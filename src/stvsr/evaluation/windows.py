@@ -1,0 +1,143 @@
+"""The windows of a clip set as a data set: ground truth, the network's input, and measured motion."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from stvsr.data.clip import FRAMES, SCALE, to_float
+from stvsr.data.clip_sets import ClipInfo, ClipSet
+from stvsr.data.degradation import downsample
+from stvsr.data.motion_measure import measure_motion
+from stvsr.errors import DamagedClip, InvalidInput
+from stvsr.evaluation.predictions import SavedFrames
+from stvsr.evaluation.protocols import Protocol, Window
+
+MotionKey = tuple[str, str, int]
+"""Clip set, clip and frame index: the displacement from the frame before to this one."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One window of one clip."""
+
+    index: int
+    clip: ClipInfo
+    window: Window
+
+    @property
+    def numbers(self) -> list[int]:
+        """Frame numbers, as in file names, of the frames that count."""
+        return [self.clip.first_number + frame for frame in self.window.frames]
+
+    @property
+    def motion_keys(self) -> list[MotionKey]:
+        """Where the motion to each frame that counts is kept."""
+        return [(self.clip.clip_set, self.clip.name, frame) for frame in self.window.frames]
+
+
+def plan(clips: ClipSet, protocol: Protocol) -> list[Task]:
+    """Every window of every clip, in order.
+
+    Raises:
+        InvalidInput: a clip is too short, or two have the same name.
+    """
+    tasks, seen = [], set()
+    for index in range(len(clips)):
+        info = clips.describe(index)
+        if (info.clip_set, info.name) in seen:
+            raise InvalidInput(
+                f"two clips are called {info.name} in {info.clip_set}; rename one, or give the sets names"
+            )
+        seen.add((info.clip_set, info.name))
+        tasks += [Task(index, info, window) for window in protocol.windows(info)]
+    return tasks
+
+
+@dataclass(frozen=True)
+class WindowFrames:
+    """A window, read.
+
+    Attributes:
+        task: what it is.
+        hr: `(7, 3, H, W)`, uint8; an incomplete last row or column of LR pixels is cut off.
+        lr: `(4, 3, h, w)`, float32 in [0, 1].
+        prediction: saved frames in place of a network's, `(frames that count, 3, H, W)`, uint8; or None.
+        motion: HR pixels from the frame before, for each frame that counts; None for the first of a clip.
+        size: width and height before the cut.
+        interruption: why the frames do not belong together; None if they do.
+    """
+
+    task: Task
+    hr: Tensor
+    lr: Tensor
+    prediction: Tensor | None
+    motion: list[float | None]
+    size: tuple[int, int]
+    interruption: str | None
+
+
+class Windows(Dataset[WindowFrames]):
+    """Reads the windows of a plan.
+
+    Args:
+        clips: where frames come from.
+        tasks: the plan.
+        predictions: saved frames to score, or None.
+        motion: what was measured before, and need not be again.
+    """
+
+    def __init__(
+        self,
+        *,
+        clips: ClipSet,
+        tasks: list[Task],
+        predictions: SavedFrames | None,
+        motion: Mapping[MotionKey, float],
+    ) -> None:
+        self.clips = clips
+        self.tasks = tasks
+        self.predictions = predictions
+        self.motion = motion
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __getitem__(self, position: int) -> WindowFrames:
+        """Reads window `position` of the plan.
+
+        Raises:
+            DamagedClip: a frame cannot be read as it should be.
+        """
+        task = self.tasks[position]
+        excerpt = self.clips.excerpt(task.index, task.window.first, FRAMES)
+        if len(excerpt.hr) != FRAMES:
+            raise DamagedClip(
+                f"clip {task.clip.name}: {len(excerpt.hr)} frames from {task.window.first} on; expected {FRAMES}: "
+                "the clip has changed or is damaged"
+            )
+        height, width = excerpt.hr.shape[-2:]
+        h, w = height // SCALE * SCALE, width // SCALE * SCALE
+        hr = excerpt.hr[..., :h, :w]
+        prediction = None
+        if self.predictions is not None and excerpt.interruption is None:
+            prediction = self.predictions.read(task.clip, task.numbers, (width, height))[..., :h, :w]
+        return WindowFrames(
+            task=task,
+            hr=hr,
+            lr=downsample(to_float(hr[::2])) if excerpt.lr is None else to_float(excerpt.lr),
+            prediction=prediction,
+            motion=self._motion(task, hr),
+            size=(width, height),
+            interruption=excerpt.interruption,
+        )
+
+    def _motion(self, task: Task, hr: Tensor) -> list[float | None]:
+        """The motion to each frame that counts; measured unless it is known."""
+        known = [self.motion.get(key) for key in task.motion_keys]
+        start = task.window.kept.start
+        if any(value is None for value in known[0 if start else 1 :]):
+            measured: list[float | None] = [None, *measure_motion(hr)]
+            return measured[start : task.window.kept.stop]
+        return known

@@ -1,0 +1,40 @@
+"""Compares finished evaluations: `python -m stvsr.report 'runs=[FOLDER,FOLDER]'`.
+
+Each folder is the output_dir of a `stvsr.evaluate`; the table and the page are those that a sweep makes by itself.
+"""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from stvsr.cli import entry_point
+from stvsr.errors import InvalidInput
+from stvsr.evaluation.comparison import comparison_table, entries
+from stvsr.evaluation.report import write_report
+from stvsr.evaluation.results import read_results
+
+
+def report(config: DictConfig) -> None:
+    """Writes `report.html` and `comparison.md`, `.csv`, `.tex` to `output_dir`, and prints the table.
+
+    Raises:
+        InvalidInput: no runs, or a folder without results.
+    """
+    runs = [Path(run) for run in config.runs]
+    if not runs:
+        raise InvalidInput("runs=[]; expected folders of finished evaluations: runs=[FOLDER,FOLDER]")
+    results = [read_results(run) for run in runs]
+    folder = Path(config.output_dir)
+    write_report(folder, runs)
+    print(comparison_table(entries(results)).as_text())
+    print(f"comparison and report: {folder}")
+
+
+@entry_point("report")
+def main(config: DictConfig) -> None:
+    """Compares."""
+    report(config)
+
+
+if __name__ == "__main__":
+    main()

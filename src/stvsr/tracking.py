@@ -1,0 +1,77 @@
+"""What runs tell their loggers, under which names; the dashboard (`dashboard.py`) is made of the same names.
+
+Training logs `val/psnr/slow`, …, an evaluation `test/<set>/psnr/slow`, …; both carry the whole config, of which
+`variant` and `seed` tell the runs of a sweep apart.
+"""
+
+from typing import Any
+
+import wandb
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger, WandbLogger
+
+from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
+from stvsr.evaluation.results import Results
+from stvsr.evaluation.scores import PARTS
+
+SHORT = {"psnr_y": "psnr", "ssim_y": "ssim", "psnr_rgb": "psnr_rgb"}
+"""Names of metrics in a log."""
+
+
+def validation_metrics() -> list[str]:
+    """What validation may log, by motion split."""
+    return [f"val/{metric}/{split}" for metric in ("psnr", "ssim") for split in (*MOTION_SPLITS, UNSPLIT, "mean")]
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """A config as plain values, without references to other parts of it."""
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def describe_run(loggers: list[Logger], config: DictConfig, *, parameters: int | None) -> None:
+    """Tells each logger what is run, and W&B that the best validation score is the one to show."""
+    description = resolved(config)
+    for logger in loggers:
+        logger.log_hyperparams({**description, "parameters": parameters})
+        if isinstance(logger, WandbLogger):
+            for name in validation_metrics():
+                step = {"step_metric": "trainer/global_step", "step_sync": True}
+                logger.experiment.define_metric(name, summary="max", **step)
+
+
+def evaluation_metrics(results: Results) -> dict[str, float]:
+    """The scores and costs of an evaluation by their name in a log; none for what was not measured."""
+    metrics: dict[str, float | None] = {}
+    for row in results.rows:
+        for metric, short in SHORT.items():
+            for part in PARTS:
+                metrics[f"test/{row.clip_set}/{short}{part}/{row.motion}"] = row.scores[metric + part]
+    cost = results.cost
+    metrics |= {
+        "test/seconds_per_frame": cost.seconds_per_frame,
+        "test/multiply_adds": cost.multiply_adds,
+        "test/peak_memory": cost.peak_memory,
+    }
+    return {name: value for name, value in metrics.items() if value is not None}
+
+
+def track_evaluation(config: DictConfig, results: Results) -> None:
+    """Sends the results of an evaluation to the loggers of its config."""
+    loggers: list[Logger] = list(instantiate(config.logger).values())
+    try:
+        describe_run(loggers, config, parameters=results.cost.parameters)
+        for logger in loggers:
+            logger.log_metrics(evaluation_metrics(results), step=0)
+            logger.save()
+            logger.finalize("success")
+    finally:
+        finish(loggers)
+
+
+def finish(loggers: list[Logger]) -> None:
+    """Ends the W&B run, or the next run of a sweep would go on in this one."""
+    if any(isinstance(logger, WandbLogger) for logger in loggers):
+        wandb.finish()

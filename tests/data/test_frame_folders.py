@@ -1,0 +1,144 @@
+"""Clip folders: which frames there are, in which order, and what is wrong with them before any work begins."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import moving_frames, write_frames
+from stvsr.data.frame_folders import FrameFolders, frame_number, training_excerpts
+from stvsr.errors import DamagedClip, InvalidInput
+
+FRAMES = moving_frames(9, (16, 24))
+LR = moving_frames(9, (4, 6))
+
+
+@pytest.mark.parametrize("name", ["{:08d}.png", "im{}.png", "city_{:03d}.png", "frame-{}.PNG", "v2_{}.png"])
+@pytest.mark.parametrize("first", [0, 1, 95])
+def test_frames_are_read_in_the_order_of_their_numbers(tmp_path: Path, name: str, first: int) -> None:
+    """im10 comes after im9, whatever the alphabet says."""
+    frames = moving_frames(12, (16, 24))
+    write_frames(tmp_path / "clip", frames, first=first, name=name)
+    clips = FrameFolders(root=tmp_path)
+    info = clips.describe(0)
+    assert (info.name, info.frames, info.first_number, info.motion) == ("clip", 12, first, None)
+    assert torch.equal(clips.excerpt(0, 0, 12).hr, frames)
+    assert torch.equal(clips.excerpt(0, 4, 7).hr, frames[4:11])
+
+
+def test_clips_are_named_by_their_path_and_the_root_may_be_one(tmp_path: Path) -> None:
+    write_frames(tmp_path / "set" / "00001" / "0002", FRAMES)
+    write_frames(tmp_path / "set" / "00001" / "0001", FRAMES)
+    clips = FrameFolders(root=tmp_path / "set")
+    assert [clips.describe(i).name for i in range(2)] == ["00001/0001", "00001/0002"]
+    assert clips.describe(0).clip_set == "set"
+    alone = FrameFolders(root=tmp_path / "set" / "00001" / "0001", name="mine")
+    assert (alone.describe(0).clip_set, alone.describe(0).name) == ("mine", "0001")
+
+
+def test_a_missing_frame_is_named(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", FRAMES)
+    (tmp_path / "a" / "00000004.png").unlink()
+    with pytest.raises(InvalidInput, match="frame 4 is missing"):
+        FrameFolders(root=tmp_path)
+
+
+def test_two_files_for_one_frame_are_refused(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", FRAMES)
+    write_frames(tmp_path / "a", FRAMES[:1], name="extra_{}.png")
+    with pytest.raises(InvalidInput, match=r"has the number of 00000001\.png"):
+        FrameFolders(root=tmp_path)
+
+
+def test_frames_of_different_sizes_are_refused(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", FRAMES)
+    write_frames(tmp_path / "a", FRAMES[:1, :, :12], first=5)
+    with pytest.raises(DamagedClip, match=r"00000005\.png: 24x12, but 00000001\.png is 24x16"):
+        FrameFolders(root=tmp_path)
+
+
+def test_grey_and_16_bit_frames_are_refused_before_work_begins(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", FRAMES)
+    Image.new("L", (24, 16)).save(tmp_path / "a" / "00000009.png")
+    with pytest.raises(DamagedClip, match="8-bit grey; expected 8-bit RGB"):
+        FrameFolders(root=tmp_path)
+    Image.fromarray(np.zeros((16, 24), dtype=np.uint16)).save(tmp_path / "a" / "00000009.png")
+    with pytest.raises(DamagedClip, match="16-bit grey; expected 8-bit RGB"):
+        FrameFolders(root=tmp_path)
+
+
+def test_other_images_and_files_without_a_number_are_refused(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", FRAMES)
+    Image.new("RGB", (24, 16)).save(tmp_path / "a" / "00000010.jpg")
+    with pytest.raises(InvalidInput, match=r"00000010\.jpg: not a PNG"):
+        FrameFolders(root=tmp_path)
+    (tmp_path / "a" / "00000010.jpg").rename(tmp_path / "a" / "cover.png")
+    with pytest.raises(InvalidInput, match=r"cover\.png: no number in the file name"):
+        FrameFolders(root=tmp_path)
+
+
+def test_empty_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no PNG frame there"):
+        FrameFolders(root=tmp_path)
+    with pytest.raises(InvalidInput, match="no such folder"):
+        FrameFolders(root=tmp_path / "nowhere")
+    write_frames(tmp_path / "a", FRAMES)
+    (tmp_path / "b").mkdir()
+    with pytest.raises(InvalidInput, match=r"b: no PNG frame in this clip folder"):
+        FrameFolders(root=tmp_path)
+
+
+def test_frame_number_is_the_last_in_the_name() -> None:
+    assert frame_number(Path("vid4_city_0012.png")) == 12
+
+
+def lr_and_hr(tmp_path: Path, lr: torch.Tensor, numbers: list[int]) -> FrameFolders:
+    write_frames(tmp_path / "hr" / "a", FRAMES)
+    for number in numbers:
+        write_frames(tmp_path / "lr" / "a", lr[:1] + number, first=number)
+    return FrameFolders(root=tmp_path / "hr", lr_root=tmp_path / "lr")
+
+
+@pytest.mark.parametrize("numbers", [list(range(1, 10)), [1, 3, 5, 7, 9]], ids=["all", "every-other"])
+def test_lr_frames_are_every_other_from_the_first_of_the_window(tmp_path: Path, numbers: list[int]) -> None:
+    clips = lr_and_hr(tmp_path, torch.zeros(1, 3, 4, 6, dtype=torch.uint8), numbers)
+    lr = clips.excerpt(0, 2, 7).lr
+    assert lr is not None
+    assert lr[:, 0, 0, 0].tolist() == [3, 5, 7, 9]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "frame"),
+    [([1, 2, 3, 4, 5, 6, 7, 8], 9), (list(range(1, 11)), 10), ([2, 4, 6, 8], 1), (list(range(9)), 0)],
+)
+def test_lr_frames_that_do_not_match_are_refused(tmp_path: Path, numbers: list[int], frame: int) -> None:
+    with pytest.raises(InvalidInput, match=rf"LR frames for 9 HR frames; .* look at frame {frame}$"):
+        lr_and_hr(tmp_path, torch.zeros(1, 3, 4, 6, dtype=torch.uint8), numbers)
+
+
+def test_lr_frames_of_another_size_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="LR frames are 6x5, HR 24x16; expected LR 6x4"):
+        lr_and_hr(tmp_path, torch.zeros(1, 3, 5, 6, dtype=torch.uint8), list(range(1, 10)))
+
+
+def test_lr_of_other_clips_is_refused(tmp_path: Path) -> None:
+    write_frames(tmp_path / "hr" / "a", FRAMES)
+    write_frames(tmp_path / "hr" / "b", FRAMES)
+    write_frames(tmp_path / "lr" / "a", LR)
+    with pytest.raises(InvalidInput, match=r"1 clips, data\.root has 2; expected the same, but b is only in one"):
+        FrameFolders(root=tmp_path / "hr", lr_root=tmp_path / "lr")
+
+
+def test_clip_folders_can_be_trained_on(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", FRAMES)
+    source = training_excerpts(root=tmp_path)
+    seen = {source.read(0, np.random.default_rng(seed)).name for seed in range(20)}
+    assert seen == {"a@000001", "a@000002", "a@000003"}
+    footage = source.read(0, np.random.default_rng(0))
+    first = int(footage.name[-6:]) - 1
+    assert torch.equal(footage.frames, FRAMES[first : first + 7])
+    write_frames(tmp_path / "b", FRAMES[:5])
+    with pytest.raises(DamagedClip, match="clip b: 5 frames; expected at least 7"):
+        training_excerpts(root=tmp_path).read(1, np.random.default_rng(0))

@@ -1,0 +1,48 @@
+"""Validation means per motion split: which clips count, and how splits weigh."""
+
+import pytest
+import torch
+
+from stvsr.evaluation.metrics import psnr_y, ssim_y
+from stvsr.evaluation.splits import MotionSplitScores
+
+
+def batch(noise: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    target = (torch.rand(1, 7, 3, 16, 16, generator=generator) * 255).round() / 255
+    return target + noise * torch.randn(target.shape, generator=generator), target
+
+
+def test_splits_are_means_over_frames_then_clips_and_their_mean_weighs_them_equally() -> None:
+    clips = [(*batch(0.01, 0), "slow"), (*batch(0.03, 1), "slow"), (*batch(0.1, 2), "fast")]
+    metric = MotionSplitScores()
+    for prediction, target, motion in clips:
+        metric.update(prediction, target, [motion])
+    result = {name: value.item() for name, value in metric.compute().items()}
+    for name, function in (("psnr", psnr_y), ("ssim", ssim_y)):
+        values = [function(prediction, target).mean().item() for prediction, target, _ in clips]
+        slow = (values[0] + values[1]) / 2
+        assert result[f"{name}/slow"] == pytest.approx(slow)
+        assert result[f"{name}/fast"] == pytest.approx(values[2])
+        assert result[f"{name}/mean"] == pytest.approx((slow + values[2]) / 2)
+    metric.reset()
+    assert metric.compute() == {}
+
+
+def test_a_batch_of_clips_is_each_of_its_clips() -> None:
+    (p1, t1), (p2, t2) = batch(0.02, 0), batch(0.05, 1)
+    together, apart = MotionSplitScores(), MotionSplitScores()
+    together.update(torch.cat([p1, p2]), torch.cat([t1, t2]), ["slow", "fast"])
+    apart.update(p1, t1, ["slow"])
+    apart.update(p2, t2, ["fast"])
+    assert {k: v.item() for k, v in together.compute().items()} == {k: v.item() for k, v in apart.compute().items()}
+
+
+def test_a_clip_with_infinite_psnr_does_not_count() -> None:
+    metric = MotionSplitScores()
+    prediction, target = batch(0.02, 0)
+    metric.update(prediction, target, ["all"])
+    before = {name: value.item() for name, value in metric.compute().items()}
+    black = torch.zeros(1, 7, 3, 16, 16)
+    metric.update(black, black, ["all"])
+    assert {name: value.item() for name, value in metric.compute().items()} == before
