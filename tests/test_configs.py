@@ -12,8 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
-from stvsr.cli import CONFIG_DIR
+from stvsr.cli import CONFIG_DIR, explain
+from stvsr.data.synthetic import MOTION_RANGES
 from stvsr.errors import InvalidInput
+from stvsr.evaluation.protocols import Protocol
 
 VARIANTS = {"full_bidir": "e", "dconvlstm": "d", "convlstm": "c", "dfi": "b", "naive_interp": "a"}
 
@@ -107,6 +109,37 @@ def test_wandb_is_offline_unless_told_otherwise(configure: Callable[..., DictCon
 def test_every_method_maps_n_frames_to_2n_minus_1(configure: Callable[..., DictConfig], method: str) -> None:
     network = instantiate(configure("evaluate", f"method={method}").method)
     assert network(torch.rand(1, 3, 3, 8, 8)).shape == (1, 5, 3, 32, 32)
+
+
+@pytest.mark.parametrize("option", options("protocol"))
+def test_every_protocol_is_called_as_its_file(configure: Callable[..., DictConfig], option: str) -> None:
+    protocol = instantiate(configure("evaluate", f"protocol={option}").protocol)
+    assert isinstance(protocol, Protocol)
+    assert protocol.name == option
+
+
+@pytest.mark.parametrize("option", options("data"))
+def test_every_data_set_can_be_scored_or_says_what_is_missing(
+    configure: Callable[..., DictConfig], option: str, tmp_path: Path
+) -> None:
+    """Opened on an empty folder, each says in a line of its own what it expects there."""
+    overrides = {"synthetic": [], "table1": ["data.vid4_root", "data.vimeo90k_root"]}.get(option, ["data.root"])
+    config = configure("evaluate", f"data={option}", *(f"{name}='{tmp_path}'" for name in overrides))
+    if option == "synthetic":
+        assert len(instantiate(config.data.test_source)) == 30
+        return
+    with pytest.raises(Exception, match="Error in call") as caught:
+        instantiate(config.data.test_source)
+    message, status = explain(caught.value)
+    assert status == 1
+    assert message is not None
+    assert str(tmp_path) in message
+
+
+def test_thresholds_of_motion_are_those_of_the_generated_scenes(configure: Callable[..., DictConfig]) -> None:
+    thresholds = instantiate(configure("evaluate").motion)
+    assert thresholds.medium == MOTION_RANGES["medium"][0]
+    assert thresholds.fast == MOTION_RANGES["fast"][0]
 
 
 def test_demo_recipe_is_small_and_the_experiment_stays_the_papers(

@@ -1,0 +1,82 @@
+"""Methods side by side: ours as measured, published ones marked, and only where the clips are the same."""
+
+import csv
+from io import StringIO
+
+import pytest
+
+from stvsr.evaluation.comparison import comparison_csv, comparison_table, entries, published
+from stvsr.evaluation.costs import Cost
+from stvsr.evaluation.protocols import Protocol
+from stvsr.evaluation.results import Results
+from stvsr.evaluation.rows import Row
+
+SCORES = {"psnr_y": 25.0, "ssim_y": 0.7, "psnr_rgb": 24.0}
+
+
+def run(*names: str, method: str = "ours") -> Results:
+    rows = [Row(*name.split("/"), 4, 28, 0, 0, "", dict(SCORES)) for name in names]  # type: ignore[arg-type]
+    cost = Cost(11_102_771, 72.7e9, (448, 256), 0.05, "Some GPU", 1000.0)
+    return Results(method, "x.ckpt", Protocol("paper", True, False), cost, rows, {})
+
+
+def cells(table: object, method: str) -> dict[str, str]:
+    (row,) = (row for row in table.rows if row[0] == method)  # type: ignore[attr-defined]
+    return dict(zip(table.columns, row, strict=True))  # type: ignore[attr-defined]
+
+
+def test_columns_stand_as_in_table_1() -> None:
+    splits = [f"Vimeo-90K/{split}" for split in ("slow", "medium", "fast", "all")]
+    table = comparison_table(entries([run("Vid4/all", *splits)]))
+    assert [column for column in table.columns if column.startswith("Vi")] == [
+        *("Vid4 all", "Vimeo-90K fast", "Vimeo-90K medium", "Vimeo-90K slow", "Vimeo-90K all")
+    ]
+    ours = cells(table, "ours")
+    assert ours["Vid4 all"] == "25.00 / 0.7000"
+    assert (ours["figures"], ours["protocol"], ours["counted"]) == ("measured", "paper", "8 clips, 56 frames")
+    assert (ours["M param."], ours["G mult.-adds"], ours["s a frame"]) == ("11.10", "72.7", "0.0500")
+
+
+def test_the_papers_table_1_is_printed_where_its_clips_were_scored() -> None:
+    table = comparison_table(entries([run("Vid4/all")]))
+    zooming = cells(table, "Zooming Slow-Mo (e)")
+    assert (zooming["figures"], zooming["Vid4 all"], zooming["s a frame"]) == ("published", "26.31 / 0.7976", "0.0606")
+    assert cells(table, "Zooming Slow-Mo (b)")["figures"] == "as remembered"
+    assert cells(table, "Zooming Slow-Mo (e) re-measured by others")["protocol"] == "released"
+    assert cells(table, "RSTT-S")["protocol"] == "rstt"
+    assert any("Titan XP" in note for note in table.notes)
+
+
+def test_published_rows_do_not_stand_beside_other_clips() -> None:
+    compared = entries([run("mine/all", "mine/fast")])
+    assert [entry.method for entry in compared] == ["ours"]
+    assert not any("Titan XP" in note for note in comparison_table(compared).notes)
+
+
+@pytest.mark.parametrize(
+    ("method", "column", "scores"),
+    [
+        ("DAIN + Bicubic", "Vimeo-90K/fast", (32.41, 0.8910)),
+        ("DAIN + EDVR", "Vimeo-90K/fast", (35.81, 0.9323)),
+        ("DAIN + EDVR", "Vimeo-90K/medium", (34.66, 0.9281)),
+        ("SuperSloMo + RCAN", "Vimeo-90K/medium", (32.50, 0.8884)),
+        ("SepConv + RBPN", "Vid4/all", (26.08, 0.7751)),
+        ("Zooming Slow-Mo (e)", "Vimeo-90K/slow", (33.36, 0.9138)),
+        ("TMNet", "Vid4/all", (26.43, 0.8016)),
+    ],
+)
+def test_published_figures_are_the_repaired_ones(method: str, column: str, scores: tuple[float, float]) -> None:
+    (entry,) = (entry for entry in published() if entry.method == method)
+    assert entry.scores[column] == scores
+
+
+def test_table_1_has_its_twelve_two_stage_rows() -> None:
+    assert sum(" + " in entry.method for entry in published()) == 12
+
+
+def test_csv_has_a_row_for_each_figure() -> None:
+    rows = list(csv.DictReader(StringIO(comparison_csv(entries([run("mine/all", "mine/fast")])))))
+    assert [(row["clips_and_split"], row["psnr_y"], row["status"]) for row in rows] == [
+        ("mine/all", "25.0", "measured"),
+        ("mine/fast", "25.0", "measured"),
+    ]

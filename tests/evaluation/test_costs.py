@@ -1,0 +1,75 @@
+"""What a network costs, against counting by hand."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from stvsr.evaluation.costs import measured_cost, multiply_adds, peak_memory
+from stvsr.evaluation.progress import BatchRecord
+from stvsr.models.bicubic_blend import BicubicBlend
+from stvsr.models.requirements import InputRequirements, Network
+
+
+class OneConvolution(Network):
+    """Seven times the first frame, enlarged by a convolution and a shuffle."""
+
+    requirements = InputRequirements(multiple_of=4)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 48, 3, padding=1)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        enlarged = nn.functional.pixel_shuffle(self.convolution(lr[:, 0]), 4)
+        return enlarged.unsqueeze(1).expand(-1, 2 * lr.shape[1] - 1, -1, -1, -1)
+
+
+def test_a_convolutions_multiply_adds_are_counted_once_each() -> None:
+    assert multiply_adds(OneConvolution(), 8, 12) == pytest.approx(3 * 48 * 9 * 8 * 12 / 7)
+
+
+def test_frames_are_counted_as_they_are_padded() -> None:
+    assert multiply_adds(OneConvolution(), 7, 9) == multiply_adds(OneConvolution(), 8, 12)
+
+
+def test_bicubic_has_none_that_are_counted() -> None:
+    assert multiply_adds(BicubicBlend(), 8, 8) is None
+
+
+def test_the_papers_network_has_487_g_without_and_509_g_with_its_deformable_convolutions(
+    configure: Callable[..., DictConfig],
+) -> None:
+    """487 was counted by others at 4x64x112; 62 pairs of deformable convolutions on three levels add 21.5."""
+    network = instantiate(configure("train").model)
+    deformable = 62 * (1 + 1 / 4 + 1 / 16) * 64 * 64 * 9 * 64 * 112
+    assert 7 * multiply_adds(network, 64, 112) - deformable == pytest.approx(487e9, rel=0.002)
+
+
+def record(batch: int, seconds: float, warm: bool, memory: float = 100.0) -> BatchRecord:
+    return BatchRecord(batch, [], 7, seconds, 0.0, 0.0, warm, memory)
+
+
+def test_seconds_are_the_median_of_warm_batches() -> None:
+    records = [record(0, 70.0, False), record(1, 7.0, True), record(2, 14.0, True, 300.0), record(3, 700.0, True)]
+    cost = measured_cost(OneConvolution(), records, lr_size=(8, 12), device=torch.device("cpu"), scale=4)
+    assert cost.seconds_per_frame == pytest.approx(2.0)
+    assert cost.parameters == 48 * 28
+    assert cost.peak_memory == 300.0
+    assert cost.frame_size == (48, 32)
+    assert cost.device is not None
+    assert "threads" in cost.device
+
+
+def test_one_batch_is_no_measurement_of_time() -> None:
+    cost = measured_cost(
+        OneConvolution(), [record(0, 7.0, False)], lr_size=(8, 12), device=torch.device("cpu"), scale=4
+    )
+    assert cost.seconds_per_frame is None
+
+
+def test_peak_memory_of_a_process_is_hundreds_of_mebibytes_with_torch_in_it() -> None:
+    assert 100 < peak_memory(torch.device("cpu")) < 20_000

@@ -1,0 +1,226 @@
+"""The report in a real browser: it opens without a server, everything in it works, and it shows the right things."""
+
+import base64
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+
+from conftest import moving_frames, write_frames
+from stvsr.data.png import write_png
+from stvsr.evaluate import evaluate
+from stvsr.evaluation.report import chosen_crop, write_report
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMEDRIVER = shutil.which("chromedriver")
+
+needs_chromium = pytest.mark.skipif(
+    not (CHROMIUM and CHROMEDRIVER), reason="needs Debian's packages chromium and chromium-driver"
+)
+
+QUIET = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of two methods on three clips, one of which has a name that is no HTML."""
+    from hydra import compose, initialize_config_dir
+
+    from stvsr.cli import CONFIG_DIR
+
+    folder = tmp_path_factory.mktemp("report")
+    for seed, name in enumerate(["street", "<b>sky & sea</b>", "walk"]):
+        write_frames(folder / "clips" / name.replace("/", "_"), moving_frames(13, (96, 128), seed=seed, speed=3 * seed))
+    common = ["data=clips", f"data.root='{folder}/clips'", "logger=csv", "workers=0"]
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        first = [*common, "method=bicubic_blend", "save_frames=true", f"output_dir='{folder}/bicubic'"]
+        evaluate(compose("evaluate", first))
+        for path in (folder / "bicubic" / "frames").rglob("*.png"):
+            darker = np.array(Image.open(path)) // 2
+            write_png(path, torch.from_numpy(darker).permute(2, 0, 1))
+        saved = [f"predictions='{folder}/bicubic/frames'", "name=dark", f"output_dir='{folder}/dark'"]
+        evaluate(compose("evaluate", [*common, *saved]))
+    write_report(folder, [folder / "bicubic", folder / "dark"])
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    profile = tmp_path_factory.mktemp("chromium")
+    for argument in [*QUIET.split(), "--window-size=1400,1000", f"--user-data-dir={profile}"]:
+        options.add_argument(argument)
+    assert CHROMIUM is not None
+    options.binary_location = CHROMIUM
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
+    yield driver
+    driver.quit()
+
+
+def pixels(browser: Any, selector: str) -> np.ndarray:
+    """What the screen shows of an element: `(H, W, 3)`."""
+    element = browser.find_element("css selector", selector)
+    return np.array(Image.open(BytesIO(element.screenshot_as_png)).convert("RGB")).astype(int)
+
+
+@needs_chromium
+def test_report_opens_without_a_server_or_an_error(browser: Any, report: Path) -> None:
+    browser.get(report.as_uri())
+    assert browser.title == "stvsr: bicubic_blend, dark"
+    assert browser.get_log("browser") == []
+    loaded = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert [name for name in loaded if not name.startswith("data:")] == []
+    broken = browser.execute_script("return [...document.images].filter((image) => !image.naturalWidth).length")
+    assert broken == 0
+
+
+@needs_chromium
+def test_a_click_on_a_heading_sorts_by_number_and_back(browser: Any, report: Path) -> None:
+    browser.get(report.as_uri())
+    column = 3
+    head = browser.find_elements("css selector", "#clips th button")[column]
+
+    def values() -> list[float]:
+        rows = browser.find_elements("css selector", "#clips tbody tr")
+        return [float(row.find_elements("css selector", "td")[column].text) for row in rows]
+
+    head.click()
+    assert values() == sorted(values(), reverse=True)
+    assert len(set(values())) == 3
+    head.click()
+    assert values() == sorted(values())
+
+
+@needs_chromium
+def test_the_slider_moves_the_divide_between_two_pictures(browser: Any, report: Path) -> None:
+    browser.get(report.as_uri())
+    # Bicubic on the left, the dark frames on the right.
+    browser.execute_script(
+        "for (const [id, value] of [['left', 1], ['right', 2]]) { const choice = document.getElementById(id);"
+        " choice.value = value; choice.dispatchEvent(new Event('change')); }"
+    )
+
+    def dark_share(position: int) -> float:
+        browser.execute_script(
+            "const slider = document.getElementById('position'); slider.value = arguments[0];"
+            "slider.dispatchEvent(new Event('input'));",
+            position,
+        )
+        # The left picture is about 128 in the mean, the right half of that, the handle white.
+        return float((pixels(browser, "#compare").mean(axis=(0, 2)) < 96).mean())
+
+    assert dark_share(100) < 0.05
+    assert dark_share(50) == pytest.approx(0.5, abs=0.06)
+    assert dark_share(0) > 0.95
+    assert browser.get_log("browser") == []
+
+
+@needs_chromium
+def test_charts_have_a_point_for_each_clip_and_method_and_tell_given_from_synthesised(
+    browser: Any, report: Path
+) -> None:
+    browser.get(report.as_uri())
+    points = browser.find_elements("css selector", "#scatter circle")
+    assert len(points) == 3 * 2
+    assert "HR" not in browser.find_element("css selector", "#lines").text
+    browser.execute_script("document.querySelectorAll('#scatter circle')[4].dispatchEvent(new Event('click'))")
+    assert browser.execute_script("return document.getElementById('clip').value") == "2"
+    dots = browser.find_elements("css selector", "#lines circle")
+    assert len(dots) == 13 * 2
+    hollow = [dot for dot in dots if dot.get_attribute("fill") == "#fff"]
+    assert len(hollow) == 6 * 2
+    titles = [dot.find_element("css selector", "title").get_attribute("textContent") for dot in hollow]
+    assert all("synthesised" in title for title in titles)
+
+
+@needs_chromium
+def test_a_click_into_a_picture_moves_the_enlarged_square_of_every_panel(browser: Any, report: Path) -> None:
+    browser.get(report.as_uri())
+    before = [pixels(browser, f".panels figure:nth-child({i}) canvas") for i in (1, 2, 4)]
+    image = browser.find_elements("css selector", ".panels img")[1]
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    for corner in (-0.49, 0.49):
+        width, height = image.size["width"], image.size["height"]
+        ActionChains(browser).move_to_element_with_offset(
+            image, int(corner * width), int(corner * height)
+        ).click().perform()
+        after = [pixels(browser, f".panels figure:nth-child({i}) canvas") for i in (1, 2, 4)]
+        changed = [np.abs(a - b).mean() > 1 for a, b in zip(after, before, strict=True)]
+        assert len(set(changed)) == 1
+        if all(changed):
+            return
+    raise AssertionError("no panel changed")
+
+
+@needs_chromium
+def test_pictures_are_in_true_colours(browser: Any, report: Path) -> None:
+    """The truth's panel, as the screen shows it, is the file's frame: no channel flipped, nothing late by one."""
+    browser.get(report.as_uri())
+    caption = browser.find_element("css selector", "#pictures h3").text
+    name, number = re.fullmatch(r"(.*), frame (\d+) \(given\)", caption).groups()  # type: ignore[union-attr]
+    shown = pixels(browser, ".panels figure:nth-child(4) img")
+    truth = Image.open(report.parent / "clips" / name / f"{int(number):08d}.png").convert("RGB")
+    expected = np.array(truth.resize(shown.shape[1::-1], Image.Resampling.NEAREST)).astype(int)
+    box_free = np.abs(shown - expected).max(axis=2) < 30
+    assert box_free.mean() > 0.9
+
+
+def test_the_file_stands_alone_and_names_are_text(report: Path) -> None:
+    text = report.read_text()
+    assert "<b>sky" not in text
+    assert "&lt;b&gt;sky &amp; sea&lt;" in text
+    sources = re.findall(r'(?:src|href)="([^"]*)"', text)
+    assert all(source.startswith(("data:", "#")) for source in sources)
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S).group(1))  # type: ignore[union-attr]
+    assert data["methods"] == ["bicubic_blend", "dark"]
+    assert len(data["clips"]) == 3
+    assert all(psnr is not None for clip in data["clips"] for psnr in clip["psnr"])
+
+
+def test_space_time_slices_have_a_row_for_each_frame(report: Path) -> None:
+    text = report.read_text()
+    slices = re.findall(r'<img src="data:image/png;base64,([^"]*)" alt="ground truth" style', text)
+    assert len(slices) == 3
+    for encoded in slices:
+        assert Image.open(BytesIO(base64.b64decode(encoded))).size == (128, 13)
+
+
+def test_the_enlarged_square_lies_where_a_method_is_wrong(tmp_path: Path) -> None:
+    truth = torch.zeros(3, 200, 300, dtype=torch.uint8)
+    wrong = truth.clone()
+    wrong[:, 120:150, 230:260] = 200
+    write_png(tmp_path / "truth.png", truth)
+    write_png(tmp_path / "wrong.png", wrong)
+    left, top, side = chosen_crop(tmp_path / "truth.png", [tmp_path / "wrong.png"])
+    assert side == 64
+    assert left <= 230 <= 260 <= left + side
+    assert top <= 120 <= 150 <= top + side
+
+
+def test_a_frame_of_two_different_runs_is_labelled_by_what_tells_them_apart(
+    configure: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    write_frames(tmp_path / "clips" / "a", moving_frames(7, (32, 48)))
+    common = ["method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/clips'", "logger=csv", "workers=0"]
+    folders = []
+    for protocol, folder in (("paper", "one"), ("released", "two"), ("paper", "three")):
+        folders.append(tmp_path / folder)
+        evaluate(configure("evaluate", *common, f"protocol={protocol}", f"output_dir='{folders[-1]}'"))
+    write_report(tmp_path, folders)
+    text = (tmp_path / "report.html").read_text()
+    methods = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S).group(1))["methods"]  # type: ignore[union-attr]
+    assert methods == ["bicubic_blend, paper, one", "bicubic_blend, released", "bicubic_blend, paper, three"]

@@ -1,0 +1,83 @@
+"""What the report shows of a clip: the right frames, the whole time."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import moving_frames, write_frames
+from stvsr.data.frame_folders import FrameFolders
+from stvsr.data.png import read_png
+from stvsr.errors import InvalidInput
+from stvsr.evaluation.protocols import Protocol
+from stvsr.evaluation.shown import LARGEST, ShownClips, slices
+from stvsr.evaluation.windows import Windows, plan
+
+PAPER = Protocol("paper", True, False)
+
+
+def windows(root: Path, clips: int, frames: int = 16, size: tuple[int, int] = (16, 24)) -> Windows:
+    for clip in range(clips):
+        write_frames(root / f"clip{clip}", moving_frames(frames, size, seed=clip))
+    source = FrameFolders(root=root)
+    return Windows(clips=source, tasks=plan(source, PAPER), predictions=None, motion={})
+
+
+def show(data: Windows, folder: Path, clips: int) -> ShownClips:
+    shown = ShownClips(folder=folder, clips=clips, tasks=data.tasks)
+    for position in range(len(data)):
+        window = data[position]
+        kept = window.task.window.kept
+        shown.add(window, 255 - window.hr[kept.start : kept.stop])
+    return shown
+
+
+def test_a_given_and_the_next_frame_are_shown_with_input_prediction_and_truth(tmp_path: Path) -> None:
+    data = windows(tmp_path / "clips", 1)
+    show(data, tmp_path / "out", 1)
+    names = sorted(path.name for path in (tmp_path / "out" / "clip0").glob("[gs]*-*-*.png") if "slice" not in path.name)
+    assert len(names) == 6
+    frames = moving_frames(16, (16, 24))
+    for kind, other in (("given", "synthesised"), ("synthesised", "given")):
+        (truth,) = (tmp_path / "out" / "clip0").glob(f"{kind}-truth-*.png")
+        number = int(truth.stem[-8:])
+        assert torch.equal(read_png(truth), frames[number - 1])
+        assert torch.equal(
+            read_png(truth.with_name(truth.name.replace("truth", "prediction"))), 255 - frames[number - 1]
+        )
+        assert read_png(truth.with_name(truth.name.replace("truth", "input"))).shape == (3, 4, 6)
+        assert list(truth.parent.glob(f"{other}-truth-*.png")) != [truth]
+
+
+def test_the_slice_is_the_middle_row_of_every_frame_in_order(tmp_path: Path) -> None:
+    data = windows(tmp_path / "clips", 1)
+    show(data, tmp_path / "out", 1)
+    frames = moving_frames(16, (16, 24))
+    over_time = slices((tmp_path / "out" / "clip0").glob("slice-truth-*.png"))
+    assert torch.equal(over_time, frames[:, :, 8].permute(1, 0, 2))
+
+
+@pytest.mark.parametrize(("clips", "asked", "shown"), [(5, 3, 3), (2, 3, 2), (4, 0, 0), (5, 1, 1)])
+def test_shown_clips_are_spread_over_the_data(tmp_path: Path, clips: int, asked: int, shown: int) -> None:
+    data = windows(tmp_path / "clips", clips, frames=7)
+    show(data, tmp_path / "out", asked)
+    found = sorted(path.name for path in (tmp_path / "out").glob("*"))
+    assert len(found) == shown
+    if (clips, asked) == (5, 1):
+        assert found == ["clip2"]
+
+
+def test_of_large_frames_the_middle_is_kept_and_input_and_truth_still_match(tmp_path: Path) -> None:
+    data = windows(tmp_path / "clips", 1, frames=7, size=(LARGEST[1] + 40, LARGEST[0] + 72))
+    show(data, tmp_path / "out", 1)
+    (truth,) = (tmp_path / "out" / "clip0").glob("given-truth-*.png")
+    (lr,) = (tmp_path / "out" / "clip0").glob("given-input-*.png")
+    assert read_png(truth).shape == (3, LARGEST[1], LARGEST[0])
+    reduced = torch.nn.functional.avg_pool2d(read_png(truth).float(), 4)
+    there, one_off = ((read_png(lr).float().roll(shift, dims=2) - reduced)[:, :, 4:-4].abs().mean() for shift in (0, 1))
+    assert there < one_off / 2
+
+
+def test_a_negative_number_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="pictures=-1"):
+        ShownClips(folder=Path("x"), clips=-1, tasks=[])

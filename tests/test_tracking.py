@@ -1,0 +1,133 @@
+"""What runs tell their loggers: the names that the dashboard shows, and what tells a sweep's runs apart."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from conftest import SMALL_RUN
+from stvsr.dashboard import HEALTH, dashboard, workspace
+from stvsr.errors import UserError
+from stvsr.evaluate import evaluate
+from stvsr.train import train
+
+
+def logged_columns(folder: Path) -> set[str]:
+    with (folder / "csv" / "metrics.csv").open(newline="") as file:
+        return set(csv.DictReader(file).fieldnames or ())
+
+
+def shown_metrics(view: Any, section: str) -> set[str]:
+    """The names of metrics in the panels of a section of the written specification."""
+    (found,) = (s for s in view["spec"]["section"]["panelBankConfig"]["sections"] if s["name"] == section)
+    return {metric for panel in found["panels"] for metric in panel["config"]["metrics"]}
+
+
+@pytest.fixture
+def specification(configure: Callable[..., DictConfig], tmp_path: Path) -> Any:
+    path = dashboard(configure("dashboard", f"output_dir='{tmp_path}'", "sets=[synthetic]"))
+    return json.loads(Path(path).read_text())
+
+
+def test_dashboard_shows_what_training_really_logs(
+    small_run: Callable[..., DictConfig], tmp_path: Path, specification: Any
+) -> None:
+    train(small_run())
+    logged = logged_columns(tmp_path / "run")
+    curves = shown_metrics(specification, "Validation per motion split")
+    assert {name for name in curves if not name.endswith("/all")} <= logged
+    assert {name for name in logged if name.startswith("val/")} <= curves
+    assert shown_metrics(specification, "Training") == set(HEALTH) <= logged
+
+
+def test_clips_of_unknown_motion_are_the_split_all_in_the_dashboard_too(specification: Any) -> None:
+    assert {"val/psnr/all", "val/ssim/all"} <= shown_metrics(specification, "Validation per motion split")
+
+
+def test_dashboard_shows_what_an_evaluation_really_logs(
+    configure: Callable[..., DictConfig], tmp_path: Path, specification: Any
+) -> None:
+    small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
+    output = tmp_path / "scored"
+    evaluate(configure("evaluate", "method=bicubic_blend", *small, "logger=csv", f"output_dir='{output}'"))
+    logged = logged_columns(output)
+    assert shown_metrics(specification, "Scores") <= logged
+    assert {"test/synthetic/psnr_given/slow", "test/synthetic/ssim_synthesised/all"} <= logged
+
+
+def test_dashboard_shows_the_pictures_that_training_sends(
+    configure: Callable[..., DictConfig], specification: Any
+) -> None:
+    (found,) = (s for s in specification["spec"]["section"]["panelBankConfig"]["sections"] if s["name"] == "Pictures")
+    keys = found["panels"][0]["config"]["mediaKeys"]
+    assert keys == [f"val/picture/{i}" for i in range(configure("train").callbacks.pictures.clips)]
+
+
+def test_runs_group_by_ablation_in_the_table_and_the_panels(specification: Any) -> None:
+    text = json.dumps(specification)
+    assert '"name": "group"' in text
+    assert '"useRunsTableGroupingInPanels": true' in text
+    assert specification["entity"] == "stvsr"
+
+
+@pytest.mark.parametrize("variant", list("abcde"))
+def test_a_sweeps_runs_are_grouped_named_and_tagged_by_their_ablation(
+    configure: Callable[..., DictConfig], variant: str
+) -> None:
+    logger = configure("train", *SMALL_RUN, f"ablation={variant}", "logger=wandb", "seed=7").logger.wandb
+    assert (logger.group, logger.name, list(logger.tags), logger.job_type) == (
+        *(variant, f"{variant}-seed7", [variant], "train"),
+    )
+
+
+def test_evaluations_join_the_group_of_their_ablation(configure: Callable[..., DictConfig]) -> None:
+    logger = configure("evaluate", "method=bicubic_blend", "variant=c").logger.wandb
+    assert (logger.group, logger.job_type) == ("c", "evaluate")
+
+
+def test_an_evaluation_makes_a_run_of_its_own_on_wandb(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
+    import wandb
+
+    small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
+    output = tmp_path / "scored"
+    evaluate(configure("evaluate", "method=bicubic_blend", *small, f"output_dir='{output}'", "name=mine"))
+    assert wandb.run is None
+    assert len(list((output / "wandb").glob("offline-run-*"))) == 1
+
+
+def test_what_wandb_does_not_take_is_one_line(
+    configure: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: object) -> None:
+        raise ValueError("permission\ndenied")
+
+    monkeypatch.setattr("wandb_workspaces.workspaces.Workspace.save", refuse)
+    config = configure("dashboard", "online=true", "entity=me", f"output_dir='{tmp_path}'")
+    with pytest.raises(UserError, match=r"W&B did not take the dashboard of me/stvsr"):
+        dashboard(config)
+
+
+def test_workspace_is_saved_online_when_asked(
+    configure: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = []
+    monkeypatch.setattr("wandb_workspaces.workspaces.Workspace.save", lambda self: saved.append(self.name))
+    monkeypatch.setattr("wandb_workspaces.workspaces.Workspace.url", "the address")
+    assert dashboard(configure("dashboard", "online=true", "entity=me")) == "the address"
+    assert saved == ["Ablations"]
+
+
+def test_every_set_has_its_bars() -> None:
+    view = workspace(entity="me", project="p", sets=["A", "B"])
+    (scores,) = (section for section in view.sections if section.name == "Scores")
+    assert [panel.title for panel in scores.panels][:2] == ["A: PSNR, slow", "A: PSNR, medium"]
+    assert len(scores.panels) == 2 * 2 * 4
+
+
+def test_loggers_of_the_config_are_instantiated(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
+    assert instantiate(configure("evaluate", "logger=csv", f"output_dir='{tmp_path}'").logger.csv)
