@@ -26,7 +26,6 @@ from stvsr.evaluation.rows import summarise
 from stvsr.evaluation.scores import ClipScore, clip_scores
 from stvsr.tracking import track_evaluation
 
-
 ABLATIONS = "abcde"
 """In tables these letters stand in brackets, as in the paper."""
 

@@ -6,7 +6,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from stvsr.errors import InvalidInput
-from stvsr.evaluation.metrics import luma, psnr_y, ssim_y
+from stvsr.evaluation.metrics import frame_scores, luma, psnr_rgb, psnr_y, ssim_y
 
 TOLERANCE = 1e-6
 
@@ -46,6 +46,26 @@ def test_metrics_are_scikit_images(shape: tuple[int, ...], noise: float) -> None
     for i, (expected_psnr, expected_ssim) in enumerate(expected):
         assert psnr.reshape(-1)[i].item() == pytest.approx(expected_psnr, abs=TOLERANCE)
         assert ssim.reshape(-1)[i].item() == pytest.approx(expected_ssim, abs=TOLERANCE)
+
+
+def test_psnr_of_rgb_is_scikit_images() -> None:
+    target = frames(2, 3, 33, 47)
+    prediction = np.clip(
+        np.round((target + np.random.default_rng(1).standard_normal(target.shape) * 0.03) * 255), 0, 255
+    )
+    ours = psnr_rgb(torch.from_numpy(prediction / 255), torch.from_numpy(target))
+    for i in range(2):
+        expected = peak_signal_noise_ratio(np.round(target[i] * 255), prediction[i], data_range=255)
+        assert ours[i].item() == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_uint8_frames_score_as_the_floating_point_frames_they_stand_for() -> None:
+    target, prediction = (torch.from_numpy((frames(2, 3, 32, 32, seed=i) * 255).astype(np.uint8)) for i in (0, 1))
+    as_uint8 = frame_scores(prediction, target)
+    as_float = frame_scores(prediction.float() / 255, target.float() / 255)
+    assert {name: values.tolist() for name, values in as_uint8.items()} == {
+        name: values.tolist() for name, values in as_float.items()
+    }
 
 
 def test_float32_frames_score_as_float64_frames_do() -> None:
@@ -88,3 +108,19 @@ def test_shapes_that_are_not_rgb_frames_of_one_size_are_refused(metric, p, t) ->
 def test_frames_smaller_than_the_window_are_refused() -> None:
     with pytest.raises(InvalidInput, match="10x16; SSIM needs at least 11x11"):
         ssim_y(torch.rand(3, 16, 10), torch.rand(3, 16, 10))
+
+
+def test_scores_do_not_depend_on_the_number_of_threads() -> None:
+    """Large frames, as only large sums are split; processes that share an evaluation share the threads too."""
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randint(0, 256, (2, 3, 256, 448), dtype=torch.uint8, generator=generator)
+    prediction = torch.randint(0, 256, target.shape, dtype=torch.uint8, generator=generator)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append({name: values.tolist() for name, values in frame_scores(prediction, target).items()})
+    finally:
+        torch.set_num_threads(threads)
+    assert results[0] == results[1] == results[2]

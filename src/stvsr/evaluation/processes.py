@@ -86,6 +86,8 @@ def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank
     """One process: scores its batches and tells how many windows each had; None at the end, a text on error."""
     # Ctrl-C reaches every process of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A spawned process would spawn its loaders too, each of which would import everything anew; take the default.
+    multiprocessing.set_start_method(None, force=True)
     config = OmegaConf.create(plain)
     parent = multiprocessing.parent_process()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.processes))

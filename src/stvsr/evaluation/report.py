@@ -94,7 +94,7 @@ def page(runs: list[Run], comparison: Table) -> str:
         comparison=comparison,
         splits=[(run.label, run.results.table()) for run in runs],
         clips=clip_table(runs, clips),
-        shown=shown_clips(runs),
+        shown=shown_clips(runs, clips),
         data=data,
         version=version("stvsr"),
         style=(assets / "report.css").read_text(),
@@ -138,14 +138,16 @@ def clip_table(runs: list[Run], clips: list[dict[str, Any]]) -> Table:
     )
 
 
-def shown_clips(runs: list[Run]) -> list[dict[str, Any]]:
+def shown_clips(runs: list[Run], clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The clips of which the first run kept pictures, with those of every run."""
     shown = []
+    # Folders have the set's name where there are several.
+    frames_of = {name: clip["frames"] for clip in clips for name in (clip["name"], clip["name"].split("/", 1)[1])}
     root = runs[0].folder / "pictures"
     for found in sorted(root.rglob("given-truth-*.png")):
         clip = found.parent.relative_to(root)
         folders = {run.label: run.folder / "pictures" / clip for run in runs}
-        groups = [_group(kind, folders) for kind in INPUTS]
+        groups = [_group(kind, folders, frames_of[clip.as_posix()]) for kind in INPUTS]
         truth, predictions = (
             {label: sorted(path.glob(f"slice-{name}-*.png")) for label, path in folders.items()}
             for name in ("truth", "prediction")
@@ -164,15 +166,19 @@ def shown_clips(runs: list[Run]) -> list[dict[str, Any]]:
     return shown
 
 
-def _group(kind: str, folders: dict[str, Path]) -> dict[str, Any]:
-    """The panels of one frame: input, every method, truth."""
+def _group(kind: str, folders: dict[str, Path], frames: list[list[Any] | None]) -> dict[str, Any]:
+    """The panels of one frame: input, every method with its PSNR, truth."""
     first = next(iter(folders.values()))
     truth = next(first.glob(f"{kind}-truth-*.png"))
     number = truth.stem.rsplit("-", 1)[1]
     predictions = {label: folder / f"{kind}-prediction-{number}.png" for label, folder in folders.items()}
     present = {label: path for label, path in predictions.items() if path.is_file()}
     panels = [{"caption": INPUTS[kind], "source": _embed(first / f"{kind}-input-{number}.png"), "role": "input"}]
-    panels += [{"caption": label, "source": _embed(path), "role": "method"} for label, path in present.items()]
+    for label, scored in zip(folders, frames, strict=True):
+        if label in present:
+            psnr = next((psnr for n, _, psnr in scored or [] if n == int(number)), None)
+            caption = f"{label}, {figure(psnr, 2)} dB"
+            panels.append({"caption": caption, "source": _embed(present[label]), "role": "method"})
     panels.append({"caption": "ground truth", "source": _embed(truth), "role": "truth"})
     return {
         "kind": kind,

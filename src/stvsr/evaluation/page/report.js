@@ -32,7 +32,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 }
 
 // Charts, drawn as SVG.
-const W = 1100, H = 380, PAD = { left: 56, right: 170, top: 14, bottom: 44 };
+const W = 1100, H = 380, PAD = { left: 56, right: 16, top: 14, bottom: 44 };
 function element(name, attributes, parent, text) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const [key, content] of Object.entries(attributes)) node.setAttribute(key, content);
@@ -72,10 +72,15 @@ function chart(id, xs, ys, xName, yName) {
   element("line", { x1: PAD.left, x2: W - PAD.right, y1: H - PAD.bottom, y2: H - PAD.bottom, stroke: "#9aa3ad" }, svg);
   element("text", { x: (PAD.left + W - PAD.right) / 2, y: H - 6, "text-anchor": "middle", class: "name" }, svg, xName);
   element("text", { x: 14, y: H / 2, "text-anchor": "middle", class: "name", transform: `rotate(-90 14 ${H / 2})` }, svg, yName);
+  const legend = document.createElement("p");
+  legend.className = "legend";
   data.methods.forEach((name, method) => {
-    element("rect", { x: W - PAD.right + 16, y: PAD.top + 20 * method, width: 11, height: 11, fill: colour(method) }, svg);
-    element("text", { x: W - PAD.right + 33, y: PAD.top + 20 * method + 10, class: "name" }, svg, name);
+    const item = document.createElement("span");
+    item.textContent = name;
+    item.style.setProperty("--colour", colour(method));
+    legend.append(item);
   });
+  holder.append(legend);
   return { svg, x, y };
 }
 
@@ -161,7 +166,8 @@ if (compare) {
   };
   const show = () => {
     const truth = images().at(-1);
-    compare.style.maxWidth = `${Math.min(1024, 640 * truth.naturalWidth / truth.naturalHeight)}px`;
+    const width = `${Math.min(1024, 640 * truth.naturalWidth / truth.naturalHeight)}px`;
+    compare.style.maxWidth = position.style.maxWidth = width;
     document.getElementById("before").src = images()[left.value].src;
     document.getElementById("after").src = images()[right.value].src;
     divide();
