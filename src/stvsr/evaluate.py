@@ -50,31 +50,32 @@ def evaluate(config: DictConfig) -> Results:
         config.variant = name
     job = Job(config, chosen_device(config.device))
     progress = Progress(progress_folder(config), job.identity())
-    records = score(job, progress)
+    with progress.locked():
+        records = score(job, progress)
 
-    windows = [window for record in records for window in record.windows]
-    write_motion(Path(config.motion_cache), job.tasks, windows, job.motion)
-    clips = clip_scores(job.tasks, windows, job.thresholds)
-    results = Results(
-        name=f"({name})" if name in ABLATIONS else name,
-        origin=origin,
-        protocol=job.protocol,
-        cost=cost_of(job, records),
-        rows=summarise(clips, job.protocol),
-        seconds={
-            what: sum(getattr(record, f"{what}_seconds") for record in records)
-            for what in ("network", "scoring", "waiting")
-        },
-        left_out={_name(clip): clip.left_out for clip in clips if clip.left_out is not None},
-        cropped={_name(clip): clip.cropped for clip in clips if clip.cropped},
-    )
-    folder = Path(config.output_dir)
-    results.write(folder, clips)
-    write_report(folder, [folder])
-    track_evaluation(config, results)
-    # Last: whatever fails before can be done again without scoring again.
-    progress.remove()
-    return results
+        windows = [window for record in records for window in record.windows]
+        write_motion(Path(config.motion_cache), job.tasks, windows, job.motion)
+        clips = clip_scores(job.tasks, windows, job.thresholds)
+        results = Results(
+            name=f"({name})" if name in ABLATIONS else name,
+            origin=origin,
+            protocol=job.protocol,
+            cost=cost_of(job, records),
+            rows=summarise(clips, job.protocol),
+            seconds={
+                what: sum(getattr(record, f"{what}_seconds") for record in records)
+                for what in ("network", "scoring", "waiting")
+            },
+            left_out={_name(clip): clip.left_out for clip in clips if clip.left_out is not None},
+            cropped={_name(clip): clip.cropped for clip in clips if clip.cropped},
+        )
+        folder = Path(config.output_dir)
+        results.write(folder, clips)
+        write_report(folder, [folder])
+        track_evaluation(config, results)
+        # Last: whatever fails before can be done again without scoring again.
+        progress.remove()
+        return results
 
 
 def score(job: Job, progress: Progress) -> list[BatchRecord]:

@@ -1,5 +1,7 @@
 """What was scored survives a kill; nothing else is taken for it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,17 @@ def test_progress_of_another_evaluation_is_refused_and_says_what_differs(tmp_pat
         Progress(tmp_path, IDENTITY | {"checkpoint": "def"})
     Progress(tmp_path, IDENTITY).remove()
     Progress(tmp_path, IDENTITY | {"checkpoint": "def"})
+
+
+def test_a_second_evaluation_in_the_same_folder_is_refused_while_the_first_runs(tmp_path: Path) -> None:
+    """In another process: a lock of this kind does not stop the process that has it."""
+    program = (
+        "import sys; from pathlib import Path; from stvsr.evaluation.progress import Progress\n"
+        "with Progress(Path(sys.argv[1]), {}).locked(): print('in')"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "progress")]
+    with Progress(tmp_path / "progress", {}).locked():
+        refused = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert refused.returncode == 1
+        assert "another evaluation is running there; wait for it" in refused.stderr
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "in\n"

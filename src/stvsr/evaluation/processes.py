@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Iterator
 from multiprocessing.queues import Queue
@@ -86,6 +87,8 @@ def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank
     """One process: scores its batches and tells how many windows each had; None at the end, a text on error."""
     # Ctrl-C reaches every process of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # To leave, not to drop dead: its loaders would complain of it.
+    signal.signal(signal.SIGTERM, _leave)
     # A spawned process would spawn its loaders too, each of which would import everything anew; take the default.
     multiprocessing.set_start_method(None, force=True)
     config = OmegaConf.create(plain)
@@ -107,6 +110,10 @@ def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank
         # Not a user's doing: the traceback stays on the terminal, the line says where to look.
         traceback.print_exc()
         queue.put(f"process {rank} failed, see its traceback above; this is a bug of stvsr")
+
+
+def _leave(number: int, frame: object) -> None:
+    sys.exit(0)
 
 
 def progress_folder(config: DictConfig) -> Path:

@@ -4,6 +4,7 @@ Each process appends a line to a file of its own after every batch. A line that 
 counted and its batch is scored again. When the results are written the folder goes.
 """
 
+import fcntl
 import json
 import shutil
 from collections.abc import Iterator
@@ -76,6 +77,24 @@ class Progress:
                 record = _parse(line)
                 records[record.batch] = record
         return records
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second evaluation out of the folder; a killed one keeps nobody out.
+
+        Raises:
+            InvalidInput: another one is running there.
+        """
+        with (self.folder / "lock").open("w") as file:
+            try:
+                # Unlike flock's, this lock is not passed on to loader processes, which outlive a kill for seconds.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InvalidInput(
+                    f"{self.folder.parent}: another evaluation is running there; "
+                    "wait for it, or choose another output_dir"
+                ) from None
+            yield
 
     @contextmanager
     def part(self, rank: int) -> Iterator["Part"]:
