@@ -70,6 +70,8 @@ BAD_EVALUATE = {
     "no-processes": (["method=bicubic_blend", "processes=0"], "processes=0; expected at least 1"),
     "workers-below-0": (["method=bicubic_blend", "workers=-1"], "workers=-1; expected 0 or more"),
     "no-such-extra": (["method=bicubic_blend", "extras=[beauty]"], "extras=[beauty]: no such metric"),
+    "extras-without-brackets": (["method=bicubic_blend", "extras=lpips"], "extras=lpips; expected a list"),
+    "no-motion-cache": (["method=bicubic_blend", "motion_cache=null"], "motion_cache=null; expected a file"),
     "no-such-protocol": (["method=bicubic_blend", "protocol=mine"], "mine"),
     "thresholds-the-wrong-way-round": (["method=bicubic_blend", "motion.fast=1"], "motion.fast=1; expected"),
     "no-predictions": (["predictions=nowhere"], "predictions=nowhere: no such folder"),

@@ -193,7 +193,7 @@ def test_progress_of_another_evaluation_is_not_mixed_in(
 
     monkeypatch.setattr("stvsr.evaluation.progress.Part.add", stop)
     data = ["method=bicubic_blend", "data=clips", f"data.root='{vid4}'"]
-    with pytest.raises(Exception, match=r"stopped after 0 of 29 windows; the same command with output_dir=.* goes on"):
+    with pytest.raises(Exception, match=r"stopped after 0 of 29 windows; the same evaluation .* goes on"):
         scored(*data)
     monkeypatch.undo()
     with pytest.raises(InvalidInput, match=r"progress of another evaluation \(another protocol\)"):
@@ -201,11 +201,15 @@ def test_progress_of_another_evaluation_is_not_mixed_in(
     scored(*data)
 
 
-def test_an_error_in_a_process_reaches_the_user(scored: Evaluate, vid4: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_in_a_process_reaches_the_user_in_one_line(scored: Evaluate, vid4: Path, workers: int) -> None:
     file = vid4 / "walk" / "00000047.png"
     file.write_bytes(file.read_bytes()[:500])
-    with pytest.raises(UserError, match=r"00000047\.png: not a readable PNG"):
-        scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'", "processes=2")
+    arguments = ["method=bicubic_blend", "data=clips", f"data.root='{vid4}'", "processes=2", f"workers={workers}"]
+    with pytest.raises(UserError, match=r"00000047\.png: not a readable PNG") as caught:
+        scored(*arguments)
+    assert len(str(caught.value)) < 300
+    assert "Traceback" not in str(caught.value)
 
 
 def test_a_process_that_was_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,6 +288,39 @@ def test_motion_is_measured_once_and_kept_beside_the_results(
     assert sorted(path.name for path in vid4.rglob("*")) == before
 
 
+def test_frames_that_were_replaced_are_measured_again(scored: Evaluate, tmp_path: Path) -> None:
+    data = ["method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/val'"]
+    for speed, split in ((1, "slow"), (6, "fast")):
+        write_frames(tmp_path / "val" / "a", moving_frames(7, (64, 96), speed=speed))
+        assert scored(*data)["clips"][0]["motion"] == split
+
+
+def test_an_output_dir_can_be_used_again_for_other_clips(scored: Evaluate, tmp_path: Path) -> None:
+    for clip in ("x", "y"):
+        write_frames(tmp_path / clip / clip, moving_frames(9, (32, 48)))
+        scored("method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/{clip}'", "save_frames=true")
+    assert [path.name for path in (tmp_path / "out" / "pictures").iterdir()] == ["y"]
+    assert [path.name for path in (tmp_path / "out" / "frames").iterdir()] == ["y"]
+    scored("method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/y'", "protocol=released")
+    assert not list((tmp_path / "out" / "pictures" / "y").glob("slice-truth-00000008.png"))
+
+
+@pytest.mark.parametrize("size", [(3, 3), (8, 8), (12, 8)])
+def test_frames_too_small_to_score_are_named(scored: Evaluate, tmp_path: Path, size: tuple[int, int]) -> None:
+    write_frames(tmp_path / "clips" / "tiny", torch.zeros(7, 3, *size, dtype=torch.uint8))
+    with pytest.raises(DamagedClip, match=r"clip tiny: frames are .* expected at least 11 pixels each way"):
+        scored("method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/clips'")
+
+
+def test_results_say_what_was_scored(scored: Evaluate, vid4: Path, tmp_path: Path) -> None:
+    scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'", "motion.fast=5")
+    settings = json.loads((tmp_path / "out" / "results.json").read_text())["settings"]
+    assert settings["data"]["root"] == str(vid4)
+    assert settings["thresholds"] == {"medium": 1.5, "fast": 5.0}
+    assert settings["lr_frames"] == "MATLAB bicubic of the HR frames"
+    assert settings["motion"] == "measured of 4 clips, told by the data of 0"
+
+
 def test_measured_motion_orders_clips_by_their_true_speed(scored: Evaluate, vid4: Path) -> None:
     clips = {row["clip"]: row for row in scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'")["clips"]}
     assert [clips[name]["motion"] for name in VID4] == ["slow", "medium", "fast", "fast"]
@@ -328,12 +365,17 @@ def test_videos_are_scored_whole_but_for_windows_over_a_cut(scored: Evaluate, tm
             pixels = frame.permute(1, 2, 0).contiguous().numpy()
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
-    tables = scored("method=bicubic_blend", "data=videos", f"data.root='{tmp_path}/videos'")
+    data = ["data=videos", f"data.root='{tmp_path}/videos'"]
+    tables = scored("method=bicubic_blend", *data, "save_frames=true")
     every = tables["results"][-1]
     # Windows start at 0, 6, 12, 18 and, moved back, at 23; that from 12 crosses the cut at 15 and counts 13 to 18.
     assert int(every["frames"]) == 30 - 6
     assert every["left_out"] == "6 frames: scene cut"
     assert 13 not in [int(row["frame"]) for row in tables["frames"]]
+    # The saved frames score as the network does, cut or not.
+    saved = scored(f"predictions='{tmp_path}/out/frames'", *data, folder="saved")
+    assert saved["frames"] == tables["frames"]
+    assert saved["results"][-1]["left_out"] == every["left_out"]
 
 
 def test_extra_files_in_the_folder_do_not_count_as_frames(scored: Evaluate, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_an_evaluation_makes_a_run_of_its_own_on_wandb(configure: Callable[..., 
 
     small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
     output = tmp_path / "scored"
-    evaluate(configure("evaluate", "method=bicubic_blend", *small, f"output_dir='{output}'", "name=mine"))
+    evaluate(configure("evaluate", "method=bicubic_blend", *small, f"output_dir='{output}'", f"name={'x' * 80}"))
     assert wandb.run is None
     assert len(list((output / "wandb").glob("offline-run-*"))) == 1
 

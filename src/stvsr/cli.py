@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from stvsr.errors import Interrupted, InvalidInput, UserError
+from stvsr.errors import Interrupted, InvalidInput, UserError, one_line
 
 PACKAGE = Path(__file__).parent
 
@@ -119,10 +119,10 @@ def explain(error: BaseException) -> tuple[str | None, int]:
     # The first of its kind: Hydra and data loader workers wrap what was raised.
     for link in chain:
         if isinstance(link, UserError):
-            return _one_line(link), 1
+            return one_line(link), 1
     for link in chain:
         if isinstance(link, HydraException | OmegaConfBaseException) or _is_wrong_argument(link):
-            return f"configuration: {_one_line(link)}; see the files in {CONFIG_DIR}", 2
+            return f"configuration: {one_line(link)}; see the files in {CONFIG_DIR}", 2
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}; choose a file or folder that can be used", 1
     return None, 1
@@ -130,12 +130,6 @@ def explain(error: BaseException) -> tuple[str | None, int]:
 
 def _is_wrong_argument(error: BaseException) -> bool:
     return isinstance(error, TypeError) and "unexpected keyword argument" in str(error)
-
-
-def _one_line(error: BaseException) -> str:
-    # A loader process sends its traceback along; the message proper comes last.
-    message = str(error).rsplit(f"{type(error).__name__}: ", maxsplit=1)[-1]
-    return " ".join(message.split())
 
 
 @contextmanager

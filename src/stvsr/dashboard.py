@@ -16,7 +16,7 @@ from wandb_workspaces.reports.v2.interface import BarPlot, LinePlot, MediaBrowse
 from stvsr.cli import entry_point
 from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
 from stvsr.errors import UserError
-from stvsr.files import beside_then_rename
+from stvsr.files import write_text
 
 STEP = "trainer/global_step"
 
@@ -85,9 +85,8 @@ def dashboard(config: DictConfig) -> str:
         return str(view.url)
     path = Path(config.output_dir) / "dashboard.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with beside_then_rename(path) as beside:
-        specification = view._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
-        beside.write_text(json.dumps(specification, indent=2) + "\n")
+    specification = view._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
+    write_text(path, json.dumps(specification, indent=2) + "\n")
     return str(path)
 
 

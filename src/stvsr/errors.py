@@ -20,6 +20,13 @@ class TrainingDiverged(UserError):
     """Too many steps in a row had a loss or a gradient that is not finite."""
 
 
+def one_line(error: BaseException) -> str:
+    """An error's message in one line, without the traceback that a loader process sends along."""
+    # The message proper comes last.
+    message = str(error).rsplit(f"{type(error).__name__}: ", maxsplit=1)[-1]
+    return " ".join(message.split())
+
+
 class Interrupted(Exception):
     """A run was asked to stop and has saved what it had; entry points exit with status 130."""
 

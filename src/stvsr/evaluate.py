@@ -13,7 +13,6 @@ from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
 from stvsr.cli import entry_point
-from stvsr.data.clip import SCALE
 from stvsr.errors import Interrupted
 from stvsr.evaluation.costs import Cost, measured_cost
 from stvsr.evaluation.job import Job, check_one_method, chosen_device, method_name
@@ -25,6 +24,9 @@ from stvsr.evaluation.results import Results
 from stvsr.evaluation.rows import summarise
 from stvsr.evaluation.scores import ClipScore, clip_scores
 from stvsr.tracking import track_evaluation
+
+LONGEST_TAG = 64
+"""W&B takes no longer ones."""
 
 ABLATIONS = "abcde"
 """In tables these letters stand in brackets, as in the paper."""
@@ -47,14 +49,14 @@ def evaluate(config: DictConfig) -> Results:
     check_processes(config.processes, config.device)
     name, origin = method_name(config)
     with open_dict(config):
-        config.variant = name
+        config.variant = name[:LONGEST_TAG]
     job = Job(config, chosen_device(config.device))
     progress = Progress(progress_folder(config), job.identity())
     with progress.locked():
         records = score(job, progress)
 
         windows = [window for record in records for window in record.windows]
-        write_motion(Path(config.motion_cache), job.tasks, windows, job.motion)
+        write_motion(Path(config.motion_cache), windows, job.motion)
         clips = clip_scores(job.tasks, windows, job.thresholds)
         results = Results(
             name=f"({name})" if name in ABLATIONS else name,
@@ -62,6 +64,7 @@ def evaluate(config: DictConfig) -> Results:
             protocol=job.protocol,
             cost=cost_of(job, records),
             rows=summarise(clips, job.protocol),
+            settings=job.settings(),
             seconds={
                 what: sum(getattr(record, f"{what}_seconds") for record in records)
                 for what in ("network", "scoring", "waiting")
@@ -83,6 +86,8 @@ def score(job: Job, progress: Progress) -> list[BatchRecord]:
     batches = job.scorer.batches
     done = progress.records()
     todo = [number for number in range(len(batches)) if number not in done]
+    if not done:
+        job.clear_earlier()
     bar = tqdm(
         total=len(job.tasks),
         initial=sum(len(record.windows) for record in done.values()),
@@ -100,8 +105,8 @@ def score(job: Job, progress: Progress) -> list[BatchRecord]:
                     bar.update(len(record.windows))
     except KeyboardInterrupt:
         raise Interrupted(
-            f"stopped after {bar.n} of {bar.total} windows; the same command with "
-            f"output_dir='{job.config.output_dir}' goes on from there"
+            f"stopped after {bar.n} of {bar.total} windows; the same evaluation in the same output_dir "
+            f"({job.config.output_dir}) goes on from there"
         ) from None
     records = progress.records()
     return [records[number] for number in range(len(batches))]
@@ -111,10 +116,7 @@ def cost_of(job: Job, records: list[BatchRecord]) -> Cost:
     """What the network costs; saved frames tell nothing about what made them."""
     if job.network is None or not any(record.network_frames for record in records):
         return Cost()
-    width, height = next(window.size for record in records for window in record.windows)
-    return measured_cost(
-        job.network, records, lr_size=(height // SCALE, width // SCALE), device=job.device, scale=SCALE
-    )
+    return measured_cost(job.network, records)
 
 
 def _name(clip: ClipScore) -> str:

@@ -14,3 +14,9 @@ def beside_then_rename(path: Path) -> Iterator[Path]:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Writes a text, UTF-8; it appears only when whole."""
+    with beside_then_rename(path) as beside:
+        beside.write_text(content, encoding="utf-8", newline="")

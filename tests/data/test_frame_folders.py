@@ -38,6 +38,28 @@ def test_clips_are_named_by_their_path_and_the_root_may_be_one(tmp_path: Path) -
     assert (alone.describe(0).clip_set, alone.describe(0).name) == ("mine", "0001")
 
 
+def test_linked_folders_are_clips_too(tmp_path: Path) -> None:
+    write_frames(tmp_path / "elsewhere" / "b", FRAMES)
+    write_frames(tmp_path / "set" / "a", FRAMES)
+    (tmp_path / "set" / "more").symlink_to(tmp_path / "elsewhere")
+    clips = FrameFolders(root=tmp_path / "set")
+    assert clips.names == ["a", "more/b"]
+
+
+def test_two_clips_of_one_name_are_refused(tmp_path: Path) -> None:
+    write_frames(tmp_path / "w", FRAMES)
+    write_frames(tmp_path / "w" / "w", FRAMES)
+    with pytest.raises(InvalidInput, match="two clips are called w"):
+        FrameFolders(root=tmp_path / "w")
+
+
+def test_hidden_folders_do_not_hide_an_empty_clip(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", FRAMES)
+    write_frames(tmp_path / "b" / ".thumbnails", FRAMES)
+    with pytest.raises(InvalidInput, match=r"b: no PNG frame in this clip folder"):
+        FrameFolders(root=tmp_path)
+
+
 def test_a_missing_frame_is_named(tmp_path: Path) -> None:
     write_frames(tmp_path / "a", FRAMES)
     (tmp_path / "a" / "00000004.png").unlink()

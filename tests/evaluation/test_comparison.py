@@ -5,7 +5,7 @@ from io import StringIO
 
 import pytest
 
-from stvsr.evaluation.comparison import comparison_csv, comparison_table, entries, published
+from stvsr.evaluation.comparison import PUBLISHED_CLIPS, comparison_csv, comparison_table, entries, published
 from stvsr.evaluation.costs import Cost
 from stvsr.evaluation.protocols import Protocol
 from stvsr.evaluation.results import Results
@@ -14,10 +14,14 @@ from stvsr.evaluation.rows import Row
 SCORES = {"psnr_y": 25.0, "ssim_y": 0.7, "psnr_rgb": 24.0}
 
 
-def run(*names: str, method: str = "ours") -> Results:
-    rows = [Row(*name.split("/"), 4, 28, 0, 0, "", dict(SCORES)) for name in names]  # type: ignore[arg-type]
+def run(*names: str, method: str = "ours", clips: int | None = None) -> Results:
+    counts = [clips or PUBLISHED_CLIPS.get(name, 4) for name in names]
+    rows = [
+        Row(*name.split("/"), count, 7 * count, 0, 0, "3 frames: cut", dict(SCORES))  # type: ignore[arg-type]
+        for name, count in zip(names, counts, strict=True)
+    ]
     cost = Cost(11_102_771, 72.7e9, (448, 256), 0.05, "Some GPU", 1000.0)
-    return Results(method, "x.ckpt", Protocol("paper", True, False), cost, rows, {})
+    return Results(method, "x.ckpt", Protocol("paper", True, False), cost, rows, {}, {})
 
 
 def cells(table: object, method: str) -> dict[str, str]:
@@ -45,6 +49,20 @@ def test_the_papers_table_1_is_printed_where_its_clips_were_scored() -> None:
     assert cells(table, "Zooming Slow-Mo (e) re-measured by others")["protocol"] == "released"
     assert cells(table, "RSTT-S")["protocol"] == "rstt"
     assert any("Titan XP" in note for note in table.notes)
+
+
+def test_published_rows_do_not_stand_beside_some_of_the_clips() -> None:
+    assert [entry.method for entry in entries([run("Vid4/all", clips=3)])] == ["ours"]
+    table = comparison_table(entries([run("Vid4/all"), run("Vimeo-90K/fast", clips=3)]))
+    zooming = cells(table, "Zooming Slow-Mo (e)")
+    assert (zooming["Vid4 all"], zooming["Vimeo-90K fast"]) == ("26.31 / 0.7976", "-")
+
+
+def test_what_was_left_out_is_said_in_the_comparison_too() -> None:
+    notes = comparison_table(entries([run("mine/all", "mine/fast")])).notes
+    assert [note for note in notes if "left out" in note] == [
+        "ours, protocol paper: left out of mine/all: 3 frames: cut"
+    ]
 
 
 def test_published_rows_do_not_stand_beside_other_clips() -> None:

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from stvsr.evaluation.costs import measured_cost, multiply_adds, peak_memory
+from stvsr.evaluation.costs import device_name, measured_cost, multiply_adds, peak_memory
 from stvsr.evaluation.progress import BatchRecord
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import InputRequirements, Network
@@ -49,25 +49,36 @@ def test_the_papers_network_has_487_g_without_and_509_g_with_its_deformable_conv
     assert 7 * multiply_adds(network, 64, 112) - deformable == pytest.approx(487e9, rel=0.002)
 
 
-def record(batch: int, seconds: float, warm: bool, memory: float = 100.0) -> BatchRecord:
-    return BatchRecord(batch, [], 7, seconds, 0.0, 0.0, warm, memory)
+def record(
+    batch: int, seconds: float, warm: bool, memory: float = 100.0, lr_size: tuple[int, int] = (8, 12)
+) -> BatchRecord:
+    return BatchRecord(batch, [], lr_size, "some device, 2 threads", 7, seconds, 0.0, 0.0, warm, memory)
 
 
 def test_seconds_are_the_median_of_warm_batches() -> None:
     records = [record(0, 70.0, False), record(1, 7.0, True), record(2, 14.0, True, 300.0), record(3, 700.0, True)]
-    cost = measured_cost(OneConvolution(), records, lr_size=(8, 12), device=torch.device("cpu"), scale=4)
+    cost = measured_cost(OneConvolution(), records)
     assert cost.seconds_per_frame == pytest.approx(2.0)
     assert cost.parameters == 48 * 28
     assert cost.peak_memory == 300.0
     assert cost.frame_size == (48, 32)
-    assert cost.device is not None
-    assert "threads" in cost.device
+    assert cost.device == "some device, 2 threads"
+
+
+def test_cost_is_of_one_size_that_of_most_frames() -> None:
+    large = [record(0, 700.0, False, lr_size=(16, 24)), record(1, 700.0, True, lr_size=(16, 24))]
+    small = [record(2 + i, 7.0, i > 0) for i in range(3)]
+    cost = measured_cost(OneConvolution(), [*large, *small])
+    assert (cost.frame_size, cost.seconds_per_frame) == ((48, 32), 1.0)
+    assert cost.multiply_adds == pytest.approx(3 * 48 * 9 * 8 * 12 / 7)
+
+
+def test_a_device_is_named_for_people() -> None:
+    assert f"{torch.get_num_threads()} threads" in device_name(torch.device("cpu"))
 
 
 def test_one_batch_is_no_measurement_of_time() -> None:
-    cost = measured_cost(
-        OneConvolution(), [record(0, 7.0, False)], lr_size=(8, 12), device=torch.device("cpu"), scale=4
-    )
+    cost = measured_cost(OneConvolution(), [record(0, 7.0, False)])
     assert cost.seconds_per_frame is None
 
 

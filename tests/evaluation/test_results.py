@@ -36,6 +36,7 @@ def results() -> Results:
         protocol=PROTOCOL,
         cost=COST,
         rows=summarise(CLIPS, PROTOCOL),
+        settings={"lr_frames": "given in lr", "motion": "measured of 3 clips, told by the data of 0"},
         seconds={"network": 1.0, "scoring": 0.1, "waiting": 0.0},
         left_out={"set/black": "all black"},
         cropped={"set/a": "49x35 to 48x32"},
@@ -67,11 +68,18 @@ def test_every_form_says_protocol_counts_costs_and_what_was_left_out(tmp_path: P
     results().write(tmp_path, CLIPS)
     text = results().table().as_text()
     for said in (text, (tmp_path / "results.md").read_text(), (tmp_path / "results.tex").read_text()):
-        for what in ("protocol released", "11,102,771 parameters", "0.0600 s a frame on Titan XP", "1 clip: all black"):
+        for what in (
+            "protocol released",
+            "11,102,771 parameters",
+            "0.0600 s a frame on Titan XP",
+            "1 clip: all black",
+            "(all black)",
+        ):
             assert what in said
         assert "6 frames: not covered" in said
         assert "49x35 to 48x32" in said
         assert "LPIPS" in said
+        assert "LR frames: given in lr; motion split: measured of 3 clips" in said
     with (tmp_path / "results.csv").open(newline="") as file:
         row = list(csv.DictReader(file))[-1]
     assert (row["protocol"], row["parameters"], row["device"]) == ("released", "11102771", "Titan XP")

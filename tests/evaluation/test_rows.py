@@ -52,6 +52,16 @@ def test_a_split_of_which_nothing_counts_has_a_row_without_scores() -> None:
     assert every.left_out == "1 clip: infinite PSNR"
 
 
+def test_every_row_has_the_same_columns_whatever_counts_in_it() -> None:
+    counted = clip("a", "fast", 30.0)
+    for frame in counted.frames:
+        frame.metrics["lpips"] = 0.1
+    black = clip("b", "slow", float("inf"), left_out="all black")
+    for frame in black.frames:
+        frame.metrics["lpips"] = 0.0
+    assert len({tuple(row.as_record()) for row in summarise([black, counted], PAPER)}) == 1
+
+
 def test_each_clip_set_has_rows_of_its_own() -> None:
     rows = summarise([clip("a", "slow", 30.0, clip_set="A"), clip("a", "slow", 20.0, clip_set="B")], PAPER)
     assert [row.name for row in rows] == ["A/slow", "A/all", "B/slow", "B/all"]

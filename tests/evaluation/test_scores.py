@@ -22,6 +22,7 @@ def score(position: int, task: Task, value: float = 30.0, **changes: object) -> 
     arguments = {
         "metrics": {"psnr_y": [value + number for number in task.numbers], "ssim_y": [0.9] * count},
         "motion": [None if number == 1 else 2.0 for number in task.numbers],
+        "pairs": [None if number == 1 else str(number) for number in task.numbers],
         "black": [False] * count,
         "size": (48, 32),
         "interruption": None,
@@ -64,6 +65,8 @@ def test_an_interrupted_window_is_left_out_with_its_reason() -> None:
     (clip,) = clip_scores(plan, windows, THRESHOLDS)
     assert [frame.number for frame in clip.frames] == list(range(1, 8))
     assert clip.uncounted == {"scene cut": 6}
+    jump = score(1, plan[1], metrics={}, black=[], interruption="scene cut", motion=[90.0] * 6)
+    assert clip_scores(plan, [windows[0], jump], THRESHOLDS)[0].motion == 2.0, "a cut is no motion"
     nothing = [score(i, task, metrics={}, black=[], interruption="scene cut") for i, task in enumerate(plan)]
     assert clip_scores(plan, nothing, THRESHOLDS)[0].left_out == "no frame counts"
 

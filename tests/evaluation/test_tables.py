@@ -21,6 +21,7 @@ def test_text_aligns_figures_and_says_the_protocol() -> None:
 def test_markdown_keeps_its_columns_whatever_a_name_holds() -> None:
     lines = TABLE.as_markdown().splitlines()
     assert lines[1] == "| :-- | --: |"
+    assert lines[2] == "| a_b &amp; 50 % | 31.20 |"
     assert lines[3] == r"| x\|y | 9.00 |"
     assert "*protocol paper: all*" in lines
     assert "left out: 1  " in lines
@@ -31,6 +32,7 @@ def test_latex_has_no_bare_special_character() -> None:
     assert r"a\_b \& 50 \% & 31.20 \\" in text
     assert r"\caption{protocol paper: all. left out: 1}" in text
     assert r"\begin{tabular}{lr}" in text
+    assert latex("<|>") == r"\textless{}\textbar{}\textgreater{}"
     assert latex("\\~^{}") == r"\textbackslash{}\textasciitilde{}\textasciicircum{}\{\}"
 
 

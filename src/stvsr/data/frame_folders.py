@@ -8,6 +8,7 @@ LR frames may be given in a second root with the same clips and numbers: all fra
 the odd-numbered ones (first, third, …) alone. Without it they are made from HR.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from itertools import pairwise
@@ -117,16 +118,20 @@ def clip_folders(root: Path, what: str) -> dict[str, Path]:
     """
     if not root.is_dir():
         raise InvalidInput(f"{what}={root}: no such folder; expected a folder of clip folders of PNG frames")
-    clips, any_png = {}, False
-    for path in [root, *sorted(p for p in root.rglob("*") if p.is_dir())]:
-        if any(part.startswith(".") for part in path.relative_to(root).parts):
-            continue
-        content = list(path.iterdir())
-        has_png = any(file.suffix.lower() == ".png" for file in content)
+    clips: dict[str, Path] = {}
+    any_png = False
+    # Links are followed: data sets are often put together from them.
+    for where, folders, names in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        path = Path(where)
+        has_png = any(name.lower().endswith(".png") and not name.startswith(".") for name in names)
         any_png |= has_png
         # A folder without folders is a clip, even an empty one, which opening it refuses.
-        if has_png or (path != root and not any(child.is_dir() for child in content)):
-            clips[root.resolve().name if path == root else path.relative_to(root).as_posix()] = path
+        if has_png or (path != root and not folders):
+            clip = root.resolve().name if path == root else path.relative_to(root).as_posix()
+            if clip in clips:
+                raise InvalidInput(f"{what}={root}: two clips are called {clip}; give one another name")
+            clips[clip] = path
     if not any_png:
         raise InvalidInput(f"{what}={root}: no PNG frame there; expected a folder of clip folders of PNG frames")
     return clips

@@ -5,8 +5,8 @@ readable source and are marked as remembered. `published.csv` holds them all, as
 """
 
 import csv
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 
 from stvsr.data.clip import UNSPLIT
@@ -17,6 +17,9 @@ ORDER = ("fast", "medium", "slow", UNSPLIT)
 """The columns of a clip set, as in the paper."""
 
 OURS = "measured"
+
+PUBLISHED_CLIPS = {"Vid4/all": 4, "Vimeo-90K/fast": 1225, "Vimeo-90K/medium": 4977, "Vimeo-90K/slow": 1613}
+"""How many clips the published figures are of; they stand beside ours only for as many."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Entry:
         seconds_per_frame: of the network.
         device: that took them.
         peak_memory: MiB.
+        omissions: what was left out of the rows of whole sets, and why.
     """
 
     method: str
@@ -46,13 +50,20 @@ class Entry:
     seconds_per_frame: float | None
     device: str | None
     peak_memory: float | None
+    omissions: Sequence[str] = ()
 
 
 def entries(runs: Iterable[Results]) -> list[Entry]:
     """The published methods that were scored on the same clips, then ours."""
-    ours = [_measured(run) for run in runs]
-    columns = {column for entry in ours for column in entry.scores}
-    return [entry for entry in published() if columns & set(entry.scores)] + ours
+    runs = list(runs)
+    rows = (row for run in runs for row in run.rows)
+    same = {row.name for row in rows if row.clips + row.clips_left_out == PUBLISHED_CLIPS.get(row.name)}
+    theirs = []
+    for entry in published():
+        scores = {column: pair for column, pair in entry.scores.items() if column in same}
+        if scores:
+            theirs.append(replace(entry, scores=scores))
+    return theirs + [_measured(run) for run in runs]
 
 
 def comparison_table(compared: list[Entry]) -> Table:
@@ -78,6 +89,7 @@ def comparison_table(compared: list[Entry]) -> Table:
     ]
     devices = dict.fromkeys(entry.device for entry in measured if entry.device)
     notes = [f"Seconds measured on: {'; '.join(devices)}."] if devices else []
+    notes += [f"{entry.method}, protocol {entry.protocol}: {line}" for entry in measured for line in entry.omissions]
     if len(measured) < len(compared):
         notes.append("Seconds of published rows: one Titan XP, the whole of Vid4.")
     return Table(
@@ -143,6 +155,7 @@ def _measured(run: Results) -> Entry:
         seconds_per_frame=cost.seconds_per_frame,
         device=cost.device,
         peak_memory=cost.peak_memory,
+        omissions=[f"left out of {row.name}: {row.left_out}" for row in whole if row.left_out],
     )
 
 

@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from collections import Counter
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from stvsr.data.clip import FRAMES
+from stvsr.data.clip import FRAMES, SCALE
 from stvsr.evaluation.progress import BatchRecord
 from stvsr.models.requirements import Network
 
@@ -42,25 +43,25 @@ class Cost:
     peak_memory: float | None = None
 
 
-def measured_cost(
-    network: Network, records: list[BatchRecord], *, lr_size: tuple[int, int], device: torch.device, scale: int
-) -> Cost:
-    """The cost of a network from the records of a run.
+def measured_cost(network: Network, records: list[BatchRecord]) -> Cost:
+    """The cost of a network from the records of a run, for the size that most of its frames have.
 
     Args:
         network: what ran.
         records: every batch.
-        lr_size: height and width of the LR frames of the first batch.
-        device: where it ran.
-        scale: magnification.
     """
-    times = [record.network_seconds / record.network_frames for record in records if record.warm]
+    frames: Counter[tuple[int, int]] = Counter()
+    for record in records:
+        frames[record.lr_size] += record.network_frames
+    lr_size = frames.most_common(1)[0][0]
+    alike = [record for record in records if record.lr_size == lr_size]
+    times = [record.network_seconds / record.network_frames for record in alike if record.warm]
     return Cost(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         multiply_adds=multiply_adds(network, *lr_size),
-        frame_size=(lr_size[1] * scale, lr_size[0] * scale),
+        frame_size=(lr_size[1] * SCALE, lr_size[0] * SCALE),
         seconds_per_frame=median(times) if times else None,
-        device=device_name(device),
+        device=alike[0].device,
         peak_memory=max(record.peak_memory for record in records),
     )
 

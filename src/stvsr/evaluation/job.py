@@ -1,6 +1,8 @@
 """Everything that scores one method on one data set, made from a config; each process makes its own."""
 
 import hashlib
+import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from stvsr.evaluation.scoring import Scorer, fixed_batches
 from stvsr.evaluation.shown import ShownClips
 from stvsr.evaluation.windows import Windows, plan
 from stvsr.models.requirements import Network
+
+IDENTITY = ("method", "predictions", "protocol", "batch_size", "extras", "save_frames", "pictures")
+"""Settings that decide what an evaluation leaves behind, besides the checkpoint and the clips."""
 
 
 class Job:
@@ -49,8 +54,12 @@ class Job:
         clips: ClipSet = instantiate(config.data.test_source)
         self.tasks = plan(clips, self.protocol)
         self.network = chosen_network(config)
+        if config.motion_cache is None:
+            raise InvalidInput("motion_cache=null; expected a file: leave it away for one beside the results")
         self.motion = read_motion(Path(config.motion_cache))
         folder = Path(config.output_dir)
+        if isinstance(config.extras, str):
+            raise InvalidInput(f"extras={config.extras}; expected a list: extras=[{config.extras}]")
         needed = ((task.clip, task.numbers) for task in self.tasks)
         saved = None if config.predictions is None else SavedFrames(root=config.predictions, needed=needed)
         for name in config.extras:
@@ -67,13 +76,34 @@ class Job:
             workers=config.workers,
         )
 
+    def clear_earlier(self) -> None:
+        """Removes pictures and frames that an earlier evaluation left in the same folder, of other clips perhaps."""
+        folder = Path(self.config.output_dir)
+        shutil.rmtree(folder / "pictures", ignore_errors=True)
+        if self.network is not None and self.config.save_frames:
+            shutil.rmtree(folder / "frames", ignore_errors=True)
+
+    def settings(self) -> dict[str, Any]:
+        """What was scored and how, for who reads the results: the data, LR frames, thresholds, batches."""
+        chosen = OmegaConf.to_container(self.config, resolve=True)
+        assert isinstance(chosen, dict)
+        data = chosen["data"]["test_source"]
+        motions = {task.index: task.clip.motion for task in self.tasks}.values()
+        measured = sum(motion is None for motion in motions)
+        return {
+            "stvsr": version("stvsr"),
+            "data": data,
+            "lr_frames": f"given in {data['lr_root']}" if data.get("lr_root") else "MATLAB bicubic of the HR frames",
+            "motion": f"measured of {measured} clips, told by the data of {len(motions) - measured}",
+            "thresholds": {"medium": self.thresholds.medium, "fast": self.thresholds.fast},
+            **{key: chosen.get(key) for key in ("method", "checkpoint", "predictions", "batch_size", "processes")},
+        }
+
     def identity(self) -> dict[str, Any]:
         """Everything that decides the scores, as plain values."""
         chosen = OmegaConf.to_container(self.config, resolve=True)
         assert isinstance(chosen, dict)
-        identity: dict[str, Any] = {
-            key: chosen.get(key) for key in ("method", "predictions", "protocol", "batch_size", "extras", "save_frames")
-        }
+        identity: dict[str, Any] = {key: chosen.get(key) for key in IDENTITY}
         if self.config.checkpoint is not None:
             identity["checkpoint"] = hashlib.sha256(Path(self.config.checkpoint).read_bytes()).hexdigest()
         identity["data"] = chosen["data"]["test_source"]

@@ -1,4 +1,7 @@
-"""Measured motion, kept beside the results: measured once for a data set, whatever is scored on it afterwards."""
+"""Measured motion, kept beside the results: measured once for a data set, whatever is scored on it afterwards.
+
+What is kept belongs to a pair of frames, known by their pixels: frames that were replaced are measured again.
+"""
 
 import csv
 from collections.abc import Iterable
@@ -6,14 +9,12 @@ from pathlib import Path
 
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.scores import WindowScore
-from stvsr.evaluation.windows import MotionKey, Task
-from stvsr.files import beside_then_rename
-
-COLUMNS = ["set", "clip", "frame", "pixels"]
+from stvsr.evaluation.tables import as_csv
+from stvsr.files import write_text
 
 
-def read_motion(path: Path) -> dict[MotionKey, float]:
-    """What was measured before; nothing if there is no such file.
+def read_motion(path: Path) -> dict[str, float]:
+    """What was measured before, by pair; nothing if there is no such file.
 
     Raises:
         InvalidInput: the file is not one that `write_motion` wrote.
@@ -21,22 +22,18 @@ def read_motion(path: Path) -> dict[MotionKey, float]:
     if not path.is_file():
         return {}
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        return {(row["set"], row["clip"], int(row["frame"])): float(row["pixels"]) for row in rows}
+        with path.open(newline="", encoding="utf-8") as file:
+            return {row["pair"]: float(row["pixels"]) for row in csv.DictReader(file)}
     except (KeyError, ValueError, TypeError):
         raise InvalidInput(f"{path}: not a table of measured motion; remove it, it is made anew") from None
 
 
-def write_motion(path: Path, tasks: list[Task], windows: Iterable[WindowScore], known: dict[MotionKey, float]) -> None:
-    """Adds what was measured; frames are counted from 0."""
+def write_motion(path: Path, windows: Iterable[WindowScore], known: dict[str, float]) -> None:
+    """Adds what was measured."""
     motion = dict(known)
     for window in windows:
-        for key, value in zip(tasks[window.position].motion_keys, window.motion, strict=True):
-            if value is not None:
-                motion[key] = value
+        for pair, pixels in zip(window.pairs, window.motion, strict=True):
+            if pair is not None and pixels is not None:
+                motion[pair] = pixels
     path.parent.mkdir(parents=True, exist_ok=True)
-    with beside_then_rename(path) as beside, beside.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows([*key, value] for key, value in sorted(motion.items()))
+    write_text(path, as_csv(["pair", "pixels"], list(motion.items())))

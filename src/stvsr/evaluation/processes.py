@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from stvsr.errors import InvalidInput, UserError
+from stvsr.errors import InvalidInput, UserError, one_line
 from stvsr.evaluation.job import Job, chosen_device
 from stvsr.evaluation.progress import BatchRecord, Progress
 
@@ -105,7 +105,7 @@ def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank
                     return
         queue.put(None)
     except UserError as error:
-        queue.put(str(error))
+        queue.put(one_line(error))
     except Exception:
         # Not a user's doing: the traceback stays on the terminal, the line says where to look.
         traceback.print_exc()

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.scores import WindowScore, as_line, from_line
-from stvsr.files import beside_then_rename
+from stvsr.files import write_text
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class BatchRecord:
     Attributes:
         batch: its number.
         windows: a score for each window.
+        lr_size: height and width of the LR frames of its first window.
+        device: the name of what it ran on.
         network_frames: frames the network made; 0 for saved frames.
         network_seconds: the network took.
         scoring_seconds: the metrics took.
@@ -35,6 +37,8 @@ class BatchRecord:
 
     batch: int
     windows: list[WindowScore]
+    lr_size: tuple[int, int]
+    device: str
     network_frames: int
     network_seconds: float
     scoring_seconds: float
@@ -66,8 +70,9 @@ class Progress:
                 f"{folder}: holds the progress of another evaluation (another {', '.join(different)}); choose another "
                 "output_dir, or remove that folder to start anew"
             )
-        with beside_then_rename(path) as beside:
-            beside.write_text(said)
+        # Not by every process of a shared evaluation: the first one has written it.
+        if not path.is_file():
+            write_text(path, said)
 
     def records(self) -> dict[int, BatchRecord]:
         """The batches scored so far, by number."""
@@ -123,4 +128,5 @@ class Part:
 
 def _parse(line: str) -> BatchRecord:
     values = json.loads(line)
-    return BatchRecord(**{**values, "windows": [from_line(window) for window in values["windows"]]})
+    windows = [from_line(window) for window in values["windows"]]
+    return BatchRecord(**{**values, "windows": windows, "lr_size": tuple(values["lr_size"])})

@@ -23,7 +23,7 @@ from stvsr.evaluation.comparison import comparison_csv, comparison_table, entrie
 from stvsr.evaluation.results import Results, read_results
 from stvsr.evaluation.shown import slices
 from stvsr.evaluation.tables import Table, figure
-from stvsr.files import beside_then_rename
+from stvsr.files import write_text
 
 CROP = 64
 """Side of the enlarged square, HR pixels; less in frames of fewer than twice as many."""
@@ -64,8 +64,7 @@ def write_report(folder: Path, runs: list[Path]) -> None:
         "report.html": page(labelled, table),
     }
     for name, content in written.items():
-        with beside_then_rename(folder / name) as beside:
-            beside.write_text(content)
+        write_text(folder / name, content)
 
 
 def labels(runs: list[tuple[Path, Results]]) -> list[str]:
@@ -76,7 +75,9 @@ def labels(runs: list[tuple[Path, Results]]) -> list[str]:
     for additions in (protocols, folders):
         counts = Counter(names)
         names = [f"{name}, {more}" if counts[name] > 1 else name for name, more in zip(names, additions, strict=True)]
-    return names
+    # Folders may be called alike, or be the same.
+    counts = Counter(names)
+    return [f"{name} #{place}" if counts[name] > 1 else name for place, name in enumerate(names, start=1)]
 
 
 def page(runs: list[Run], comparison: Table) -> str:
@@ -111,6 +112,7 @@ def clip_data(runs: list[Run]) -> list[dict[str, Any]]:
                 (row["set"], row["clip"]),
                 {
                     "name": f"{row['set']}/{row['clip']}",
+                    "clip": row["clip"],
                     "split": row["motion"],
                     "pixels": _number(row["pixels"], 3),
                     "psnr": [None] * len(runs),
@@ -142,7 +144,8 @@ def shown_clips(runs: list[Run], clips: list[dict[str, Any]]) -> list[dict[str, 
     """The clips of which the first run kept pictures, with those of every run."""
     shown = []
     # Folders have the set's name where there are several.
-    frames_of = {name: clip["frames"] for clip in clips for name in (clip["name"], clip["name"].split("/", 1)[1])}
+    several = len({row.clip_set for row in runs[0].results.rows}) > 1
+    frames_of = {clip["name" if several else "clip"]: clip["frames"] for clip in clips if clip["frames"][0] is not None}
     root = runs[0].folder / "pictures"
     for found in sorted(root.rglob("given-truth-*.png")):
         clip = found.parent.relative_to(root)
@@ -216,7 +219,7 @@ def _data_uri(png: bytes) -> str:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

@@ -11,9 +11,12 @@ from stvsr.evaluation.protocols import Protocol
 from stvsr.evaluation.rows import Row
 from stvsr.evaluation.scores import PARTS, ClipScore
 from stvsr.evaluation.tables import Table, as_csv, figure
-from stvsr.files import beside_then_rename
+from stvsr.files import write_text
 
 RESULTS = "results.json"
+
+NAMED = 8
+"""So many clips that were left out are named in a table; `results.json` has all."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Results:
         protocol: how it was scored.
         cost: what it costs.
         rows: for each clip set and motion split.
+        settings: the data, where LR frames and motion splits come from, and the like.
         seconds: what the run spent on the network, on scoring and waiting for frames.
         left_out: clips that count in no mean, each with the reason.
         cropped: clips of which an incomplete last row or column was cut off, each with the sizes.
@@ -36,6 +40,7 @@ class Results:
     protocol: Protocol
     cost: Cost
     rows: list[Row]
+    settings: dict[str, Any]
     seconds: dict[str, float]
     left_out: dict[str, str] = field(default_factory=dict)
     cropped: dict[str, str] = field(default_factory=dict)
@@ -55,11 +60,21 @@ class Results:
             wanted |= {f"{metric}{part}": wanted[metric] for part in PARTS[1:] for metric in ("psnr_y", "ssim_y")}
             figures = [figure(row.scores.get(name), digits) for name, digits in wanted.items()]
             cells.append([row.clip_set, row.motion, str(row.clips), str(row.frames), *figures])
-        notes = [f"left out of {row.name}: {row.left_out}" for row in self.rows if row.left_out]
+        notes = [f"LR frames: {self.settings['lr_frames']}; motion split: {self.settings['motion']}"]
+        notes += self.omissions()
         if self.cropped:
             clip, sizes = next(iter(self.cropped.items()))
             notes.append(f"cut to whole LR pixels: {len(self.cropped)} clip(s), {clip} from {sizes}")
         return Table(columns, cells, str(self.protocol), [self.describe_method(), *notes])
+
+    def omissions(self) -> list[str]:
+        """What was left out of each row and why, a line each, and the clips by name."""
+        lines = [f"left out of {row.name}: {row.left_out}" for row in self.rows if row.left_out]
+        if self.left_out:
+            named = [f"{clip} ({reason})" for clip, reason in list(self.left_out.items())[:NAMED]]
+            more = len(self.left_out) - len(named)
+            lines.append(f"clips left out: {', '.join(named)}{f' and {more} more' if more else ''}")
+        return lines
 
     def describe_method(self) -> str:
         """The method and what it costs, in one line."""
@@ -94,8 +109,7 @@ class Results:
             "frames.csv": frames_csv(clips),
         }
         for name, content in files.items():
-            with beside_then_rename(folder / name) as beside:
-                beside.write_text(content)
+            write_text(folder / name, content)
 
 
 def read_results(folder: Path) -> Results:
@@ -108,7 +122,7 @@ def read_results(folder: Path) -> Results:
     if not path.is_file():
         raise InvalidInput(f"{folder}: no {RESULTS} there; expected the output_dir of a finished stvsr.evaluate")
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         del content["says"]
         cost = Cost(**content.pop("cost"))
         rows = [Row.from_record(record) for record in content.pop("rows")]

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
+from stvsr.evaluation.metrics import METRICS
 from stvsr.evaluation.protocols import Protocol
 from stvsr.evaluation.scores import PARTS, ClipScore
 
@@ -55,16 +56,17 @@ class Row:
 def summarise(clips: list[ClipScore], protocol: Protocol) -> list[Row]:
     """For each clip set a row for each motion split that occurs, slow to fast, and one for all of its clips."""
     rows = []
+    metrics = list(next((frame.metrics for clip in clips for frame in clip.frames), METRICS))
     for clip_set in dict.fromkeys(clip.info.clip_set for clip in clips):
         members = [clip for clip in clips if clip.info.clip_set == clip_set]
         for split in MOTION_SPLITS:
             if chosen := [clip for clip in members if clip.split == split]:
-                rows.append(_row(clip_set, split, chosen, protocol))
-        rows.append(_row(clip_set, UNSPLIT, members, protocol))
+                rows.append(_row(clip_set, split, chosen, protocol, metrics))
+        rows.append(_row(clip_set, UNSPLIT, members, protocol, metrics))
     return rows
 
 
-def _row(clip_set: str, motion: str, clips: list[ClipScore], protocol: Protocol) -> Row:
+def _row(clip_set: str, motion: str, clips: list[ClipScore], protocol: Protocol, metrics: list[str]) -> Row:
     counted = [clip for clip in clips if clip.left_out is None]
     uncounted: Counter[str] = Counter()
     for clip in counted:
@@ -76,7 +78,6 @@ def _row(clip_set: str, motion: str, clips: list[ClipScore], protocol: Protocol)
     frames = [frame for clip in counted for frame in clip.frames]
     given = sum(frame.given for frame in frames)
     scores: dict[str, float | None] = {}
-    metrics = list(frames[0].metrics) if frames else ["psnr_y", "ssim_y", "psnr_rgb"]
     for part, count in zip(PARTS, (None, given, len(frames) - given), strict=True):
         if count is not None:
             scores[f"frames{part}"] = count

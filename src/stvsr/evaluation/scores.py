@@ -29,6 +29,7 @@ class WindowScore:
         position: of the window in the plan.
         metrics: values by metric; none if the window is interrupted.
         motion: HR pixels from the frame before; None for the first frame of a clip.
+        pairs: what tells the frame and the one before from all others; likewise.
         black: whether a frame of the ground truth is all black.
         size: width and height of the ground truth before an incomplete last row or column was cut off.
         interruption: why the window was not scored; None if it was.
@@ -37,6 +38,7 @@ class WindowScore:
     position: int
     metrics: dict[str, list[float]]
     motion: list[float | None]
+    pairs: list[str | None]
     black: list[bool]
     size: tuple[int, int]
     interruption: str | None
@@ -109,10 +111,10 @@ def _clip_score(parts: list[tuple[Task, WindowScore]], thresholds: MotionThresho
     covered = 0
     for task, window in parts:
         covered += len(task.numbers)
-        motions += [value for value in window.motion if value is not None]
         if window.interruption is not None:
             uncounted[window.interruption] += len(task.numbers)
             continue
+        motions += [value for value in window.motion if value is not None]
         black += window.black
         for i, (number, given) in enumerate(zip(task.numbers, task.window.given, strict=True)):
             values = {metric: column[i] for metric, column in window.metrics.items()}

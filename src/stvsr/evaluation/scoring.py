@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from stvsr.data.clip import to_8bit
 from stvsr.data.datamodule import ignore_interrupts
 from stvsr.errors import InvalidInput
-from stvsr.evaluation.costs import peak_memory, synchronise
+from stvsr.evaluation.costs import device_name, peak_memory, synchronise
 from stvsr.evaluation.metrics import frame_scores
 from stvsr.evaluation.predictions import clip_folder, save_frames
 from stvsr.evaluation.progress import BatchRecord
@@ -76,6 +76,7 @@ class Scorer:
         self.shown = shown
         self.save_to = save_to
         self.workers = workers
+        self.device_name = device_name(device)
         self.several = len({task.clip.clip_set for task in windows.tasks}) > 1
         self._shapes: set[torch.Size] = set()
 
@@ -109,6 +110,10 @@ class Scorer:
             positions, windows = zip(*group, strict=True)
             if interruption is not None:
                 scores += [_unscored(position, window) for position, window in zip(positions, windows, strict=True)]
+                if self.save_to is not None:
+                    # Saved all the same: who reads the frames again need not know why there would be a gap.
+                    for window, prediction in zip(windows, self._predictions(windows), strict=False):
+                        self._save(window, to_8bit(_counted(window, prediction)).cpu())
                 continue
             started = time.perf_counter()
             predictions = self._predictions(windows)
@@ -119,16 +124,18 @@ class Scorer:
                 warm &= batch_shape in self._shapes
                 self._shapes.add(batch_shape)
             for position, window, prediction in zip(positions, windows, predictions, strict=True):
-                kept = window.task.window.kept
-                counted = prediction[kept.start : kept.stop] if self.network is not None else prediction
+                counted = _counted(window, prediction) if self.network is not None else prediction
                 started = time.perf_counter()
                 eight_bit = to_8bit(counted.to(self.device))
                 scores.append(self._window_score(position, window, eight_bit))
                 scoring_seconds += time.perf_counter() - started
-                self._keep(window, eight_bit.cpu())
+                self.shown.add(window, eight_bit.cpu())
+                self._save(window, eight_bit.cpu())
         return BatchRecord(
             batch=number,
             windows=scores,
+            lr_size=(batch[0].lr.shape[-2], batch[0].lr.shape[-1]),
+            device=self.device_name,
             network_frames=frames,
             network_seconds=network_seconds,
             scoring_seconds=scoring_seconds,
@@ -160,18 +167,24 @@ class Scorer:
             position=position,
             metrics=metrics | {name: extra(prediction, target) for name, extra in self.extras.items()},
             motion=window.motion,
+            pairs=window.pairs,
             black=(target == 0).flatten(1).all(dim=1).tolist(),
             size=window.size,
             interruption=None,
         )
 
-    def _keep(self, window: WindowFrames, prediction: Tensor) -> None:
-        """Writes what the report shows and, if asked for, every frame."""
-        self.shown.add(window, prediction)
+    def _save(self, window: WindowFrames, prediction: Tensor) -> None:
+        """Writes the frames that count, if asked for."""
         if self.save_to is not None:
             folder = clip_folder(self.save_to, window.task.clip, several=self.several)
             save_frames(folder, window.task.numbers, prediction)
 
 
+def _counted(window: WindowFrames, prediction: Tensor) -> Tensor:
+    """Of a whole window the frames that count."""
+    kept = window.task.window.kept
+    return prediction[kept.start : kept.stop]
+
+
 def _unscored(position: int, window: WindowFrames) -> WindowScore:
-    return WindowScore(position, {}, window.motion, [], window.size, window.interruption)
+    return WindowScore(position, {}, window.motion, window.pairs, [], window.size, window.interruption)

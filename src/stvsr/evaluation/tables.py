@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from io import StringIO
 
 LATEX_SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "\\": r"\textbackslash{}",
@@ -43,8 +46,8 @@ class Table:
     def as_markdown(self) -> str:
         """GitHub's Markdown."""
         head = [self.columns, [":--", *["--:"] * (len(self.columns) - 1)]]
-        lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in (*head, *self.rows)]
-        return "\n".join([*lines, "", *(f"{note}  " for note in self.notes), f"*{self.caption}*", ""])
+        lines = ["| " + " | ".join(map(markdown, row)) + " |" for row in (*head, *self.rows)]
+        return "\n".join([*lines, "", *(f"{markdown(note)}  " for note in self.notes), f"*{self.caption}*", ""])
 
     def as_latex(self) -> str:
         """A `table` for a paper that loads `booktabs`."""
@@ -65,6 +68,11 @@ class Table:
                 "",
             ]
         )
+
+
+def markdown(text: str) -> str:
+    """Text that is no column's end and no HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", r"\|")
 
 
 def latex(text: str) -> str:

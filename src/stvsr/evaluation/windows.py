@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import pairwise
 
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -11,11 +13,9 @@ from stvsr.data.clip_sets import ClipInfo, ClipSet
 from stvsr.data.degradation import downsample
 from stvsr.data.motion_measure import measure_motion
 from stvsr.errors import DamagedClip, InvalidInput
+from stvsr.evaluation.metrics import SSIM_WINDOW
 from stvsr.evaluation.predictions import SavedFrames
 from stvsr.evaluation.protocols import Protocol, Window
-
-MotionKey = tuple[str, str, int]
-"""Clip set, clip and frame index: the displacement from the frame before to this one."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,6 @@ class Task:
     def numbers(self) -> list[int]:
         """Frame numbers, as in file names, of the frames that count."""
         return [self.clip.first_number + frame for frame in self.window.frames]
-
-    @property
-    def motion_keys(self) -> list[MotionKey]:
-        """Where the motion to each frame that counts is kept."""
-        return [(self.clip.clip_set, self.clip.name, frame) for frame in self.window.frames]
 
 
 def plan(clips: ClipSet, protocol: Protocol) -> list[Task]:
@@ -51,6 +46,10 @@ def plan(clips: ClipSet, protocol: Protocol) -> list[Task]:
                 f"two clips are called {info.name} in {info.clip_set}; rename one, or give the sets names"
             )
         seen.add((info.clip_set, info.name))
+        try:
+            info.name.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput(f"clip {info.name!r}: the name is not UTF-8; expected text: rename it") from None
         tasks += [Task(index, info, window) for window in protocol.windows(info)]
     return tasks
 
@@ -65,6 +64,7 @@ class WindowFrames:
         lr: `(4, 3, h, w)`, float32 in [0, 1].
         prediction: saved frames in place of a network's, `(frames that count, 3, H, W)`, uint8; or None.
         motion: HR pixels from the frame before, for each frame that counts; None for the first of a clip.
+        pairs: what tells the frame and the one before from all others, likewise.
         size: width and height before the cut.
         interruption: why the frames do not belong together; None if they do.
     """
@@ -74,6 +74,7 @@ class WindowFrames:
     lr: Tensor
     prediction: Tensor | None
     motion: list[float | None]
+    pairs: list[str | None]
     size: tuple[int, int]
     interruption: str | None
 
@@ -85,7 +86,7 @@ class Windows(Dataset[WindowFrames]):
         clips: where frames come from.
         tasks: the plan.
         predictions: saved frames to score, or None.
-        motion: what was measured before, and need not be again.
+        motion: what was measured before, by pair, and need not be again.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Windows(Dataset[WindowFrames]):
         clips: ClipSet,
         tasks: list[Task],
         predictions: SavedFrames | None,
-        motion: Mapping[MotionKey, float],
+        motion: Mapping[str, float],
     ) -> None:
         self.clips = clips
         self.tasks = tasks
@@ -119,7 +120,13 @@ class Windows(Dataset[WindowFrames]):
             )
         height, width = excerpt.hr.shape[-2:]
         h, w = height // SCALE * SCALE, width // SCALE * SCALE
+        if min(h, w) < SSIM_WINDOW:
+            raise DamagedClip(
+                f"clip {task.clip.name}: frames are {width}x{height}; expected at least {SSIM_WINDOW} pixels each way "
+                "after the cut to whole LR pixels: remove the clip"
+            )
         hr = excerpt.hr[..., :h, :w]
+        pairs = frame_pairs(hr)[task.window.kept.start : task.window.kept.stop]
         prediction = None
         if self.predictions is not None and excerpt.interruption is None:
             prediction = self.predictions.read(task.clip, task.numbers, (width, height))[..., :h, :w]
@@ -128,16 +135,21 @@ class Windows(Dataset[WindowFrames]):
             hr=hr,
             lr=downsample(to_float(hr[::2])) if excerpt.lr is None else to_float(excerpt.lr),
             prediction=prediction,
-            motion=self._motion(task, hr),
+            motion=self._motion(task, hr, pairs),
+            pairs=pairs,
             size=(width, height),
             interruption=excerpt.interruption,
         )
 
-    def _motion(self, task: Task, hr: Tensor) -> list[float | None]:
+    def _motion(self, task: Task, hr: Tensor, pairs: list[str | None]) -> list[float | None]:
         """The motion to each frame that counts; measured unless it is known."""
-        known = [self.motion.get(key) for key in task.motion_keys]
-        start = task.window.kept.start
-        if any(value is None for value in known[0 if start else 1 :]):
-            measured: list[float | None] = [None, *measure_motion(hr)]
-            return measured[start : task.window.kept.stop]
-        return known
+        if all(pair is None or pair in self.motion for pair in pairs):
+            return [None if pair is None else self.motion[pair] for pair in pairs]
+        measured: list[float | None] = [None, *measure_motion(hr)]
+        return measured[task.window.kept.start : task.window.kept.stop]
+
+
+def frame_pairs(frames: Tensor) -> list[str | None]:
+    """A checksum for each frame `(3, H, W)` with the one before it; None for the first."""
+    sums = [blake2b(frame.contiguous().numpy(), digest_size=8).hexdigest() for frame in frames]
+    return [None, *(before + after for before, after in pairwise(sums))]

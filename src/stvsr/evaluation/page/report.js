@@ -145,7 +145,7 @@ window.addEventListener("load", () => {
       if (!event.target.matches("img")) return;
       const image = event.target, shown = image.getBoundingClientRect(), size = +group.dataset.size;
       const width = +group.dataset.width, height = width * image.naturalHeight / image.naturalWidth;
-      const place = (part, whole) => Math.round(Math.max(0, Math.min(whole - size, part * whole - size / 2)) / 4) * 4;
+      const place = (part, whole) => Math.max(0, Math.min(whole - size, Math.round((part * whole - size / 2) / 4) * 4));
       group.dataset.x = place((event.clientX - shown.left) / shown.width, width);
       group.dataset.y = place((event.clientY - shown.top) / shown.height, height);
       enlarge(group);
