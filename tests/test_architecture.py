@@ -7,8 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "stvsr"
 
-# A room may import from the rooms before it. errors, files and cli know no other room; entry points know all.
-ROOMS = ["errors", "files", "data", "ops", "models", "checkpoint", "evaluation", "tracking", "training"]
+# A room may import from the rooms before it. errors, files, config and cli know no other room; entry points know all.
+ROOMS = ["errors", "files", "config", "data", "ops", "models", "checkpoint", "evaluation", "tracking", "training"]
 ENTRY_POINTS = {"train", "evaluate", "report", "dashboard", "demo", "cli"}
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from stvsr.checkpoint import MODEL_KEY, check_resumable, load_network
+from stvsr.config import resolved
 from stvsr.errors import InvalidInput
-from stvsr.tracking import resolved
 
 GOLDEN = Path(__file__).parent / "golden"
 

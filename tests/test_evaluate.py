@@ -21,6 +21,7 @@ from torch import nn
 
 from conftest import VID4, moving_frames, write_frames, write_vid4
 from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY, load_network
+from stvsr.config import resolved
 from stvsr.data.clip import to_float
 from stvsr.data.degradation import downsample
 from stvsr.data.frame_folders import FrameFolders
@@ -31,7 +32,6 @@ from stvsr.evaluate import evaluate
 from stvsr.evaluation import processes
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import run_padded
-from stvsr.tracking import resolved
 
 Evaluate = Callable[..., dict[str, list[dict[str, str]]]]
 
@@ -348,6 +348,13 @@ def test_several_clip_sets_are_scored_in_one_run(scored: Evaluate, vid4: Path, t
     comparison = (tmp_path / "out" / "comparison.md").read_text()
     assert "| Zooming Slow-Mo (e) | published | paper |" in comparison
     assert "26.31 / 0.7976" in comparison
+
+
+@pytest.mark.parametrize(("name", "printed"), [("c", "(c)"), ("cd", "cd"), ("mine", "mine")])
+def test_only_an_ablations_letter_stands_in_brackets(scored: Evaluate, tmp_path: Path, name: str, printed: str) -> None:
+    write_frames(tmp_path / "clips" / "a", moving_frames(7, (32, 48)))
+    scored("method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/clips'", f"name={name}")
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["name"] == printed
 
 
 def test_published_rows_do_not_stand_beside_other_clips(scored: Evaluate, vid4: Path, tmp_path: Path) -> None:

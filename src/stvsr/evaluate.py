@@ -28,7 +28,7 @@ from stvsr.tracking import track_evaluation
 LONGEST_TAG = 64
 """W&B takes no longer ones."""
 
-ABLATIONS = "abcde"
+ABLATIONS = frozenset("abcde")
 """In tables these letters stand in brackets, as in the paper."""
 
 
@@ -98,7 +98,7 @@ def score(job: Job, progress: Progress) -> list[BatchRecord]:
     try:
         with bar:
             if job.config.processes > 1 and todo:
-                for count in score_in_processes(job.config, job.identity(), todo):
+                for count in score_in_processes(job.config, progress.identity, todo):
                     bar.update(count)
             else:
                 for record in score_here(job, progress, todo):

@@ -4,13 +4,12 @@ Training logs `val/psnr/slow`, …, an evaluation `test/<set>/psnr/slow`, …; b
 `variant` and `seed` tell the runs of a sweep apart.
 """
 
-from typing import Any
-
 import wandb
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, WandbLogger
 
+from stvsr.config import resolved
 from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
 from stvsr.evaluation.results import Results
 from stvsr.evaluation.scores import PARTS
@@ -22,13 +21,6 @@ SHORT = {"psnr_y": "psnr", "ssim_y": "ssim", "psnr_rgb": "psnr_rgb"}
 def validation_metrics() -> list[str]:
     """What validation may log, by motion split."""
     return [f"val/{metric}/{split}" for metric in ("psnr", "ssim") for split in (*MOTION_SPLITS, UNSPLIT, "mean")]
-
-
-def resolved(config: DictConfig) -> dict[str, Any]:
-    """A config as plain values, without references to other parts of it."""
-    container = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
 
 
 def describe_run(loggers: list[Logger], config: DictConfig, *, parameters: int | None) -> None:

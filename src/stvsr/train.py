@@ -11,7 +11,8 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from stvsr.checkpoint import check_resumable
 from stvsr.cli import entry_point
-from stvsr.tracking import describe_run, finish, resolved
+from stvsr.config import resolved
+from stvsr.tracking import describe_run, finish
 from stvsr.training.module import SpaceTimeModule
 
 

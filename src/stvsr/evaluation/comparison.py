@@ -117,7 +117,7 @@ def comparison_csv(compared: list[Entry]) -> str:
 
 def published() -> list[Entry]:
     """Table 1 of the paper, what is remembered of Table 2, and later methods."""
-    text = (files("stvsr.evaluation") / "published.csv").read_text()
+    text = (files("stvsr.evaluation") / "published.csv").read_text(encoding="utf-8")
     found = []
     for row in csv.DictReader(text.splitlines()):
         scores = {column: _parse(cell) for column, cell in row.items() if "/" in column and cell}

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from stvsr.checkpoint import load_network, variant_of
+from stvsr.config import resolved
 from stvsr.data.clip_sets import ClipSet
 from stvsr.data.motion_measure import MotionThresholds
 from stvsr.errors import InvalidInput
@@ -48,7 +49,6 @@ class Job:
 
     def __init__(self, config: DictConfig, device: torch.device) -> None:
         self.config = config
-        self.device = device
         self.protocol: Protocol = instantiate(config.protocol)
         self.thresholds: MotionThresholds = instantiate(config.motion)
         clips: ClipSet = instantiate(config.data.test_source)
@@ -85,8 +85,7 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """What was scored and how, for who reads the results: the data, LR frames, thresholds, batches."""
-        chosen = OmegaConf.to_container(self.config, resolve=True)
-        assert isinstance(chosen, dict)
+        chosen = resolved(self.config)
         data = chosen["data"]["test_source"]
         motions = {task.index: task.clip.motion for task in self.tasks}.values()
         measured = sum(motion is None for motion in motions)
@@ -101,8 +100,7 @@ class Job:
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides the scores, as plain values."""
-        chosen = OmegaConf.to_container(self.config, resolve=True)
-        assert isinstance(chosen, dict)
+        chosen = resolved(self.config)
         identity: dict[str, Any] = {key: chosen.get(key) for key in IDENTITY}
         if self.config.checkpoint is not None:
             identity["checkpoint"] = hashlib.sha256(Path(self.config.checkpoint).read_bytes()).hexdigest()

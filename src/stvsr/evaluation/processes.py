@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from stvsr.config import resolved
 from stvsr.errors import InvalidInput, UserError, one_line
 from stvsr.evaluation.job import Job, chosen_device
 from stvsr.evaluation.progress import BatchRecord, Progress
@@ -46,7 +47,7 @@ def score_in_processes(config: DictConfig, identity: dict[str, Any], todo: list[
     """
     context = multiprocessing.get_context("spawn")
     queue: Queue[Any] = context.Queue()
-    plain = OmegaConf.to_container(config, resolve=True)
+    plain = resolved(config)
     count = config.processes
     # Dealt out in turn: long clips, and slow ones, lie side by side.
     processes = [

@@ -60,6 +60,7 @@ class Progress:
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
         self.folder = folder
+        self.identity = identity
         said = json.dumps(identity, indent=1, sort_keys=True)
         path = folder / "evaluation.json"
         folder.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from stvsr.data.png import read_png
+from stvsr.data.png import encode_png, read_png
 from stvsr.evaluation.comparison import comparison_csv, comparison_table, entries
 from stvsr.evaluation.results import Results, read_results
 from stvsr.evaluation.shown import slices
@@ -98,8 +98,8 @@ def page(runs: list[Run], comparison: Table) -> str:
         shown=shown_clips(runs, clips),
         data=data,
         version=version("stvsr"),
-        style=(assets / "report.css").read_text(),
-        script=(assets / "report.js").read_text(),
+        style=(assets / "report.css").read_text(encoding="utf-8"),
+        script=(assets / "report.js").read_text(encoding="utf-8"),
     )
 
 
@@ -205,9 +205,7 @@ def chosen_crop(truth: Path, predictions: list[Path]) -> tuple[int, int, int]:
 
 
 def _slice(paths: list[Path]) -> str:
-    pixels = slices(paths).permute(1, 2, 0).numpy()
-    encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1]
-    return _data_uri(encoded.tobytes())
+    return _data_uri(encode_png(slices(paths)))
 
 
 def _embed(path: Path) -> str:

@@ -5,7 +5,7 @@ scored before an interruption. So neither do the scores.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -18,15 +18,13 @@ from stvsr.data.datamodule import ignore_interrupts
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.costs import device_name, peak_memory, synchronise
 from stvsr.evaluation.metrics import frame_scores
+from stvsr.evaluation.perceptual import Metric
 from stvsr.evaluation.predictions import clip_folder, save_frames
 from stvsr.evaluation.progress import BatchRecord
 from stvsr.evaluation.scores import WindowScore
 from stvsr.evaluation.shown import ShownClips
 from stvsr.evaluation.windows import WindowFrames, Windows
 from stvsr.models.requirements import Network, run_padded
-
-Extra = Callable[[Tensor, Tensor], list[float]]
-"""A further metric: prediction and truth, `(t, 3, H, W)`, uint8, to a value for each frame."""
 
 
 def fixed_batches(windows: int, size: int) -> list[range]:
@@ -61,7 +59,7 @@ class Scorer:
         batches: list[range],
         network: Network | None,
         device: torch.device,
-        extras: dict[str, Extra],
+        extras: dict[str, Metric],
         shown: ShownClips,
         save_to: Path | None,
         workers: int,
