@@ -13,9 +13,10 @@ from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
 from stvsr.cli import entry_point
+from stvsr.devices import chosen_device
 from stvsr.errors import Interrupted
 from stvsr.evaluation.costs import Cost, measured_cost
-from stvsr.evaluation.job import Job, check_one_method, chosen_device, method_name
+from stvsr.evaluation.job import Job, check_one_method, method_name
 from stvsr.evaluation.motion_cache import write_motion
 from stvsr.evaluation.processes import check_processes, progress_folder, score_here, score_in_processes
 from stvsr.evaluation.progress import BatchRecord, Progress

@@ -8,7 +8,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from stvsr.evaluation.costs import device_name, measured_cost, multiply_adds, peak_memory
+from stvsr.devices import device_name, peak_memory
+from stvsr.evaluation.costs import measured_cost, multiply_adds
 from stvsr.evaluation.progress import BatchRecord
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import InputRequirements, Network

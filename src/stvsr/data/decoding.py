@@ -16,8 +16,8 @@ Frames come upright (rotation metadata applied) and 8-bit; the file's colour mat
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 
 import av
@@ -30,6 +30,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from stvsr.data.packets import Packet, scan, starts_afresh, video_stream
 from stvsr.errors import DamagedClip
 
 # What goes wrong is told in our own words; FFmpeg's would come once per packet.
@@ -40,9 +41,6 @@ DECORD_CODECS = {"h264", "hevc", "vp9"}
 
 DECORD_MAX_BYTES = 256 * 2**20
 """Larger files are left to PyAV, because decord reads the whole file at every opening."""
-
-MISSING_SECONDS = 0.25
-"""A file that ends so much before its declared duration is cut off. Less is the rounding of containers."""
 
 EARLIER_KEY_FRAMES = 3
 """Key frames to try before decoding from the beginning; one is enough but for intra refresh."""
@@ -72,15 +70,6 @@ class VideoIndex:
         return len(self.pts)
 
 
-@dataclass(frozen=True)
-class _Packet:
-    """One coded frame, as far as the index needs it."""
-
-    pts: int
-    key: bool
-    idr: bool
-
-
 # An index takes 8 bytes a frame; making it takes about as long as reading a clip.
 @lru_cache(maxsize=4096)
 def index_video(path: Path) -> VideoIndex:
@@ -92,7 +81,7 @@ def index_video(path: Path) -> VideoIndex:
     try:
         with av.open(path) as container:
             stream = video_stream(container, path)
-            packets = list(_scan(container, stream, path))
+            packets = list(scan(container, stream, path))
             container.seek(0)
             first = next(container.decode(stream))
             return _index(path, container, stream, packets, first)
@@ -118,46 +107,35 @@ def read_frames(index: VideoIndex, first: int, count: int) -> Tensor:
     return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
 
 
-def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The stream a player would show, with one decoding thread: data workers already use every core."""
-    stream = container.streams.best("video")
-    if not isinstance(stream, VideoStream):
-        raise DamagedClip(f"{path}: holds no video stream; expected a video: replace or remove the file")
-    stream.codec_context.thread_count = 1
-    return stream
+def stream_frames(index: VideoIndex, first: int, stop: int) -> Iterator[av.VideoFrame]:
+    """Decoded frames `first … stop - 1` in presentation order, one after the other, as they are stored.
 
-
-def _scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator[_Packet]:
-    """The packets of `stream` that a player shows, in decoding order."""
-    # All streams are read: the declared duration is that of the longest, which may be the sound.
-    end = Fraction(0)
-    idr_needed = stream.codec_context.name == "h264"
-    for packet in container.demux():
-        if packet.size == 0 or packet.time_base is None:
+    Raises:
+        DamagedClip: other frames come out than the index says.
+    """
+    expected: list[int] = index.pts[first:stop].tolist()
+    if not index.seekable:
+        # The times are guesses; the order is right.
+        yield from islice(_decoded(index.path, None, None, threads=0), first, stop)
+        return
+    for start in _starts(index, expected[0]):
+        frames = _decoded(index.path, start, expected[0], threads=0)
+        head = next(frames, None)
+        if head is None or head.pts != expected[0]:
             continue
-        if packet.pts is not None:
-            end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-        # Frames outside the edit list are decoded as references and never shown.
-        if packet.stream_index != stream.index or packet.is_discard:
-            continue
-        if packet.is_corrupt or packet.pts is None:
-            problem = "is cut short" if packet.is_corrupt else "carries no timestamp"
-            raise DamagedClip(f"{path}: a frame {problem}, so frames cannot be told apart: encode the video again")
-        idr = packet.is_keyframe and idr_needed and _is_idr(bytes(packet), stream.codec_context.extradata)
-        yield _Packet(packet.pts, packet.is_keyframe, idr or not idr_needed)
-    declared = Fraction(container.duration or 0, av.time_base)
-    if declared - end > MISSING_SECONDS:
-        raise DamagedClip(
-            f"{path}: {float(end):.2f} s of video for a declared {float(declared):.2f} s; "
-            "the file is cut off: replace or remove it"
-        )
+        for time, frame in zip_longest(expected, chain([head], islice(frames, len(expected) - 1))):
+            if frame is None or frame.pts != time:
+                raise _other_times(index, f"frame {first + expected.index(time)}")
+            yield frame
+        return
+    raise _other_times(index, f"frame {first}")
 
 
 def _index(
     path: Path,
     container: InputContainer,
     stream: VideoStream,
-    packets: list[_Packet],
+    packets: list[Packet],
     first: av.VideoFrame,
 ) -> VideoIndex:
     keys = sorted(packet.pts for packet in packets if packet.key)
@@ -172,7 +150,7 @@ def _index(
         any(name in container.format.name for name in ("mp4", "matroska"))
         and stream.codec_context.name in DECORD_CODECS
         and len(pts) == len(packets)
-        and _starts_afresh(packets)
+        and starts_afresh(packets)
         # Deeper samples are dithered to 8 bits by decord and rounded by PyAV.
         and all(component.bits == 8 for component in first.format.components)
         and first.rotation == 0
@@ -186,35 +164,6 @@ def _index(
         decord=trusted,
         quarter_turns=first.rotation // 90,
     )
-
-
-def _starts_afresh(packets: list[_Packet]) -> bool:
-    """Whether no frame needs anything from before the last key frame in decoding order."""
-    key = None
-    for packet in packets:
-        if packet.key:
-            if not packet.idr:
-                return False
-            key = packet.pts
-        # A frame that is decoded after a key frame and shown before it may refer to the GOP before.
-        elif key is None or packet.pts < key:
-            return False
-    return True
-
-
-def _is_idr(data: bytes, extradata: bytes | None) -> bool:
-    """Whether an H.264 packet of an MP4 or Matroska file is a decoder refresh, IDR (NAL unit type 5)."""
-    if not extradata or len(extradata) < 5 or extradata[0] != 1:
-        return False
-    length_bytes = (extradata[4] & 3) + 1
-    position = 0
-    while position + length_bytes < len(data):
-        size = int.from_bytes(data[position : position + length_bytes], "big")
-        position += length_bytes
-        if data[position] & 0x1F == 5:
-            return True
-        position += size
-    return False
 
 
 def _read_with_decord(index: VideoIndex, first: int, count: int) -> npt.NDArray[np.uint8] | None:
@@ -232,17 +181,25 @@ def _read_with_decord(index: VideoIndex, first: int, count: int) -> npt.NDArray[
 def _read_with_pyav(index: VideoIndex, first: int, count: int) -> npt.NDArray[np.uint8]:
     """`(count, H, W, 3)`, upright."""
     wanted: list[int] = index.pts[first : first + count].tolist()
-    before: list[int] = index.keys[index.keys <= wanted[0]].tolist()
-    starts = before[::-1][:EARLIER_KEY_FRAMES] if index.seekable else []
-    for start in [*starts, None]:
+    for start in _starts(index, wanted[0]):
         # From the beginning every frame must have its indexed time, so guessed times show.
         expected: list[int] = index.pts[: first + count].tolist() if start is None else wanted
         frames = _decode(index.path, start, expected, count)
         if frames is not None:
             return np.ascontiguousarray(np.rot90(frames, index.quarter_turns, axes=(1, 2)))
-    raise DamagedClip(
-        f"{index.path}: frames {first} to {first + count - 1} do not decode with the declared times; "
-        "its timestamps are damaged: encode the video again as MP4 or remove it"
+    raise _other_times(index, f"frames {first} to {first + count - 1}")
+
+
+def _starts(index: VideoIndex, time: int) -> list[int | None]:
+    """Key frames to decode from in order to get the frame at `time`, the most promising first; None: the beginning."""
+    before: list[int | None] = index.keys[index.keys <= time].tolist()
+    return [*(before[::-1][:EARLIER_KEY_FRAMES] if index.seekable else []), None]
+
+
+def _other_times(index: VideoIndex, which: str) -> DamagedClip:
+    return DamagedClip(
+        f"{index.path}: {which} cannot be decoded at the declared time; "
+        "the file is damaged: encode it again as MP4, or replace it"
     )
 
 
@@ -257,27 +214,33 @@ def _decode(path: Path, start: int | None, expected: list[int], count: int) -> n
     times: list[int | None] = []
     # One for all frames: it keeps its conversion tables, which a frame's own would build anew each time.
     converter = VideoReformatter()
-    try:
-        with av.open(path) as container:
-            stream = video_stream(container, path)
-            if start is not None:
-                container.seek(start, stream=stream)
-            for frame in container.decode(stream):
-                # Frames that lack references after a seek are withheld by FFmpeg; these are damaged ones.
-                if frame.is_corrupt:
-                    raise DamagedClip(f"{path}: damaged near {frame.time} s: replace or remove the file")
-                if frame.pts is not None and frame.pts < expected[0]:
-                    continue
-                times.append(frame.pts)
-                if len(times) > len(expected) - count:
-                    rgb = converter.reformat(frame, format="rgb24").to_ndarray()
-                    frames.append(np.asarray(rgb, dtype=np.uint8))
-                if len(times) == len(expected):
-                    break
-    except av.FFmpegError as error:
-        raise DamagedClip(f"{path}: does not decode ({error.strerror}): replace or remove the file") from None
+    for frame in _decoded(path, start, expected[0], threads=1):
+        times.append(frame.pts)
+        if len(times) > len(expected) - count:
+            rgb = converter.reformat(frame, format="rgb24").to_ndarray()
+            frames.append(np.asarray(rgb, dtype=np.uint8))
+        if len(times) == len(expected):
+            break
     if times != expected:
         return None
     if len({frame.shape for frame in frames}) > 1:
         raise DamagedClip(f"{path}: the frame size changes within a clip; expected one size: split the video")
     return np.stack(frames)
+
+
+def _decoded(path: Path, start: int | None, since: int | None, *, threads: int) -> Iterator[av.VideoFrame]:
+    """Frames from `since` on as they come out of a decoder that starts at the key frame `start` (None: at all)."""
+    try:
+        with av.open(path) as container:
+            stream = video_stream(container, path, threads=threads)
+            if start is not None:
+                container.seek(start, stream=stream)
+            for frame in container.decode(stream):
+                if since is not None and frame.pts is not None and frame.pts < since:
+                    continue
+                # Frames that lack references after a seek are withheld by FFmpeg; these are damaged ones.
+                if frame.is_corrupt:
+                    raise DamagedClip(f"{path}: damaged near {frame.time} s: replace or remove the file")
+                yield frame
+    except av.FFmpegError as error:
+        raise DamagedClip(f"{path}: does not decode ({error.strerror}): replace or remove the file") from None

@@ -1,4 +1,4 @@
-"""Where a short run of frames crosses a scene cut.
+"""Where frames cross a scene cut: in a short run of them (`first_cut`), or in a stream (`scene_starts`).
 
 PySceneDetect scores each transition by its mean change in HSV; its own decisions do not fit seven frames.
 `ContentDetector` reports no cut within the first 15 frames (`min_scene_len`), and with that set to 0 its
@@ -6,11 +6,13 @@ threshold of 27 takes fast camera motion for cuts: it refuses 380 of the 4431 wi
 clips, where 24 cross a cut. `AdaptiveDetector` compares with the neighbours but leaves two transitions at
 each end undecided.
 
-So a cut here is a transition that changes the picture much and stands out from the others of its window.
-Fast motion changes every frame alike; a cut changes one. Limits: a dissolve is no cut, and a cut between two
-pictures of much the same colours, or inside very fast motion, goes unseen.
+So a cut here is a transition that changes the picture much and stands out from the others of its window, or, in
+a stream, from those around it. Fast motion changes every frame alike; a cut changes one. Limits: a dissolve is no
+cut, and a cut between two pictures of much the same colours, or inside very fast motion, goes unseen.
 """
 
+from collections import deque
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import cv2
@@ -32,6 +34,10 @@ SCORED_WIDTH = 256
 """Frames are thinned to about this width first, as PySceneDetect does."""
 
 
+REACH = 3
+"""A transition of a stream is compared with so many before and after it: with a window of seven frames or so."""
+
+
 def first_cut(frames: Tensor) -> int | None:
     """The first frame after a cut, or None where the frames show one scene.
 
@@ -43,11 +49,41 @@ def first_cut(frames: Tensor) -> int | None:
     """
     changes = content_changes(frames)
     for position, change in enumerate(changes):
-        others = np.delete(changes, position)
-        usual = float(np.median(others)) if others.size else 0.0
-        if change >= CUT_SCORE and change >= CUT_RATIO * usual:
+        if _stands_out(float(change), np.delete(changes, position)):
             return position + 1
     return None
+
+
+def scene_starts(frames: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:
+    """Each frame of a stream, with whether a scene starts with it; the first frame has no scene before it: False.
+
+    Reads `REACH` frames ahead.
+
+    Args:
+        frames: each `(3, H, W)`, uint8 RGB, all of one size.
+    """
+    waiting: deque[Tensor] = deque()
+    # Of the transition to each waiting frame, with REACH before it; the first frame's is none.
+    changes: deque[float] = deque()
+    before = None
+
+    def decided() -> tuple[Tensor, bool]:
+        place = len(changes) - len(waiting)
+        around = [change for change in [*list(changes)[:place], *list(changes)[place + 1 :]] if change >= 0]
+        starts = _stands_out(changes[place], np.array(around[: 2 * REACH]))
+        if place == REACH:
+            changes.popleft()
+        return waiting.popleft(), starts
+
+    for frame in frames:
+        thinned = _hsv(frame)
+        changes.append(-1.0 if before is None else float(np.abs(thinned - before).mean()))
+        before = thinned
+        waiting.append(frame)
+        if len(waiting) > REACH:
+            yield decided()
+    while waiting:
+        yield decided()
 
 
 def content_changes(frames: Tensor) -> npt.NDArray[np.float64]:
@@ -56,8 +92,17 @@ def content_changes(frames: Tensor) -> npt.NDArray[np.float64]:
     The same numbers as PySceneDetect's `content_val` (a test holds them together), whose public way to them
     also finds edges that have no weight in it, at four times the cost.
     """
-    step = max(1, frames.shape[-1] // SCORED_WIDTH)
-    images = frames[:, :, ::step, ::step].permute(0, 2, 3, 1).contiguous().numpy()
-    # Signed, so that differences do not wrap around.
-    hsv = [cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.int16) for image in images]
-    return np.array([np.abs(after - before).mean() for before, after in pairwise(hsv)])
+    return np.array([np.abs(after - before).mean() for before, after in pairwise(map(_hsv, frames))])
+
+
+def _stands_out(change: float, others: npt.NDArray[np.float64]) -> bool:
+    usual = float(np.median(others)) if others.size else 0.0
+    return change >= CUT_SCORE and change >= CUT_RATIO * usual
+
+
+def _hsv(frame: Tensor) -> npt.NDArray[np.int16]:
+    """A thinned frame in HSV, signed, so that differences do not wrap around."""
+    step = max(1, frame.shape[-1] // SCORED_WIDTH)
+    image = frame[:, ::step, ::step].permute(1, 2, 0).contiguous().numpy()
+    hsv: npt.NDArray[np.int16] = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.int16)
+    return hsv

@@ -1,11 +1,8 @@
 """What a network costs: parameters, multiply-adds, seconds a frame, memory."""
 
-import resource
-import sys
 from collections import Counter
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -18,7 +15,6 @@ from stvsr.evaluation.progress import BatchRecord
 from stvsr.models.requirements import Network
 
 GIVEN = (FRAMES + 1) // 2
-MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -80,31 +76,3 @@ def multiply_adds(network: Network, height: int, width: int) -> float | None:
         twin(torch.empty(1, GIVEN, 3, h, w))
     counted: int = counter.get_total_flops()
     return counted / 2 / FRAMES if counted else None
-
-
-def device_name(device: torch.device) -> str:
-    """For people: which GPU, or which CPU and how many threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "CPU"
-
-
-def peak_memory(device: torch.device) -> float:
-    """Most memory held so far, MiB: allocated on a GPU, resident for the whole process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / MIB
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used / MIB if sys.platform == "darwin" else used / 1024
-
-
-def synchronise(device: torch.device) -> None:
-    """Waits until the device has done what it was given, so that a clock tells the truth."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -146,19 +146,3 @@ def method_name(config: DictConfig) -> tuple[str, str]:
     else:
         named, origin = config.method._target_.split(".")[-2], config.method._target_
     return config.name or named, origin
-
-
-def chosen_device(name: str, rank: int = 0) -> torch.device:
-    """The device a name means to process `rank`; `auto` and `cuda` are its GPU, `auto` the CPU if there is none."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        if name == "cuda":
-            name = f"cuda:{rank % torch.cuda.device_count()}"
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ZeroDivisionError):
-        raise InvalidInput(
-            f"device={name}: not usable here; expected auto, cpu, or the name of a GPU there is"
-        ) from None
-    return device

@@ -15,8 +15,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from stvsr.config import resolved
+from stvsr.devices import chosen_device
 from stvsr.errors import InvalidInput, UserError, one_line
-from stvsr.evaluation.job import Job, chosen_device
+from stvsr.evaluation.job import Job
 from stvsr.evaluation.progress import BatchRecord, Progress
 
 PATIENCE = 1.0

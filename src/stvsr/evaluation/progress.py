@@ -4,18 +4,15 @@ Each process appends a line to a file of its own after every batch. A line that 
 counted and its batch is scored again. When the results are written the folder goes.
 """
 
-import fcntl
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from stvsr.errors import InvalidInput
 from stvsr.evaluation.scores import WindowScore, as_line, from_line
-from stvsr.files import write_text
+from stvsr.unfinished import Unfinished
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class BatchRecord:
     peak_memory: float
 
 
-class Progress:
+class Progress(Unfinished):
     """The folder of an evaluation that is not finished.
 
     Args:
@@ -59,21 +56,7 @@ class Progress:
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        self.folder = folder
-        self.identity = identity
-        said = json.dumps(identity, indent=1, sort_keys=True)
-        path = folder / "evaluation.json"
-        folder.mkdir(parents=True, exist_ok=True)
-        if path.is_file() and path.read_text() != said:
-            theirs = json.loads(path.read_text())
-            different = [key for key in identity if theirs.get(key) != identity[key]]
-            raise InvalidInput(
-                f"{folder}: holds the progress of another evaluation (another {', '.join(different)}); choose another "
-                "output_dir, or remove that folder to start anew"
-            )
-        # Not by every process of a shared evaluation: the first one has written it.
-        if not path.is_file():
-            write_text(path, said)
+        super().__init__(folder, identity, job="evaluation", elsewhere="choose another output_dir")
 
     def records(self) -> dict[int, BatchRecord]:
         """The batches scored so far, by number."""
@@ -85,33 +68,11 @@ class Progress:
         return records
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps a second evaluation out of the folder; a killed one keeps nobody out.
-
-        Raises:
-            InvalidInput: another one is running there.
-        """
-        with (self.folder / "lock").open("w") as file:
-            try:
-                # Unlike flock's, this lock is not passed on to loader processes, which outlive a kill for seconds.
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise InvalidInput(
-                    f"{self.folder.parent}: another evaluation is running there; "
-                    "wait for it, or choose another output_dir"
-                ) from None
-            yield
-
-    @contextmanager
     def part(self, rank: int) -> Iterator["Part"]:
         """A new file for a process to append to."""
         number = len(list(self.folder.glob(f"part-{rank:03d}-*.jsonl")))
         with (self.folder / f"part-{rank:03d}-{number:03d}.jsonl").open("w") as file:
             yield Part(file)
-
-    def remove(self) -> None:
-        """Removes the folder; the results are written."""
-        shutil.rmtree(self.folder)
 
 
 class Part:

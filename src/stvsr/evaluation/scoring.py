@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from stvsr.data.clip import to_8bit
 from stvsr.data.datamodule import ignore_interrupts
+from stvsr.devices import device_name, peak_memory, synchronise
 from stvsr.errors import InvalidInput
-from stvsr.evaluation.costs import device_name, peak_memory, synchronise
 from stvsr.evaluation.metrics import frame_scores
 from stvsr.evaluation.perceptual import Metric
 from stvsr.evaluation.predictions import clip_folder, save_frames

@@ -7,7 +7,7 @@ they hold.
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 from stvsr.data.clip import SCALE
@@ -53,8 +53,8 @@ class Network(nn.Module):
 def run_padded(network: Network, lr: Tensor) -> Tensor:
     """Runs a network on frames of any size.
 
-    The right and bottom edges are repeated up to the next multiple the network declares, and the output is cut
-    back.
+    Beyond the right and bottom edges the frames are reflected up to the next multiple the network declares, and the
+    output is cut back.
 
     Args:
         network: what to run.
@@ -64,7 +64,16 @@ def run_padded(network: Network, lr: Tensor) -> Tensor:
         `(b, 2n-1, 3, 4h, 4w)`.
     """
     h, w = lr.shape[-2:]
-    multiple = network.requirements.multiple_of
-    padded = F.pad(lr, (0, -w % multiple, 0, -h % multiple, 0, 0), mode="replicate")
-    output: Tensor = network(padded)
+    output: Tensor = network(pad_to_multiple(lr, network.requirements.multiple_of))
     return output[..., : SCALE * h, : SCALE * w]
+
+
+def pad_to_multiple(frames: Tensor, multiple: int) -> Tensor:
+    """Reflects frames `(…, h, w)` at the right and bottom edge up to multiples; the edge itself is not repeated."""
+    for dim in (-2, -1):
+        size = frames.shape[dim]
+        if missing := -size % multiple:
+            # There and back again, for frames smaller than what is missing.
+            position = torch.arange(size + missing, device=frames.device) % max(2 * size - 2, 1)
+            frames = frames.index_select(dim, torch.where(position < size, position, 2 * size - 2 - position))
+    return frames

@@ -1,0 +1,66 @@
+"""The folder of a long job that is not finished: it can be killed and go on, as the same job, and once at a time."""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stvsr.errors import InvalidInput
+from stvsr.files import write_text
+
+
+class Unfinished:
+    """A folder for what a job has done so far.
+
+    Args:
+        folder: where; made if it is not there.
+        identity: everything that decides what comes out, as plain values.
+        job: what it is called in messages, for example "evaluation".
+        elsewhere: what to do where the folder belongs to another job, for example "choose another output_dir".
+
+    Raises:
+        InvalidInput: the folder holds the progress of another job.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any], *, job: str, elsewhere: str) -> None:
+        self.folder = folder
+        self.identity = identity
+        self.job = job
+        self.elsewhere = elsewhere
+        said = json.dumps(identity, indent=1, sort_keys=True)
+        path = folder / "job.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and path.read_text() != said:
+            theirs = json.loads(path.read_text())
+            different = [key for key in identity if theirs.get(key) != identity[key]]
+            raise InvalidInput(
+                f"{folder}: holds the progress of another {job} (another {', '.join(different)}); "
+                f"{elsewhere}, or remove that folder to start anew"
+            )
+        # Not by every process of a shared job: the first one has written it.
+        if not path.is_file():
+            write_text(path, said)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second run of the job out of the folder; a killed one keeps nobody out.
+
+        Raises:
+            InvalidInput: another one is running there.
+        """
+        with (self.folder / "lock").open("w") as file:
+            try:
+                # Unlike flock's, this lock is not passed on to loader processes, which outlive a kill for seconds.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InvalidInput(
+                    f"{self.folder}: another {self.job} is running there; wait for it, or {self.elsewhere}"
+                ) from None
+            yield
+
+    def remove(self) -> None:
+        """Removes the folder; what was to be done is done."""
+        shutil.rmtree(self.folder)

@@ -1,0 +1,128 @@
+"""When each frame is shown, exactly: rational numbers from the input to the output.
+
+Where an input has a constant rate, its times are `k / rate` and not what its container rounded them to (Matroska
+rounds to milliseconds). Otherwise the input's own times are kept, and a synthesised frame stands in the middle
+between its neighbours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+NTSC = Fraction(1000, 1001)
+
+
+@dataclass(frozen=True)
+class InputTimes:
+    """The times of a stream of input frames.
+
+    Attributes:
+        rate: frames per second; where `pts` is given only their mean.
+        pts: times of the frames in units of `time_base`, where the rate varies; else None.
+        time_base: seconds.
+        start: when the first frame is shown, in seconds of the file's own time.
+    """
+
+    rate: Fraction
+    pts: npt.NDArray[np.int64] | None = None
+    time_base: Fraction = Fraction(1)
+    start: Fraction = Fraction(0)
+
+    def part(self, first: int, stop: int) -> "InputTimes":
+        """The times of frames `first … stop - 1`."""
+        if self.pts is None:
+            return InputTimes(rate=self.rate, start=self.start + first / self.rate)
+        pts = self.pts[first:stop]
+        return InputTimes(self.rate, pts, self.time_base, int(pts[0]) * self.time_base)
+
+    def first_at(self, seconds: Fraction, count: int) -> int:
+        """The first of `count` frames that is shown `seconds` after the first or later; `count` if none is."""
+        if self.pts is None:
+            return min(count, max(0, -int(-seconds * self.rate // 1)))
+        return int(np.searchsorted(self.pts, int(self.pts[0]) - int(-seconds / self.time_base // 1)))
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The times of the output frames, counted from the first of them.
+
+    Attributes:
+        times: of the input frames.
+        interpolated: whether there is an output frame between two input frames.
+        slow_motion: whether the duration doubles instead of the rate.
+    """
+
+    times: InputTimes
+    interpolated: bool
+    slow_motion: bool
+
+    @property
+    def stretch(self) -> int:
+        """How many times as long the output lasts."""
+        return 2 if self.slow_motion else 1
+
+    @property
+    def rate(self) -> Fraction:
+        """Output frames per second."""
+        return self.times.rate * (2 if self.interpolated else 1) / self.stretch
+
+    @property
+    def time_base(self) -> Fraction:
+        """The unit of `ticks`, in seconds."""
+        return 1 / self.rate if self.times.pts is None else self.times.time_base / 2
+
+    def ticks(self, number: int) -> int:
+        """When output frame `number` is shown, in units of `time_base`; before the first frame at the mean rate."""
+        pts = self.times.pts
+        if pts is None:
+            return number
+        if number < 0:
+            return number * max(1, round(1 / self.rate / self.time_base))
+        first, between = divmod(number, 2) if self.interpolated else (number, 0)
+        if first + between >= len(pts):
+            # The frame after the last, for the duration of that: as long as a usual one.
+            usual = round(float(np.median(np.diff(pts)))) if len(pts) > 1 else round(1 / self.rate / self.time_base)
+            return self.ticks(2 * len(pts) - 2 if self.interpolated else len(pts) - 1) + 2 * self.stretch * usual
+        return int(pts[first] + pts[first + between] - 2 * pts[0]) * self.stretch
+
+    def duration(self, number: int, *, last: bool) -> int:
+        """How long output frame `number` is shown, in units of `time_base`.
+
+        The last frame is shown as long as in the input, so that the whole lasts as long as the input.
+        """
+        if last and self.interpolated and self.times.pts is None:
+            return 2
+        return self.ticks(number + 1) - self.ticks(number)
+
+
+def constant_rate(
+    pts: npt.NDArray[np.int64], time_base: Fraction, declared: Sequence[Fraction | None]
+) -> Fraction | None:
+    """The rate at which all times lie, up to the rounding of their unit, or None.
+
+    Args:
+        pts: times, ascending.
+        time_base: their unit in seconds.
+        declared: rates that the file names, the most credible first.
+    """
+    steps = (pts - pts[0]).astype(np.float64)
+    for rate in declared:
+        if not rate:
+            continue
+        exact = snapped(rate)
+        # Rounding of the first and of the frame itself; a unit coarser than a frame says nothing.
+        tolerance = min(float(time_base * exact) * (1 + 1e-6), 0.5)
+        if np.abs(steps * float(time_base * exact) - np.arange(len(pts))).max() <= tolerance:
+            return exact
+    return None
+
+
+def snapped(rate: Fraction) -> Fraction:
+    """A rate as it is meant: 24000/1001 where a container says 23.976."""
+    for meant in (Fraction(round(rate)), round(rate / NTSC) * NTSC):
+        if meant and abs(rate - meant) < meant / 50_000:
+            return meant
+    return rate
