@@ -1,5 +1,6 @@
 """The device a computation runs on: chosen by name, named for people, its memory."""
 
+import os
 import resource
 import sys
 from pathlib import Path
@@ -53,3 +54,22 @@ def synchronise(device: torch.device) -> None:
     """Waits until the device has done what it was given, so that a clock tells the truth."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def used_memory() -> int:
+    """Bytes of memory that this process holds now, or has held where only that is known."""
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return round(peak_memory(torch.device("cpu")) * MIB)
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes of memory that can be had: of the GPU, or of the machine without swapping."""
+    if device.type == "cuda":
+        free: int = torch.cuda.mem_get_info(device)[0]
+        return free
+    meminfo = Path("/proc/meminfo")
+    lines = meminfo.read_text().splitlines() if meminfo.is_file() else []
+    available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+    return available[0] if available else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

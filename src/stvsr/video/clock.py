@@ -74,6 +74,10 @@ class Clock:
         """The unit of `ticks`, in seconds."""
         return 1 / self.rate if self.times.pts is None else self.times.time_base / 2
 
+    def count(self, frames: int) -> int:
+        """Output frames of so many input frames."""
+        return 2 * frames - 1 if self.interpolated else frames
+
     def ticks(self, number: int) -> int:
         """When output frame `number` is shown, in units of `time_base`; before the first frame at the mean rate."""
         pts = self.times.pts

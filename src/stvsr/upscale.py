@@ -1,0 +1,226 @@
+"""Turns a video into slow-motion, high-resolution video: `stvsr-upscale INPUT OUTPUT --checkpoint FILE`.
+
+Input and output are video files, folders of PNG frames, or `-` for raw Y4M in a pipe. Sound, subtitles, rotation,
+colours and titles of a file are kept. A job that was stopped or killed goes on when the same command is given again.
+"""
+
+import argparse
+import hashlib
+import sys
+from fractions import Fraction
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import av
+import torch
+from tqdm import tqdm
+
+from stvsr.checkpoint import load_network
+from stvsr.cli import one_line_errors
+from stvsr.devices import available_memory, chosen_device, device_name, used_memory
+from stvsr.errors import InvalidInput
+from stvsr.models.requirements import Network
+from stvsr.video.clock import Clock
+from stvsr.video.codecs import CONTAINERS, Encoding, chosen_codec
+from stvsr.video.delivery import Place, check_free, delivery
+from stvsr.video.job import Job
+from stvsr.video.memory import FRAME_BYTES, grid_within
+from stvsr.video.muxing import Companions, Pictures, write_video
+from stvsr.video.options import METHODS, parser
+from stvsr.video.sinks import PngFolder, SegmentedVideo, Sink, Y4mOutput
+from stvsr.video.sources import STANDARD, Part, Picture, Source, VideoFile, open_source
+from stvsr.video.tiles import Grid
+from stvsr.video.upscaling import Upscaler
+
+WEIGHTS = "https://github.com/Mukosame/Zooming-Slow-Mo-CVPR-2020"
+"""Where the authors say how to download their weights."""
+
+SHARE = 0.7
+"""Of the memory that is free, what a job may take unless it is told."""
+
+SEGMENT_WORK = {"cpu": 300_000, "cuda": 30_000_000}
+"""LR pixels times windows in a segment: minutes of work, which is what a kill costs."""
+
+LONGEST_SEGMENT = 16
+"""Windows; each segment begins with a key frame, about every hundred frames."""
+
+
+def upscale(arguments: argparse.Namespace) -> None:
+    """Does what a command line says.
+
+    Raises:
+        UserError: something is not as it should be; nothing half-written is left.
+        Interrupted: stopped; the same command goes on.
+    """
+    output: Path = arguments.output
+    encoding = chosen_encoding(arguments)
+    check_free(output, overwrite=arguments.overwrite)
+    network = chosen_network(arguments)
+    device = chosen_device(arguments.device)
+    part = Part(arguments.start, arguments.duration)
+    source = open_source(arguments.input, rate=arguments.rate, part=part)
+    clock = Clock(source.times, not arguments.no_interpolate, arguments.slow_motion)
+    upscaler = Upscaler(
+        network,
+        device=device,
+        interpolate=clock.interpolated,
+        scale=arguments.scale,
+        preview=arguments.preview,
+        precision=arguments.precision,
+    )
+    turns = 0 if _can_turn(output) else source.picture.turns
+    picture = upscaler.picture(source.picture, turns=turns)
+    companions = None
+    if encoding is not None and isinstance(source, VideoFile):
+        companions = Companions.of(source, part, clock, output.suffix.lower())
+    announce(source, picture, clock, companions, device)
+
+    with delivery(output, identity(arguments), overwrite=arguments.overwrite) as place:
+        upscaler.grid = fitting_grid(arguments, upscaler, source.picture, picture)
+        sink = open_sink(place, encoding, picture, clock, companions, windows_per_segment(upscaler, source.picture))
+        job = Job(source=source, upscaler=upscaler, sink=sink, folder=place.folder, turns=turns, say=say)
+        place.deliver(job.run(None if source.count is None else clock.count(source.count)))
+
+
+def chosen_encoding(arguments: argparse.Namespace) -> Encoding | None:
+    """How frames are compressed, or None where they are not.
+
+    Raises:
+        InvalidInput: options that do not go with the output or with each other.
+    """
+    if arguments.slow_motion and arguments.no_interpolate:
+        raise InvalidInput("--slow-motion and --no-interpolate exclude each other; leave one away")
+    output: Path = arguments.output
+    if output == STANDARD or output.suffix.lower() in ("", ".y4m"):
+        for option in ("codec", "crf", "pixel_format"):
+            if getattr(arguments, option) is not None:
+                raise InvalidInput(f"--{option.replace('_', '-')}: {output} is not compressed; leave it away")
+        return None
+    encoding = Encoding(chosen_codec(output, arguments.codec), arguments.crf, arguments.pixel_format)
+    encoding.check()
+    return encoding
+
+
+def chosen_network(arguments: argparse.Namespace) -> Network:
+    """What makes the frames.
+
+    Raises:
+        InvalidInput: no checkpoint and no method, or both, or a file that holds none.
+    """
+    if (arguments.checkpoint is None) == (arguments.method is None):
+        raise InvalidInput(
+            f"give --checkpoint FILE: one of stvsr.train, or the authors' weights ({WEIGHTS} says where to download "
+            "their .pth file); or --method bicubic, which needs none; not both"
+        )
+    if arguments.method is not None:
+        return METHODS[arguments.method]().eval()
+    return load_network(arguments.checkpoint)
+
+
+def identity(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything that decides the frames, as plain values."""
+    decides = {key: value for key, value in vars(arguments).items() if key not in ("overwrite", "output", "memory")}
+    known: dict[str, Any] = {key: None if value is None else str(value) for key, value in decides.items()}
+    known["version"] = version("stvsr")
+    if arguments.checkpoint is not None:
+        known["checkpoint"] = hashlib.sha256(arguments.checkpoint.read_bytes()).hexdigest()
+    if arguments.input != STANDARD:
+        path: Path = arguments.input
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        listed = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+        known["input"] = f"{path.resolve()} {hashlib.sha256(chr(10).join(listed).encode()).hexdigest()}"
+    return known
+
+
+def fitting_grid(arguments: argparse.Namespace, upscaler: Upscaler, lr: Picture, hr: Picture) -> Grid:
+    """Into how many tiles frames are divided, by the memory there is.
+
+    Raises:
+        InvalidInput: there is too little.
+    """
+    device = upscaler.device
+    memory = SHARE * available_memory(device)
+    if arguments.memory is not None:
+        memory = arguments.memory * 2**30 - (used_memory() if device.type == "cpu" else 0)
+    # Finished frames wait in the machine's memory, wherever the network runs.
+    finished = FRAME_BYTES * hr.width * hr.height if device.type == "cpu" else 0
+    limit = f"--memory {arguments.memory:g}" if arguments.memory is not None else f"{memory / 2**30:.1f} GiB are free"
+    return grid_within(memory - finished, upscaler.network, lr.height, lr.width, limit=limit)
+
+
+def windows_per_segment(upscaler: Upscaler, picture: Picture) -> int:
+    """How many windows may be lost by a kill: minutes of work, by the size of the frames alone."""
+    if upscaler.is_learned:
+        return max(1, min(LONGEST_SEGMENT, SEGMENT_WORK[upscaler.device.type] // (picture.width * picture.height)))
+    return LONGEST_SEGMENT
+
+
+def open_sink(
+    place: Place,
+    encoding: Encoding | None,
+    picture: Picture,
+    clock: Clock,
+    companions: Companions | None,
+    windows: int,
+) -> Sink:
+    """What takes the frames, by the kind of output."""
+    if place.folder is None:
+        return Y4mOutput(None, picture=picture, rate=clock.rate)
+    if encoding is not None:
+        whole = place.folder / f"whole{place.output.suffix.lower()}"
+        start = Fraction(0) if companions is None else companions.start_of(clock.times.start)
+
+        def join(segments: list[Path], count: int) -> Path:
+            write_video(whole, Pictures(segments, count, clock, encoding.codec, picture, start), companions)
+            return whole
+
+        return SegmentedVideo(
+            place.folder, picture=picture, rate=clock.rate, encoding=encoding, windows=windows, join=join
+        )
+    if place.output.suffix:
+        return Y4mOutput(place.folder / "whole.y4m", picture=picture, rate=clock.rate)
+    return PngFolder(place.folder / "frames")
+
+
+def announce(
+    source: Source, picture: Picture, clock: Clock, companions: Companions | None, device: torch.device
+) -> None:
+    """Says what will be made of what, and what a user might miss."""
+    lr, times = source.picture, clock.times
+    count = "" if source.count is None else f", {source.count} frames"
+    varying = "" if times.pts is None else " on average"
+    say(
+        f"{source.path.name}: {lr.width}x{lr.height}, {float(times.rate):.6g} frames/s{varying}{count} -> "
+        f"{picture.width}x{picture.height}, {float(clock.rate):.6g} frames/s, on {device_name(device)}"
+    )
+    if companions is not None and companions.left_out:
+        say(f"left out: {'; '.join(companions.left_out)}")
+    if lr.interlaced:
+        say("the video is interlaced; deinterlace it first (ffmpeg -vf bwdif), or lines will show where things move")
+    if lr.bits > 8:
+        say(f"the video has {lr.bits} bits a sample; they are rounded to 8")
+
+
+def say(message: str) -> None:
+    """Tells the user something, above the progress bar."""
+    tqdm.write(message, file=sys.stderr)
+
+
+def _can_turn(output: Path) -> bool:
+    """Whether a kind of output can tell players to turn the frames."""
+    container = CONTAINERS.get(output.suffix.lower())
+    return container is not None and container.turns
+
+
+def main() -> None:
+    """The command `stvsr-upscale`."""
+    arguments = parser().parse_args()
+    # FFmpeg's own messages would stand between ours.
+    av.logging.set_level(av.logging.PANIC)
+    with one_line_errors():
+        upscale(arguments)
+
+
+if __name__ == "__main__":
+    main()

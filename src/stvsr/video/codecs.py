@@ -1,0 +1,155 @@
+"""What a video can be written as: codecs by name, containers by file name extension."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+from av.codec import Codec as LibraryCodec
+
+from stvsr.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A way to compress frames.
+
+    Attributes:
+        encoder: FFmpeg's name.
+        pixels: its usual pixel format.
+        crf: its usual constant quality, lower is better; None where it has none.
+        options: further ones.
+        tag: of the codec in MP4 and MOV, where players insist on one.
+    """
+
+    encoder: str
+    pixels: str
+    crf: int | None
+    options: dict[str, str] = field(default_factory=dict)
+    tag: str | None = None
+
+
+CODECS = {
+    "h264": Codec("libx264", "yuv420p", 18, {"preset": "medium"}),
+    "h265": Codec("libx265", "yuv420p", 20, {"preset": "medium", "x265-params": "log-level=error"}, tag="hvc1"),
+    "av1": Codec("libsvtav1", "yuv420p", 26, {"preset": "8"}),
+    "vp9": Codec("libvpx-vp9", "yuv420p", 24, {"b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}),
+    "prores": Codec("prores_ks", "yuv422p10le", None, {"profile": "hq", "vendor": "apl0"}),
+    # Exact: what the network made, to the bit.
+    "ffv1": Codec("ffv1", "bgr0", None, {"level": "3", "slicecrc": "1"}),
+}
+
+
+@dataclass(frozen=True)
+class Container:
+    """A kind of file.
+
+    Attributes:
+        form: FFmpeg's name.
+        codecs: of ours that go into it, its usual one first.
+        options: for the muxer.
+        turns: whether it can say how players shall turn the frames.
+    """
+
+    form: str
+    codecs: tuple[str, ...]
+    options: dict[str, str] = field(default_factory=dict)
+    turns: bool = True
+
+
+# With its index first a file can be played while it is loaded.
+FAST_START = {"movflags": "+faststart"}
+
+CONTAINERS = {
+    ".mp4": Container("mp4", ("h264", "h265", "av1", "vp9"), FAST_START),
+    ".m4v": Container("mp4", ("h264", "h265"), FAST_START),
+    ".mov": Container("mov", ("h264", "h265", "prores"), FAST_START),
+    ".mkv": Container("matroska", ("h264", "h265", "av1", "vp9", "prores", "ffv1")),
+    ".webm": Container("webm", ("vp9", "av1"), turns=False),
+}
+"""By file name extension."""
+
+
+def chosen_codec(output: Path, name: str | None) -> str:
+    """The codec for an output file, by its extension unless one is named.
+
+    Raises:
+        InvalidInput: an extension or a codec that is not known, or not with each other.
+    """
+    extension = output.suffix.lower()
+    if extension not in CONTAINERS:
+        raise InvalidInput(
+            f"{output}: unknown extension {extension!r}; expected {', '.join(CONTAINERS)}, .y4m, "
+            "or a name without extension for a folder of PNG frames"
+        )
+    fitting = CONTAINERS[extension].codecs
+    codec = name or fitting[0]
+    if codec not in fitting:
+        others = [other for other, container in CONTAINERS.items() if codec in container.codecs]
+        raise InvalidInput(
+            f"--codec {codec} does not go into {extension}; expected {', '.join(fitting)}, "
+            f"or an output that ends in {', '.join(others)}"
+        )
+    return codec
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A codec with the choices of a user.
+
+    Attributes:
+        codec: one of `CODECS`.
+        crf: constant quality; None takes the codec's usual one.
+        pixels: FFmpeg's name of a pixel format; None takes the codec's usual one.
+    """
+
+    codec: str
+    crf: int | None = None
+    pixels: str | None = None
+
+    def check(self) -> None:
+        """Refuses what the encoder does not take.
+
+        Raises:
+            InvalidInput: a quality for a codec that has none, or a pixel format it does not write.
+        """
+        chosen = CODECS[self.codec]
+        if self.crf is not None and chosen.crf is None:
+            raise InvalidInput(f"--crf {self.crf}: {self.codec} has no such setting; leave it away")
+        if self.crf is not None and not 0 <= self.crf <= 63:
+            raise InvalidInput(f"--crf {self.crf}; expected 0 (best) to 51, or 63 with av1 and vp9")
+        formats = [form.name for form in LibraryCodec(chosen.encoder, "w").video_formats or []]
+        if self.pixels is not None and self.pixels not in formats:
+            raise InvalidInput(
+                f"--pixel-format {self.pixels}: {self.codec} does not write it; expected one of {', '.join(formats)}"
+            )
+
+    @property
+    def pixel_format(self) -> str:
+        """The chosen one, or the codec's usual one."""
+        return self.pixels or CODECS[self.codec].pixels
+
+    def options(self, pixels_per_frame: int) -> dict[str, str]:
+        """For the encoder.
+
+        Args:
+            pixels_per_frame: big frames are looked ahead at less, because each that waits takes memory.
+        """
+        chosen = CODECS[self.codec]
+        options = dict(chosen.options)
+        if chosen.crf is not None:
+            options["crf"] = str(chosen.crf if self.crf is None else self.crf)
+        if pixels_per_frame > BIG_FRAME:
+            ahead = {"h264": {"rc-lookahead": "8"}, "h265": {"x265-params": "log-level=error:rc-lookahead=10"}}
+            options |= ahead.get(self.codec, {})
+        return options
+
+
+BIG_FRAME = 3840 * 2160
+"""Pixels above which encoders get a shorter look-ahead."""
+
+
+def takes(extension: str, codec: str) -> bool:
+    """Whether a container can hold a stream of another codec, such as sound, as it is."""
+    # Nothing is written before the first packet.
+    with av.open("nothing", "w", format=CONTAINERS[extension].form) as container:
+        return codec in container.supported_codecs

@@ -1,0 +1,147 @@
+"""Colours from a decoded frame to RGB and back, so that the output looks like the input.
+
+A video stores Y, Cb and Cr; what RGB they mean depends on a matrix and a range, which the file names or leaves open.
+Players then guess by the size of the frame. An enlarged frame would be guessed otherwise, so a matrix that was left
+open is chosen as players choose it for the input, and written into the output.
+
+Frames are brought to 8 bits (deeper ones are rounded); transfer and primaries are passed on as they are.
+"""
+
+from dataclasses import dataclass, replace
+
+import av
+import numpy as np
+import torch
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+from torch import Tensor
+
+from stvsr.errors import InvalidInput
+
+RGB, BT709, UNSPECIFIED, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020_NCL, BT2020_CL = 0, 1, 2, 4, 5, 6, 7, 9, 10
+"""Numbers of the matrices in ITU-T H.273, as files and FFmpeg have them."""
+
+SWSCALE = {BT709: 1, FCC: 4, BT470BG: 5, SMPTE170M: 5, SMPTE240M: 7, BT2020_NCL: 9, BT2020_CL: 9}
+"""What FFmpeg's converter calls them."""
+
+SD_WIDTH, SD_HEIGHT = 1024, 576
+"""Largest frame for which players assume BT.601."""
+
+# Chroma is interpolated and rounded with care: a small part of the time that encoding takes.
+QUALITY = (
+    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+)
+
+
+@dataclass(frozen=True)
+class Colour:
+    """How the numbers of a video mean colours, as in H.273.
+
+    Attributes:
+        matrix: coefficients of Y, Cb and Cr.
+        full_range: whether black and white are 0 and 255 instead of 16 and 235.
+        primaries: passed on.
+        transfer: passed on.
+    """
+
+    matrix: int = BT709
+    full_range: bool = False
+    primaries: int = UNSPECIFIED
+    transfer: int = UNSPECIFIED
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame) -> "Colour":
+        """What a decoded frame says, with what it leaves open chosen as players do.
+
+        Raises:
+            InvalidInput: a matrix that cannot be converted.
+        """
+        if frame.format.is_rgb or frame.format.name.startswith(("gray", "pal", "mono")):
+            # Stored without a matrix; the output gets the usual one and studio range.
+            return replace(cls.for_size(frame.width, frame.height), primaries=frame.color_primaries)
+        matrix = int(frame.colorspace)
+        if matrix == UNSPECIFIED:
+            matrix = cls.for_size(frame.width, frame.height).matrix
+        if matrix not in SWSCALE:
+            raise InvalidInput(
+                f"the video's colour matrix has the number {matrix} in H.273; expected BT.601, BT.709 or BT.2020: "
+                "convert it first, for example with ffmpeg -vf colorspace=bt709"
+            )
+        full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+        return cls(matrix, full, int(frame.color_primaries), int(frame.color_trc))
+
+    @classmethod
+    def for_size(cls, width: int, height: int) -> "Colour":
+        """What players assume of a video that says nothing."""
+        return cls(matrix=SMPTE170M if width <= SD_WIDTH and height <= SD_HEIGHT else BT709)
+
+    @property
+    def range(self) -> ColorRange:
+        """As FFmpeg has it."""
+        return ColorRange.JPEG if self.full_range else ColorRange.MPEG
+
+
+class ToRgb:
+    """Decoded frames as tensors.
+
+    Args:
+        colour: of the frames.
+    """
+
+    def __init__(self, colour: Colour) -> None:
+        self.colour = colour
+        # One for all frames: it keeps its conversion tables.
+        self.converter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> Tensor:
+        """`(3, h, w)`, uint8 RGB."""
+        planar = frame
+        if frame.format.name != "gbrp":
+            yuv = {} if frame.format.is_rgb else {"src_color_range": self.colour.range}
+            planar = self.converter.reformat(
+                frame,
+                format="gbrp",
+                src_colorspace=SWSCALE[self.colour.matrix],
+                dst_color_range=ColorRange.JPEG,
+                interpolation=QUALITY,
+                **yuv,
+            )
+        green, blue, red = (
+            np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
+            for plane in planar.planes
+        )
+        return torch.from_numpy(np.stack([red, green, blue]))
+
+
+class FromRgb:
+    """Tensors as frames to be encoded.
+
+    Args:
+        colour: the frames shall have.
+        pixels: FFmpeg's name of their pixel format.
+    """
+
+    def __init__(self, colour: Colour, pixels: str) -> None:
+        self.colour = colour
+        self.pixels = pixels
+        self.converter = VideoReformatter()
+
+    def __call__(self, rgb: Tensor) -> av.VideoFrame:
+        """One frame `(3, h, w)`, uint8."""
+        height, width = rgb.shape[1:]
+        planar = av.VideoFrame(width, height, "gbrp")
+        for plane, values in zip(planar.planes, rgb[[1, 2, 0]].numpy(), strict=True):
+            np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, :width] = values
+        planar.color_range = ColorRange.JPEG
+        if self.pixels == "gbrp":
+            return planar
+        frame = self.converter.reformat(
+            planar,
+            format=self.pixels,
+            src_color_range=ColorRange.JPEG,
+            dst_colorspace=SWSCALE[self.colour.matrix],
+            dst_color_range=self.colour.range,
+            interpolation=QUALITY,
+        )
+        if not frame.format.is_rgb:
+            frame.colorspace = self.colour.matrix
+        return frame

@@ -1,0 +1,116 @@
+"""An output appears under its name when it is whole, whatever happens before.
+
+Until then everything lies in a hidden folder beside it, on the same disk. A job that was killed or interrupted
+finds its work there. One that failed (a full disk, a vanished input) leaves nothing behind, unless long work is done
+already, which is kept, and said.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+
+from stvsr.errors import Interrupted, InvalidInput, UserError, one_line
+from stvsr.unfinished import Unfinished
+from stvsr.video.sources import STANDARD
+
+WORTH_KEEPING = 60.0
+"""Seconds of work that a job that failed keeps."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job works.
+
+    Attributes:
+        output: the name that the whole gets.
+        folder: for everything before; None for standard output, of which nothing is kept.
+    """
+
+    output: Path
+    folder: Path | None
+
+    def deliver(self, whole: Path | None) -> None:
+        """Gives the whole its name, in place of what had it before."""
+        if whole is None or self.folder is None:
+            return
+        if self.output.is_dir():
+            # A folder cannot be replaced in one step.
+            self.output.rename(self.folder / "replaced")
+        whole.replace(self.output)
+
+
+@contextmanager
+def delivery(output: Path, identity: dict[str, Any], *, overwrite: bool) -> Iterator[Place]:
+    """A place to work until the output is delivered.
+
+    Args:
+        output: a file or folder that does not exist yet, or `-`.
+        identity: everything that decides the frames, as plain values.
+        overwrite: whether an output may be there, and unfinished work of another job.
+
+    Raises:
+        InvalidInput: the output is there, its folder is not, or another job has begun or runs there.
+        UserError: reading or writing failed.
+        Interrupted: by Ctrl-C; the same job goes on.
+    """
+    if output == STANDARD:
+        with _in_words(output):
+            yield Place(output, None)
+        return
+    check_free(output, overwrite=overwrite)
+    folder = output.with_name(f".{output.name}.part")
+    if overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+    resumed = folder.is_dir()
+    started = time.monotonic()
+    with ExitStack() as stack:
+        unfinished = Unfinished(folder, identity, job="upscaling", elsewhere="add --overwrite")
+        stack.enter_context(unfinished.locked())
+        try:
+            with _in_words(output):
+                yield Place(output, folder)
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped; the same command goes on from what is done (in {folder})") from None
+        except BaseException as error:
+            if not resumed and time.monotonic() - started < WORTH_KEEPING:
+                unfinished.remove()
+                raise
+            kept = f"what is done is kept in {folder}: the same command goes on from there"
+            if isinstance(error, UserError):
+                raise UserError(f"{one_line(error)}; {kept}") from None
+            raise
+        unfinished.remove()
+
+
+def check_free(output: Path, *, overwrite: bool) -> None:
+    """Refuses a name that is taken, or in a folder that does not exist.
+
+    Raises:
+        InvalidInput: names it.
+    """
+    if not output.parent.is_dir():
+        raise InvalidInput(f"{output}: the folder {output.parent} does not exist; make it first, or choose another")
+    empty = output.is_dir() and not any(output.iterdir())
+    if output.exists() and not empty and not overwrite:
+        raise InvalidInput(f"{output}: exists already; choose another name, or add --overwrite to replace it")
+
+
+@contextmanager
+def _in_words(output: Path) -> Iterator[None]:
+    """What reading and writing files may raise, in one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (OSError, av.FFmpegError) as error:
+        name = "standard output" if output == STANDARD else error.filename or output
+        reason = error.strerror or one_line(error)
+        raise UserError(
+            f"{name}: {reason}; make sure that it can be read or written, and run the command again"
+        ) from error

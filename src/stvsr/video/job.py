@@ -1,0 +1,154 @@
+"""One video from input to output: decoding, network and encoding side by side, able to go on after a kill.
+
+What is done lies in a hidden folder beside the output until the output is whole and gets its name. A job that was
+stopped or killed finds it there and goes on; the frames come out as if nothing had happened, because windows, tiles
+and segments depend on the input and the settings alone.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+from tqdm import tqdm
+
+from stvsr.data.scene_cuts import scene_starts
+from stvsr.files import write_text
+from stvsr.video.prefetch import prefetched
+from stvsr.video.sinks import Sink
+from stvsr.video.sources import Source
+from stvsr.video.tiles import Grid
+from stvsr.video.upscaling import Upscaler
+from stvsr.video.windows import GIVEN, Window, windows
+
+DECODED_AHEAD = 2
+"""Windows that may wait for the network."""
+
+FINISHED_AHEAD = 2 * GIVEN - 1
+"""Frames that may wait for the encoder: while it works on one window, the network makes the next."""
+
+SLOW = 0.25
+"""Hours on a CPU that are worth a word."""
+
+
+@dataclass(frozen=True)
+class NumberedFrame:
+    """A finished frame.
+
+    Attributes:
+        window: number of its window.
+        number: of the frame in the output.
+        frame: `(3, H, W)`, uint8 RGB.
+    """
+
+    window: int
+    number: int
+    frame: Tensor
+
+
+class Job:
+    """Frames of a source through a network into a sink.
+
+    Args:
+        source: where frames come from.
+        upscaler: what makes the new ones.
+        sink: where they go.
+        folder: where a part of the work may lie already; None where none is kept.
+        turns: counter-clockwise quarter turns of each finished frame.
+        say: tells the user something.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        upscaler: Upscaler,
+        sink: Sink,
+        folder: Path | None,
+        turns: int,
+        say: Callable[[str], None],
+    ) -> None:
+        self.source = source
+        self.upscaler = upscaler
+        self.sink = sink
+        self.settings = None if folder is None else folder / "settings.json"
+        self.turns = turns
+        self.say = say
+        self.count = 0
+        self._known = ""
+        self._read_settings()
+
+    def run(self, expected: int | None) -> Path | None:
+        """Makes all frames, with a progress bar.
+
+        Args:
+            expected: how many there will be; None where nobody knows.
+
+        Returns:
+            Where the whole of them is; None where they are gone.
+        """
+        try:
+            self._fill(expected)
+        except BaseException:
+            self.sink.abandon()
+            raise
+        return self.sink.finish(self.count)
+
+    def _fill(self, expected: int | None) -> None:
+        started, first = time.monotonic(), None
+        with tqdm(total=expected, unit="frame", desc=self.source.path.name, smoothing=0.05) as bar:
+            for made in prefetched(self._frames(), FINISHED_AHEAD):
+                if first is None:
+                    # What an earlier run has done does not count as speed.
+                    first = bar.n = bar.initial = made.number
+                    if first:
+                        self.say(f"goes on after {first} frames of an earlier run")
+                    self._say_if_slow(time.monotonic() - started, (expected or 0) - first)
+                self.sink.write(made.window, made.number, made.frame)
+                bar.update(made.number + 1 - bar.n)
+            bar.update(self.count - bar.n)
+
+    def _frames(self) -> Iterator[NumberedFrame]:
+        """The frames that the sink does not have."""
+        for number, window in enumerate(prefetched(windows(self._scenes()), DECODED_AHEAD)):
+            numbers = range(self.count, self.count + self.upscaler.count(window))
+            if not self.sink.has(number, numbers):
+                frames = self._upscaled(window)
+                for place, frame in zip(numbers, frames, strict=True):
+                    yield NumberedFrame(number, place, frame)
+            self.count = numbers.stop
+
+    def _upscaled(self, window: Window) -> Tensor:
+        frames = self.upscaler(window)
+        self._write_settings()
+        return frames.rot90(self.turns, dims=(-2, -1))
+
+    def _scenes(self) -> Iterator[tuple[Tensor, bool]]:
+        """Each frame with whether it must not be joined with the one before."""
+        for number, (frame, cut) in enumerate(scene_starts(self.source.frames())):
+            yield frame, cut or number in self.source.breaks
+
+    def _read_settings(self) -> None:
+        """Takes over what an earlier run found out, so that its frames and ours are made alike."""
+        if self.settings is not None and self.settings.is_file():
+            known = json.loads(self.settings.read_text())
+            self.upscaler.grid = Grid(known["rows"], known["columns"])
+            self.upscaler.half, self.upscaler.undecided = known["half"], False
+
+    def _write_settings(self) -> None:
+        grid = self.upscaler.grid
+        known = json.dumps({"rows": grid.rows, "columns": grid.columns, "half": self.upscaler.half})
+        if self.settings is not None and known != self._known:
+            write_text(self.settings, known)
+            self._known = known
+
+    def _say_if_slow(self, seconds: float, frames: int) -> None:
+        """After the first window it is known about how long the rest will take."""
+        hours = seconds / FINISHED_AHEAD * frames / 3600
+        if self.upscaler.device.type == "cpu" and hours > SLOW:
+            self.say(
+                f"this takes about {hours:.1f} hours without a GPU, which is many times as fast; "
+                "--duration 2 tries two seconds, --method bicubic needs no network"
+            )

@@ -1,0 +1,267 @@
+"""The finished file: our pictures, and everything else of the input copied as it is.
+
+Sound and subtitles are copied packet by packet, not one byte changed, and keep their distance in time to the pictures.
+Language, titles, chapters, attachments and how players turn the frames are passed on. What the output's kind of
+file cannot hold is left out, and told before the work begins.
+"""
+
+# PyAV's packets are generic for type checkers alone.
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import gcd, inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Disposition, Stream
+from av.video.stream import VideoStream
+
+from stvsr.video.clock import Clock
+from stvsr.video.codecs import CODECS, CONTAINERS, takes
+from stvsr.video.sources import Part, Picture, VideoFile
+
+if TYPE_CHECKING:
+    from av.container.core import Chapter
+
+FINEST = 2**31 - 1
+"""Units a second that every container can count."""
+
+# They describe the input's file or its pictures' bit stream, not what it shows.
+NOT_PASSED_ON = (
+    *("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id", "timecode"),
+    *("bps", "number_of_frames", "number_of_bytes", "_statistics"),
+)
+
+
+@dataclass(frozen=True)
+class Companions:
+    """What travels with the pictures of a file.
+
+    Attributes:
+        path: the file.
+        streams: indices of what is copied.
+        left_out: what the output cannot hold, in words.
+        zero: the time of the file that becomes 0.
+        begin: the time before which nothing is copied.
+        end: the time from which on nothing is copied.
+        stretch: how many times as long everything lasts.
+        picture_stream: index of the pictures' stream.
+    """
+
+    path: Path
+    streams: list[int]
+    left_out: list[str]
+    zero: Fraction
+    begin: float | Fraction
+    end: float | Fraction
+    stretch: int
+    picture_stream: int
+
+    @classmethod
+    def of(cls, source: VideoFile, part: Part, clock: Clock, extension: str) -> Companions:
+        """What of a source goes into a kind of file."""
+        streams, left_out, starts = [], [], [source.times.start]
+        with av.open(source.path) as container:
+            for stream in container.streams:
+                if stream.index == source.stream_index:
+                    continue
+                reason = _unfit(stream, extension, clock)
+                if reason is None:
+                    streams.append(stream.index)
+                    if stream.type == "audio" and stream.start_time is not None and stream.time_base is not None:
+                        starts.append(stream.start_time * stream.time_base)
+                else:
+                    left_out.append(f"{stream.type} stream {stream.index} ({reason})")
+        return cls(
+            path=source.path,
+            streams=streams,
+            left_out=left_out,
+            zero=min(starts) if part.whole else source.times.start,
+            # Of a whole file everything, also sound from before its start that a decoder needs.
+            begin=-inf if part.whole else source.times.start,
+            end=inf if part.duration is None else source.times.start + part.duration,
+            stretch=clock.stretch,
+            picture_stream=source.stream_index,
+        )
+
+    def packets(self, container: InputContainer, copies: dict[int, Stream]) -> Iterator[Packet[Stream]]:
+        """The packets of everything that is copied, with the output's times and streams."""
+        streams = [container.streams[index] for index in copies if container.streams[index].type != "attachment"]
+        for packet in container.demux(streams) if streams else ():
+            unit = packet.time_base
+            if packet.size == 0 or packet.pts is None or unit is None:
+                continue
+            if not self.begin <= packet.pts * unit < self.end:
+                continue
+            packet.pts = self._moved(packet.pts, unit)
+            packet.dts = packet.pts if packet.dts is None else self._moved(packet.dts, unit)
+            if packet.duration:
+                packet.duration *= self.stretch
+            packet.stream = copies[packet.stream_index]
+            yield packet
+
+    def start_of(self, time: Fraction) -> Fraction:
+        """When something that begins at a time of the input begins in the output, in seconds."""
+        return (time - self.zero) * self.stretch
+
+    def _moved(self, time: int, unit: Fraction) -> int:
+        return round((time - self.zero / unit) * self.stretch)
+
+
+def _unfit(stream: Stream, extension: str, clock: Clock) -> str | None:
+    """Why a stream cannot be copied, or None."""
+    if stream.type == "attachment":
+        return None if extension == ".mkv" else f"{extension} holds no attachments; .mkv does"
+    if stream.type not in ("audio", "subtitle"):
+        return "only sound, subtitles and attachments are copied"
+    if stream.type == "audio" and clock.slow_motion:
+        return "in slow motion it would be out of step"
+    if not takes(extension, stream.codec_context.name):
+        return f"{extension} does not hold {stream.codec_context.name}; .mkv does"
+    return None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Our pictures, compressed.
+
+    Attributes:
+        segments: files that follow each other; the time of a frame in them is its number.
+        count: of all frames.
+        clock: their times.
+        codec: one of `CODECS`.
+        picture: their size, and how they are shown.
+        start: when the first is shown, in seconds.
+    """
+
+    segments: list[Path]
+    count: int
+    clock: Clock
+    codec: str
+    picture: Picture
+    start: Fraction = Fraction(0)
+    unit: Fraction = field(init=False)
+
+    def __post_init__(self) -> None:
+        unit = _common_unit(self.clock.time_base, self.start)
+        object.__setattr__(self, "unit", unit if unit.denominator <= FINEST else self.clock.time_base)
+
+    def packets(self, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+        """All packets in decoding order, with their times."""
+        scale, shift = self.clock.time_base / self.unit, round(self.start / self.unit)
+        # A frame is decoded so many frames earlier than it is shown; the same for all segments, so that they join.
+        delay = max(map(reordering, self.segments))
+        decoded = 0
+        for path in self.segments:
+            for packet in _numbered_packets(path):
+                number = packet.pts
+                assert number is not None
+                packet.time_base = self.unit
+                packet.duration = int(self.clock.duration(number, last=number == self.count - 1) * scale)
+                packet.pts = int(self.clock.ticks(number) * scale) + shift
+                packet.dts = int(self.clock.ticks(decoded - delay) * scale) + shift
+                packet.stream = stream
+                decoded += 1
+                yield packet
+
+
+def reordering(path: Path) -> int:
+    """How many frames earlier a segment's frames must be decoded than they are shown."""
+    numbers = [packet.pts or 0 for packet in _numbered_packets(path)]
+    first = min(numbers, default=0)
+    return max((place - (number - first) for place, number in enumerate(numbers)), default=0)
+
+
+def write_video(path: Path, pictures: Pictures, companions: Companions | None) -> None:
+    """Joins the segments and everything else to one file.
+
+    Args:
+        path: of the file, with the extension of its kind.
+        pictures: ours.
+        companions: what else the input holds; None where it is no file.
+
+    Raises:
+        av.FFmpegError: it cannot be written, or the input can no longer be read.
+    """
+    extension = path.suffix.lower()
+    kind = CONTAINERS[extension]
+    with ExitStack() as stack:
+        output = stack.enter_context(av.open(path, "w", format=kind.form, container_options=kind.options))
+        first = stack.enter_context(av.open(pictures.segments[0]))
+        stream = _add_pictures(output, first.streams.video[0], pictures, turned=kind.turns)
+        others: Iterable[Packet[Any]] = ()
+        if companions is not None:
+            source = stack.enter_context(av.open(companions.path))
+            copies = {index: _add_copy(output, source.streams[index]) for index in companions.streams}
+            _describe(output, stream, source, companions)
+            others = companions.packets(source, copies)
+        ours: Iterable[Packet[Any]] = pictures.packets(stream)
+        for packet in heapq.merge(ours, others, key=_decoding_time):
+            output.mux(packet)
+
+
+def _add_pictures(output: OutputContainer, template: VideoStream, pictures: Pictures, *, turned: bool) -> VideoStream:
+    stream = output.add_stream_from_template(template, opaque=True)
+    context, picture = stream.codec_context, pictures.picture
+    stream.time_base = pictures.unit
+    context.framerate = pictures.clock.rate
+    context.sample_aspect_ratio = picture.pixel_aspect
+    tag = CODECS[pictures.codec].tag
+    if tag is not None and output.format.name in ("mp4", "mov"):
+        context.codec_tag = tag
+    if turned and picture.display_matrix is not None:
+        stream.set_display_matrix(picture.display_matrix)
+    return stream
+
+
+def _add_copy(output: OutputContainer, template: Stream) -> Stream:
+    stream = output.add_stream_from_template(template)
+    stream.metadata.update(_passed_on(template.metadata))
+    stream.disposition = template.disposition
+    return stream
+
+
+def _describe(output: OutputContainer, stream: VideoStream, source: InputContainer, companions: Companions) -> None:
+    """Titles, languages and chapters."""
+    output.metadata.update(_passed_on(source.metadata))
+    original = source.streams[companions.picture_stream]
+    stream.metadata.update(_passed_on(original.metadata))
+    stream.disposition = original.disposition & ~Disposition.attached_pic
+    chapters: list[Chapter] = []
+    for chapter in source.chapters():
+        unit = chapter["time_base"]
+        if unit is None or not companions.zero < chapter["end"] * unit or chapter["start"] * unit >= companions.end:
+            continue
+        start, end = (
+            round(max(Fraction(0), (time * unit - companions.zero) * companions.stretch) / unit)
+            for time in (chapter["start"], chapter["end"])
+        )
+        chapters.append({**chapter, "start": start, "end": end})
+    if chapters:
+        output.set_chapters(chapters)
+
+
+def _passed_on(metadata: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in metadata.items() if not key.lower().startswith(NOT_PASSED_ON)}
+
+
+def _numbered_packets(path: Path) -> Iterator[Packet[VideoStream]]:
+    with av.open(path) as container:
+        yield from (packet for packet in container.demux(container.streams.video[0]) if packet.size)
+
+
+def _decoding_time(packet: Packet[Any]) -> Fraction:
+    return (packet.dts or 0) * packet.time_base
+
+
+def _common_unit(first: Fraction, second: Fraction) -> Fraction:
+    """The longest time of which both are multiples."""
+    numerator = gcd(first.numerator * second.denominator, second.numerator * first.denominator)
+    return Fraction(numerator, first.denominator * second.denominator)

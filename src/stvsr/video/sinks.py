@@ -1,0 +1,246 @@
+"""Where frames go, in a form that survives a kill: segments of a video, PNG files, or raw Y4M.
+
+A video is encoded in segments of whole windows, each by an encoder of its own and each renamed when it is whole. Where
+a segment begins depends on the frames alone, so a job that was killed and goes on gives the very segments of one that
+was not; they are joined at the end without encoding again.
+"""
+
+# PyAV's packets are generic for type checkers alone.
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import av
+from av.container import OutputContainer
+from av.video.stream import VideoStream
+from torch import Tensor
+
+from stvsr.data.png import write_png
+from stvsr.video.codecs import CODECS, Encoding
+from stvsr.video.colour import FromRgb
+from stvsr.video.sources import Picture
+
+NUMBER_UNIT = Fraction(1, 1000)
+"""Matroska counts milliseconds; in a segment one stands for one frame, so that nothing is rounded."""
+
+Y4M_PIXELS = "yuv444p"
+"""Nothing is thrown away; whoever reads the pipe decides."""
+
+# The encoder speaks up on standard error otherwise.
+os.environ.setdefault("SVT_LOG", "1")
+
+
+class Sink(Protocol):
+    """Takes the frames of a job in order; those it has from an earlier run it need not be given again."""
+
+    def has(self, window: int, numbers: range) -> bool:
+        """Whether the frames of a window are there.
+
+        Args:
+            window: its number in the job.
+            numbers: of its frames.
+        """
+        ...
+
+    def write(self, window: int, number: int, frame: Tensor) -> None:
+        """Takes one frame `(3, H, W)`, uint8 RGB."""
+        ...
+
+    def finish(self, count: int) -> Path | None:
+        """All `count` frames are there: makes the whole of them, and says where it is, or None where it is gone."""
+        ...
+
+    def abandon(self) -> None:
+        """Something went wrong; what is whole stays, what is open goes."""
+        ...
+
+
+def frame_encoder(
+    container: OutputContainer, encoder: str, picture: Picture, pixels: str, rate: Fraction, options: dict[str, str]
+) -> VideoStream:
+    """An encoder for frames of one size and rate."""
+    stream = container.add_stream(encoder, rate=rate, options=options)
+    assert isinstance(stream, VideoStream)
+    context = stream.codec_context
+    context.width, context.height, context.pix_fmt = picture.width, picture.height, pixels
+    context.time_base = 1 / rate
+    context.sample_aspect_ratio = picture.pixel_aspect
+    context.thread_count = 0
+    # Said to the encoder too, which writes them into its bit stream.
+    context.color_primaries, context.color_trc = picture.colour.primaries, picture.colour.transfer
+    if not av.VideoFormat(pixels).is_rgb:
+        context.colorspace, context.color_range = picture.colour.matrix, picture.colour.range
+    return stream
+
+
+class SegmentedVideo:
+    """Compressed frames in segments.
+
+    Args:
+        folder: for the segments.
+        picture: of the frames.
+        rate: of the frames; times are given to them later.
+        encoding: how.
+        windows: of each segment.
+        join: makes one file of the segments and the number of their frames.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        picture: Picture,
+        rate: Fraction,
+        encoding: Encoding,
+        windows: int,
+        join: Callable[[list[Path], int], Path],
+    ) -> None:
+        self.folder = folder
+        self.picture = picture
+        self.rate = rate
+        self.encoding = encoding
+        self.windows = windows
+        self.join = join
+        self.convert = FromRgb(picture.colour, encoding.pixel_format)
+        for path in folder.glob("*.part"):
+            path.unlink()
+        self.whole = {int(path.stem) for path in self.segments}
+        self.number: int | None = None
+        self.container: OutputContainer | None = None
+        self.stream: VideoStream | None = None
+
+    @property
+    def segments(self) -> list[Path]:
+        """Those that are whole, in order."""
+        return sorted(self.folder.glob("[0-9]*.mkv"))
+
+    def has(self, window: int, numbers: range) -> bool:
+        """See `Sink`."""
+        return window // self.windows in self.whole
+
+    def write(self, window: int, number: int, frame: Tensor) -> None:
+        """See `Sink`."""
+        if window // self.windows != self.number:
+            self._close()
+            self._open(window // self.windows)
+        encoded = self.convert(frame)
+        encoded.pts, encoded.time_base = number, 1 / self.rate
+        assert self.stream is not None
+        self._mux(self.stream.encode(encoded))
+
+    def finish(self, count: int) -> Path | None:
+        """See `Sink`."""
+        self._close()
+        return self.join(self.segments, count)
+
+    def abandon(self) -> None:
+        """See `Sink`."""
+        if self.container is not None:
+            # On a full disk closing fails as well.
+            with suppress(av.FFmpegError):
+                self.container.close()
+            self.container = None
+            self._path(".mkv.part").unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self.container is not None and self.stream is not None and self.number is not None:
+            self._mux(self.stream.encode())
+            self.container.close()
+            self.container = None
+            self._path(".mkv.part").replace(self._path(".mkv"))
+
+    def _open(self, number: int) -> None:
+        self.number = number
+        self.container = av.open(self._path(".mkv.part"), "w", format="matroska")
+        self.stream = frame_encoder(
+            self.container,
+            CODECS[self.encoding.codec].encoder,
+            self.picture,
+            self.encoding.pixel_format,
+            self.rate,
+            self.encoding.options(self.picture.width * self.picture.height),
+        )
+        self.stream.time_base = NUMBER_UNIT
+
+    def _mux(self, packets: Iterable[av.Packet[VideoStream]]) -> None:
+        assert self.container is not None
+        for packet in packets:
+            # The encoder counts in frames, and so does the segment.
+            packet.time_base = NUMBER_UNIT
+            self.container.mux(packet)
+
+    def _path(self, extension: str) -> Path:
+        return self.folder / f"{self.number:06d}{extension}"
+
+
+class PngFolder:
+    """Frames as PNG files, numbered from 1.
+
+    Args:
+        folder: for the files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+
+    def has(self, window: int, numbers: range) -> bool:
+        """See `Sink`."""
+        return all(self._path(number).is_file() for number in numbers)
+
+    def write(self, window: int, number: int, frame: Tensor) -> None:
+        """See `Sink`."""
+        write_png(self._path(number), frame)
+
+    def finish(self, count: int) -> Path | None:
+        """See `Sink`."""
+        return self.folder
+
+    def abandon(self) -> None:
+        """See `Sink`."""
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number + 1:08d}.png"
+
+
+class Y4mOutput:
+    """Raw YUV4MPEG2; too big to be kept in part, so a job starts from the beginning.
+
+    Args:
+        path: a file; None for standard output.
+        picture: of the frames.
+        rate: of the frames.
+    """
+
+    def __init__(self, path: Path | None, *, picture: Picture, rate: Fraction) -> None:
+        self.path = path
+        self.container = av.open(path or "pipe:1", "w", format="yuv4mpegpipe", container_options={"strict": "-1"})
+        self.rate = rate
+        self.stream = frame_encoder(self.container, "wrapped_avframe", picture, Y4M_PIXELS, rate, {})
+        self.convert = FromRgb(picture.colour, Y4M_PIXELS)
+
+    def has(self, window: int, numbers: range) -> bool:
+        """See `Sink`."""
+        return False
+
+    def write(self, window: int, number: int, frame: Tensor) -> None:
+        """See `Sink`."""
+        encoded = self.convert(frame)
+        encoded.pts, encoded.time_base = number, 1 / self.rate
+        for packet in self.stream.encode(encoded):
+            self.container.mux(packet)
+
+    def finish(self, count: int) -> Path | None:
+        """See `Sink`."""
+        self.container.close()
+        return self.path
+
+    def abandon(self) -> None:
+        """See `Sink`."""
+        with suppress(av.FFmpegError):
+            self.container.close()

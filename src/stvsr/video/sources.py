@@ -1,0 +1,290 @@
+"""Where frames come from: a video file, a folder of PNG frames, or raw Y4M on standard input.
+
+A source tells what is known before the first frame and gives the frames one after the other. A file is indexed
+first (`data/decoding.py`), so that a truncated one is refused before hours of work, and the number of frames and
+their exact times are known.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import av
+import numpy as np
+from av.buffer import Buffer
+from torch import Tensor
+
+from stvsr.data.decoding import VideoIndex, index_video, stream_frames
+from stvsr.data.frame_folders import FrameFolder
+from stvsr.data.packets import video_stream
+from stvsr.data.videos import pauses
+from stvsr.errors import DamagedClip, InvalidInput
+from stvsr.video.clock import InputTimes, constant_rate
+from stvsr.video.colour import Colour, ToRgb
+
+STANDARD = Path("-")
+"""Stands for standard input and output."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What all frames of a source have in common.
+
+    Attributes:
+        width: in pixels.
+        height: in pixels.
+        colour: of the stored frames.
+        pixel_aspect: width of a pixel divided by its height.
+        display_matrix: how a player turns the frames, as FFmpeg stores it (nine numbers); None where it does not.
+        turns: counter-clockwise quarter turns of the same.
+        interlaced: whether the frames are made of two fields.
+        bits: of a stored sample.
+    """
+
+    width: int
+    height: int
+    colour: Colour
+    pixel_aspect: Fraction = Fraction(1)
+    display_matrix: tuple[int, ...] | None = None
+    turns: int = 0
+    interlaced: bool = False
+    bits: int = 8
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame, pixel_aspect: Fraction | None) -> "Picture":
+        """What a decoded frame tells."""
+        side_data: Mapping[str, Buffer] = frame.side_data  # type: ignore[assignment]
+        stored = side_data.get("DISPLAYMATRIX")
+        matrix = None if stored is None else tuple(np.frombuffer(bytes(stored), np.int32).tolist())
+        return cls(
+            width=frame.width,
+            height=frame.height,
+            colour=Colour.of(frame),
+            pixel_aspect=pixel_aspect or Fraction(1),
+            display_matrix=matrix,
+            turns=frame.rotation // 90 % 4,
+            interlaced=bool(frame.interlaced_frame),
+            bits=max(component.bits for component in frame.format.components),
+        )
+
+
+class Source(Protocol):
+    """Frames to be upscaled.
+
+    Attributes:
+        path: for messages.
+        picture: what the frames have in common.
+        times: when they are shown.
+        count: how many there are; None where nobody knows before the end.
+        breaks: frames that follow a pause, by number.
+    """
+
+    path: Path
+    picture: Picture
+    times: InputTimes
+    count: int | None
+    breaks: frozenset[int]
+
+    def frames(self) -> Iterator[Tensor]:
+        """Each frame once, `(3, h, w)`, uint8 RGB, as it is stored: not turned.
+
+        Raises:
+            DamagedClip: a frame cannot be read as it should be.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a source in time.
+
+    Attributes:
+        start: seconds after its beginning.
+        duration: seconds; None for all that follows.
+    """
+
+    start: Fraction = Fraction(0)
+    duration: Fraction | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left out."""
+        return self.start == 0 and self.duration is None
+
+    def of(self, times: InputTimes, count: int | None, path: Path) -> tuple[int, int | None]:
+        """First frame, and one behind the last (None: to the end).
+
+        Raises:
+            InvalidInput: there is no frame in it.
+        """
+        known = sys.maxsize if count is None else count
+        first = times.first_at(self.start, known)
+        stop = count
+        if self.duration is not None:
+            stop = times.first_at(self.start + self.duration, known)
+        if first == stop:
+            seconds = "" if count is None else f" of {float(count / times.rate):.2f} s"
+            raise InvalidInput(
+                f"{path}: no frame{seconds} between --start {float(self.start):g} and the end of --duration; "
+                "choose an earlier start or a longer duration"
+            )
+        return first, stop
+
+
+class VideoFile:
+    """A video file of any kind that FFmpeg decodes.
+
+    Args:
+        path: the file.
+        part: of it.
+
+    Raises:
+        DamagedClip: missing, not a video, cut off, or without exact times.
+        InvalidInput: no frame in the part, or colours that cannot be converted.
+    """
+
+    def __init__(self, path: Path, part: Part) -> None:
+        self.path = path
+        if not path.is_file():
+            raise DamagedClip(f"{path}: no such file; expected a video file, a folder of PNG frames, or - for Y4M")
+        self.index: VideoIndex = index_video(path)
+        with av.open(path) as container:
+            stream = video_stream(container, path)
+            time_base = stream.time_base
+            assert time_base is not None
+            declared = (stream.guessed_rate, stream.average_rate, stream.base_rate)
+            frame = next(container.decode(stream))
+            self.picture = Picture.of(frame, stream.sample_aspect_ratio)
+            self.stream_index = stream.index
+        pts = self.index.pts
+        # Where a container stores no times, frames follow at the declared rate.
+        rate = constant_rate(pts if self.index.seekable else np.arange(1), time_base, declared)
+        start = int(pts[0]) * time_base
+        if rate is None:
+            mean = (len(pts) - 1) / (int(pts[-1] - pts[0]) * time_base)
+            times = InputTimes(mean, pts, time_base, start)
+        else:
+            times = InputTimes(rate, start=start)
+        self.first, stop = part.of(times, len(pts), path)
+        assert stop is not None
+        self.stop = stop
+        self.times = times.part(self.first, self.stop)
+        self.count: int | None = self.stop - self.first
+        self.breaks = frozenset(
+            position - self.first for position in (pauses(self.index) if times.pts is not None else ())
+        )
+
+    def frames(self) -> Iterator[Tensor]:
+        """See `Source`."""
+        convert = ToRgb(self.picture.colour)
+        for frame in stream_frames(self.index, self.first, self.stop):
+            if (frame.width, frame.height) != (self.picture.width, self.picture.height):
+                raise DamagedClip(
+                    f"{self.path}: frames change from {self.picture.width}x{self.picture.height} to "
+                    f"{frame.width}x{frame.height}; expected one size: split the video there"
+                )
+            yield convert(frame)
+
+
+class FramesFolder:
+    """A folder of numbered PNG frames.
+
+    Args:
+        path: the folder.
+        rate: frames per second.
+        part: of it.
+
+    Raises:
+        InvalidInput: no frame, a gap in the numbers, or no frame in the part.
+        DamagedClip: a frame is not an 8-bit RGB PNG, or of another size.
+    """
+
+    def __init__(self, path: Path, rate: Fraction, part: Part) -> None:
+        self.path = path
+        folder = FrameFolder.open(path)
+        folder.check_consecutive()
+        times = InputTimes(rate)
+        first, stop = part.of(times, len(folder.frames), path)
+        self.files = list(folder.frames)[first:stop]
+        self.folder = folder
+        # RGB has no matrix of its own; what is made of it gets the usual one.
+        self.picture = Picture(folder.width, folder.height, Colour.for_size(folder.width, folder.height))
+        self.times = times.part(first, first + len(self.files))
+        self.count: int | None = len(self.files)
+        self.breaks: frozenset[int] = frozenset()
+
+    def frames(self) -> Iterator[Tensor]:
+        """See `Source`."""
+        for number in self.files:
+            yield self.folder.read([number])[0]
+
+
+class Y4mInput:
+    """Raw YUV4MPEG2 on standard input, as ffmpeg and VapourSynth write it.
+
+    Args:
+        part: of it.
+
+    Raises:
+        DamagedClip: something else comes, or nothing.
+    """
+
+    def __init__(self, part: Part) -> None:
+        self.path = STANDARD
+        try:
+            self.container = av.open("pipe:0", format="yuv4mpegpipe")
+            stream = video_stream(self.container, self.path)
+            self.decoded = self.container.decode(stream)
+            self.head = next(self.decoded)
+        except (av.FFmpegError, StopIteration):
+            raise DamagedClip(
+                "standard input: not Y4M, or empty; expected raw video as written by ffmpeg -f yuv4mpegpipe -"
+            ) from None
+        self.picture = Picture.of(self.head, stream.sample_aspect_ratio)
+        self.times = InputTimes(stream.guessed_rate or Fraction(25))
+        first, stop = part.of(self.times, None, self.path)
+        self.first, self.stop = first, stop
+        self.count: int | None = None
+        self.breaks: frozenset[int] = frozenset()
+
+    def frames(self) -> Iterator[Tensor]:
+        """See `Source`."""
+        convert = ToRgb(self.picture.colour)
+        for frame in islice(self._decode(), self.first, self.stop):
+            yield convert(frame)
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        yield self.head
+        try:
+            for frame in self.decoded:
+                if frame.is_corrupt:
+                    raise DamagedClip("standard input: ends within a frame; send the whole video")
+                yield frame
+        except av.FFmpegError as error:
+            raise DamagedClip(f"standard input: {error.strerror}; send the video again") from None
+
+
+def open_source(path: Path, *, rate: Fraction | None, part: Part) -> Source:
+    """What a path on the command line means.
+
+    Args:
+        path: a file, a folder, or `-`.
+        rate: frames per second, for a folder of frames alone.
+        part: of it in time.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if path.is_dir():
+        if rate is None:
+            raise InvalidInput(
+                f"{path}: a folder of frames has no frame rate; add --rate, for example --rate 24000/1001"
+            )
+        return FramesFolder(path, rate, part)
+    if rate is not None:
+        raise InvalidInput(f"--rate {rate}: {path} tells its own frame rate; leave it away")
+    return Y4mInput(part) if path == STANDARD else VideoFile(path, part)

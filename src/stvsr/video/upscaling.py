@@ -1,0 +1,205 @@
+"""Frames in, frames out, each exactly once: windows through a network, tile by tile.
+
+`upscale` is the whole method as a generator, for any program that has frames; `stvsr-upscale` is built on the same
+`Upscaler`, and adds files, sound and the ability to go on after a kill.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from stvsr.data.clip import SCALE, to_8bit, to_float
+from stvsr.data.degradation import bicubic
+from stvsr.data.scene_cuts import scene_starts
+from stvsr.errors import InvalidInput
+from stvsr.models.bicubic_blend import BicubicBlend
+from stvsr.models.requirements import Network, pad_to_multiple
+from stvsr.video.sources import Picture
+from stvsr.video.tiles import Grid, finer
+from stvsr.video.windows import Window, windows
+
+SCALES = (SCALE, SCALE // 2)
+"""Magnifications: the network's own, and half of it by bicubic downsampling afterwards."""
+
+AGREEMENT = 60.0
+"""dB between bfloat16 and float32 above which bfloat16 is used.
+
+An error of its own of 60 dB takes less than 0.01 dB from any result of up to 33 dB, the hardest split of the paper.
+"""
+
+
+class Upscaler:
+    """A network and how it is applied.
+
+    Args:
+        network: any network of this package.
+        device: where it runs.
+        interpolate: whether there is an output frame between two input frames.
+        scale: one of `SCALES`.
+        preview: whether bicubic + blending stands at the left of each frame.
+        grid: into how many tiles frames are divided; becomes finer where the memory does not suffice.
+        precision: `float32`, `bf16`, or `auto`: bf16 on a GPU where the first window agrees with float32.
+
+    Raises:
+        InvalidInput: another scale.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        device: torch.device | str = "cpu",
+        interpolate: bool = True,
+        scale: int = SCALE,
+        preview: bool = False,
+        grid: Grid | None = None,
+        precision: str = "float32",
+    ) -> None:
+        if scale not in SCALES:
+            raise InvalidInput(f"--scale {scale}; expected {' or '.join(map(str, SCALES))}")
+        self.device = torch.device(device)
+        self.network = network.to(self.device).eval()
+        self.interpolate = interpolate
+        self.scale = scale
+        self.preview = preview
+        self.grid = grid or Grid()
+        self.half = precision == "bf16"
+        self.undecided = precision == "auto" and self.device.type == "cuda"
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether the network has weights; without any it is quick."""
+        return any(True for _ in self.network.parameters())
+
+    def picture(self, lr: Picture, *, turns: int) -> Picture:
+        """What the finished frames have in common.
+
+        Args:
+            lr: the same of the input.
+            turns: quarter turns after which frames need no turning any more; 0 leaves that to the player.
+        """
+        width, height = lr.width * self.scale * (2 if self.preview else 1), lr.height * self.scale
+        if turns:
+            swapped = turns % 2 == 1
+            return replace(
+                lr,
+                width=height if swapped else width,
+                height=width if swapped else height,
+                pixel_aspect=1 / lr.pixel_aspect if swapped else lr.pixel_aspect,
+                display_matrix=None,
+                turns=0,
+            )
+        # The last row of the matrix moves the turned frame, in pixels.
+        matrix = lr.display_matrix and (
+            *lr.display_matrix[:6],
+            *(self.scale * shift for shift in lr.display_matrix[6:8]),
+            lr.display_matrix[8],
+        )
+        return replace(lr, width=width, height=height, display_matrix=matrix)
+
+    def count(self, window: Window) -> int:
+        """How many frames `__call__` makes of a window."""
+        return len(self._positions(window)) + (window.hold and self.interpolate)
+
+    @torch.inference_mode()
+    def __call__(self, window: Window) -> Tensor:
+        """The frames of a window that count.
+
+        Returns:
+            `(t, 3, scale*h, scale*w)`, uint8 RGB on the CPU; twice as wide with `preview`.
+
+        Raises:
+            InvalidInput: the memory does not suffice for the smallest tile, or the network's answer is not finite.
+        """
+        frames = window.frames
+        # A scene of a single frame: the network needs a pair.
+        frames = frames + frames[-1:] * max(0, self.network.requirements.minimum_frames - len(frames))
+        lr = to_float(torch.stack(frames).to(self.device))[None]
+        made = self._in_tiles(lr, self._positions(window))
+        if window.hold and self.interpolate:
+            made = torch.cat([made, made[-1:]])
+        return made
+
+    def _positions(self, window: Window) -> list[int]:
+        return [position for position in window.kept if self.interpolate or position % 2 == 0]
+
+    def _in_tiles(self, lr: Tensor, positions: list[int]) -> Tensor:
+        height, width = lr.shape[-2:]
+        padded = pad_to_multiple(lr, self.network.requirements.multiple_of)
+        while True:
+            try:
+                made = self._through(self.grid, padded, positions)
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                smaller = finer(self.grid, height, width)
+            else:
+                # Cut back, and pictures beside each other.
+                return torch.cat([each[..., : self.scale * height, : self.scale * width] for each in made], dim=-1)
+            # Outside of the handler, which keeps what was computed alive.
+            if smaller is None:
+                raise InvalidInput(
+                    f"the memory does not suffice for a tile of {width // self.grid.columns}x"
+                    f"{height // self.grid.rows} pixels; close other programs, or take a machine with more"
+                )
+            self.grid = smaller
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _through(self, grid: Grid, lr: Tensor, positions: list[int]) -> list[Tensor]:
+        """Finished frames `(t, 3, scale*h, scale*w)`: of bicubic + blending where they are wanted, and ours."""
+        height, width = lr.shape[-2:]
+        networks = [BicubicBlend(), self.network] if self.preview else [self.network]
+        shape = (len(positions), 3, self.scale * height, self.scale * width)
+        made = [torch.empty(shape, dtype=torch.uint8) for _ in networks]
+        for y, x in grid.tiles(height, width, multiple=self.network.requirements.multiple_of):
+            tile = lr[..., y.computed, x.computed]
+            for picture, network in zip(made, networks, strict=True):
+                # Each tile is reduced to 8 bits as soon as it is there.
+                finished = self._finished(self._run(network, tile)[0, positions])
+                picture[..., y.kept(self.scale), x.kept(self.scale)] = finished[
+                    ..., y.inside(self.scale), x.inside(self.scale)
+                ]
+        return made
+
+    def _run(self, network: Network, lr: Tensor) -> Tensor:
+        """`(1, n, 3, h, w)` to `(1, 2n-1, 3, 4h, 4w)`, float32."""
+        if self.undecided and network is self.network:
+            self.undecided = False
+            exact = network(lr).float()
+            with torch.autocast(self.device.type, torch.bfloat16):
+                difference = exact.clamp(0, 1) - network(lr).float().clamp(0, 1)
+            self.half = bool(difference.square().mean() < 10 ** (-AGREEMENT / 10))
+            return exact
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            made: Tensor = network(lr)
+        return made.float()
+
+    def _finished(self, frames: Tensor) -> Tensor:
+        """Network output `(t, 3, 4h, 4w)` as stored frames of the chosen scale, on the CPU."""
+        if not frames.isfinite().all():
+            raise InvalidInput("the network's answer is not finite; use another checkpoint, or --precision float32")
+        if self.scale != SCALE:
+            frames = bicubic(frames.clamp(0, 1), factor=self.scale / SCALE)
+        return to_8bit(frames).cpu()
+
+
+def upscale(frames: Iterable[Tensor], upscaler: Upscaler) -> Iterator[Tensor]:
+    """Upscales a stream of frames, scene by scene.
+
+    Args:
+        frames: each `(3, h, w)`, uint8 RGB, all of one size, as many as there are.
+        upscaler: how.
+
+    Yields:
+        `2n-1` frames of `n` (`n` without interpolation), each `(3, H, W)`, uint8 RGB.
+    """
+    for window in windows(scene_starts(frames)):
+        yield from upscaler(window)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # A CPU's allocator has no exception class of its own.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
