@@ -171,8 +171,8 @@ def open_sink(
         whole = place.folder / f"whole{place.output.suffix.lower()}"
         start = Fraction(0) if companions is None else companions.start_of(clock.times.start)
 
-        def join(segments: list[Path], count: int) -> Path:
-            write_video(whole, Pictures(segments, count, clock, encoding.codec, picture, start), companions)
+        def join(segments: list[Path]) -> Path:
+            write_video(whole, Pictures(segments, clock, encoding.codec, picture, start), companions)
             return whole
 
         return SegmentedVideo(

@@ -2,7 +2,8 @@
 
 Where an input has a constant rate, its times are `k / rate` and not what its container rounded them to (Matroska
 rounds to milliseconds). Otherwise the input's own times are kept, and a synthesised frame stands in the middle
-between its neighbours.
+between its neighbours. `n` frames at 25 a second become `2n-1` at 50: nothing is made up after the last frame, so the
+output ends half an input frame earlier.
 """
 
 from collections.abc import Sequence
@@ -87,19 +88,10 @@ class Clock:
             return number * max(1, round(1 / self.rate / self.time_base))
         first, between = divmod(number, 2) if self.interpolated else (number, 0)
         if first + between >= len(pts):
-            # The frame after the last, for the duration of that: as long as a usual one.
+            # Of the frame after the last one, for the duration of that: as long as a usual one.
             usual = round(float(np.median(np.diff(pts)))) if len(pts) > 1 else round(1 / self.rate / self.time_base)
             return self.ticks(2 * len(pts) - 2 if self.interpolated else len(pts) - 1) + 2 * self.stretch * usual
         return int(pts[first] + pts[first + between] - 2 * pts[0]) * self.stretch
-
-    def duration(self, number: int, *, last: bool) -> int:
-        """How long output frame `number` is shown, in units of `time_base`.
-
-        The last frame is shown as long as in the input, so that the whole lasts as long as the input.
-        """
-        if last and self.interpolated and self.times.pts is None:
-            return 2
-        return self.ticks(number + 1) - self.ticks(number)
 
 
 def constant_rate(

@@ -94,7 +94,7 @@ class Job:
         except BaseException:
             self.sink.abandon()
             raise
-        return self.sink.finish(self.count)
+        return self.sink.finish()
 
     def _fill(self, expected: int | None) -> None:
         started, first = time.monotonic(), None

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from stvsr.errors import InvalidInput
 from stvsr.models.requirements import Network
-from stvsr.video.tiles import SMALLEST, Grid, coarsest_grid
+from stvsr.video.tiles import Grid, coarsest_grid, finest_grid
 from stvsr.video.windows import GIVEN
 
 PROBE = 32
@@ -82,7 +82,7 @@ def grid_within(memory: float, network: Network, height: int, width: int, *, lim
     height, width = (-(-side // multiple) * multiple for side in (height, width))
     grid = coarsest_grid(height, width, most=int(memory / each), multiple=multiple)
     if grid is None:
-        least = Grid(height // SMALLEST, width // SMALLEST).largest(height, width, multiple=multiple) * each
+        least = finest_grid(height, width, multiple=multiple).largest(height, width, multiple=multiple) * each
         raise InvalidInput(
             f"{limit}, of which {max(memory, 0) / 2**30:.1f} GiB remain for the network; the smallest tiles of frames "
             f"of {width}x{height} need {least / 2**30:.1f} GiB: allow more, or use smaller frames"

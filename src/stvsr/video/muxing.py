@@ -118,13 +118,13 @@ class Companions:
 def _unfit(stream: Stream, extension: str, clock: Clock) -> str | None:
     """Why a stream cannot be copied, or None."""
     if stream.type == "attachment":
-        return None if extension == ".mkv" else f"{extension} holds no attachments; .mkv does"
+        return None if extension == ".mkv" else f"{extension} holds no attachments"
     if stream.type not in ("audio", "subtitle"):
         return "only sound, subtitles and attachments are copied"
     if stream.type == "audio" and clock.slow_motion:
         return "in slow motion it would be out of step"
     if not takes(extension, stream.codec_context.name):
-        return f"{extension} does not hold {stream.codec_context.name}; .mkv does"
+        return f"{extension} does not hold {stream.codec_context.name}"
     return None
 
 
@@ -134,7 +134,6 @@ class Pictures:
 
     Attributes:
         segments: files that follow each other; the time of a frame in them is its number.
-        count: of all frames.
         clock: their times.
         codec: one of `CODECS`.
         picture: their size, and how they are shown.
@@ -142,7 +141,6 @@ class Pictures:
     """
 
     segments: list[Path]
-    count: int
     clock: Clock
     codec: str
     picture: Picture
@@ -164,7 +162,7 @@ class Pictures:
                 number = packet.pts
                 assert number is not None
                 packet.time_base = self.unit
-                packet.duration = int(self.clock.duration(number, last=number == self.count - 1) * scale)
+                packet.duration = int((self.clock.ticks(number + 1) - self.clock.ticks(number)) * scale)
                 packet.pts = int(self.clock.ticks(number) * scale) + shift
                 packet.dts = int(self.clock.ticks(decoded - delay) * scale) + shift
                 packet.stream = stream

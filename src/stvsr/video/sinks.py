@@ -51,8 +51,8 @@ class Sink(Protocol):
         """Takes one frame `(3, H, W)`, uint8 RGB."""
         ...
 
-    def finish(self, count: int) -> Path | None:
-        """All `count` frames are there: makes the whole of them, and says where it is, or None where it is gone."""
+    def finish(self) -> Path | None:
+        """All frames are there: makes the whole of them, and says where it is, or None where it is gone."""
         ...
 
     def abandon(self) -> None:
@@ -87,7 +87,7 @@ class SegmentedVideo:
         rate: of the frames; times are given to them later.
         encoding: how.
         windows: of each segment.
-        join: makes one file of the segments and the number of their frames.
+        join: makes one file of the segments.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class SegmentedVideo:
         rate: Fraction,
         encoding: Encoding,
         windows: int,
-        join: Callable[[list[Path], int], Path],
+        join: Callable[[list[Path]], Path],
     ) -> None:
         self.folder = folder
         self.picture = picture
@@ -133,10 +133,10 @@ class SegmentedVideo:
         assert self.stream is not None
         self._mux(self.stream.encode(encoded))
 
-    def finish(self, count: int) -> Path | None:
+    def finish(self) -> Path | None:
         """See `Sink`."""
         self._close()
-        return self.join(self.segments, count)
+        return self.join(self.segments)
 
     def abandon(self) -> None:
         """See `Sink`."""
@@ -197,7 +197,7 @@ class PngFolder:
         """See `Sink`."""
         write_png(self._path(number), frame)
 
-    def finish(self, count: int) -> Path | None:
+    def finish(self) -> Path | None:
         """See `Sink`."""
         return self.folder
 
@@ -235,7 +235,7 @@ class Y4mOutput:
         for packet in self.stream.encode(encoded):
             self.container.mux(packet)
 
-    def finish(self, count: int) -> Path | None:
+    def finish(self) -> Path | None:
         """See `Sink`."""
         self.container.close()
         return self.path

@@ -1,21 +1,21 @@
 """Frames too big for the memory there is, in tiles that overlap.
 
-A network's answer near the border of a tile lacks what lies beyond it, so each tile is computed with a margin, of which
-nothing is kept. Tiles begin at multiples of what the network declares (`InputRequirements.multiple_of`): its strided
-levels then sample the same pixels as in the whole frame. `benchmarks/tiles.py` shows what a margin costs and what it
-is good for.
+A network's answer near the border of a tile lacks what lies beyond it. So tiles overlap by twice a margin; of the
+overlap the outer quarters are thrown away, and over its middle one tile fades into the next. Tiles begin at multiples
+of what the network declares (`InputRequirements.multiple_of`): its strided levels then sample the same pixels as in
+the whole frame. `benchmarks/tiles.py` shows what a margin costs and what it is good for.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 
-MARGIN = 32
-"""LR pixels around a tile that are computed and thrown away."""
+import torch
+from torch import Tensor
 
-SMALLEST = 32
-"""LR pixels: a side of the smallest tile, without its margin; below, nearly all work would be thrown away."""
+MARGIN = 24
+"""LR pixels that a tile is computed beyond the middle of its overlap with the next."""
 
 
 @dataclass(frozen=True)
@@ -23,44 +23,77 @@ class Span:
     """A tile in one dimension, in LR pixels.
 
     Attributes:
-        start: first pixel that is computed.
-        stop: one behind the last that is computed.
-        keep_start: first pixel that is kept.
-        keep_stop: one behind the last that is kept.
+        start: first pixel.
+        stop: one behind the last.
+        shared: how many of its first pixels the span before has too.
     """
 
     start: int
     stop: int
-    keep_start: int
-    keep_stop: int
+    shared: int
 
     @property
-    def computed(self) -> slice:
-        """What is computed, in the frame."""
+    def pixels(self) -> slice:
+        """Where it lies."""
         return slice(self.start, self.stop)
 
-    def kept(self, scale: int) -> slice:
-        """What is kept, in the frame, `scale` times as large."""
-        return slice(self.keep_start * scale, self.keep_stop * scale)
+    def fade(self, before: Tensor, ours: Tensor, *, dim: int) -> Tensor:
+        """What this span and the one before both have, faded from that one to this one.
 
-    def inside(self, scale: int) -> slice:
-        """What is kept, in the computed tile, `scale` times as large."""
-        return slice((self.keep_start - self.start) * scale, (self.keep_stop - self.start) * scale)
+        Before rounding to 8 bits: of values that differ by less than a grey level nothing could be faded afterwards.
+
+        Args:
+            before: frames, floating point, of the shared pixels along `dim`, as the span before has them.
+            ours: the same of this span.
+            dim: along which the spans follow each other, counted from the end.
+        """
+        shared = ours.shape[dim]
+        # 0 over the first quarter, 1 over the last.
+        weight = ((torch.arange(shared, device=ours.device) + 0.5) / shared * 2 - 0.5).clamp(0, 1)
+        return torch.lerp(before, ours, weight.view(-1, *[1] * (-dim - 1)))
 
 
-def spans(size: int, parts: int, *, margin: int, multiple: int) -> list[Span]:
-    """A side of `size` pixels in so many parts, as equal as multiples allow; fewer where the side is too short.
+def join(spans: list[Span], pieces: Iterable[Tensor], *, dim: int, scale: int) -> Iterator[Tensor]:
+    """Pieces that overlap, as pieces that follow each other without overlap.
+
+    Args:
+        spans: of a side.
+        pieces: frames, floating point, of each span along `dim`.
+        dim: along which they follow each other, counted from the end.
+        scale: how many times as large frames are as LR frames.
+    """
+    tail = None
+    for span, following, piece in zip(spans, [*spans[1:], None], pieces, strict=True):
+        shared = span.shared * scale
+        if tail is not None:
+            yield span.fade(tail, piece.narrow(dim, 0, shared), dim=dim)
+        # What the next span has too waits for it.
+        kept = piece.shape[dim] - (0 if following is None else following.shared * scale)
+        tail = piece.narrow(dim, kept, piece.shape[dim] - kept).clone()
+        yield piece.narrow(dim, shared, kept - shared)
+
+
+def spans(size: int, parts: int, *, multiple: int) -> list[Span]:
+    """A side of `size` pixels in so many parts, as equal as multiples allow; fewer where they would be too short.
 
     Args:
         size: a multiple of `multiple`.
         parts: at least 1.
-        margin: pixels computed beyond what is kept, on each side where there are any.
-        multiple: every computed span starts at a multiple of this and has one as its length.
+        multiple: every span starts at a multiple of this and has one as its length.
     """
-    units = size // multiple
-    margin = math.ceil(margin / multiple) * multiple
-    edges = sorted({round(part * units / parts) * multiple for part in range(parts + 1)})
-    return [Span(max(0, start - margin), min(size, stop + margin), start, stop) for start, stop in pairwise(edges)]
+    units, margin = size // multiple, math.ceil(MARGIN / multiple)
+    parts = min(parts, most_parts(size, multiple=multiple))
+    edges = [round(part * units / parts) for part in range(parts + 1)]
+    computed = [
+        (multiple * max(0, start - margin), multiple * min(units, stop + margin)) for start, stop in pairwise(edges)
+    ]
+    ends = [0, *(stop for _, stop in computed)]
+    return [Span(start, stop, end - start if start else 0) for (start, stop), end in zip(computed, ends, strict=False)]
+
+
+def most_parts(size: int, *, multiple: int) -> int:
+    """Into how many spans a side can be divided: more, and three of them would overlap."""
+    return max(1, size // multiple // (2 * math.ceil(MARGIN / multiple)))
 
 
 @dataclass(frozen=True)
@@ -75,38 +108,41 @@ class Grid:
     rows: int = 1
     columns: int = 1
 
-    def tiles(self, height: int, width: int, *, multiple: int) -> Iterator[tuple[Span, Span]]:
-        """The tiles of a frame, row by row."""
-        vertical = spans(height, self.rows, margin=MARGIN, multiple=multiple)
-        horizontal = spans(width, self.columns, margin=MARGIN, multiple=multiple)
-        yield from product(vertical, horizontal)
+    def spans(self, height: int, width: int, *, multiple: int) -> tuple[list[Span], list[Span]]:
+        """The tiles of a frame, along its height and along its width."""
+        return spans(height, self.rows, multiple=multiple), spans(width, self.columns, multiple=multiple)
 
     def largest(self, height: int, width: int, *, multiple: int) -> int:
-        """LR pixels of the largest tile, margin included."""
-        tiles = self.tiles(height, width, multiple=multiple)
-        return max((y.stop - y.start) * (x.stop - x.start) for y, x in tiles)
+        """LR pixels of the largest tile."""
+        return math.prod(max(map(_length, side)) for side in self.spans(height, width, multiple=multiple))
 
     def computed(self, height: int, width: int, *, multiple: int) -> int:
-        """LR pixels of all tiles together, margins included: what the work is proportional to."""
-        tiles = self.tiles(height, width, multiple=multiple)
-        return sum((y.stop - y.start) * (x.stop - x.start) for y, x in tiles)
+        """LR pixels of all tiles together: what the work is proportional to."""
+        return math.prod(sum(map(_length, side)) for side in self.spans(height, width, multiple=multiple))
 
 
-def finer(grid: Grid, height: int, width: int) -> Grid | None:
-    """Tiles of half the size, cut across their longer side; None where they would be too small."""
-    if height * grid.columns >= width * grid.rows:
-        halved = Grid(2 * grid.rows, grid.columns)
-    else:
-        halved = Grid(grid.rows, 2 * grid.columns)
-    return halved if min(height / halved.rows, width / halved.columns) >= SMALLEST else None
+def _length(span: Span) -> int:
+    return span.stop - span.start
+
+
+def finer(grid: Grid, height: int, width: int, *, multiple: int) -> Grid | None:
+    """Tiles of half the size, cut across their longer side where it can be; None where they are the smallest."""
+    rows, columns = (
+        min(parts, most_parts(size, multiple=multiple))
+        for parts, size in ((2 * grid.rows, height), (2 * grid.columns, width))
+    )
+    halved = [Grid(rows, grid.columns), Grid(grid.rows, columns)]
+    if height * grid.columns < width * grid.rows:
+        halved.reverse()
+    return next((choice for choice in halved if choice != grid), None)
 
 
 def coarsest_grid(height: int, width: int, *, most: int, multiple: int) -> Grid | None:
     """The division with the least work whose tiles have no more than `most` pixels; None where there is none."""
     choices = [
         Grid(rows, columns)
-        for rows in range(1, max(1, height // SMALLEST) + 1)
-        for columns in range(1, max(1, width // SMALLEST) + 1)
+        for rows in range(1, most_parts(height, multiple=multiple) + 1)
+        for columns in range(1, most_parts(width, multiple=multiple) + 1)
     ]
     fitting = [grid for grid in choices if grid.largest(height, width, multiple=multiple) <= most]
     return min(
@@ -114,3 +150,8 @@ def coarsest_grid(height: int, width: int, *, most: int, multiple: int) -> Grid 
         key=lambda grid: (grid.computed(height, width, multiple=multiple), grid.rows * grid.columns),
         default=None,
     )
+
+
+def finest_grid(height: int, width: int, *, multiple: int) -> Grid:
+    """The division into the smallest tiles."""
+    return Grid(most_parts(height, multiple=multiple), most_parts(width, multiple=multiple))

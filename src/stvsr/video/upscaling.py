@@ -17,7 +17,7 @@ from stvsr.errors import InvalidInput
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import Network, pad_to_multiple
 from stvsr.video.sources import Picture
-from stvsr.video.tiles import Grid, finer
+from stvsr.video.tiles import Grid, Span, finer, join
 from stvsr.video.windows import Window, windows
 
 SCALES = (SCALE, SCALE // 2)
@@ -128,13 +128,14 @@ class Upscaler:
     def _in_tiles(self, lr: Tensor, positions: list[int]) -> Tensor:
         height, width = lr.shape[-2:]
         padded = pad_to_multiple(lr, self.network.requirements.multiple_of)
+        networks = [BicubicBlend(), self.network] if self.preview else [self.network]
         while True:
             try:
-                made = self._through(self.grid, padded, positions)
+                made = [self._through(network, padded, positions) for network in networks]
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
-                smaller = finer(self.grid, height, width)
+                smaller = finer(self.grid, *padded.shape[-2:], multiple=self.network.requirements.multiple_of)
             else:
                 # Cut back, and pictures beside each other.
                 return torch.cat([each[..., : self.scale * height, : self.scale * width] for each in made], dim=-1)
@@ -148,27 +149,38 @@ class Upscaler:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _through(self, grid: Grid, lr: Tensor, positions: list[int]) -> list[Tensor]:
-        """Finished frames `(t, 3, scale*h, scale*w)`: of bicubic + blending where they are wanted, and ours."""
+    def _through(self, network: Network, lr: Tensor, positions: list[int]) -> Tensor:
+        """`(1, n, 3, h, w)` to finished frames `(t, 3, scale*h, scale*w)`, uint8, on the CPU."""
         height, width = lr.shape[-2:]
-        networks = [BicubicBlend(), self.network] if self.preview else [self.network]
-        shape = (len(positions), 3, self.scale * height, self.scale * width)
-        made = [torch.empty(shape, dtype=torch.uint8) for _ in networks]
-        for y, x in grid.tiles(height, width, multiple=self.network.requirements.multiple_of):
-            tile = lr[..., y.computed, x.computed]
-            for picture, network in zip(made, networks, strict=True):
-                # Each tile is reduced to 8 bits as soon as it is there.
-                finished = self._finished(self._run(network, tile)[0, positions])
-                picture[..., y.kept(self.scale), x.kept(self.scale)] = finished[
-                    ..., y.inside(self.scale), x.inside(self.scale)
-                ]
-        return made
+        vertical, horizontal = self.grid.spans(height, width, multiple=self.network.requirements.multiple_of)
+
+        def strip(y: Span) -> Tensor:
+            tiles = (self._tile(network, lr[..., y.pixels, x.pixels], positions) for x in horizontal)
+            pieces = list(join(horizontal, tiles, dim=-1, scale=self.scale))
+            return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
+
+        # Each strip of tiles is reduced to 8 bits as soon as it is there.
+        strips = (to_8bit(rows).cpu() for rows in join(vertical, map(strip, vertical), dim=-2, scale=self.scale))
+        finished = list(strips)
+        return finished[0] if len(finished) == 1 else torch.cat(finished, dim=-2)
+
+    def _tile(self, network: Network, lr: Tensor, positions: list[int]) -> Tensor:
+        """`(1, n, 3, h, w)` to frames `(t, 3, scale*h, scale*w)`, float32 in [0, 1]."""
+        frames = self._run(network, lr)[0]
+        if len(positions) < len(frames):
+            frames = frames[positions]
+        # One pass over the frames instead of three.
+        if not frames.sum().isfinite():
+            raise InvalidInput("the network's answer is not finite; use another checkpoint, or --precision float32")
+        if self.scale != SCALE:
+            frames = bicubic(frames.clamp(0, 1), factor=self.scale / SCALE)
+        return frames
 
     def _run(self, network: Network, lr: Tensor) -> Tensor:
         """`(1, n, 3, h, w)` to `(1, 2n-1, 3, 4h, 4w)`, float32."""
         if self.undecided and network is self.network:
             self.undecided = False
-            exact = network(lr).float()
+            exact: Tensor = network(lr).float()
             with torch.autocast(self.device.type, torch.bfloat16):
                 difference = exact.clamp(0, 1) - network(lr).float().clamp(0, 1)
             self.half = bool(difference.square().mean() < 10 ** (-AGREEMENT / 10))
@@ -176,14 +188,6 @@ class Upscaler:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             made: Tensor = network(lr)
         return made.float()
-
-    def _finished(self, frames: Tensor) -> Tensor:
-        """Network output `(t, 3, 4h, 4w)` as stored frames of the chosen scale, on the CPU."""
-        if not frames.isfinite().all():
-            raise InvalidInput("the network's answer is not finite; use another checkpoint, or --precision float32")
-        if self.scale != SCALE:
-            frames = bicubic(frames.clamp(0, 1), factor=self.scale / SCALE)
-        return to_8bit(frames).cpu()
 
 
 def upscale(frames: Iterable[Tensor], upscaler: Upscaler) -> Iterator[Tensor]:

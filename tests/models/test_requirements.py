@@ -1,0 +1,24 @@
+"""Frames of any size become multiples of what a network needs, by reflection."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stvsr.errors import InvalidInput
+from stvsr.models.requirements import InputRequirements, pad_to_multiple
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.sampled_from([1, 2, 4, 8, 32]))
+def test_padding_reflects_without_repeating_the_edge(height: int, width: int, multiple: int) -> None:
+    frames = torch.rand(1, 2, 3, height, width)
+    ours = pad_to_multiple(frames, multiple)
+    expected = np.pad(frames.numpy(), [(0, 0)] * 3 + [(0, -height % multiple), (0, -width % multiple)], mode="reflect")
+    np.testing.assert_array_equal(ours.numpy(), expected)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 8, 8), (1, 4, 1, 8, 8), (1, 1, 3, 8, 8), (1, 4, 3, 6, 8), (1, 4, 3, 8, 0)])
+def test_what_a_network_does_not_take_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidInput, match="expected"):
+        InputRequirements(multiple_of=4, minimum_frames=2).check(torch.empty(shape))

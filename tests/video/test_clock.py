@@ -1,0 +1,90 @@
+"""Times are exact: no rate drifts, whatever the container rounded them to."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stvsr.video.clock import Clock, InputTimes, constant_rate, snapped
+
+FILM = Fraction(24000, 1001)
+RATES = [FILM, Fraction(25), Fraction(30000, 1001), Fraction(30), Fraction(60), Fraction(60000, 1001)]
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_a_constant_rate_is_doubled_exactly(rate: Fraction) -> None:
+    clock = Clock(InputTimes(rate), interpolated=True, slow_motion=False)
+    assert clock.rate == 2 * rate
+    for number in (0, 1, 2, 100_001):
+        assert clock.ticks(number) * clock.time_base == number / (2 * rate)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_slow_motion_keeps_the_rate_and_doubles_the_duration(rate: Fraction) -> None:
+    clock = Clock(InputTimes(rate), interpolated=True, slow_motion=True)
+    assert (clock.rate, clock.stretch) == (rate, 2)
+    assert clock.ticks(2 * 50) * clock.time_base == 2 * 50 / rate
+
+
+def test_without_interpolation_rate_and_times_stay() -> None:
+    clock = Clock(InputTimes(FILM), interpolated=False, slow_motion=False)
+    assert (clock.rate, clock.count(7), clock.ticks(3) * clock.time_base) == (FILM, 7, 3 / FILM)
+
+
+@pytest.mark.parametrize("slow_motion", [False, True])
+def test_varying_times_are_kept_and_new_frames_stand_in_the_middle(slow_motion: bool) -> None:
+    pts = np.array([10, 13, 20, 21])
+    clock = Clock(InputTimes(Fraction(30), pts, Fraction(1, 90)), interpolated=True, slow_motion=slow_motion)
+    seconds = [clock.ticks(number) * clock.time_base / clock.stretch * 90 for number in range(7)]
+    assert seconds == [0, Fraction(3, 2), 3, Fraction(13, 2), 10, Fraction(21, 2), 11]
+    assert clock.ticks(7) > clock.ticks(6), "the last frame is shown for a while"
+    assert clock.ticks(-1) < 0
+
+
+def test_varying_times_without_interpolation_are_those_of_the_input() -> None:
+    pts = np.array([10, 13, 20, 21])
+    clock = Clock(InputTimes(Fraction(30), pts, Fraction(1, 90)), interpolated=False, slow_motion=False)
+    assert [clock.ticks(number) * clock.time_base * 90 for number in range(4)] == [0, 3, 10, 11]
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=30))
+def test_times_ascend_whatever_the_input_does(steps: list[int]) -> None:
+    pts = np.cumsum([0, *steps])
+    for interpolated, slow in ((True, False), (True, True), (False, False)):
+        clock = Clock(InputTimes(Fraction(7), pts, Fraction(1, 1000)), interpolated, slow)
+        ticks = [clock.ticks(number) for number in range(-3, clock.count(len(pts)) + 1)]
+        assert ticks == sorted(set(ticks))
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("frames", [2, 30, 5000])
+def test_milliseconds_of_matroska_are_seen_through(rate: Fraction, frames: int) -> None:
+    pts = np.array([round(1000 * number / rate) for number in range(frames)])
+    # Matroska stores nanoseconds a frame, from which FFmpeg works out a near fraction.
+    declared = Fraction(10**9, round(10**9 / rate)).limit_denominator(1000)
+    assert constant_rate(pts, Fraction(1, 1000), (declared,)) == rate
+
+
+def test_a_rate_that_the_times_do_not_have_is_not_believed() -> None:
+    jittering = np.array([0, 33, 70, 100, 129, 170])
+    assert constant_rate(jittering, Fraction(1, 1000), (Fraction(30), None, Fraction(25))) is None
+    assert constant_rate(np.arange(0, 400, 40), Fraction(1, 1000), (Fraction(30), Fraction(25))) == 25
+
+
+def test_a_rate_of_its_own_is_left_as_it_is() -> None:
+    assert snapped(Fraction(24)) == 24
+    assert snapped(Fraction(23976, 1000)) == FILM
+    assert snapped(Fraction(15, 2)) == Fraction(15, 2)
+
+
+def test_a_part_begins_where_it_is_asked_for() -> None:
+    times = InputTimes(Fraction(25), start=Fraction(7))
+    assert times.first_at(Fraction(1), 100) == 25
+    assert times.first_at(Fraction(101, 100), 100) == 26, "not before"
+    assert times.first_at(Fraction(99), 100) == 100
+    assert times.part(25, 30).start == 8
+    varying = InputTimes(Fraction(25), np.array([50, 60, 90, 95]), Fraction(1, 100), Fraction(1, 2))
+    assert [varying.first_at(Fraction(second, 100), 4) for second in (0, 10, 11, 46)] == [0, 1, 2, 4]
+    assert varying.part(2, 4).start == Fraction(9, 10)

@@ -1,0 +1,108 @@
+"""Codecs and containers that go together are written and read back; others are refused in words."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+import torch
+from torch import Tensor
+
+from stvsr.errors import InvalidInput
+from stvsr.video.clock import Clock, InputTimes
+from stvsr.video.codecs import BIG_FRAME, CODECS, CONTAINERS, Encoding, chosen_codec, takes
+from stvsr.video.colour import Colour, ToRgb
+from stvsr.video.muxing import Pictures, write_video
+from stvsr.video.sinks import SegmentedVideo
+from stvsr.video.sources import Picture
+
+PAIRS = [(extension, codec) for extension, container in CONTAINERS.items() for codec in container.codecs]
+
+
+@pytest.mark.parametrize(("extension", "codec"), PAIRS, ids=lambda value: value)
+def test_every_codec_goes_into_every_container_that_names_it(
+    noise: Callable[..., list[Tensor]], tmp_path: Path, extension: str, codec: str
+) -> None:
+    """In two segments, which must join: 13 frames come back, in order, at their times."""
+    frames = noise(13, 64, 96)
+    clock = Clock(InputTimes(Fraction(24000, 1001)), interpolated=False, slow_motion=False)
+    picture = Picture(96, 64, Colour())
+    path = tmp_path / f"whole{extension}"
+
+    def join(segments: list[Path]) -> Path:
+        assert len(segments) == 2
+        write_video(path, Pictures(segments, clock, codec, picture), None)
+        return path
+
+    sink = SegmentedVideo(
+        tmp_path, picture=picture, rate=clock.rate, encoding=Encoding(chosen_codec(path, codec)), windows=1, join=join
+    )
+    for number, frame in enumerate(frames):
+        sink.write(number // 7, number, frame)
+    assert sink.finish() == path
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate == pytest.approx(Fraction(24000, 1001), rel=1e-5)
+        decoded = list(container.decode(stream))
+        convert = ToRgb(Colour.of(decoded[0]))
+        read = torch.stack([convert(frame) for frame in decoded]).float()
+    # A container may round to milliseconds.
+    assert [frame.time for frame in decoded] == pytest.approx([n * 1001 / 24000 for n in range(13)], abs=6e-4)
+    errors = torch.stack([(read - frame.float()).square().mean(dim=(1, 2, 3)) for frame in frames])
+    assert errors.argmin(dim=0).tolist() == list(range(13)), "each is nearest to its own original"
+    if codec == "ffv1":
+        assert errors.diagonal().max() == 0
+    else:
+        assert errors.diagonal().max() < 255**2 * 10**-2.5
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "says"),
+    [
+        ("out.xyz", None, r"unknown extension '\.xyz'; expected \.mp4"),
+        (
+            "out.webm",
+            "h264",
+            r"--codec h264 does not go into \.webm; expected vp9, av1, or an output that ends in \.mp4",
+        ),
+        ("out.mp4", "ffv1", r"--codec ffv1 does not go into \.mp4; .* ends in \.mkv"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(name: str, codec: str | None, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        chosen_codec(Path(name), codec)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "says"),
+    [
+        (Encoding("ffv1", crf=3), "ffv1 has no such setting"),
+        (Encoding("h264", crf=99), "--crf 99; expected 0"),
+        (Encoding("h264", pixels="rgb48be"), "h264 does not write it; expected one of yuv420p"),
+    ],
+)
+def test_settings_an_encoder_does_not_take_are_refused(encoding: Encoding, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        encoding.check()
+
+
+def test_usual_settings_are_taken_and_quality_can_be_chosen() -> None:
+    for name in CODECS:
+        Encoding(name).check()
+    assert Encoding("h264").options(100)["crf"] == "18"
+    assert Encoding("h265", crf=30).options(100)["crf"] == "30"
+    assert "crf" not in Encoding("prores").options(100)
+
+
+def test_big_frames_are_looked_ahead_at_less() -> None:
+    assert "rc-lookahead" not in Encoding("h264").options(BIG_FRAME)
+    assert Encoding("h264").options(BIG_FRAME + 1)["rc-lookahead"] == "8"
+
+
+def test_what_sound_and_subtitles_a_container_takes() -> None:
+    assert takes(".mp4", "aac")
+    assert not takes(".mp4", "srt")
+    assert takes(".mkv", "srt")
+    assert not takes(".webm", "aac")
+    assert not Path("nothing").exists()

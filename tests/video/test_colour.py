@@ -1,0 +1,115 @@
+"""Colours come out as H.273 defines them, there and back, and players see what they saw."""
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from stvsr.errors import InvalidInput
+from stvsr.video.colour import BT470BG, BT709, BT2020_NCL, SMPTE170M, UNSPECIFIED, Colour, FromRgb, ToRgb
+
+HEIGHT, WIDTH = 24, 40
+
+KR_KB = {BT709: (0.2126, 0.0722), SMPTE170M: (0.299, 0.114), BT470BG: (0.299, 0.114), BT2020_NCL: (0.2627, 0.0593)}
+
+
+def to_rgb(planes: np.ndarray, matrix: int, full: bool, bits: int = 8) -> np.ndarray:
+    """H.273 in double precision: `(3, H, W)` Y, Cb, Cr to R, G, B in 0 … 255, not rounded."""
+    kr, kb = KR_KB[matrix]
+    step = 2 ** (bits - 8)
+    y, cb, cr = planes.astype(np.float64)
+    if full:
+        peak = 2**bits - 1
+        y, cb, cr = y / peak, (cb - 128 * step) / peak, (cr - 128 * step) / peak
+    else:
+        y, cb, cr = (y / step - 16) / 219, (cb / step - 128) / 224, (cr / step - 128) / 224
+    red, blue = y + 2 * (1 - kr) * cr, y + 2 * (1 - kb) * cb
+    green = (y - kr * red - kb * blue) / (1 - kr - kb)
+    return 255 * np.clip(np.stack([red, green, blue]), 0, 1)
+
+
+def frame_of(planes: np.ndarray, pixels: str) -> av.VideoFrame:
+    frame = av.VideoFrame(planes.shape[2], planes.shape[1], pixels)
+    for plane, values in zip(frame.planes, planes, strict=True):
+        rows = np.frombuffer(memoryview(plane), values.dtype).reshape(plane.height, -1)
+        rows[:, : values.shape[1]] = values
+    return frame
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["studio", "full"])
+@pytest.mark.parametrize("matrix", KR_KB)
+@pytest.mark.parametrize("bits", [8, 10])
+def test_stored_colours_are_understood(matrix: int, full: bool, bits: int) -> None:
+    step = 2 ** (bits - 8)
+    dtype = np.uint8 if bits == 8 else np.uint16
+    planes = np.random.default_rng(0).integers(60 * step, 190 * step, (3, HEIGHT, WIDTH)).astype(dtype)
+    frame = frame_of(planes, "yuv444p" if bits == 8 else "yuv444p10le")
+    frame.colorspace, frame.color_range = matrix, 2 if full else 1
+    colour = Colour.of(frame)
+    assert (colour.matrix, colour.full_range) == (matrix, full)
+    # Half a level of rounding, and what fixed point adds; deeper samples are dithered by up to a level.
+    assert np.abs(ToRgb(colour)(frame).numpy() - to_rgb(planes, matrix, full, bits)).max() < (0.6 if bits == 8 else 1.5)
+
+
+@pytest.mark.parametrize("pixels", ["yuv444p", "yuv420p"])
+@pytest.mark.parametrize("full", [False, True], ids=["studio", "full"])
+@pytest.mark.parametrize("matrix", KR_KB)
+def test_there_and_back_a_smooth_picture_stays(matrix: int, full: bool, pixels: str) -> None:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    rgb = torch.from_numpy(np.stack([60 + 3 * x, 80 + 4 * y, 200 - 2 * x]).astype(np.uint8))
+    colour = Colour(matrix, full)
+    stored = FromRgb(colour, pixels)(rgb)
+    assert (stored.colorspace, stored.color_range) == (matrix, 2 if full else 1)
+    assert Colour.of(stored) == colour
+    assert (ToRgb(colour)(stored).int() - rgb.int()).abs().max() <= (3 if pixels == "yuv444p" else 6)
+
+
+@pytest.mark.parametrize("pixels", ["gbrp", "bgr0", "rgb24"])
+def test_rgb_is_stored_exactly(pixels: str) -> None:
+    rgb = torch.randint(0, 256, (3, HEIGHT, WIDTH - 3), dtype=torch.uint8)
+    stored = FromRgb(Colour(), pixels)(rgb)
+    assert torch.equal(ToRgb(Colour.of(stored))(stored), rgb)
+
+
+@pytest.mark.parametrize(
+    ("size", "matrix"),
+    [
+        ((640, 480), SMPTE170M),
+        ((720, 576), SMPTE170M),
+        ((1280, 720), BT709),
+        ((480, 640), BT709),
+        ((1920, 1080), BT709),
+    ],
+)
+def test_a_matrix_left_open_is_the_one_that_players_assume(size: tuple[int, int], matrix: int) -> None:
+    frame = av.VideoFrame(*size, "yuv420p")
+    assert Colour.of(frame).matrix == matrix
+    assert Colour.of(frame).full_range is False
+
+
+def test_old_names_of_full_range_are_understood() -> None:
+    frame = av.VideoFrame(64, 48, "yuvj420p")
+    assert Colour.of(frame).full_range
+
+
+def test_primaries_and_transfer_are_passed_on() -> None:
+    frame = av.VideoFrame(64, 48, "yuv420p")
+    frame.color_primaries, frame.color_trc, frame.colorspace = 9, 16, BT2020_NCL
+    colour = Colour.of(frame)
+    assert (colour.primaries, colour.transfer) == (9, 16)
+    assert Colour.of(av.VideoFrame(64, 48, "yuv420p")).primaries == UNSPECIFIED
+
+
+def test_a_matrix_that_cannot_be_converted_is_refused() -> None:
+    frame = av.VideoFrame(64, 48, "yuv420p")
+    frame.colorspace = 8  # YCgCo
+    with pytest.raises(InvalidInput, match="colour matrix has the number 8"):
+        Colour.of(frame)
+
+
+@pytest.mark.parametrize("pixels", ["gray", "gray10le", "pal8", "yuva420p", "ya8", "nv12", "uyvy422"])
+def test_other_kinds_of_pixels_are_taken(pixels: str) -> None:
+    frame = av.VideoFrame(64, 48, pixels)
+    for plane in frame.planes:
+        np.frombuffer(memoryview(plane), np.uint8)[:] = 128
+    assert ToRgb(Colour.of(frame))(frame).shape == (3, 48, 64)

@@ -1,0 +1,60 @@
+"""Stages overlap, errors come through, and nothing runs on when nobody wants it."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from stvsr.video.prefetch import prefetched
+
+
+def test_items_come_in_order_and_all_of_them() -> None:
+    assert list(prefetched(iter(range(100)), 3)) == list(range(100))
+    assert list(prefetched(iter([None, 0, None]), 1)) == [None, 0, None]
+
+
+def test_the_next_items_are_made_while_one_is_used() -> None:
+    def slow() -> Iterator[int]:
+        for number in range(5):
+            time.sleep(0.05)
+            yield number
+
+    started = time.monotonic()
+    for _ in prefetched(slow(), 2):
+        time.sleep(0.05)
+    assert time.monotonic() - started < 0.45, "one after the other would take 0.5 s"
+
+
+def test_no_more_than_asked_for_wait() -> None:
+    made = []
+
+    def counted() -> Iterator[int]:
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    items = prefetched(counted(), 2)
+    next(items)
+    time.sleep(0.3)
+    assert len(made) <= 4, "one taken, two that wait, one in the hand"
+    items.close()  # type: ignore[attr-defined]
+
+
+def test_an_error_comes_out_after_the_items_before_it() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise ValueError("oops")
+
+    items = prefetched(broken(), 5)
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="oops"):
+        next(items)
+
+
+def test_a_stage_that_nobody_wants_ends() -> None:
+    before = threading.active_count()
+    items = prefetched(iter(range(10**9)), 2)
+    next(items)
+    items.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before

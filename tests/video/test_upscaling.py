@@ -1,0 +1,242 @@
+"""The generator gives what the network gives, run by hand."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stvsr.data.clip import to_8bit, to_float
+from stvsr.data.degradation import bicubic
+from stvsr.data.scene_cuts import scene_starts
+from stvsr.errors import InvalidInput
+from stvsr.models.bicubic_blend import BicubicBlend
+from stvsr.models.requirements import InputRequirements, Network, run_padded
+from stvsr.video.sources import Picture
+from stvsr.video.tiles import Grid
+from stvsr.video.upscaling import Upscaler, upscale
+from stvsr.video.windows import windows
+
+Frames = Callable[..., list[Tensor]]
+
+
+def by_hand(network: Network, frames: list[Tensor]) -> list[Tensor]:
+    """Windows 0-3, 3-6, …; the last moved back; each output frame from the first window that makes it."""
+    count = len(frames)
+    made: dict[int, Tensor] = {}
+    for first in [*range(0, max(1, count - 3), 3), max(0, count - 4)]:
+        given = frames[first : first + 4]
+        given = given + given[-1:] * (len(given) == 1)
+        with torch.inference_mode():
+            output = to_8bit(run_padded(network, to_float(torch.stack(given))[None])[0])
+        for position, frame in enumerate(output):
+            made.setdefault(2 * first + position, frame)
+    return [made[number] for number in range(2 * count - 1)]
+
+
+@pytest.mark.parametrize("count", range(1, 14))
+def test_1_to_13_frames_become_2n_minus_1_each_as_the_network_gives_it(
+    small_network: Callable[..., Network], noise: Frames, count: int
+) -> None:
+    network, frames = small_network(), noise(count)
+    made = list(upscale(frames, Upscaler(network)))
+    expected = by_hand(network, frames)
+    assert len(made) == 2 * count - 1
+    for ours, theirs in zip(made, expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_scene_cut_is_not_interpolated_and_each_scene_is_made_by_itself(
+    small_network: Callable[..., Network], noise: Frames
+) -> None:
+    dark = [frame // 4 for frame in noise(5, 32, 48)]
+    light = [255 - frame // 4 for frame in noise(6, 32, 48, seed=1)]
+    assert [number for number, (_, cut) in enumerate(scene_starts([*dark, *light])) if cut] == [5]
+    network = small_network()
+    made = list(upscale([*dark, *light], Upscaler(network)))
+    first, second = by_hand(network, dark), by_hand(network, light)
+    for ours, theirs in zip(made, [*first, first[-1], *second], strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_without_interpolation_the_given_frames_are_left(small_network: Callable[..., Network], noise: Frames) -> None:
+    network, frames = small_network(), noise(8)
+    made = list(upscale(frames, Upscaler(network, interpolate=False)))
+    for ours, theirs in zip(made, by_hand(network, frames)[::2], strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_scale_2_is_the_network_downsampled_properly(small_network: Callable[..., Network], noise: Frames) -> None:
+    network, frames = small_network(), noise(3)
+    made = list(upscale(frames, Upscaler(network, scale=2)))
+    with torch.inference_mode():
+        large = run_padded(network, to_float(torch.stack(frames))[None])[0].clamp(0, 1)
+    assert torch.equal(torch.stack(made), to_8bit(bicubic(large, factor=1 / 2)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(13, 17), (15, 16), (16, 21), (3, 5)])
+def test_odd_sizes_are_reflected_and_cut_back(
+    small_network: Callable[..., Network], noise: Frames, height: int, width: int
+) -> None:
+    network, frames = small_network(), noise(4, height, width)
+    made = torch.stack(list(upscale(frames, Upscaler(network))))
+    assert made.shape == (7, 3, 4 * height, 4 * width)
+    assert torch.equal(made, torch.stack(by_hand(network, frames)))
+
+
+@pytest.mark.parametrize("width", [20, 21])
+def test_preview_has_bicubic_at_the_left_and_the_network_at_the_right(
+    small_network: Callable[..., Network], noise: Frames, width: int
+) -> None:
+    network, frames = small_network(), noise(4, 16, width)
+    made = torch.stack(list(upscale(frames, Upscaler(network, preview=True))))
+    assert torch.equal(made[..., 4 * width :], torch.stack(by_hand(network, frames)))
+    left, expected = made[..., : 4 * width].float(), torch.stack(by_hand(BicubicBlend(), frames)).float()
+    # Bicubic mirrors a border that the network has reflected already.
+    assert (left - expected)[..., : 4 * width - 16].abs().max() == 0
+
+
+@pytest.mark.parametrize("scale", [4, 2])
+def test_tiles_of_a_network_that_looks_less_far_than_the_margin_leave_no_trace(
+    small_network: Callable[..., Network], noise: Frames, scale: int
+) -> None:
+    class Near(Network):
+        """Looks three pixels far; not the same everywhere under a shift by less than 4."""
+
+        requirements = InputRequirements(multiple_of=4, minimum_frames=2)
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv = nn.Conv2d(3, 48, 7, padding=3)
+            self.strided = nn.Conv2d(48, 48, 4, stride=4)
+
+        def forward(self, lr: Tensor) -> Tensor:
+            features = self.conv(lr[0])
+            features = features + self.strided(features).repeat_interleave(4, -1).repeat_interleave(4, -2)
+            large = nn.functional.pixel_shuffle(features, 4).sigmoid()
+            return large.repeat_interleave(2, dim=0)[None, :-1]
+
+    network, frames = Near().eval(), noise(4, 130, 150)
+    whole = torch.stack(list(upscale(frames, Upscaler(network, scale=scale))))
+    tiled = torch.stack(list(upscale(frames, Upscaler(network, scale=scale, grid=Grid(2, 3)))))
+    # Convolutions of another size round otherwise, by less than half a grey level.
+    assert (whole.int() - tiled.int()).abs().max() <= 1
+    assert (whole != tiled).float().mean() < 1e-3
+
+
+class Greedy(Network):
+    """Takes only small frames."""
+
+    requirements = InputRequirements(multiple_of=1, minimum_frames=1)
+
+    def __init__(self, most: int, error: BaseException) -> None:
+        super().__init__()
+        self.most, self.error, self.tried = most, error, [(0, 0)]
+
+    def forward(self, lr: Tensor) -> Tensor:
+        self.tried.append((lr.shape[-2], lr.shape[-1]))
+        if lr.shape[-1] * lr.shape[-2] > self.most:
+            raise self.error
+        return BicubicBlend()(lr)
+
+
+NO_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=["cuda", "cpu", "python"])
+def test_out_of_memory_halves_the_tiles_until_they_fit(noise: Frames, error: BaseException) -> None:
+    network = Greedy(150 * 150, error)
+    upscaler = Upscaler(network)
+    frames = noise(4, 200, 300)
+    made = torch.stack(list(upscale(frames, upscaler)))
+    assert upscaler.grid == Grid(2, 2)
+    assert torch.equal(made, torch.stack(by_hand(BicubicBlend(), frames)))
+    assert network.tried[1:4] == [(200, 300), (200, 174), (124, 174)]
+    list(upscale(frames, upscaler))
+    assert network.tried.count((200, 300)) == 1, "what did not fit is not tried again"
+
+
+def test_too_little_memory_for_the_smallest_tile_is_said(noise: Frames) -> None:
+    with pytest.raises(InvalidInput, match="the memory does not suffice for a tile of"):
+        list(upscale(noise(4, 64, 64), Upscaler(Greedy(10, NO_MEMORY[0]))))
+
+
+def test_other_errors_of_a_network_are_not_taken_for_a_lack_of_memory(noise: Frames) -> None:
+    with pytest.raises(RuntimeError, match="oops"):
+        list(upscale(noise(4, 64, 64), Upscaler(Greedy(10, RuntimeError("oops")))))
+
+
+def test_an_answer_that_is_not_finite_is_refused(noise: Frames) -> None:
+    class Broken(Network):
+        requirements = InputRequirements()
+
+        def forward(self, lr: Tensor) -> Tensor:
+            return BicubicBlend()(lr) * torch.nan
+
+    with pytest.raises(InvalidInput, match="not finite"):
+        list(upscale(noise(4), Upscaler(Broken())))
+
+
+def test_another_scale_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"--scale 3; expected 4 or 2"):
+        Upscaler(BicubicBlend(), scale=3)
+
+
+@pytest.mark.parametrize(("gain", "half"), [(0.0, True), (1.0, False)])
+def test_bf16_is_used_only_where_it_agrees_with_float32(noise: Frames, gain: float, half: bool) -> None:
+    """Decided by the first window; that one is made in float32 in any case."""
+
+    class Rounding(BicubicBlend):
+        """Off by `gain` thirtieths where it runs in bfloat16."""
+
+        def forward(self, lr: Tensor) -> Tensor:
+            return super().forward(lr) + gain / 30 * torch.is_autocast_enabled(lr.device.type)
+
+    upscaler = Upscaler(Rounding(), precision="auto")
+    assert not upscaler.undecided, "on a CPU float32 is used"
+    upscaler.undecided = True
+    first, *_ = windows(scene_starts(noise(4)))
+    assert torch.equal(upscaler(first), torch.stack(by_hand(BicubicBlend(), noise(4))))
+    assert upscaler.half is half
+
+
+def test_bf16_on_request_stays_within_a_hundredth_of_a_decibel_of_a_33_db_result(
+    small_network: Callable[..., Network], noise: Frames
+) -> None:
+    """An untrained network says little about trained ones; this holds that autocast is on and harmless."""
+    network = small_network()
+    exact, half = (
+        torch.stack(list(upscale(noise(4), Upscaler(network, precision=precision)))).float()
+        for precision in ("float32", "bf16")
+    )
+    assert not torch.equal(exact, half)
+    assert (exact - half).square().mean() < 255**2 * 10**-4.5
+
+
+def test_frames_count_as_they_are_made(stub: Callable[[], Network], noise: Frames) -> None:
+    stream = [(frame, number in (3, 4)) for number, frame in enumerate(noise(9))]
+    for interpolate in (True, False):
+        upscaler = Upscaler(stub(), interpolate=interpolate)
+        for window in windows(stream):
+            assert len(upscaler(window)) == upscaler.count(window)
+
+
+def test_what_is_turned_by_a_player_stays_and_what_is_turned_by_us_is_said_to_be_upright() -> None:
+    from fractions import Fraction
+
+    from stvsr.video.colour import Colour
+
+    matrix = (0, 65536, 0, -65536, 0, 0, 48 << 16, 0, 1 << 30)
+    lr = Picture(64, 48, Colour(), Fraction(4, 3), matrix, turns=1)
+    upscaler = Upscaler(BicubicBlend())
+    kept = upscaler.picture(lr, turns=0)
+    assert (kept.width, kept.height, kept.pixel_aspect) == (256, 192, Fraction(4, 3))
+    assert kept.display_matrix == (*matrix[:6], 4 * 48 << 16, 0, 1 << 30)
+    turned = upscaler.picture(lr, turns=1)
+    assert (turned.width, turned.height, turned.pixel_aspect) == (192, 256, Fraction(3, 4))
+    assert (turned.display_matrix, turned.turns) == (None, 0)
