@@ -6,11 +6,16 @@ colours and titles of a file are kept. A job that was stopped or killed goes on 
 
 import argparse
 import hashlib
+import os
 import sys
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+# Threads that compute would spin while they wait, and take the cores from the encoder (a fifth of the whole, by
+# benchmarks/pipeline.py). Read when torch is loaded, so it stands before the imports.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import av
 import torch
@@ -56,6 +61,8 @@ def upscale(arguments: argparse.Namespace) -> None:
     output: Path = arguments.output
     encoding = chosen_encoding(arguments)
     check_free(output, overwrite=arguments.overwrite)
+    if output.exists() and output.resolve() == arguments.input.resolve():
+        raise InvalidInput(f"{output}: is the input itself; choose another output")
     network = chosen_network(arguments)
     device = chosen_device(arguments.device)
     part = Part(arguments.start, arguments.duration)

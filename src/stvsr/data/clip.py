@@ -32,7 +32,7 @@ PEAK = 255
 """The largest value of an 8-bit frame."""
 
 
-ROWS = 16
+ROWS = 64
 """Rows of a frame that `to_8bit` converts at a time."""
 
 
@@ -50,9 +50,10 @@ def to_8bit(frames: Tensor) -> Tensor:
         return frames
     stored = torch.empty(frames.shape, dtype=torch.uint8, device=frames.device)
     # In double precision, so that ties do not depend on the device; a few rows at a time, which stay in the cache:
-    # as fast as single precision, and without an eightfold copy of whole frames.
-    for rows, target in zip(torch.split(frames, ROWS, dim=-2), torch.split(stored, ROWS, dim=-2), strict=True):
-        target.copy_(rows.double().clamp_(0, 1).mul_(PEAK).round_())
+    # about as fast as single precision, and without an eightfold copy of whole frames.
+    for plane, target in zip(frames.flatten(0, -3), stored.flatten(0, -3), strict=True):
+        for rows, part in zip(torch.split(plane, ROWS), torch.split(target, ROWS), strict=True):
+            part.copy_(rows.double().clamp_(0, 1).mul_(PEAK).round_())
     return stored
 
 

@@ -70,14 +70,20 @@ class VideoIndex:
         return len(self.pts)
 
 
-# An index takes 8 bytes a frame; making it takes about as long as reading a clip.
-@lru_cache(maxsize=4096)
 def index_video(path: Path) -> VideoIndex:
-    """Indexes the frames of a video file from its packets.
+    """Indexes the frames of a video file from its packets; again only when the file has changed.
 
     Raises:
         DamagedClip: not a video, cut off, or without the timestamps that make random access exact.
     """
+    status = path.stat() if path.is_file() else None
+    return _indexed(path, path.resolve(), status and (status.st_size, status.st_mtime_ns))
+
+
+# An index takes 8 bytes a frame; making it takes about as long as reading a clip.
+@lru_cache(maxsize=4096)
+def _indexed(path: Path, resolved: Path, state: tuple[int, int] | None) -> VideoIndex:
+    """The index of a file in a certain state."""
     try:
         with av.open(path) as container:
             stream = video_stream(container, path)

@@ -56,13 +56,14 @@ class Container:
     turns: bool = True
 
 
-# With its index first a file can be played while it is loaded.
-FAST_START = {"movflags": "+faststart"}
+# With its index first a file can be played while it is loaded; streams that do not start at 0 start to a hundredth of a
+# millisecond where they should, instead of to a millisecond.
+QUICKTIME = {"movflags": "+faststart", "movie_timescale": "90000"}
 
 CONTAINERS = {
-    ".mp4": Container("mp4", ("h264", "h265", "av1", "vp9"), FAST_START),
-    ".m4v": Container("mp4", ("h264", "h265"), FAST_START),
-    ".mov": Container("mov", ("h264", "h265", "prores"), FAST_START),
+    ".mp4": Container("mp4", ("h264", "h265", "av1", "vp9"), QUICKTIME),
+    ".m4v": Container("mp4", ("h264", "h265"), QUICKTIME),
+    ".mov": Container("mov", ("h264", "h265", "prores"), QUICKTIME),
     ".mkv": Container("matroska", ("h264", "h265", "av1", "vp9", "prores", "ffv1")),
     ".webm": Container("webm", ("vp9", "av1"), turns=False),
 }

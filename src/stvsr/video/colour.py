@@ -124,14 +124,18 @@ class FromRgb:
         self.colour = colour
         self.pixels = pixels
         self.converter = VideoReformatter()
+        self.planar: av.VideoFrame | None = None
 
     def __call__(self, rgb: Tensor) -> av.VideoFrame:
         """One frame `(3, h, w)`, uint8."""
         height, width = rgb.shape[1:]
-        planar = av.VideoFrame(width, height, "gbrp")
-        for plane, values in zip(planar.planes, rgb[[1, 2, 0]].numpy(), strict=True):
-            np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, :width] = values
-        planar.color_range = ColorRange.JPEG
+        # One for all frames that are converted: a new one costs more than the conversion.
+        planar = self.planar
+        if planar is None or self.pixels == "gbrp":
+            planar = self.planar = av.VideoFrame(width, height, "gbrp")
+            planar.color_range = ColorRange.JPEG
+        for plane, values in zip(planar.planes, (rgb[1], rgb[2], rgb[0]), strict=True):
+            np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, :width] = values.numpy()
         if self.pixels == "gbrp":
             return planar
         frame = self.converter.reformat(

@@ -123,7 +123,7 @@ class Job:
     def _upscaled(self, window: Window) -> Tensor:
         frames = self.upscaler(window)
         self._write_settings()
-        return frames.rot90(self.turns, dims=(-2, -1))
+        return frames.rot90(self.turns, dims=(-2, -1)) if self.turns else frames
 
     def _scenes(self) -> Iterator[tuple[Tensor, bool]]:
         """Each frame with whether it must not be joined with the one before."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from stvsr.data.clip import SCALE, to_8bit, to_float
+from stvsr.data.clip import FRAMES, SCALE, to_8bit, to_float
 from stvsr.data.degradation import bicubic
 from stvsr.data.scene_cuts import scene_starts
 from stvsr.errors import InvalidInput
@@ -101,7 +101,7 @@ class Upscaler:
 
     def count(self, window: Window) -> int:
         """How many frames `__call__` makes of a window."""
-        return len(self._positions(window)) + (window.hold and self.interpolate)
+        return len(range(FRAMES)[self._positions(window)]) + (window.hold and self.interpolate)
 
     @torch.inference_mode()
     def __call__(self, window: Window) -> Tensor:
@@ -122,10 +122,12 @@ class Upscaler:
             made = torch.cat([made, made[-1:]])
         return made
 
-    def _positions(self, window: Window) -> list[int]:
-        return [position for position in window.kept if self.interpolate or position % 2 == 0]
+    def _positions(self, window: Window) -> slice:
+        """Of the frames a network makes of a window, those that count."""
+        first = window.kept.start
+        return slice(first, window.kept.stop) if self.interpolate else slice(first + first % 2, window.kept.stop, 2)
 
-    def _in_tiles(self, lr: Tensor, positions: list[int]) -> Tensor:
+    def _in_tiles(self, lr: Tensor, positions: slice) -> Tensor:
         height, width = lr.shape[-2:]
         padded = pad_to_multiple(lr, self.network.requirements.multiple_of)
         networks = [BicubicBlend(), self.network] if self.preview else [self.network]
@@ -137,8 +139,8 @@ class Upscaler:
                     raise
                 smaller = finer(self.grid, *padded.shape[-2:], multiple=self.network.requirements.multiple_of)
             else:
-                # Cut back, and pictures beside each other.
-                return torch.cat([each[..., : self.scale * height, : self.scale * width] for each in made], dim=-1)
+                made = [each[..., : self.scale * height, : self.scale * width] for each in made]
+                return _joined(made, dim=-1)
             # Outside of the handler, which keeps what was computed alive.
             if smaller is None:
                 raise InvalidInput(
@@ -149,26 +151,22 @@ class Upscaler:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _through(self, network: Network, lr: Tensor, positions: list[int]) -> Tensor:
+    def _through(self, network: Network, lr: Tensor, positions: slice) -> Tensor:
         """`(1, n, 3, h, w)` to finished frames `(t, 3, scale*h, scale*w)`, uint8, on the CPU."""
         height, width = lr.shape[-2:]
         vertical, horizontal = self.grid.spans(height, width, multiple=self.network.requirements.multiple_of)
 
         def strip(y: Span) -> Tensor:
             tiles = (self._tile(network, lr[..., y.pixels, x.pixels], positions) for x in horizontal)
-            pieces = list(join(horizontal, tiles, dim=-1, scale=self.scale))
-            return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
+            return _joined(list(join(horizontal, tiles, dim=-1, scale=self.scale)), dim=-1)
 
         # Each strip of tiles is reduced to 8 bits as soon as it is there.
-        strips = (to_8bit(rows).cpu() for rows in join(vertical, map(strip, vertical), dim=-2, scale=self.scale))
-        finished = list(strips)
-        return finished[0] if len(finished) == 1 else torch.cat(finished, dim=-2)
+        strips = join(vertical, map(strip, vertical), dim=-2, scale=self.scale)
+        return _joined([to_8bit(rows).cpu() for rows in strips], dim=-2)
 
-    def _tile(self, network: Network, lr: Tensor, positions: list[int]) -> Tensor:
+    def _tile(self, network: Network, lr: Tensor, positions: slice) -> Tensor:
         """`(1, n, 3, h, w)` to frames `(t, 3, scale*h, scale*w)`, float32 in [0, 1]."""
-        frames = self._run(network, lr)[0]
-        if len(positions) < len(frames):
-            frames = frames[positions]
+        frames = self._run(network, lr)[0, positions]
         # One pass over the frames instead of three.
         if not frames.sum().isfinite():
             raise InvalidInput("the network's answer is not finite; use another checkpoint, or --precision float32")
@@ -202,6 +200,11 @@ def upscale(frames: Iterable[Tensor], upscaler: Upscaler) -> Iterator[Tensor]:
     """
     for window in windows(scene_starts(frames)):
         yield from upscaler(window)
+
+
+def _joined(pieces: list[Tensor], *, dim: int) -> Tensor:
+    """Pieces beside each other; a single one is not copied."""
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=dim)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

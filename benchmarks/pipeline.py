@@ -1,0 +1,155 @@
+"""What the pipeline costs beside the network: its frames/s with a network that costs nothing, against bare coding.
+
+`python benchmarks/pipeline.py [--size 1280x720] [--frames 40] [--runs 3]`: makes a video, lets the pipeline enlarge it
+with a stub network (each pixel repeated), and decodes the video and encodes the same output frames with PyAV alone,
+turn by turn in one run. Prints frames/s of each turn and the median of the ratios. The encoder and its settings are
+the same; the bare turn has the finished frames in memory, in the pixel format of the encoder.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+# As stvsr.upscale does.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import av
+import numpy as np
+import torch
+from torch import Tensor
+
+from stvsr.models.requirements import InputRequirements, Network
+from stvsr.video.clock import Clock
+from stvsr.video.codecs import CODECS, Encoding
+from stvsr.video.colour import Colour, FromRgb
+from stvsr.video.job import Job
+from stvsr.video.muxing import Pictures, write_video
+from stvsr.video.sinks import SegmentedVideo, frame_encoder
+from stvsr.video.sources import Part, VideoFile
+from stvsr.video.upscaling import Upscaler
+
+RATE = Fraction(24)
+
+
+class Stub(Network):
+    """Repeats each pixel four times in each direction without copying any, and each frame in time."""
+
+    requirements = InputRequirements(multiple_of=1, minimum_frames=1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: dict[torch.Size, Tensor] = {}
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """The answer to the first input of each shape, again and again."""
+        if lr.shape not in self.answers:
+            large = lr.repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2)
+            self.answers[lr.shape] = large.repeat_interleave(2, dim=1)[:, :-1].contiguous()
+        return self.answers[lr.shape]
+
+
+def make_video(path: Path, width: int, height: int, frames: int) -> None:
+    """A soft picture that moves, with a little noise, as cameras add it."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, options={"crf": "20"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(frames):
+            waves = [np.sin((x * a + y * b + 5 * number) / 40) for a, b in ((1, 0.5), (0.3, 1), (1, -1))]
+            picture = 128 + 60 * np.stack(waves, -1) + rng.normal(0, 2, (height, width, 3))
+            frame = av.VideoFrame.from_ndarray(picture.clip(0, 255).astype(np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def through_pipeline(video: Path, folder: Path, upscaler: Upscaler) -> int:
+    """As `stvsr-upscale` does it; gives the number of output frames."""
+    source = VideoFile(video, Part())
+    clock = Clock(source.times, interpolated=True, slow_motion=False)
+    picture = upscaler.picture(source.picture, turns=0)
+    whole = folder / "whole.mp4"
+
+    def join(segments: list[Path]) -> Path:
+        write_video(whole, Pictures(segments, clock, "h264", picture), None)
+        return whole
+
+    sink = SegmentedVideo(folder, picture=picture, rate=clock.rate, encoding=Encoding("h264"), windows=16, join=join)
+    job = Job(source=source, upscaler=upscaler, sink=sink, folder=None, turns=0, say=print)
+    assert source.count is not None
+    job.run(clock.count(source.count))
+    return job.count
+
+
+def bare(video: Path, target: Path, output: list[av.VideoFrame], frames: int) -> None:
+    """Decodes all of a video and encodes finished frames, without a thought."""
+    encoding = Encoding("h264")
+    picture_size = output[0].width * output[0].height
+    with av.open(video) as source, av.open(target, "w") as container:
+        source.streams.video[0].thread_type = "AUTO"
+        stream = frame_encoder(
+            container,
+            CODECS["h264"].encoder,
+            VideoFile(video, Part()).picture.__class__(output[0].width, output[0].height, Colour()),
+            encoding.pixel_format,
+            2 * RATE,
+            encoding.options(picture_size),
+        )
+        decoded = source.decode(video=0)
+        for number in range(frames):
+            if number % 2 == 0:
+                next(decoded)
+            frame = output[number % len(output)]
+            frame.pts, frame.time_base = number, 1 / (2 * RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Prints a line for each turn and the median ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", default="1280x720")
+    parser.add_argument("--frames", type=int, default=40)
+    parser.add_argument("--runs", type=int, default=3)
+    arguments = parser.parse_args()
+    width, height = map(int, arguments.size.split("x"))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        video = folder / "input.mp4"
+        make_video(video, width, height, arguments.frames)
+        upscaler = Upscaler(Stub())
+        ratios = []
+        for run in range(arguments.runs):
+            work = folder / f"run{run}"
+            work.mkdir()
+            counted: list[int] = []
+            pipeline = timed(lambda work=work, counted=counted: counted.append(through_pipeline(video, work, upscaler)))
+            (made,) = counted
+            # The same frames: the stub's answer is the same for every window.
+            (answer,) = (frames for shape, frames in upscaler.network.answers.items() if shape[1] == 4)  # type: ignore[union-attr,operator]
+            convert = FromRgb(VideoFile(video, Part()).picture.colour, Encoding("h264").pixel_format)
+            output = [convert((frame * 255).round().to(torch.uint8)) for frame in answer[0]]
+            plain = timed(lambda work=work, output=output, made=made: bare(video, work / "bare.mp4", output, made))
+            ratios.append(plain / pipeline)
+            print(
+                f"run {run + 1}: pipeline {made / pipeline:.2f} frames/s, decode + encode alone "
+                f"{made / plain:.2f} frames/s, ratio {ratios[-1]:.2f}",
+                flush=True,
+            )
+    print(f"median ratio {statistics.median(ratios):.2f} at {arguments.size}, {made} output frames")
+
+
+if __name__ == "__main__":
+    main()

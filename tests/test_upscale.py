@@ -1,0 +1,504 @@
+"""`stvsr-upscale` from the outside: files in, files out, kills, bad input. In processes of its own where it matters."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from stvsr import upscale as command
+from stvsr.checkpoint import MODEL_KEY, load_network
+from stvsr.data.png import read_png, write_png
+from stvsr.models.bicubic_blend import BicubicBlend
+from stvsr.video.sources import Part, VideoFile
+from stvsr.video.upscaling import Upscaler, upscale
+
+Run = Callable[..., tuple[int, str]]
+
+BICUBIC = ["--method", "bicubic"]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Runs the command in this process, in `tmp_path`: exit status and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["stvsr-upscale", *map(str, arguments)])
+        status = 0
+        try:
+            command.main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        return status, capsys.readouterr().err
+
+    return call
+
+
+def write_clip(path: Path, frames: list[Tensor], rate: Fraction | int = 25) -> Path:
+    """A lossless video of RGB frames, in Matroska."""
+    with av.open(path, "w", format="matroska") as container:
+        video = container.add_stream("ffv1", rate=rate)
+        video.height, video.width = frames[0].shape[1:]
+        video.pix_fmt = "bgr0"
+        for number, frame in enumerate(frames):
+            image = av.VideoFrame.from_ndarray(frame.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
+            image.pts = number
+            container.mux(video.encode(image))
+        container.mux(video.encode())
+    return path
+
+
+def moving(count: int, height: int = 16, width: int = 24, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, 4, 4 + (width + count) // 8, generator=generator)
+    soft = torch.nn.functional.interpolate(coarse, size=(height, width + count), mode="bicubic")[0].clamp(0, 1)
+    picture = (soft * 255).to(torch.uint8)
+    return [picture[..., first : first + width].contiguous() for first in range(count)]
+
+
+def read_clip(path: Path) -> Tensor:
+    """All frames, `(t, 3, H, W)`, of a lossless video."""
+    return torch.stack(list(VideoFile(path, Part()).frames()))
+
+
+@pytest.fixture
+def checkpoint(small_network: Callable[..., torch.nn.Module], small_run: Callable[..., object], tmp_path: Path) -> Path:
+    """A small trained-looking network in a file."""
+    from stvsr.config import resolved
+
+    state = {f"network.{name}": tensor for name, tensor in small_network().state_dict().items()}
+    path = tmp_path / "small.ckpt"
+    torch.save({MODEL_KEY: resolved(small_run().model), "state_dict": state}, path)  # type: ignore[attr-defined]
+    return path
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 13])
+def test_a_lossless_video_holds_exactly_what_the_network_gives(
+    run: Run, tmp_path: Path, checkpoint: Path, count: int
+) -> None:
+    frames = moving(count)
+    write_clip(tmp_path / "in.mkv", frames)
+    status, error = run("in.mkv", "out.mkv", "--codec", "ffv1", "--checkpoint", checkpoint)
+    assert status == 0, error
+    expected = torch.stack(list(upscale(frames, Upscaler(load_network(checkpoint)))))
+    assert len(expected) == 2 * count - 1
+    assert torch.equal(read_clip(tmp_path / "out.mkv"), expected)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mkv", "small.ckpt"]
+
+
+def test_a_folder_of_frames_goes_in_and_out(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    frames = moving(5)
+    for number, frame in enumerate(frames, start=3):
+        write_png(tmp_path / "frames" / f"im{number}.png", frame)
+    status, error = run("frames", "large", "--rate", "24000/1001", *BICUBIC)
+    assert status == 0, error
+    files = sorted((tmp_path / "large").iterdir())
+    assert [file.name for file in files] == [f"{number:08d}.png" for number in range(1, 10)]
+    expected = list(upscale(frames, Upscaler(BicubicBlend())))
+    assert torch.equal(torch.stack([read_png(file) for file in files]), torch.stack(expected))
+    status, error = run("frames", "out.mkv", "--rate", "24000/1001", "--codec", "ffv1", *BICUBIC)
+    assert status == 0, error
+    assert VideoFile(tmp_path / "out.mkv", Part()).times.rate == pytest.approx(Fraction(48000, 1001), rel=1e-6)
+    assert torch.equal(read_clip(tmp_path / "out.mkv"), torch.stack(expected))
+
+
+@pytest.mark.parametrize(
+    ("options", "rate", "frames", "size"),
+    [
+        ([], Fraction(50), 15, (96, 64)),
+        (["--slow-motion"], Fraction(25), 15, (96, 64)),
+        (["--no-interpolate"], Fraction(25), 8, (96, 64)),
+        (["--scale", "2"], Fraction(50), 15, (48, 32)),
+        (["--preview"], Fraction(50), 15, (192, 64)),
+        (["--start", "0.1", "--duration", "0:00:00.12"], Fraction(50), 5, (96, 64)),
+        (["--duration", "0.08"], Fraction(50), 3, (96, 64)),
+        (["--start", "0.2"], Fraction(50), 5, (96, 64)),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else None,
+)
+def test_options_decide_rate_number_and_size_of_the_frames(
+    run: Run, tmp_path: Path, options: list[str], rate: Fraction, frames: int, size: tuple[int, int]
+) -> None:
+    write_clip(tmp_path / "in.mkv", moving(8))
+    status, error = run("in.mkv", "out.mkv", "--codec", "ffv1", *BICUBIC, *options)
+    assert status == 0, error
+    video = VideoFile(tmp_path / "out.mkv", Part())
+    assert (video.times.rate, video.count) == (rate, frames)
+    assert (video.picture.width, video.picture.height) == size
+
+
+def test_a_part_holds_the_frames_of_that_time(run: Run, tmp_path: Path) -> None:
+    frames = moving(20)
+    write_clip(tmp_path / "in.mkv", frames)
+    status, error = run("in.mkv", "out.mkv", "--codec", "ffv1", *BICUBIC, "--start", "0.2", "--duration", "0.24")
+    assert status == 0, error
+    expected = list(upscale(frames[5:11], Upscaler(BicubicBlend())))
+    assert torch.equal(read_clip(tmp_path / "out.mkv"), torch.stack(expected))
+
+
+def test_quality_pixel_format_device_and_precision_can_be_chosen(run: Run, tmp_path: Path) -> None:
+    write_clip(tmp_path / "in.mkv", moving(6))
+    sizes = []
+    for crf in ("5", "45"):
+        status, error = run(
+            *("in.mkv", f"{crf}.mp4", *BICUBIC, "--crf", crf, "--pixel-format", "yuv444p"),
+            *("--device", "cpu", "--precision", "bf16", "--memory", "4"),
+        )
+        assert status == 0, error
+        assert VideoFile(tmp_path / f"{crf}.mp4", Part()).index.path.is_file()
+        sizes.append((tmp_path / f"{crf}.mp4").stat().st_size)
+    assert sizes[0] > sizes[1]
+    with av.open(tmp_path / "5.mp4") as container:
+        assert container.streams.video[0].codec_context.pix_fmt == "yuv444p"
+
+
+def test_more_windows_than_a_segment_join_without_a_seam(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = moving(23)
+    write_clip(tmp_path / "in.mkv", frames)
+    monkeypatch.setattr(command, "LONGEST_SEGMENT", 2)
+    for codec in ("ffv1", "h264", "h265"):
+        status, error = run("in.mkv", f"{codec}.mkv", "--codec", codec, *BICUBIC)
+        assert status == 0, error
+    expected = torch.stack(list(upscale(frames, Upscaler(BicubicBlend()))))
+    assert torch.equal(read_clip(tmp_path / "ffv1.mkv"), expected)
+    for codec in ("h264", "h265"):
+        with av.open(tmp_path / f"{codec}.mkv") as container:
+            times = [frame.time for frame in container.decode(video=0)]
+        assert times == pytest.approx([number / 50 for number in range(45)], abs=6e-4)
+
+
+# --- pipes
+
+
+def test_y4m_goes_through_a_pipe(tmp_path: Path) -> None:
+    frames = moving(7)
+    source = tmp_path / "in.y4m"
+    with av.open(source, "w", format="yuv4mpegpipe", container_options={"strict": "-1"}) as container:
+        stream = container.add_stream("wrapped_avframe", rate=Fraction(30000, 1001))
+        stream.height, stream.width, stream.pix_fmt = 16, 24, "yuv444p"
+        for number, frame in enumerate(frames):
+            image = av.VideoFrame.from_ndarray(frame.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
+            image = image.reformat(format="yuv444p")
+            image.pts = number
+            container.mux(stream.encode(image))
+    program = [sys.executable, "-m", "stvsr.upscale", "-", "-", *BICUBIC]
+    done = subprocess.run(program, stdin=source.open("rb"), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.startswith(b"YUV4MPEG2 W96 H64 F60000:1001 ")
+    assert done.stdout.count(b"FRAME\n") == 13
+    (tmp_path / "out.y4m").write_bytes(done.stdout)
+    made = read_clip(tmp_path / "out.y4m").float()
+    expected = torch.stack(list(upscale(list(read_clip(source)), Upscaler(BicubicBlend())))).float()
+    assert (made - expected).abs().mean() < 1, "as it was, but for the rounding of colours"
+
+    for nothing in (b"", b"once upon a time\n" * 1000):
+        empty = subprocess.run(program, input=nothing, capture_output=True, check=False)
+        assert empty.returncode == 1
+        assert empty.stderr.startswith(b"error: standard input: not Y4M")
+        assert len(empty.stderr.splitlines()) == 1
+
+
+# --- kills
+
+INPUT = 26
+"""Frames: nine windows, of which a segment has one."""
+
+
+@pytest.fixture
+def slow_job(tmp_path: Path, checkpoint: Path) -> Callable[[str], list[str]]:
+    """A command that takes some seconds, in short segments."""
+    write_clip(tmp_path / "in.mkv", moving(INPUT, 48, 64))
+    program = "import sys, stvsr.upscale as u; u.LONGEST_SEGMENT = 1; u.main()"
+
+    def arguments(output: str) -> list[str]:
+        options = ["--checkpoint", str(checkpoint), *(["--codec", "h264"] if output.endswith("mkv") else [])]
+        return [sys.executable, "-c", program, str(tmp_path / "in.mkv"), str(tmp_path / output), *options]
+
+    return arguments
+
+
+def parts(folder: Path) -> int:
+    """Whole segments or frames of an unfinished job."""
+    return len(list(folder.glob("0*.mkv"))) + len(list(folder.glob("frames/0*.png"))) // 6
+
+
+def killed_when(arguments: list[str], folder: Path, enough: int, how: signal.Signals) -> int:
+    """Starts a job and kills it when so many parts are whole; gives how many are."""
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while parts(folder) < enough:
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(how)
+    process.wait()
+    return parts(folder)
+
+
+def pictures(path: Path) -> Tensor:
+    if path.is_dir():
+        return torch.stack([read_png(file) for file in sorted(path.iterdir())])
+    return read_clip(path)
+
+
+@pytest.mark.parametrize("name", ["killed.mkv", "killed"])
+def test_a_job_killed_three_times_gives_the_frames_of_an_undisturbed_one(
+    slow_job: Callable[[str], list[str]], tmp_path: Path, name: str
+) -> None:
+    undisturbed = name.replace("killed", "undisturbed")
+    subprocess.run(slow_job(undisturbed), check=True, stderr=subprocess.DEVNULL)
+    folder = tmp_path / f".{name}.part"
+    done = 0
+    for enough in (1, 3, 6):
+        done = killed_when(slow_job(name), folder, max(enough, done), signal.SIGKILL)
+        assert not (tmp_path / name).exists(), "the output has its name only when it is whole"
+    ended = subprocess.run(slow_job(name), check=True, capture_output=True, text=True)
+    assert "frames of an earlier run" in ended.stderr
+    assert torch.equal(pictures(tmp_path / name), pictures(tmp_path / undisturbed))
+    assert len(pictures(tmp_path / name)) == 2 * INPUT - 1
+    assert not folder.exists()
+
+
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(slow_job: Callable[[str], list[str]], tmp_path: Path) -> None:
+    process = subprocess.Popen(slow_job("out.mkv"), stderr=subprocess.PIPE, text=True)
+    while parts(tmp_path / ".out.mkv.part") < 2:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert error.splitlines()[-1].startswith("stopped; the same command goes on from what is done")
+    subprocess.run(slow_job("out.mkv"), check=True, stderr=subprocess.DEVNULL)
+    assert len(read_clip(tmp_path / "out.mkv")) == 2 * INPUT - 1
+
+
+def test_unfinished_work_of_another_job_is_refused_and_overwritten_on_request(
+    slow_job: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    killed_when(slow_job("out.mkv"), tmp_path / ".out.mkv.part", 1, signal.SIGKILL)
+    other = [*slow_job("out.mkv"), "--crf", "30"]
+    refused = subprocess.run(other, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "holds the progress of another upscaling (another crf); add --overwrite" in refused.stderr
+    subprocess.run([*other, "--overwrite"], check=True, stderr=subprocess.DEVNULL)
+    assert len(read_clip(tmp_path / "out.mkv")) == 2 * INPUT - 1
+
+
+def test_two_at_a_time_are_refused(slow_job: Callable[[str], list[str]], tmp_path: Path) -> None:
+    first = subprocess.Popen(slow_job("out.mkv"), stderr=subprocess.DEVNULL)
+    while not (tmp_path / ".out.mkv.part" / "settings.json").is_file():
+        time.sleep(0.005)
+    second = subprocess.run(slow_job("out.mkv"), capture_output=True, text=True, check=False)
+    assert second.returncode == 1
+    assert "another upscaling is running there" in second.stderr
+    assert first.wait() == 0
+    assert len(read_clip(tmp_path / "out.mkv")) == 2 * INPUT - 1
+
+
+# --- bad input
+
+
+def truncated(tmp_path: Path) -> None:
+    write_clip(tmp_path / "whole.mkv", moving(60))
+    (tmp_path / "bad.mp4").write_bytes((tmp_path / "whole.mkv").read_bytes()[:-60_00])
+    (tmp_path / "whole.mkv").unlink()
+
+
+BAD_INPUTS = {
+    "text": lambda folder: (folder / "bad.mp4").write_text("once upon a time\n" * 100),
+    "empty": lambda folder: (folder / "bad.mp4").write_bytes(b""),
+    "zeros": lambda folder: (folder / "bad.mp4").write_bytes(bytes(10_000)),
+    "missing": lambda folder: None,
+    "truncated": truncated,
+}
+
+
+@pytest.mark.parametrize("make", BAD_INPUTS.values(), ids=BAD_INPUTS)
+def test_bad_input_ends_in_one_line_and_leaves_nothing(
+    run: Run, tmp_path: Path, make: Callable[[Path], object]
+) -> None:
+    make(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    status, error = run("bad.mp4", "out.mp4", *BICUBIC)
+    assert status == 1
+    assert error.startswith("error: bad.mp4: ")
+    assert len(error.splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+BAD_COMMANDS = {
+    "no-network": ([], "give --checkpoint FILE: one of stvsr.train, or the authors' weights (https://"),
+    "two-networks": (["--method", "bicubic", "--checkpoint", "a.ckpt"], "not both"),
+    "missing-checkpoint": (["--checkpoint", "gone.ckpt"], "gone.ckpt: no such file"),
+    "unknown-method": (["--method", "magic"], "invalid choice: 'magic'"),
+    "unknown-option": ([*BICUBIC, "--magic"], "unrecognized arguments: --magic; see stvsr-upscale --help"),
+    "unknown-extension": ([*BICUBIC, "out.xyz"], "out.xyz: unknown extension '.xyz'; expected .mp4"),
+    "no-folder": ([*BICUBIC, "gone/out.mp4"], "the folder gone does not exist"),
+    "taken": ([*BICUBIC, "taken.mp4"], "taken.mp4: exists already; choose another name, or add --overwrite"),
+    "itself": ([*BICUBIC, "in.mkv"], "in.mkv: exists already"),
+    "itself-overwritten": ([*BICUBIC, "in.mkv", "--overwrite"], "in.mkv: is the input itself"),
+    "codec": ([*BICUBIC, "out.webm", "--codec", "h264"], "--codec h264 does not go into .webm"),
+    "codec-of-frames": ([*BICUBIC, "frames", "--crf", "3"], "--crf: frames is not compressed"),
+    "scale": ([*BICUBIC, "--scale", "3"], "--scale 3; expected 4 or 2"),
+    "both": ([*BICUBIC, "--slow-motion", "--no-interpolate"], "exclude each other"),
+    "rate-of-a-file": ([*BICUBIC, "--rate", "25"], "in.mkv tells its own frame rate"),
+    "start": ([*BICUBIC, "--start", "0:10"], "no frame of 0.32 s between --start 10"),
+    "no-time": ([*BICUBIC, "--start", "soon"], "argument --start: 'soon' is not a number"),
+    "negative": ([*BICUBIC, "--duration", "-1"], "argument --duration: -1 is not positive"),
+    "device": ([*BICUBIC, "--device", "abacus"], "abacus: not usable here"),
+    "memory": ([*BICUBIC, "--memory", "0.01"], "--memory 0.01, of which 0.0 GiB remain for the network"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "says"), BAD_COMMANDS.values(), ids=BAD_COMMANDS)
+def test_a_wrong_command_ends_in_one_line_and_leaves_nothing(
+    run: Run, tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    write_clip(tmp_path / "in.mkv", moving(8))
+    (tmp_path / "taken.mp4").write_text("precious")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    named = len(arguments) > 2 and not arguments[2].startswith("-")
+    order = ["in.mkv", arguments[2], *arguments[:2], *arguments[3:]] if named else ["in.mkv", "out.mp4", *arguments]
+    status, error = run(*order)
+    assert status in (1, 2)
+    messages = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert len(messages) == 1, error
+    assert says in messages[0]
+    assert "Traceback" not in error
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_folder_without_a_rate_and_a_read_only_folder_are_said(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    write_png(tmp_path / "frames" / "1.png", moving(1)[0])
+    status, error = run("frames", "out.mp4", *BICUBIC)
+    assert (status, error) == (
+        1,
+        "error: frames: a folder of frames has no frame rate; add --rate, for example --rate 24000/1001\n",
+    )
+    # /proc takes no files, of root neither.
+    status, error = run("frames", "/proc/out.mp4", "--rate", "25", *BICUBIC)
+    assert status == 1
+    assert error.splitlines()[-1].startswith("error: /proc/")
+
+
+def test_an_output_is_replaced_on_request(run: Run, tmp_path: Path) -> None:
+    write_clip(tmp_path / "in.mkv", moving(4))
+    (tmp_path / "out.mkv").write_text("old")
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "old.txt").write_text("old")
+    for name in ("out.mkv", "frames"):
+        status, error = run("in.mkv", name, *BICUBIC, "--overwrite")
+        assert status == 0, error
+    assert len(read_clip(tmp_path / "out.mkv")) == 7
+    assert len(list((tmp_path / "frames").iterdir())) == 7
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "in.mkv", "out.mkv"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if (
+        os.geteuid()
+        or shutil.which("mount") is None
+        or subprocess.run(mount, capture_output=True, check=False).returncode
+    ):
+        pytest.skip("a small disk can be mounted by root alone")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("name", ["out.mkv", "out.mp4", "frames", "out.y4m"])
+def test_a_disk_that_fills_up_ends_in_one_line_and_leaves_nothing(
+    run: Run, tmp_path: Path, small_disk: Path, name: str
+) -> None:
+    rng = np.random.default_rng(0)
+    noise = [torch.from_numpy(rng.integers(0, 256, (3, 64, 96), dtype=np.uint8)) for _ in range(30)]
+    write_clip(tmp_path / "in.mkv", noise)
+    status, error = run("in.mkv", small_disk / name, *BICUBIC, "--no-interpolate")
+    assert status == 1
+    last = error.splitlines()[-1]
+    assert last.startswith(f"error: {small_disk}")
+    assert "No space left on device" in last
+    assert "Traceback" not in error
+    assert list(small_disk.iterdir()) == []
+
+
+def test_an_input_that_vanishes_ends_in_one_line(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before its sound is copied."""
+    write_clip(tmp_path / "in.mkv", moving(8))
+    from stvsr.video import job
+
+    finish = job.Job._fill
+
+    def vanish(self: job.Job, expected: int | None) -> None:
+        finish(self, expected)
+        (tmp_path / "in.mkv").unlink()
+
+    monkeypatch.setattr(job.Job, "_fill", vanish)
+    status, error = run("in.mkv", "out.mkv", *BICUBIC)
+    assert status == 1
+    last = error.splitlines()[-1]
+    assert "in.mkv: No such file or directory" in last
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_long_work_is_kept_when_something_fails_and_said(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stvsr.video import delivery, job
+
+    write_clip(tmp_path / "in.mkv", moving(8))
+
+    def fail(self: job.Job, expected: int | None) -> None:
+        raise OSError(28, "No space left on device", "somewhere")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job.Job, "_fill", fail)
+        patched.setattr(delivery, "WORTH_KEEPING", 0.0)
+        status, error = run("in.mkv", "out.mkv", *BICUBIC)
+    assert status == 1
+    assert "what is done is kept in .out.mkv.part: the same command goes on from there" in error.splitlines()[-1]
+    assert (tmp_path / ".out.mkv.part").is_dir()
+    status, error = run("in.mkv", "out.mkv", *BICUBIC)
+    assert status == 0, error
+    assert not (tmp_path / ".out.mkv.part").exists()
+
+
+def test_help_reads_like_a_page(run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["stvsr-upscale", "--help"])
+    with pytest.raises(SystemExit):
+        command.main()
+    page = capsys.readouterr().out
+    for word in ("--checkpoint", "--slow-motion", "--preview", "examples:", "yuv4mpegpipe"):
+        assert word in page
+
+
+def test_a_long_job_on_a_cpu_is_said_with_its_hours(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stvsr.video import job
+
+    write_clip(tmp_path / "in.mkv", moving(8))
+    status, error = run("in.mkv", "quick.mkv", *BICUBIC)
+    assert "hours without a GPU" not in error
+    monkeypatch.setattr(job, "SLOW", 0.0)
+    status, error = run("in.mkv", "out.mkv", *BICUBIC)
+    assert status == 0
+    assert "hours without a GPU, which is many times as fast; --duration 2 tries two seconds" in error

@@ -1,0 +1,294 @@
+"""Everything in a file besides its pictures comes out as it went in: times, sound, subtitles, turns, by ffprobe.
+
+The inputs are made by ffmpeg, in the variety that people have.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from stvsr import upscale as command
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None, reason="needs ffmpeg and ffprobe"
+)
+
+SUBTITLES = "1\n00:00:00,200 --> 00:00:00,700\nhello\n\n2\n00:00:00,800 --> 00:00:01,100\nworld\n"
+X264, AAC = ["-c:v", "libx264", "-pix_fmt", "yuv420p"], ["-c:a", "aac"]
+
+
+def ffmpeg(*arguments: object) -> None:
+    subprocess.run(["ffmpeg", "-v", "error", "-y", *map(str, arguments)], check=True)
+
+
+def pictures(rate: str, size: str = "96x64", seconds: float = 1.2) -> list[str]:
+    return ["-f", "lavfi", "-i", f"testsrc2=size={size}:rate={rate}:duration={seconds}"]
+
+
+def sound(pitch: int = 440, seconds: float = 1.2) -> list[str]:
+    return ["-f", "lavfi", "-i", f"sine=frequency={pitch}:duration={seconds}"]
+
+
+def at_rate(rate: str) -> Callable[[Path], None]:
+    return lambda path: ffmpeg(*pictures(rate), *sound(), *X264, "-bf", 3, *AAC, path)
+
+
+def varying(path: Path) -> None:
+    chosen = "select='not(eq(mod(n,7),3))+eq(n,10)'"
+    ffmpeg(*pictures("30", seconds=1.5), *sound(seconds=1.5), "-vf", chosen, "-vsync", "vfr", *X264, *AAC, path)
+
+
+def open_gop(path: Path) -> None:
+    settings = "keyint=12:bframes=3:open-gop=1:log-level=none"
+    ffmpeg(*pictures("25", seconds=2), *sound(seconds=2), "-c:v", "libx265", "-x265-params", settings, *AAC, path)
+
+
+def turned(path: Path) -> None:
+    upright = path.with_name("upright.mp4")
+    at_rate("25")(upright)
+    with av.open(upright) as source, av.open(path, "w") as target:
+        copies = {stream.index: target.add_stream_from_template(stream, opaque=True) for stream in source.streams}
+        copies[0].set_display_rotation(90)  # type: ignore[union-attr]
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = copies[packet.stream_index]
+                target.mux(packet)
+
+
+def odd(path: Path) -> None:
+    ffmpeg(*pictures("25", size="97x63"), *sound(), "-c:v", "libx264", "-pix_fmt", "yuv444p", *AAC, path)
+
+
+def silent(path: Path) -> None:
+    ffmpeg(*pictures("25"), *X264, path)
+
+
+def late_sound(path: Path) -> None:
+    ffmpeg(*pictures("25"), "-itsoffset", 0.3, *sound(seconds=1), *X264, *AAC, path)
+
+
+def late_pictures(path: Path) -> None:
+    ffmpeg("-itsoffset", 0.25, *pictures("30000/1001"), *sound(seconds=1.4), *X264, *AAC, path)
+
+
+def two_sounds(path: Path) -> None:
+    text = path.with_name("words.srt")
+    text.write_text(SUBTITLES)
+    streams = [option for number in range(4) for option in ("-map", number)]
+    names = ["-metadata:s:a:0", "language=eng", "-metadata:s:a:1", "language=fra", "-metadata", "title=A title"]
+    subtitles = ["-c:s", "srt" if path.suffix == ".mkv" else "mov_text"]
+    both = ["-c:a:0", "aac", "-c:a:1", "libopus"]
+    ffmpeg(*pictures("25"), *sound(), *sound(880), "-i", text, *streams, *X264, *both, *subtitles, *names, path)
+
+
+def full_range(path: Path) -> None:
+    colours = "scale=out_range=pc:out_color_matrix=bt709,setsar=16/11"
+    tags = ["-color_range", "pc", "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
+    ffmpeg(*pictures("25"), *X264, *tags, "-vf", colours, path)
+
+
+def ten_bits(path: Path) -> None:
+    ffmpeg(*pictures("25"), "-c:v", "libx265", "-x265-params", "log-level=none", "-pix_fmt", "yuv420p10le", path)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An input and what kind of output is made of it."""
+
+    name: str
+    make: Callable[[Path], None]
+    output: str
+
+
+CASES = [
+    Case("film.mp4", at_rate("24000/1001"), ".mp4"),
+    Case("film.mkv", at_rate("24000/1001"), ".mp4"),
+    Case("pal.mp4", at_rate("25"), ".mkv"),
+    Case("thirty.mp4", at_rate("30"), ".mov"),
+    Case("sixty.mp4", at_rate("60"), ".mp4"),
+    Case("sixty.mkv", at_rate("60"), ".mkv"),
+    Case("varying.mp4", varying, ".mp4"),
+    Case("varying.mkv", varying, ".mkv"),
+    Case("open_gop.mp4", open_gop, ".mp4"),
+    Case("turned.mp4", turned, ".mp4"),
+    Case("turned.mp4", turned, ".mkv"),
+    Case("odd.mp4", odd, ".mp4"),
+    Case("silent.mp4", silent, ".mp4"),
+    Case("late_sound.mp4", late_sound, ".mp4"),
+    Case("late_sound.mp4", late_sound, ".mkv"),
+    Case("late_pictures.mp4", late_pictures, ".mp4"),
+    Case("two_sounds.mkv", two_sounds, ".mkv"),
+    Case("two_sounds.mp4", two_sounds, ".mp4"),
+    Case("full_range.mp4", full_range, ".mp4"),
+    Case("full_range.mp4", full_range, ".mkv"),
+    Case("ten_bits.mp4", ten_bits, ".mp4"),
+]
+
+
+def probe(path: Path) -> dict[str, Any]:
+    shown = ["-show_streams", "-show_format", "-show_packets", "-show_data_hash", "md5"]
+    done = subprocess.run(["ffprobe", "-v", "error", "-of", "json", *shown, path], capture_output=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def picture_stream(found: dict[str, Any]) -> dict[str, Any]:
+    (stream,) = (stream for stream in found["streams"] if stream["codec_type"] == "video")
+    return stream
+
+
+def others(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return [stream for stream in found["streams"] if stream["codec_type"] != "video"]
+
+
+def packets(found: dict[str, Any], stream: dict[str, Any]) -> list[dict[str, Any]]:
+    return [packet for packet in found["packets"] if packet["stream_index"] == stream["index"]]
+
+
+def times(found: dict[str, Any], stream: dict[str, Any]) -> list[float]:
+    return sorted(float(packet["pts_time"]) for packet in packets(found, stream))
+
+
+def upscaled(folder: Path, source: Path, output: str, *options: str) -> Path:
+    path = folder / f"out{output}"
+    arguments = ["stvsr-upscale", str(source), str(path), "--method", "bicubic", *options]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", arguments)
+        command.main()
+    return path
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}-{case.output[1:]}")
+def test_everything_besides_the_pictures_is_kept(tmp_path: Path, case: Case) -> None:
+    source = tmp_path / case.name
+    case.make(source)
+    path = upscaled(tmp_path, source, case.output)
+    before, after = probe(source), probe(path)
+    old, new = picture_stream(before), picture_stream(after)
+    shown, made = times(before, old), times(after, new)
+
+    # Every frame, at its time, with one in the middle between two.
+    assert len(made) == 2 * len(shown) - 1
+    rounding = 1.1e-3 if ".mkv" in (source.suffix, case.output) else 2e-5
+    assert [t - made[0] for t in made[::2]] == pytest.approx([t - shown[0] for t in shown], abs=rounding)
+    middle = [(first + second) / 2 - shown[0] for first, second in pairwise(shown)]
+    assert [t - made[0] for t in made[1::2]] == pytest.approx(middle, abs=rounding)
+    if not case.name.startswith("varying") and case.output != ".mkv":
+        assert Fraction(new["r_frame_rate"]) == 2 * Fraction(old["r_frame_rate"])
+        assert Fraction(new["avg_frame_rate"]) == 2 * Fraction(old["r_frame_rate"])
+    interval = float(1 / Fraction(new["avg_frame_rate"]))
+    lasts = [float(found["format"]["duration"]) for found in (before, after)]
+    priming = 1024 / 44100 if case.output == ".mkv" and others(after) else 0
+    assert lasts[1] == pytest.approx(lasts[0], abs=interval + priming + 2e-3)
+
+    # Sound and subtitles: the same bytes, as far from the pictures as before.
+    assert [stream["codec_name"] for stream in others(after)] == [stream["codec_name"] for stream in others(before)]
+    for ours, theirs in zip(others(after), others(before), strict=True):
+        hashes = [[packet["data_hash"] for packet in packets(*pair)] for pair in ((after, ours), (before, theirs))]
+        if theirs["codec_name"] == "mov_text":
+            # Where nothing is shown MP4 has empty texts, which the muxer writes by itself.
+            hashes = [list(dict.fromkeys(each)) for each in hashes]
+        assert hashes[0] == hashes[1]
+        starts = [
+            times(*pair)[0] - shown_first
+            for pair, shown_first in (((after, ours), made[0]), ((before, theirs), shown[0]))
+        ]
+        assert starts[0] == pytest.approx(starts[1], abs=2e-3)
+        if theirs.get("tags", {}).get("language", "und") != "und":
+            assert ours["tags"]["language"] == theirs["tags"]["language"]
+    if "title" in before["format"].get("tags", {}):
+        assert after["format"]["tags"]["title"] == before["format"]["tags"]["title"]
+
+    # How the pictures are to be shown.
+    assert (new["width"], new["height"]) == (4 * old["width"], 4 * old["height"])
+    assert new.get("sample_aspect_ratio", "1:1") == old.get("sample_aspect_ratio", "1:1")
+    turns = [
+        [data["rotation"] for data in stream.get("side_data_list", []) if "rotation" in data] for stream in (old, new)
+    ]
+    assert turns[0] == turns[1]
+    for tag in ("color_range", "color_space", "color_primaries", "color_transfer"):
+        if tag in old:
+            assert new[tag] == old[tag]
+    assert new["color_space"] == old.get("color_space", "smpte170m"), "what was left open is written"
+
+
+def test_a_turned_video_becomes_upright_where_nothing_else_can_say_it(tmp_path: Path) -> None:
+    from stvsr.data.decoding import index_video, read_frames
+    from stvsr.data.png import read_png
+
+    source = tmp_path / "turned.mp4"
+    turned(source)
+    frames = upscaled(tmp_path, source, "", "--no-interpolate")
+    upright = read_frames(index_video(source), 0, 1)[0]
+    first = read_png(frames / "00000001.png")
+    assert first.shape == (3, 4 * 96, 4 * 64)
+    small = first.float().unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).mean(dim=(2, 4))
+    # Against the other way round, mirrored, and both.
+    wrong = [small.flip(dims) for dims in ((1, 2), (1,), (2,))]
+    errors = [float((turn - upright.float()).abs().mean()) for turn in (small, *wrong)]
+    assert errors[0] < min(errors[1:]) / 3
+
+
+def test_what_does_not_fit_is_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "two_sounds.mkv"
+    two_sounds(source)
+    found = probe(upscaled(tmp_path, source, ".mp4"))
+    assert [stream["codec_name"] for stream in others(found)] == ["aac", "opus"]
+    assert "left out: subtitle stream 3 (.mp4 does not hold srt)" in capsys.readouterr().err
+
+
+def test_slow_motion_keeps_subtitles_in_step_and_leaves_sound_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "two_sounds.mkv"
+    two_sounds(source)
+    found = probe(upscaled(tmp_path, source, ".mkv", "--slow-motion"))
+    assert [stream["codec_name"] for stream in others(found)] == ["subrip"]
+    assert times(found, others(found)[0]) == pytest.approx([0.4, 1.6])
+    assert float(packets(found, others(found)[0])[0]["duration_time"]) == pytest.approx(1.0)
+    assert times(found, picture_stream(found))[-1] == pytest.approx(58 / 25)
+    assert "in slow motion it would be out of step" in capsys.readouterr().err
+
+
+def test_a_part_has_the_sound_of_that_part(tmp_path: Path) -> None:
+    source = tmp_path / "pal.mp4"
+    at_rate("25")(source)
+    before = probe(source)
+    after = probe(upscaled(tmp_path, source, ".mp4", "--start", "0.4", "--duration", "0.4"))
+    assert times(after, picture_stream(after)) == pytest.approx([number / 50 for number in range(19)])
+    (old,), (new,) = others(before), others(after)
+    kept = {packet["data_hash"]: float(packet["pts_time"]) for packet in packets(after, new)}
+    expected = {
+        packet["data_hash"]: float(packet["pts_time"]) - 0.4
+        for packet in packets(before, old)
+        if 0.4 <= float(packet["pts_time"]) < 0.8
+    }
+    assert list(kept) == list(expected)
+    assert list(kept.values()) == pytest.approx(list(expected.values()), abs=1e-4)
+
+
+def test_chapters_are_kept(tmp_path: Path) -> None:
+    source, marked = tmp_path / "pal.mp4", tmp_path / "marked.mkv"
+    at_rate("25")(source)
+    chapter = "[CHAPTER]\nTIMEBASE=1/1000\nSTART={}\nEND={}\ntitle={}\n"
+    chapters = ";FFMETADATA1\n" + chapter.format(0, 500, "one") + chapter.format(500, 1200, "two")
+    (tmp_path / "chapters.txt").write_text(chapters)
+    ffmpeg("-i", source, "-i", tmp_path / "chapters.txt", "-map_metadata", 1, "-c", "copy", marked)
+    for options, expected in (([], [0, 0.5, 0.5, 1.2]), (["--start", "0.4"], [0, 0.1, 0.1, 0.8])):
+        path = upscaled(tmp_path, marked, ".mp4", "--overwrite", *options)
+        done = subprocess.run(
+            ["ffprobe", "-v", "error", "-of", "json", "-show_chapters", path], capture_output=True, check=True
+        )
+        found = json.loads(done.stdout)["chapters"]
+        assert [chapter["tags"]["title"] for chapter in found] == ["one", "two"]
+        assert [float(c[side]) for c in found for side in ("start_time", "end_time")] == pytest.approx(expected)
