@@ -502,3 +502,19 @@ def test_a_long_job_on_a_cpu_is_said_with_its_hours(run: Run, tmp_path: Path, mo
     status, error = run("in.mkv", "out.mkv", *BICUBIC)
     assert status == 0
     assert "hours without a GPU, which is many times as fast; --duration 2 tries two seconds" in error
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
+    """60 seconds take as much as 10 of the same video, to 5 %."""
+    program = "import resource, stvsr.upscale as u\nu.main()\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    taken = []
+    scene = moving(250, 90, 160)
+    for seconds in (10, 60):
+        path = write_clip(tmp_path / f"{seconds}.mkv", scene * (seconds // 10))
+        arguments = [str(path), str(tmp_path / f"{seconds}.mp4"), *BICUBIC]
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True
+        )
+        taken.append(int(done.stdout))
+    assert taken[1] <= 1.05 * taken[0], f"{taken[0] / 1024:.0f} and {taken[1] / 1024:.0f} MiB"
