@@ -3,7 +3,7 @@
 `python benchmarks/pipeline.py [--size 1280x720] [--frames 40] [--runs 3]`: makes a video, lets the pipeline enlarge it
 with a stub network (each pixel repeated), and decodes the video and encodes the same output frames with PyAV alone,
 turn by turn in one run. Prints frames/s of each turn and the median of the ratios. The encoder and its settings are
-the same; the bare turn has the finished frames in memory, in the pixel format of the encoder.
+the same; the bare turn has the finished frames in memory, 8-bit RGB, and converts them for the encoder as it must.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stvsr.data.clip import to_8bit
 from stvsr.models.requirements import InputRequirements, Network
 from stvsr.video.clock import Clock
 from stvsr.video.codecs import CODECS, Encoding
@@ -30,7 +31,7 @@ from stvsr.video.colour import Colour, FromRgb
 from stvsr.video.job import Job
 from stvsr.video.muxing import Pictures, write_video
 from stvsr.video.sinks import SegmentedVideo, frame_encoder
-from stvsr.video.sources import Part, VideoFile
+from stvsr.video.sources import Part, Picture, VideoFile
 from stvsr.video.upscaling import Upscaler
 
 RATE = Fraction(24)
@@ -86,25 +87,27 @@ def through_pipeline(video: Path, folder: Path, upscaler: Upscaler) -> int:
     return job.count
 
 
-def bare(video: Path, target: Path, output: list[av.VideoFrame], frames: int) -> None:
-    """Decodes all of a video and encodes finished frames, without a thought."""
+def bare(video: Path, target: Path, output: list[Tensor], frames: int) -> None:
+    """Decodes all of a video and encodes finished frames `(3, H, W)`, uint8, without a thought."""
     encoding = Encoding("h264")
-    picture_size = output[0].width * output[0].height
+    height, width = output[0].shape[1:]
+    colour = Colour.for_size(width, height)
+    convert = FromRgb(colour, encoding.pixel_format)
     with av.open(video) as source, av.open(target, "w") as container:
         source.streams.video[0].thread_type = "AUTO"
         stream = frame_encoder(
             container,
             CODECS["h264"].encoder,
-            VideoFile(video, Part()).picture.__class__(output[0].width, output[0].height, Colour()),
+            Picture(width, height, colour),
             encoding.pixel_format,
             2 * RATE,
-            encoding.options(picture_size),
+            encoding.options(width * height),
         )
         decoded = source.decode(video=0)
         for number in range(frames):
             if number % 2 == 0:
                 next(decoded)
-            frame = output[number % len(output)]
+            frame = convert(output[number % len(output)])
             frame.pts, frame.time_base = number, 1 / (2 * RATE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -139,8 +142,7 @@ def main() -> None:
             (made,) = counted
             # The same frames: the stub's answer is the same for every window.
             (answer,) = (frames for shape, frames in upscaler.network.answers.items() if shape[1] == 4)  # type: ignore[union-attr,operator]
-            convert = FromRgb(VideoFile(video, Part()).picture.colour, Encoding("h264").pixel_format)
-            output = [convert((frame * 255).round().to(torch.uint8)) for frame in answer[0]]
+            output = list(to_8bit(answer[0]))
             plain = timed(lambda work=work, output=output, made=made: bare(video, work / "bare.mp4", output, made))
             ratios.append(plain / pipeline)
             print(

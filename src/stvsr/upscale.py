@@ -33,6 +33,7 @@ from stvsr.video.job import Job
 from stvsr.video.memory import FRAME_BYTES, grid_within
 from stvsr.video.muxing import Companions, Pictures, write_video
 from stvsr.video.options import METHODS, parser
+from stvsr.video.prefetch import still_running
 from stvsr.video.sinks import PngFolder, SegmentedVideo, Sink, Y4mOutput
 from stvsr.video.sources import STANDARD, Part, Picture, Source, VideoFile, open_source
 from stvsr.video.tiles import Grid
@@ -159,7 +160,13 @@ def fitting_grid(arguments: argparse.Namespace, upscaler: Upscaler, lr: Picture,
 def windows_per_segment(upscaler: Upscaler, picture: Picture) -> int:
     """How many windows may be lost by a kill: minutes of work, by the size of the frames alone."""
     if upscaler.is_learned:
-        return max(1, min(LONGEST_SEGMENT, SEGMENT_WORK[upscaler.device.type] // (picture.width * picture.height)))
+        return max(
+            1,
+            min(
+                LONGEST_SEGMENT,
+                SEGMENT_WORK.get(upscaler.device.type, SEGMENT_WORK["cpu"]) // (picture.width * picture.height),
+            ),
+        )
     return LONGEST_SEGMENT
 
 
@@ -225,8 +232,15 @@ def main() -> None:
     arguments = parser().parse_args()
     # FFmpeg's own messages would stand between ours.
     av.logging.set_level(av.logging.PANIC)
-    with one_line_errors():
-        upscale(arguments)
+    try:
+        with one_line_errors():
+            upscale(arguments)
+    except SystemExit as stop:
+        if still_running():
+            # A network in the middle of a long computation would hold up the end of the interpreter, or crash it.
+            sys.stderr.flush()
+            os._exit(int(stop.code or 0))
+        raise
 
 
 if __name__ == "__main__":

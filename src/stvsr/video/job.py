@@ -8,6 +8,7 @@ and segments depend on the input and the settings alone.
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,8 +99,11 @@ class Job:
 
     def _fill(self, expected: int | None) -> None:
         started, first = time.monotonic(), None
-        with tqdm(total=expected, unit="frame", desc=self.source.path.name, smoothing=0.05) as bar:
-            for made in prefetched(self._frames(), FINISHED_AHEAD):
+        with (
+            tqdm(total=expected, unit="frame", desc=self.source.path.name, smoothing=0.05) as bar,
+            closing(prefetched(self._frames(), FINISHED_AHEAD)) as frames,
+        ):
+            for made in frames:
                 if first is None:
                     # What an earlier run has done does not count as speed.
                     first = bar.n = bar.initial = made.number

@@ -4,16 +4,20 @@ Decoding, the network and encoding leave Python's lock while they work, so three
 GPU, busy at once. An error of a stage comes out where its next item would have.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from queue import Full, Queue
 from threading import Event, Thread
+from threading import enumerate as all_threads
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-PATIENCE = 10.0
+PATIENCE = 5.0
 """Seconds to wait for a stage to end that is no longer needed."""
+
+STAGE = "stvsr stage"
+"""Name of the threads."""
 
 POLL = 0.1
 """Seconds between two looks whether a stage is still needed."""
@@ -28,7 +32,7 @@ class _Made(Generic[Item]):
     error: BaseException | None = None
 
 
-def prefetched(items: Iterator[Item], size: int) -> Iterator[Item]:
+def prefetched(items: Iterator[Item], size: int) -> Generator[Item, None, None]:
     """The same items, made in another thread.
 
     Args:
@@ -57,7 +61,7 @@ def prefetched(items: Iterator[Item], size: int) -> Iterator[Item]:
             hand_over(_Made(error=error))
 
     # A daemon: whoever is interrupted in the middle of a long computation need not wait for its end.
-    thread = Thread(target=work, daemon=True)
+    thread = Thread(target=work, daemon=True, name=STAGE)
     thread.start()
     try:
         while True:
@@ -70,3 +74,8 @@ def prefetched(items: Iterator[Item], size: int) -> Iterator[Item]:
     finally:
         unwanted.set()
         thread.join(PATIENCE)
+
+
+def still_running() -> bool:
+    """Whether a stage that nobody wants any more is in the middle of something."""
+    return any(thread.name == STAGE for thread in all_threads())
