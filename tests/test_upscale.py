@@ -302,9 +302,10 @@ def test_two_at_a_time_are_refused(slow_job: Callable[[str], list[str]], tmp_pat
     first = subprocess.Popen(slow_job("out.mkv"), stderr=subprocess.DEVNULL)
     while not (tmp_path / ".out.mkv.part" / "settings.json").is_file():
         time.sleep(0.005)
-    second = subprocess.run(slow_job("out.mkv"), capture_output=True, text=True, check=False)
-    assert second.returncode == 1
-    assert "another upscaling is running there" in second.stderr
+    for more in ([], ["--overwrite"]):
+        second = subprocess.run([*slow_job("out.mkv"), *more], capture_output=True, text=True, check=False)
+        assert second.returncode == 1
+        assert "another upscaling is running there" in second.stderr
     assert first.wait() == 0
     assert len(read_clip(tmp_path / "out.mkv")) == 2 * INPUT - 1
 
@@ -351,6 +352,8 @@ BAD_COMMANDS = {
     "taken": ([*BICUBIC, "taken.mp4"], "taken.mp4: exists already; choose another name, or add --overwrite"),
     "itself": ([*BICUBIC, "in.mkv"], "in.mkv: exists already"),
     "itself-overwritten": ([*BICUBIC, "in.mkv", "--overwrite"], "in.mkv: is the input itself"),
+    "no-name": ([*BICUBIC, "."], ".: has no name of its own"),
+    "its-own-folder": ([*BICUBIC, "{folder}", "--overwrite"], "holds it; choose another output"),
     "codec": ([*BICUBIC, "out.webm", "--codec", "h264"], "--codec h264 does not go into .webm"),
     "codec-of-frames": ([*BICUBIC, "frames", "--crf", "3"], "--crf: frames is not compressed"),
     "scale": ([*BICUBIC, "--scale", "3"], "--scale 3; expected 4 or 2"),
@@ -372,6 +375,7 @@ def test_a_wrong_command_ends_in_one_line_and_leaves_nothing(
     (tmp_path / "taken.mp4").write_text("precious")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     named = len(arguments) > 2 and not arguments[2].startswith("-")
+    arguments = [argument.replace("{folder}", str(tmp_path)) for argument in arguments]
     order = ["in.mkv", arguments[2], *arguments[:2], *arguments[3:]] if named else ["in.mkv", "out.mp4", *arguments]
     status, error = run(*order)
     assert status in (1, 2)

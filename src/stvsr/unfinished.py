@@ -51,16 +51,31 @@ class Unfinished:
         Raises:
             InvalidInput: another one is running there.
         """
-        with (self.folder / "lock").open("w") as file:
-            try:
-                # Unlike flock's, this lock is not passed on to loader processes, which outlive a kill for seconds.
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise InvalidInput(
-                    f"{self.folder}: another {self.job} is running there; wait for it, or {self.elsewhere}"
-                ) from None
+        with _lock(self.folder, self.job, self.elsewhere):
             yield
 
     def remove(self) -> None:
         """Removes the folder; what was to be done is done."""
         shutil.rmtree(self.folder)
+
+
+def discard(folder: Path, *, job: str, elsewhere: str) -> None:
+    """Removes the folder of an unfinished job, of whatever settings; `job` and `elsewhere` as for `Unfinished`.
+
+    Raises:
+        InvalidInput: a job is running there.
+    """
+    if folder.is_dir():
+        with _lock(folder, job, elsewhere):
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def _lock(folder: Path, job: str, elsewhere: str) -> Iterator[None]:
+    with (folder / "lock").open("w") as file:
+        try:
+            # Unlike flock's, this lock is not passed on to loader processes, which outlive a kill for seconds.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InvalidInput(f"{folder}: another {job} is running there; wait for it, or {elsewhere}") from None
+        yield

@@ -62,8 +62,9 @@ def upscale(arguments: argparse.Namespace) -> None:
     output: Path = arguments.output
     encoding = chosen_encoding(arguments)
     check_free(output, overwrite=arguments.overwrite)
-    if output.exists() and output.resolve() == arguments.input.resolve():
-        raise InvalidInput(f"{output}: is the input itself; choose another output")
+    source_path = arguments.input.resolve()
+    if output.exists() and output.resolve() in (source_path, *source_path.parents):
+        raise InvalidInput(f"{output}: is the input itself, or holds it; choose another output")
     network = chosen_network(arguments)
     device = chosen_device(arguments.device)
     part = Part(arguments.start, arguments.duration)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stvsr.data.clip import Batch, Clip, Footage
+from stvsr.data.clip import Batch, Clip, Footage, to_8bit
 from stvsr.errors import InvalidInput
 
 
@@ -52,3 +52,12 @@ def test_moving_a_batch_moves_both_resolutions() -> None:
 def test_footage_is_8_bit_rgb(frames: torch.Tensor) -> None:
     with pytest.raises(InvalidInput, match="expected uint8"):
         Footage(frames=frames, name="a", motion="all")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_rounding_to_8_bits_clamps_and_leaves_what_it_is_given_alone(dtype: torch.dtype) -> None:
+    frames = torch.linspace(-0.5, 1.5, 2 * 3 * 150 * 7).to(dtype).view(2, 3, 150, 7)
+    before = frames.clone()
+    expected = (before.double().clamp(0, 1) * 255).round().to(torch.uint8)
+    assert torch.equal(to_8bit(frames), expected)
+    assert torch.equal(frames, before)

@@ -53,7 +53,8 @@ def to_8bit(frames: Tensor) -> Tensor:
     # about as fast as single precision, and without an eightfold copy of whole frames.
     for plane, target in zip(frames.flatten(0, -3), stored.flatten(0, -3), strict=True):
         for rows, part in zip(torch.split(plane, ROWS), torch.split(target, ROWS), strict=True):
-            part.copy_(rows.double().clamp_(0, 1).mul_(PEAK).round_())
+            # The first step makes a copy: frames that are double already must stay as they are.
+            part.copy_(rows.double().clamp(0, 1).mul_(PEAK).round_())
     return stored
 
 

@@ -5,7 +5,6 @@ finds its work there. One that failed (a full disk, a vanished input) leaves not
 already, which is kept, and said.
 """
 
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,8 +15,11 @@ from typing import Any
 import av
 
 from stvsr.errors import Interrupted, InvalidInput, UserError, one_line
-from stvsr.unfinished import Unfinished
+from stvsr.unfinished import Unfinished, discard
 from stvsr.video.sources import STANDARD
+
+JOB = "upscaling"
+"""What a job is called in messages."""
 
 WORTH_KEEPING = 60.0
 """Seconds of work that a job that failed keeps."""
@@ -66,11 +68,11 @@ def delivery(output: Path, identity: dict[str, Any], *, overwrite: bool) -> Iter
     check_free(output, overwrite=overwrite)
     folder = output.with_name(f".{output.name}.part")
     if overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder, job=JOB, elsewhere="choose another output")
     resumed = folder.is_dir()
     started = time.monotonic()
     with ExitStack() as stack:
-        unfinished = Unfinished(folder, identity, job="upscaling", elsewhere="add --overwrite")
+        unfinished = Unfinished(folder, identity, job=JOB, elsewhere="add --overwrite")
         stack.enter_context(unfinished.locked())
         try:
             with _in_words(output):
@@ -89,11 +91,13 @@ def delivery(output: Path, identity: dict[str, Any], *, overwrite: bool) -> Iter
 
 
 def check_free(output: Path, *, overwrite: bool) -> None:
-    """Refuses a name that is taken, or in a folder that does not exist.
+    """Refuses a name that is taken, is none, or in a folder that does not exist.
 
     Raises:
         InvalidInput: names it.
     """
+    if output.name in ("", ".."):
+        raise InvalidInput(f"{output}: has no name of its own; expected a file, or a new folder for PNG frames")
     if not output.parent.is_dir():
         raise InvalidInput(f"{output}: the folder {output.parent} does not exist; make it first, or choose another")
     empty = output.is_dir() and not any(output.iterdir())
