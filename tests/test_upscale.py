@@ -294,7 +294,9 @@ def test_unfinished_work_of_another_job_is_refused_and_overwritten_on_request(
     refused = subprocess.run(other, capture_output=True, text=True, check=False)
     assert refused.returncode == 1
     assert "holds the progress of another upscaling (another crf); add --overwrite" in refused.stderr
-    subprocess.run([*other, "--overwrite"], check=True, stderr=subprocess.DEVNULL)
+    killed_when([*other, "--overwrite"], tmp_path / ".out.mkv.part", 2, signal.SIGKILL)
+    ended = subprocess.run([*other, "--overwrite"], check=True, capture_output=True, text=True)
+    assert "frames of an earlier run" in ended.stderr, "the same command goes on, with --overwrite too"
     assert len(read_clip(tmp_path / "out.mkv")) == 2 * INPUT - 1
 
 
@@ -352,6 +354,7 @@ BAD_COMMANDS = {
     "taken": ([*BICUBIC, "taken.mp4"], "taken.mp4: exists already; choose another name, or add --overwrite"),
     "itself": ([*BICUBIC, "in.mkv"], "in.mkv: exists already"),
     "itself-overwritten": ([*BICUBIC, "in.mkv", "--overwrite"], "in.mkv: is the input itself"),
+    "endless-memory": ([*BICUBIC, "--memory", "inf"], "argument --memory: 'inf' is not a number"),
     "no-name": ([*BICUBIC, "."], ".: has no name of its own"),
     "its-own-folder": ([*BICUBIC, "{folder}", "--overwrite"], "holds it; choose another output"),
     "codec": ([*BICUBIC, "out.webm", "--codec", "h264"], "--codec h264 does not go into .webm"),
@@ -404,13 +407,44 @@ def test_an_output_is_replaced_on_request(run: Run, tmp_path: Path) -> None:
     write_clip(tmp_path / "in.mkv", moving(4))
     (tmp_path / "out.mkv").write_text("old")
     (tmp_path / "frames").mkdir()
-    (tmp_path / "frames" / "old.txt").write_text("old")
+    (tmp_path / "frames" / "00000099.png").write_text("old")
     for name in ("out.mkv", "frames"):
         status, error = run("in.mkv", name, *BICUBIC, "--overwrite")
         assert status == 0, error
     assert len(read_clip(tmp_path / "out.mkv")) == 7
     assert len(list((tmp_path / "frames").iterdir())) == 7
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "in.mkv", "out.mkv"]
+
+
+def test_only_a_folder_of_frames_is_replaced(run: Run, tmp_path: Path) -> None:
+    write_clip(tmp_path / "in.mkv", moving(4))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "letter.txt").write_text("precious")
+    status, error = run("in.mkv", "folder", *BICUBIC, "--overwrite")
+    assert (status, (tmp_path / "folder" / "letter.txt").read_text()) == (1, "precious")
+    assert "holds letter.txt; only a folder of PNG frames is replaced" in error
+    (tmp_path / "file").write_text("old")
+    status, error = run("in.mkv", "file", *BICUBIC, "--overwrite")
+    assert status == 0, error
+    assert len(list((tmp_path / "file").iterdir())) == 7
+
+
+def test_a_name_that_was_taken_meanwhile_is_not_overwritten(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stvsr.video import job
+
+    write_clip(tmp_path / "in.mkv", moving(4))
+    fill = job.Job._fill
+
+    def take(self: job.Job, expected: int | None) -> None:
+        fill(self, expected)
+        (tmp_path / "out.mkv").write_text("precious")
+
+    monkeypatch.setattr(job.Job, "_fill", take)
+    status, error = run("in.mkv", "out.mkv", *BICUBIC)
+    assert (status, (tmp_path / "out.mkv").read_text()) == (1, "precious")
+    assert "out.mkv: exists already" in error.splitlines()[-1]
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ class Unfinished:
         self.identity = identity
         self.job = job
         self.elsewhere = elsewhere
-        said = json.dumps(identity, indent=1, sort_keys=True)
+        said = _said(identity)
         path = folder / "job.json"
         folder.mkdir(parents=True, exist_ok=True)
         if path.is_file() and path.read_text() != said:
@@ -59,15 +59,21 @@ class Unfinished:
         shutil.rmtree(self.folder)
 
 
-def discard(folder: Path, *, job: str, elsewhere: str) -> None:
-    """Removes the folder of an unfinished job, of whatever settings; `job` and `elsewhere` as for `Unfinished`.
+def _said(identity: dict[str, Any]) -> str:
+    return json.dumps(identity, indent=1, sort_keys=True)
+
+
+def discard_other(folder: Path, identity: dict[str, Any], *, job: str, elsewhere: str) -> None:
+    """Removes the folder of another unfinished job; that of the same job stays. Arguments as for `Unfinished`.
 
     Raises:
         InvalidInput: a job is running there.
     """
     if folder.is_dir():
         with _lock(folder, job, elsewhere):
-            shutil.rmtree(folder)
+            path = folder / "job.json"
+            if not path.is_file() or path.read_text() != _said(identity):
+                shutil.rmtree(folder)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import os
 import sys
+import time
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
@@ -61,10 +62,11 @@ def upscale(arguments: argparse.Namespace) -> None:
     """
     output: Path = arguments.output
     encoding = chosen_encoding(arguments)
-    check_free(output, overwrite=arguments.overwrite)
     source_path = arguments.input.resolve()
-    if output.exists() and output.resolve() in (source_path, *source_path.parents):
+    # Without --overwrite nothing that exists is touched; check_free says that.
+    if arguments.overwrite and output.exists() and output.resolve() in (source_path, *source_path.parents):
         raise InvalidInput(f"{output}: is the input itself, or holds it; choose another output")
+    check_free(output, overwrite=arguments.overwrite)
     network = chosen_network(arguments)
     device = chosen_device(arguments.device)
     part = Part(arguments.start, arguments.duration)
@@ -85,7 +87,7 @@ def upscale(arguments: argparse.Namespace) -> None:
         companions = Companions.of(source, part, clock, output.suffix.lower())
     announce(source, picture, clock, companions, device)
 
-    with delivery(output, identity(arguments), overwrite=arguments.overwrite) as place:
+    with delivery(output, identity(arguments, device), overwrite=arguments.overwrite) as place:
         upscaler.grid = fitting_grid(arguments, upscaler, source.picture, picture)
         sink = open_sink(place, encoding, picture, clock, companions, windows_per_segment(upscaler, source.picture))
         job = Job(source=source, upscaler=upscaler, sink=sink, folder=place.folder, turns=turns, say=say)
@@ -127,18 +129,22 @@ def chosen_network(arguments: argparse.Namespace) -> Network:
     return load_network(arguments.checkpoint)
 
 
-def identity(arguments: argparse.Namespace) -> dict[str, Any]:
+def identity(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Everything that decides the frames, as plain values."""
     decides = {key: value for key, value in vars(arguments).items() if key not in ("overwrite", "output", "memory")}
     known: dict[str, Any] = {key: None if value is None else str(value) for key, value in decides.items()}
     known["version"] = version("stvsr")
     if arguments.checkpoint is not None:
         known["checkpoint"] = hashlib.sha256(arguments.checkpoint.read_bytes()).hexdigest()
-    if arguments.input != STANDARD:
-        path: Path = arguments.input
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        listed = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
-        known["input"] = f"{path.resolve()} {hashlib.sha256(chr(10).join(listed).encode()).hexdigest()}"
+    known["device"] = str(device)
+    path: Path = arguments.input
+    if path == STANDARD:
+        # Nobody knows whether the same comes again.
+        known["input"] = f"- {time.time_ns()}"
+        return known
+    files = [file for file in sorted(path.iterdir()) if file.suffix.lower() == ".png"] if path.is_dir() else [path]
+    listed = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+    known["input"] = f"{path.resolve()} {hashlib.sha256(chr(10).join(listed).encode()).hexdigest()}"
     return known
 
 

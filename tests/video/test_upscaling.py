@@ -189,7 +189,7 @@ def test_another_scale_is_refused() -> None:
 
 @pytest.mark.parametrize(("gain", "half"), [(0.0, True), (1.0, False)])
 def test_bf16_is_used_only_where_it_agrees_with_float32(noise: Frames, gain: float, half: bool) -> None:
-    """Decided by the first window; that one is made in float32 in any case."""
+    """Decided by the first window, which is made as all others will be."""
 
     class Rounding(BicubicBlend):
         """Off by `gain` thirtieths where it runs in bfloat16."""

@@ -5,6 +5,7 @@ finds its work there. One that failed (a full disk, a vanished input) leaves not
 already, which is kept, and said.
 """
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,7 @@ from typing import Any
 import av
 
 from stvsr.errors import Interrupted, InvalidInput, UserError, one_line
-from stvsr.unfinished import Unfinished, discard
+from stvsr.unfinished import Unfinished, discard_other
 from stvsr.video.sources import STANDARD
 
 JOB = "upscaling"
@@ -32,19 +33,30 @@ class Place:
     Attributes:
         output: the name that the whole gets.
         folder: for everything before; None for standard output, of which nothing is kept.
+        overwrite: whether something may have the name already.
     """
 
     output: Path
     folder: Path | None
+    overwrite: bool = False
 
     def deliver(self, whole: Path | None) -> None:
         """Gives the whole its name, in place of what had it before."""
         if whole is None or self.folder is None:
             return
-        if self.output.is_dir():
-            # A folder cannot be replaced in one step.
-            self.output.rename(self.folder / "replaced")
-        whole.replace(self.output)
+        # Something may have taken the name meanwhile.
+        check_free(self.output, overwrite=self.overwrite)
+        if not self.output.is_dir() and not (self.output.exists() and whole.is_dir()):
+            whole.replace(self.output)
+            return
+        # A folder cannot be replaced in one step, nor a file by a folder.
+        aside = self.folder / "replaced"
+        self.output.rename(aside)
+        try:
+            whole.replace(self.output)
+        except OSError:
+            aside.rename(self.output)
+            raise
 
 
 @contextmanager
@@ -68,15 +80,22 @@ def delivery(output: Path, identity: dict[str, Any], *, overwrite: bool) -> Iter
     check_free(output, overwrite=overwrite)
     folder = output.with_name(f".{output.name}.part")
     if overwrite:
-        discard(folder, job=JOB, elsewhere="choose another output")
+        discard_other(folder, identity, job=JOB, elsewhere="choose another output")
     resumed = folder.is_dir()
     started = time.monotonic()
     with ExitStack() as stack:
-        unfinished = Unfinished(folder, identity, job=JOB, elsewhere="add --overwrite")
+        try:
+            with _in_words(output):
+                unfinished = Unfinished(folder, identity, job=JOB, elsewhere="add --overwrite")
+        except UserError:
+            # A disk that is full already; a folder that was there belongs to another job.
+            if not resumed:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         stack.enter_context(unfinished.locked())
         try:
             with _in_words(output):
-                yield Place(output, folder)
+                yield Place(output, folder, overwrite)
         except KeyboardInterrupt:
             raise Interrupted(f"stopped; the same command goes on from what is done (in {folder})") from None
         except BaseException as error:
@@ -100,9 +119,12 @@ def check_free(output: Path, *, overwrite: bool) -> None:
         raise InvalidInput(f"{output}: has no name of its own; expected a file, or a new folder for PNG frames")
     if not output.parent.is_dir():
         raise InvalidInput(f"{output}: the folder {output.parent} does not exist; make it first, or choose another")
-    empty = output.is_dir() and not any(output.iterdir())
-    if output.exists() and not empty and not overwrite:
+    entries = list(output.iterdir()) if output.is_dir() else []
+    if output.exists() and not (output.is_dir() and not entries) and not overwrite:
         raise InvalidInput(f"{output}: exists already; choose another name, or add --overwrite to replace it")
+    for entry in entries:
+        if entry.suffix.lower() != ".png" or not entry.is_file():
+            raise InvalidInput(f"{output}: holds {entry.name}; only a folder of PNG frames is replaced: choose another")
 
 
 @contextmanager

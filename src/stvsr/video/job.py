@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stvsr.data.scene_cuts import scene_starts
+from stvsr.errors import InvalidInput
 from stvsr.files import write_text
 from stvsr.video.prefetch import prefetched
 from stvsr.video.sinks import Sink
@@ -95,6 +96,8 @@ class Job:
         except BaseException:
             self.sink.abandon()
             raise
+        if not self.count:
+            raise InvalidInput(f"{self.source.path}: no frame in what is asked for; choose an earlier --start")
         return self.sink.finish()
 
     def _fill(self, expected: int | None) -> None:
@@ -109,7 +112,8 @@ class Job:
                     first = bar.n = bar.initial = made.number
                     if first:
                         self.say(f"goes on after {first} frames of an earlier run")
-                    self._say_if_slow(time.monotonic() - started, (expected or 0) - first)
+                    else:
+                        self._say_if_slow(time.monotonic() - started, (expected or 0) - first)
                 self.sink.write(made.window, made.number, made.frame)
                 bar.update(made.number + 1 - bar.n)
             bar.update(self.count - bar.n)

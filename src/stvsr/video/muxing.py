@@ -123,6 +123,9 @@ def _unfit(stream: Stream, extension: str, clock: Clock) -> str | None:
         return "only sound, subtitles and attachments are copied"
     if stream.type == "audio" and clock.slow_motion:
         return "in slow motion it would be out of step"
+    # The types of PyAV do not say so, but a stream that FFmpeg cannot decode has none.
+    if stream.codec_context is None:
+        return "of a codec that FFmpeg does not know"
     if not takes(extension, stream.codec_context.name):
         return f"{extension} does not hold {stream.codec_context.name}"
     return None
@@ -238,7 +241,7 @@ def _describe(output: OutputContainer, stream: VideoStream, source: InputContain
         if unit is None or not companions.zero < chapter["end"] * unit or chapter["start"] * unit >= companions.end:
             continue
         start, end = (
-            round(max(Fraction(0), (time * unit - companions.zero) * companions.stretch) / unit)
+            round(max(Fraction(0), (min(time * unit, companions.end) - companions.zero) * companions.stretch) / unit)
             for time in (chapter["start"], chapter["end"])
         )
         chapters.append({**chapter, "start": start, "end": end})

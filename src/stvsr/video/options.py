@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     machine.add_argument(
         "--precision", choices=PRECISIONS, default="auto", help="auto: bf16 on a GPU if within 0.01 dB"
     )
-    machine.add_argument("--memory", type=float, metavar="GIB", help="most to use (default: most of what is free)")
+    machine.add_argument("--memory", type=_gibibytes, metavar="GIB", help="most to use (default: most of what is free)")
     return made
 
 
@@ -89,6 +89,10 @@ def _time(text: str) -> Fraction:
 
 def _rate(text: str) -> Fraction:
     return _positive(text, zero=False)
+
+
+def _gibibytes(text: str) -> float:
+    return float(_positive(text, zero=False))
 
 
 def _positive(text: str, *, zero: bool) -> Fraction:

@@ -165,7 +165,8 @@ class VideoFile:
         rate = constant_rate(pts if self.index.seekable else np.arange(1), time_base, declared)
         start = int(pts[0]) * time_base
         if rate is None:
-            mean = (len(pts) - 1) / (int(pts[-1] - pts[0]) * time_base)
+            # Only a hint for encoders, whose numbers have 32 bits; the times themselves are exact.
+            mean = ((len(pts) - 1) / (int(pts[-1] - pts[0]) * time_base)).limit_denominator(10_000)
             times = InputTimes(mean, pts, time_base, start)
         else:
             times = InputTimes(rate, start=start)

@@ -177,12 +177,12 @@ class Upscaler:
     def _run(self, network: Network, lr: Tensor) -> Tensor:
         """`(1, n, 3, h, w)` to `(1, 2n-1, 3, 4h, 4w)`, float32."""
         if self.undecided and network is self.network:
-            self.undecided = False
             exact: Tensor = network(lr).float()
             with torch.autocast(self.device.type, torch.bfloat16):
-                difference = exact.clamp(0, 1) - network(lr).float().clamp(0, 1)
-            self.half = bool(difference.square().mean() < 10 ** (-AGREEMENT / 10))
-            return exact
+                half: Tensor = network(lr)
+            difference = exact.clamp(0, 1) - half.float().clamp(0, 1)
+            self.half, self.undecided = bool(difference.square().mean() < 10 ** (-AGREEMENT / 10)), False
+            return half.float() if self.half else exact
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             made: Tensor = network(lr)
         return made.float()
