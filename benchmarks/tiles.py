@@ -14,14 +14,14 @@ from torch import Tensor
 
 from stvsr.checkpoint import load_network
 from stvsr.cli import one_line_errors
-from stvsr.data.clip import PEAK, SCALE
+from stvsr.data.clip import GIVEN, PEAK, SCALE
 from stvsr.data.decoding import index_video, read_frames
 from stvsr.data.png import write_png
 from stvsr.models.requirements import pad_to_multiple
 from stvsr.video import tiles
 from stvsr.video.tiles import Grid
 from stvsr.video.upscaling import Upscaler
-from stvsr.video.windows import GIVEN, windows
+from stvsr.video.windows import windows
 
 GRID = Grid(2, 2)
 

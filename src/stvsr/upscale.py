@@ -14,8 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# Threads that compute would spin while they wait, and take the cores from the encoder (a fifth of the whole, by
-# benchmarks/pipeline.py). Read when torch is loaded, so it stands before the imports.
+# Threads that compute would spin while they wait, and take the cores from the encoder (try benchmarks/pipeline.py with
+# OMP_WAIT_POLICY=active). Read when torch is loaded, so it stands before the imports.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import av
@@ -158,23 +158,18 @@ def fitting_grid(arguments: argparse.Namespace, upscaler: Upscaler, lr: Picture,
     memory = SHARE * available_memory(device)
     if arguments.memory is not None:
         memory = arguments.memory * 2**30 - (used_memory() if device.type == "cpu" else 0)
-    # Finished frames wait in the machine's memory, wherever the network runs.
+    # Finished frames wait in the machine's memory; on a GPU they take none from the network.
     finished = FRAME_BYTES * hr.width * hr.height if device.type == "cpu" else 0
     limit = f"--memory {arguments.memory:g}" if arguments.memory is not None else f"{memory / 2**30:.1f} GiB are free"
     return grid_within(memory - finished, upscaler.network, lr.height, lr.width, limit=limit)
 
 
 def windows_per_segment(upscaler: Upscaler, picture: Picture) -> int:
-    """How many windows may be lost by a kill: minutes of work, by the size of the frames alone."""
-    if upscaler.is_learned:
-        return max(
-            1,
-            min(
-                LONGEST_SEGMENT,
-                SEGMENT_WORK.get(upscaler.device.type, SEGMENT_WORK["cpu"]) // (picture.width * picture.height),
-            ),
-        )
-    return LONGEST_SEGMENT
+    """How many windows may be lost by a kill: minutes of work, by the device and the size of the frames alone."""
+    if not upscaler.is_learned:
+        return LONGEST_SEGMENT
+    work = SEGMENT_WORK.get(upscaler.device.type, SEGMENT_WORK["cpu"])
+    return max(1, min(LONGEST_SEGMENT, work // (picture.width * picture.height)))
 
 
 def open_sink(

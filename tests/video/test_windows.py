@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stvsr.video.windows import GIVEN, Window, windows
+from stvsr.data.clip import GIVEN
+from stvsr.video.windows import Window, windows
 
 
 def stream(cuts: list[bool]) -> list[tuple[Tensor, bool]]:

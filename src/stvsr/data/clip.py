@@ -21,6 +21,9 @@ SCALE = 4
 FRAMES = 7
 """Frames of a clip in training and scoring: four are given, three between them are synthesised."""
 
+GIVEN = (FRAMES + 1) // 2
+"""Frames of a clip that a network is given."""
+
 MOTION_SPLITS = ("slow", "medium", "fast")
 """The motion splits of the paper's Table 1."""
 

@@ -10,11 +10,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from stvsr.data.clip import FRAMES, SCALE
+from stvsr.data.clip import FRAMES, GIVEN, SCALE
 from stvsr.evaluation.progress import BatchRecord
 from stvsr.models.requirements import Network
-
-GIVEN = (FRAMES + 1) // 2
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
+from stvsr.data.clip import FRAMES
 from stvsr.data.scene_cuts import scene_starts
 from stvsr.errors import InvalidInput
 from stvsr.files import write_text
@@ -23,12 +24,12 @@ from stvsr.video.sinks import Sink
 from stvsr.video.sources import Source
 from stvsr.video.tiles import Grid
 from stvsr.video.upscaling import Upscaler
-from stvsr.video.windows import GIVEN, Window, windows
+from stvsr.video.windows import Window, windows
 
 DECODED_AHEAD = 2
 """Windows that may wait for the network."""
 
-FINISHED_AHEAD = 2 * GIVEN - 1
+FINISHED_AHEAD = FRAMES
 """Frames that may wait for the encoder: while it works on one window, the network makes the next."""
 
 SLOW = 0.25

@@ -13,10 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from stvsr.data.clip import GIVEN
 from stvsr.errors import InvalidInput
 from stvsr.models.requirements import Network
 from stvsr.video.tiles import Grid, coarsest_grid, finest_grid
-from stvsr.video.windows import GIVEN
 
 PROBE = 32
 """Height and width of the input that is tried."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from math import gcd, inf
 from pathlib import Path
@@ -148,15 +148,17 @@ class Pictures:
     codec: str
     picture: Picture
     start: Fraction = Fraction(0)
-    unit: Fraction = field(init=False)
 
-    def __post_init__(self) -> None:
+    @property
+    def unit(self) -> Fraction:
+        """In which their times are counted, in seconds."""
         unit = _common_unit(self.clock.time_base, self.start)
-        object.__setattr__(self, "unit", unit if unit.denominator <= FINEST else self.clock.time_base)
+        return unit if unit.denominator <= FINEST else self.clock.time_base
 
     def packets(self, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
         """All packets in decoding order, with their times."""
-        scale, shift = self.clock.time_base / self.unit, round(self.start / self.unit)
+        unit = self.unit
+        scale, shift = self.clock.time_base / unit, round(self.start / unit)
         # A frame is decoded so many frames earlier than it is shown; the same for all segments, so that they join.
         delay = max(map(reordering, self.segments))
         decoded = 0
@@ -164,7 +166,7 @@ class Pictures:
             for packet in _numbered_packets(path):
                 number = packet.pts
                 assert number is not None
-                packet.time_base = self.unit
+                packet.time_base = unit
                 packet.duration = int((self.clock.ticks(number + 1) - self.clock.ticks(number)) * scale)
                 packet.pts = int(self.clock.ticks(number) * scale) + shift
                 packet.dts = int(self.clock.ticks(decoded - delay) * scale) + shift

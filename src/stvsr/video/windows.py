@@ -12,10 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from stvsr.data.clip import FRAMES
-
-GIVEN = (FRAMES + 1) // 2
-"""Frames that a network is given at a time: four."""
+from stvsr.data.clip import GIVEN
 
 
 @dataclass(frozen=True)
@@ -31,11 +28,6 @@ class Window:
     frames: list[Tensor]
     kept: range
     hold: bool
-
-    @property
-    def new(self) -> int:
-        """How many of the frames no earlier window has made; the same number of output frames are given ones."""
-        return (len(self.kept) + 1) // 2
 
 
 def windows(frames: Iterable[tuple[Tensor, bool]]) -> Iterator[Window]:
