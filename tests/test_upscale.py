@@ -20,6 +20,7 @@ from stvsr import upscale as command
 from stvsr.checkpoint import MODEL_KEY, load_network
 from stvsr.data.png import read_png, write_png
 from stvsr.models.bicubic_blend import BicubicBlend
+from stvsr.video.options import parser
 from stvsr.video.sources import Part, VideoFile
 from stvsr.video.upscaling import Upscaler, upscale
 
@@ -304,10 +305,13 @@ def test_two_at_a_time_are_refused(slow_job: Callable[[str], list[str]], tmp_pat
     first = subprocess.Popen(slow_job("out.mkv"), stderr=subprocess.DEVNULL)
     while not (tmp_path / ".out.mkv.part" / "settings.json").is_file():
         time.sleep(0.005)
+    # It sleeps, so that it is not done before the others have begun, however slow the machine is.
+    first.send_signal(signal.SIGSTOP)
     for more in ([], ["--overwrite"]):
         second = subprocess.run([*slow_job("out.mkv"), *more], capture_output=True, text=True, check=False)
         assert second.returncode == 1
         assert "another upscaling is running there" in second.stderr
+    first.send_signal(signal.SIGCONT)
     assert first.wait() == 0
     assert len(read_clip(tmp_path / "out.mkv")) == 2 * INPUT - 1
 
@@ -519,6 +523,39 @@ def test_long_work_is_kept_when_something_fails_and_said(
     status, error = run("in.mkv", "out.mkv", *BICUBIC)
     assert status == 0, error
     assert not (tmp_path / ".out.mkv.part").exists()
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [(OSError(28, "No space left on device", "x"), 1), (KeyboardInterrupt(), 130)],
+    ids=["full-disk", "ctrl-c"],
+)
+def test_nothing_of_a_y4m_file_is_kept(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException, expected: int
+) -> None:
+    from stvsr.video import delivery, job
+
+    write_clip(tmp_path / "in.mkv", moving(8))
+
+    def fail(self: job.Job, expected: int | None) -> None:
+        raise failure
+
+    monkeypatch.setattr(job.Job, "_fill", fail)
+    monkeypatch.setattr(delivery, "WORTH_KEEPING", 0.0)
+    status, error = run("in.mkv", "out.y4m", *BICUBIC)
+    assert status == expected
+    assert "goes on from" not in error
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def test_a_job_belongs_to_its_device_and_no_two_pipes_are_alike(tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mkv", moving(2))
+    arguments = parser().parse_args([str(source), "out.mkv", *BICUBIC])
+    piped = parser().parse_args(["-", "out.mkv", *BICUBIC])
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert command.identity(arguments, cpu) == command.identity(arguments, cpu)
+    assert command.identity(arguments, cpu) != command.identity(arguments, cuda)
+    assert command.identity(piped, cpu) != command.identity(piped, cpu)
 
 
 def test_help_reads_like_a_page(run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
 import pytest
 
 from stvsr import upscale as command
+from stvsr.video import muxing
+from stvsr.video.clock import Clock, InputTimes
 
 pytestmark = pytest.mark.skipif(
     shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None, reason="needs ffmpeg and ffprobe"
@@ -277,6 +280,21 @@ def test_a_part_has_the_sound_of_that_part(tmp_path: Path) -> None:
     assert list(kept.values()) == pytest.approx(list(expected.values()), abs=1e-4)
 
 
+def test_subtitles_that_are_shown_where_a_part_begins_are_kept(tmp_path: Path) -> None:
+    source = tmp_path / "two.mkv"
+    two_sounds(source)
+    found = probe(upscaled(tmp_path, source, ".mkv", "--start", "0.4"))
+    (subtitles,) = (stream for stream in others(found) if stream["codec_type"] == "subtitle")
+    assert times(found, subtitles) == pytest.approx([0, 0.4])
+    assert [float(packet["duration_time"]) for packet in packets(found, subtitles)] == pytest.approx([0.3, 0.3])
+
+
+def test_a_stream_of_an_unknown_codec_is_left_out() -> None:
+    stream = SimpleNamespace(type="audio", codec_context=None)
+    clock = Clock(InputTimes(Fraction(25)), True, False)
+    assert muxing._unfit(stream, ".mkv", clock) == "of a codec that FFmpeg does not know"  # type: ignore[arg-type]
+
+
 def test_chapters_are_kept(tmp_path: Path) -> None:
     source, marked = tmp_path / "silent.mp4", tmp_path / "marked.mkv"
     silent(source)
@@ -284,11 +302,16 @@ def test_chapters_are_kept(tmp_path: Path) -> None:
     chapters = ";FFMETADATA1\n" + chapter.format(0, 500, "one") + chapter.format(500, 1200, "two")
     (tmp_path / "chapters.txt").write_text(chapters)
     ffmpeg("-i", source, "-i", tmp_path / "chapters.txt", "-map_metadata", 1, "-c", "copy", marked)
-    for options, expected in (([], [0, 0.5, 0.5, 1.2]), (["--start", "0.4"], [0, 0.1, 0.1, 0.8])):
+    for options, expected in (
+        ([], [0, 0.5, 0.5, 1.2]),
+        (["--start", "0.4"], [0, 0.1, 0.1, 0.8]),
+        (["--duration", "0.6"], [0, 0.5, 0.5, 0.6]),
+        (["--duration", "0.4"], [0, 0.4]),
+    ):
         path = upscaled(tmp_path, marked, ".mp4", "--overwrite", *options)
         done = subprocess.run(
             ["ffprobe", "-v", "error", "-of", "json", "-show_chapters", path], capture_output=True, check=True
         )
         found = json.loads(done.stdout)["chapters"]
-        assert [chapter["tags"]["title"] for chapter in found] == ["one", "two"]
+        assert [chapter["tags"]["title"] for chapter in found] == ["one", "two"][: len(expected) // 2]
         assert [float(c[side]) for c in found for side in ("start_time", "end_time")] == pytest.approx(expected)

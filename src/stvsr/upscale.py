@@ -87,7 +87,8 @@ def upscale(arguments: argparse.Namespace) -> None:
         companions = Companions.of(source, part, clock, output.suffix.lower())
     announce(source, picture, clock, companions, device)
 
-    with delivery(output, identity(arguments, device), overwrite=arguments.overwrite) as place:
+    lasting = encoding is not None or not output.suffix
+    with delivery(output, identity(arguments, device), overwrite=arguments.overwrite, lasting=lasting) as place:
         upscaler.grid = fitting_grid(arguments, upscaler, source.picture, picture)
         sink = open_sink(place, encoding, picture, clock, companions, windows_per_segment(upscaler, source.picture))
         job = Job(source=source, upscaler=upscaler, sink=sink, folder=place.folder, turns=turns, say=say)

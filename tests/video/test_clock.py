@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stvsr.video.clock import Clock, InputTimes, constant_rate, snapped
+from stvsr.video.clock import Clock, InputTimes, constant_rate, mean_rate, snapped
 
 FILM = Fraction(24000, 1001)
 RATES = [FILM, Fraction(25), Fraction(30000, 1001), Fraction(30), Fraction(60), Fraction(60000, 1001)]
@@ -71,6 +71,13 @@ def test_a_rate_that_the_times_do_not_have_is_not_believed() -> None:
     jittering = np.array([0, 33, 70, 100, 129, 170])
     assert constant_rate(jittering, Fraction(1, 1000), (Fraction(30), None, Fraction(25))) is None
     assert constant_rate(np.arange(0, 400, 40), Fraction(1, 1000), (Fraction(30), Fraction(25))) == 25
+
+
+def test_the_mean_rate_of_a_long_video_fits_into_32_bits() -> None:
+    pts = np.arange(200_000) * 1501 + np.arange(200_000) % 7
+    rate = mean_rate(pts, Fraction(1, 90_000))
+    assert max(rate.numerator, rate.denominator) < 2**31
+    assert float(rate) == pytest.approx(90_000 / 1501, rel=1e-5)
 
 
 def test_a_rate_of_its_own_is_left_as_it_is() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stvsr.video.tiles import MARGIN, Grid, coarsest_grid, finer, finest_grid, join, spans
 
-SIDES = st.integers(1, 120).map(lambda units: 4 * units)
+SIDES = st.integers(1, 160).map(lambda units: 4 * units)
 
 
 @given(SIDES, st.integers(1, 9))
@@ -42,7 +42,7 @@ def test_tiles_of_a_picture_make_the_picture_again(
 
 @pytest.mark.parametrize("dim", [-1, -2])
 def test_one_tile_fades_into_the_next_and_edges_are_thrown_away(dim: int) -> None:
-    first, second = spans(128, 2, multiple=4)
+    first, second = spans(4 * MARGIN, 2, multiple=4)
     pieces = [
         torch.full((1, 1, span.stop - span.start, span.stop - span.start), value)
         for span, value in ((first, 1.0), (second, 2.0))
@@ -57,7 +57,7 @@ def test_one_tile_fades_into_the_next_and_edges_are_thrown_away(dim: int) -> Non
     assert max(after - before for before, after in pairwise(row)) <= 1 / (2 * quarter) + 1e-6
 
 
-@given(SIDES, SIDES, st.integers(100 * 100, 500_000))
+@given(SIDES, SIDES, st.integers(4 * MARGIN**2, 500_000))
 def test_the_coarsest_grid_fits_and_nothing_with_less_work_does(height: int, width: int, most: int) -> None:
     grid = coarsest_grid(height, width, most=most, multiple=4)
     finest = finest_grid(height, width, multiple=4)
@@ -81,7 +81,7 @@ def test_finer_halves_the_longer_side_until_tiles_are_small() -> None:
     found = []
     while grid is not None:
         found.append((grid.rows, grid.columns))
-        grid = finer(grid, 100, 200, multiple=4)
+        grid = finer(grid, 4 * MARGIN, 8 * MARGIN, multiple=4)
     assert found == [(1, 1), (1, 2), (2, 2), (2, 4)]
     assert finer(Grid(), 40, 40, multiple=4) is None
 

@@ -13,7 +13,7 @@ from stvsr.errors import InvalidInput
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import InputRequirements, Network, run_padded
 from stvsr.video.sources import Picture
-from stvsr.video.tiles import Grid
+from stvsr.video.tiles import MARGIN, Grid
 from stvsr.video.upscaling import Upscaler, upscale
 from stvsr.video.windows import windows
 
@@ -117,7 +117,7 @@ def test_tiles_of_a_network_that_looks_less_far_than_the_margin_leave_no_trace(
             large = nn.functional.pixel_shuffle(features, 4).sigmoid()
             return large.repeat_interleave(2, dim=0)[None, :-1]
 
-    network, frames = Near().eval(), noise(4, 130, 150)
+    network, frames = Near().eval(), noise(4, 4 * MARGIN + 2, 6 * MARGIN + 6)
     whole = torch.stack(list(upscale(frames, Upscaler(network, scale=scale))))
     tiled = torch.stack(list(upscale(frames, Upscaler(network, scale=scale, grid=Grid(2, 3)))))
     # Convolutions of another size round otherwise, by less than half a grey level.
@@ -150,13 +150,13 @@ NO_MEMORY = [
 
 @pytest.mark.parametrize("error", NO_MEMORY, ids=["cuda", "cpu", "python"])
 def test_out_of_memory_halves_the_tiles_until_they_fit(noise: Frames, error: BaseException) -> None:
-    network = Greedy(150 * 150, error)
+    network = Greedy(180 * 180, error)
     upscaler = Upscaler(network)
     frames = noise(4, 200, 300)
     made = torch.stack(list(upscale(frames, upscaler)))
     assert upscaler.grid == Grid(2, 2)
     assert torch.equal(made, torch.stack(by_hand(BicubicBlend(), frames)))
-    assert network.tried[1:4] == [(200, 300), (200, 174), (124, 174)]
+    assert network.tried[1:4] == [(200, 300), (200, 198), (148, 198)]
     list(upscale(frames, upscaler))
     assert network.tried.count((200, 300)) == 1, "what did not fit is not tried again"
 

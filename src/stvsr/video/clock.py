@@ -116,6 +116,16 @@ def constant_rate(
     return None
 
 
+def mean_rate(pts: npt.NDArray[np.int64], time_base: Fraction) -> Fraction:
+    """Frames per second on average: a hint for encoders, whose numbers have 32 bits, so it is rounded.
+
+    Args:
+        pts: times, ascending, at least two.
+        time_base: their unit in seconds.
+    """
+    return ((len(pts) - 1) / (int(pts[-1] - pts[0]) * time_base)).limit_denominator(10_000)
+
+
 def snapped(rate: Fraction) -> Fraction:
     """A rate as it is meant: 24000/1001 where a container says 23.976."""
     for meant in (Fraction(round(rate)), round(rate / NTSC) * NTSC):

@@ -60,13 +60,14 @@ class Place:
 
 
 @contextmanager
-def delivery(output: Path, identity: dict[str, Any], *, overwrite: bool) -> Iterator[Place]:
+def delivery(output: Path, identity: dict[str, Any], *, overwrite: bool, lasting: bool = True) -> Iterator[Place]:
     """A place to work until the output is delivered.
 
     Args:
         output: a file or folder that does not exist yet, or `-`.
         identity: everything that decides the frames, as plain values.
         overwrite: whether an output may be there, and unfinished work of another job.
+        lasting: whether a part of the work can be used later.
 
     Raises:
         InvalidInput: the output is there, its folder is not, or another job has begun or runs there.
@@ -97,9 +98,12 @@ def delivery(output: Path, identity: dict[str, Any], *, overwrite: bool) -> Iter
             with _in_words(output):
                 yield Place(output, folder, overwrite)
         except KeyboardInterrupt:
+            if not lasting:
+                unfinished.remove()
+                raise Interrupted(f"stopped; nothing is kept of a {output.suffix} file") from None
             raise Interrupted(f"stopped; the same command goes on from what is done (in {folder})") from None
         except BaseException as error:
-            if not resumed and time.monotonic() - started < WORTH_KEEPING:
+            if not lasting or (not resumed and time.monotonic() - started < WORTH_KEEPING):
                 unfinished.remove()
                 raise
             kept = f"what is done is kept in {folder}: the same command goes on from there"

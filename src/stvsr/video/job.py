@@ -43,11 +43,13 @@ class NumberedFrame:
     Attributes:
         window: number of its window.
         number: of the frame in the output.
+        together: how many frames its window gives.
         frame: `(3, H, W)`, uint8 RGB.
     """
 
     window: int
     number: int
+    together: int
     frame: Tensor
 
 
@@ -80,7 +82,8 @@ class Job:
         self.turns = turns
         self.say = say
         self.count = 0
-        self._known = ""
+        self._grids: dict[int, Grid] = {}
+        self._begun = 0.0
         self._read_settings()
 
     def run(self, expected: int | None) -> Path | None:
@@ -102,7 +105,7 @@ class Job:
         return self.sink.finish()
 
     def _fill(self, expected: int | None) -> None:
-        started, first = time.monotonic(), None
+        first = None
         with (
             tqdm(total=expected, unit="frame", desc=self.source.path.name, smoothing=0.05) as bar,
             closing(prefetched(self._frames(), FINISHED_AHEAD)) as frames,
@@ -113,8 +116,7 @@ class Job:
                     first = bar.n = bar.initial = made.number
                     if first:
                         self.say(f"goes on after {first} frames of an earlier run")
-                    else:
-                        self._say_if_slow(time.monotonic() - started, (expected or 0) - first)
+                    self._say_if_slow((time.monotonic() - self._begun) / made.together, (expected or 0) - first)
                 self.sink.write(made.window, made.number, made.frame)
                 bar.update(made.number + 1 - bar.n)
             bar.update(self.count - bar.n)
@@ -124,14 +126,20 @@ class Job:
         for number, window in enumerate(prefetched(windows(self._scenes()), DECODED_AHEAD)):
             numbers = range(self.count, self.count + self.upscaler.count(window))
             if not self.sink.has(number, numbers):
-                frames = self._upscaled(window)
+                frames = self._upscaled(number, window)
                 for place, frame in zip(numbers, frames, strict=True):
-                    yield NumberedFrame(number, place, frame)
+                    yield NumberedFrame(number, place, len(numbers), frame)
             self.count = numbers.stop
 
-    def _upscaled(self, window: Window) -> Tensor:
+    def _upscaled(self, number: int, window: Window) -> Tensor:
+        self._begun = self._begun or time.monotonic()
+        # What an earlier run has done once more is done in the tiles of then.
+        finest = [grid for since, grid in self._grids.items() if since <= number]
+        self.upscaler.grid = finest[-1] if finest else self.upscaler.grid
         frames = self.upscaler(window)
-        self._write_settings()
+        if self.upscaler.grid not in finest[-1:]:
+            self._grids[number] = self.upscaler.grid
+            self._write_settings()
         return frames.rot90(self.turns, dims=(-2, -1)) if self.turns else frames
 
     def _scenes(self) -> Iterator[tuple[Tensor, bool]]:
@@ -143,19 +151,17 @@ class Job:
         """Takes over what an earlier run found out, so that its frames and ours are made alike."""
         if self.settings is not None and self.settings.is_file():
             known = json.loads(self.settings.read_text())
-            self.upscaler.grid = Grid(known["rows"], known["columns"])
+            self._grids = {number: Grid(rows, columns) for number, rows, columns in known["grids"]}
             self.upscaler.half, self.upscaler.undecided = known["half"], False
 
     def _write_settings(self) -> None:
-        grid = self.upscaler.grid
-        known = json.dumps({"rows": grid.rows, "columns": grid.columns, "half": self.upscaler.half})
-        if self.settings is not None and known != self._known:
-            write_text(self.settings, known)
-            self._known = known
+        if self.settings is not None:
+            grids = [[number, grid.rows, grid.columns] for number, grid in self._grids.items()]
+            write_text(self.settings, json.dumps({"grids": grids, "half": self.upscaler.half}))
 
     def _say_if_slow(self, seconds: float, frames: int) -> None:
-        """After the first window it is known about how long the rest will take."""
-        hours = seconds / FINISHED_AHEAD * frames / 3600
+        """After the first window it is known about how long the rest will take, from the seconds for a frame."""
+        hours = seconds * frames / 3600
         if self.upscaler.device.type == "cpu" and hours > SLOW:
             self.say(
                 f"this takes about {hours:.1f} hours without a GPU, which is many times as fast; "

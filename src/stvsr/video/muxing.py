@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
-from math import gcd, inf
+from math import ceil, gcd, inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +98,12 @@ class Companions:
             unit = packet.time_base
             if packet.size == 0 or packet.pts is None or unit is None:
                 continue
+            late = self.begin - packet.pts * unit
+            if packet.stream.type == "subtitle" and 0 < late < (packet.duration or 0) * unit:
+                # Shown already where the part begins: what is left of it.
+                packet.duration = (packet.duration or 0) - ceil(late / unit)
+                packet.pts += ceil(late / unit)
+                packet.dts = packet.pts
             if not self.begin <= packet.pts * unit < self.end:
                 continue
             packet.pts = self._moved(packet.pts, unit)

@@ -23,7 +23,7 @@ from stvsr.data.frame_folders import FrameFolder
 from stvsr.data.packets import video_stream
 from stvsr.data.videos import pauses
 from stvsr.errors import DamagedClip, InvalidInput
-from stvsr.video.clock import InputTimes, constant_rate
+from stvsr.video.clock import InputTimes, constant_rate, mean_rate
 from stvsr.video.colour import Colour, ToRgb
 
 STANDARD = Path("-")
@@ -165,9 +165,7 @@ class VideoFile:
         rate = constant_rate(pts if self.index.seekable else np.arange(1), time_base, declared)
         start = int(pts[0]) * time_base
         if rate is None:
-            # Only a hint for encoders, whose numbers have 32 bits; the times themselves are exact.
-            mean = ((len(pts) - 1) / (int(pts[-1] - pts[0]) * time_base)).limit_denominator(10_000)
-            times = InputTimes(mean, pts, time_base, start)
+            times = InputTimes(mean_rate(pts, time_base), pts, time_base, start)
         else:
             times = InputTimes(rate, start=start)
         self.first, stop = part.of(times, len(pts), path)

@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-MARGIN = 24
+MARGIN = 48
 """LR pixels that a tile is computed beyond the middle of its overlap with the next."""
 
 

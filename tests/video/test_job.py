@@ -1,0 +1,85 @@
+"""Jobs: what an earlier run found out, and what cannot be done."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from stvsr.errors import InvalidInput
+from stvsr.models.bicubic_blend import BicubicBlend
+from stvsr.models.requirements import InputRequirements, Network
+from stvsr.video.clock import InputTimes
+from stvsr.video.colour import Colour
+from stvsr.video.job import Job
+from stvsr.video.sinks import PngFolder
+from stvsr.video.sources import Picture
+from stvsr.video.tiles import Grid
+from stvsr.video.upscaling import Upscaler
+
+HEIGHT, WIDTH = 8, 200
+
+
+class Frames:
+    """A source of grey frames."""
+
+    def __init__(self, count: int) -> None:
+        self.path = Path("grey")
+        self.picture = Picture(WIDTH, HEIGHT, Colour.for_size(WIDTH, HEIGHT))
+        self.times = InputTimes(Fraction(25))
+        self.count: int | None = count
+        self.breaks: frozenset[int] = frozenset()
+
+    def frames(self) -> Iterator[Tensor]:
+        for _ in range(self.count or 0):
+            yield torch.full((3, HEIGHT, WIDTH), 99, dtype=torch.uint8)
+
+
+class Recording(Network):
+    """Keeps the widths it was given; from one window on it finds too little memory for whole frames."""
+
+    requirements = InputRequirements(multiple_of=1, minimum_frames=1)
+
+    def __init__(self, enough_for: int) -> None:
+        super().__init__()
+        self.enough_for = enough_for
+        self.widths: list[int] = []
+
+    def forward(self, lr: Tensor) -> Tensor:
+        if lr.shape[-1] == WIDTH:
+            if self.enough_for == 0:
+                raise MemoryError
+            self.enough_for -= 1
+        self.widths.append(lr.shape[-1])
+        return BicubicBlend()(lr)
+
+
+def run(folder: Path, network: Network, count: int = 14) -> Job:
+    folder.mkdir(exist_ok=True)
+    sink = PngFolder(folder / "frames")
+    job = Job(source=Frames(count), upscaler=Upscaler(network), sink=sink, folder=folder, turns=0, say=print)
+    job.run(2 * count - 1)
+    return job
+
+
+def test_a_window_that_is_made_again_is_made_in_the_tiles_of_the_first_time(tmp_path: Path) -> None:
+    first = Recording(enough_for=2)
+    run(tmp_path / "job", first)
+    half = first.widths[-1]
+    windows = 5
+    assert half < WIDTH
+    assert first.widths == [WIDTH] * 2 + [half] * 2 * (windows - 2)
+    # A kill lost a frame of the second window and one of the fourth.
+    for number in (9, 22):
+        (tmp_path / "job" / "frames" / f"{number:08d}.png").unlink()
+    again = Recording(enough_for=99)
+    job = run(tmp_path / "job", again)
+    assert again.widths == [WIDTH, half, half]
+    assert job.upscaler.grid == Grid(1, 2)
+
+
+def test_a_source_without_frames_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="grey: no frame in what is asked for"):
+        run(tmp_path / "job", BicubicBlend(), 0)
