@@ -1,6 +1,6 @@
 # `make` alone prints this help. Everything installs what it needs into .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint types check lock clean
+.PHONY: help install demo test test-slow bench lint types check lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -33,6 +33,9 @@ test: $(READY) ## the tests, in minutes on two CPU cores
 
 test-slow: $(READY) ## the tests that take many minutes
 	$(BIN)/python -m pytest -m slow
+
+bench: $(READY) ## the paper's formulation against ours, in half an hour on two CPU cores
+	$(BIN)/python benchmarks/bench.py
 
 lint: $(READY) ## style and format
 	$(BIN)/ruff check src tests benchmarks

@@ -1,19 +1,28 @@
-"""The two back ends of the deformable convolution against each other: `python benchmarks/deformable.py`.
+"""The back ends of the deformable convolution against each other: `python benchmarks/deformable.py`.
 
-Prints the median time of forward, and of forward and backward, and the ratio. On a GPU it measures there.
+Prints the median time of forward, and of forward and backward, of torchvision's and ours, and the ratio: the Triton
+kernel on a GPU, in float32; on a CPU the one in blocks, of several sizes.
 """
 
+import os
 import platform
 import statistics
 import time
 
+# As stvsr.upscale does.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import torch
 
-from stvsr.ops.deformable import TAPS, grid_sample_deform_conv2d, torchvision_deform_conv2d
+from stvsr.ops import deformable_cpu
+from stvsr.ops.deformable import TAPS, torchvision_deform_conv2d
+from stvsr.ops.deformable_cpu import blocked_deform_conv2d
+from stvsr.ops.deformable_triton import triton_deform_conv2d
 
 GROUPS = 8
 REPEATS = 9
-SHAPES = [(8, 16, 32, 32), (4, 64, 32, 32), (24, 64, 32, 32), (1, 64, 64, 112)]
+SHAPES = [(4, 64, 32, 32), (48, 64, 32, 32), (2, 64, 64, 112), (2, 64, 144, 180)]
+BLOCKS = [1024, 4096, 16384]
 
 
 def seconds(operator: object, shape: tuple[int, ...], device: torch.device, *, backward: bool) -> float:
@@ -43,16 +52,21 @@ def main() -> None:
         if device.type == "cuda"
         else f"{platform.machine()}, {torch.get_num_threads()} threads"
     )
+    on_gpu = device.type == "cuda"
+    ours = triton_deform_conv2d if on_gpu else blocked_deform_conv2d
     print(f"{name}, torch {torch.__version__}, {GROUPS} groups; milliseconds, median of {REPEATS}")
-    print(f"{'shape':>20}{'':>20}{'torchvision':>13}{'grid_sample':>13}{'ratio':>8}")
+    print(f"{'shape':>20}{'':>20}{'block':>7}{'torchvision':>13}{'ours':>9}{'ratio':>8}")
     for shape in SHAPES:
         for backward in (False, True):
-            theirs, ours = (
-                seconds(operator, shape, device, backward=backward) * 1e3
-                for operator in (torchvision_deform_conv2d, grid_sample_deform_conv2d)
-            )
             kind = "forward + backward" if backward else "forward"
-            print(f"{shape!s:>20}{kind:>20}{theirs:13.1f}{ours:13.1f}{theirs / ours:8.2f}")
+            for block in (deformable_cpu.BLOCK,) if on_gpu else BLOCKS:
+                deformable_cpu.BLOCK = block
+                theirs, found = (
+                    seconds(operator, shape, device, backward=backward) * 1e3
+                    for operator in (torchvision_deform_conv2d, ours)
+                )
+                size = "" if on_gpu else f"{block}"
+                print(f"{shape!s:>20}{kind:>20}{size:>7}{theirs:13.1f}{found:9.1f}{theirs / found:8.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -125,6 +125,13 @@ def write_vid4(root: Path, size: tuple[int, int] = (32, 48)) -> None:
         write_frames(root / clip, moving_frames(frames, size, seed=seed, speed=0.5 + 2 * seed))
 
 
+def write_vimeo(root: Path, names: list[str], size: tuple[int, int] = (48, 64)) -> None:
+    """A folder of Vimeo-90K's form with a training list."""
+    for seed, name in enumerate(names):
+        write_frames(root / "sequences" / name, moving_frames(7, size, seed=seed, speed=seed), name="im{}.png")
+    (root / "sep_trainlist.txt").write_text("\n".join(names) + "\n")
+
+
 @pytest.fixture
 def noise_source() -> type[NoiseSource]:
     return NoiseSource

@@ -60,6 +60,7 @@ def test_every_option_of_a_group_builds(configure: Callable[..., DictConfig], gr
         if option in SCORING_ONLY:
             continue
         root = [] if option == "synthetic" or group != "data" else ["data.root=/nowhere"]
+        root += ["data.pack=/nowhere"] if option == "vimeo90k_packed" else []
         config = configure("train", f"{group}={option}", f"output_dir='{tmp_path}'", "model.channels=8", *root)
         build(config, tmp_path)
 
@@ -140,6 +141,12 @@ def test_thresholds_of_motion_are_those_of_the_generated_scenes(configure: Calla
     thresholds = instantiate(configure("evaluate").motion)
     assert thresholds.medium == MOTION_RANGES["medium"][0]
     assert thresholds.fast == MOTION_RANGES["fast"][0]
+
+
+def test_pack_packs_the_clips_that_training_on_vimeo_reads(configure: Callable[..., DictConfig]) -> None:
+    config = configure("pack", "data.root=/nowhere", "output=/nowhere.pack")
+    assert config.data.train_source == configure("train", "data=vimeo90k", "data.root=/nowhere").data.train_source
+    assert OmegaConf.is_missing(configure("pack"), "output")
 
 
 def test_demo_recipe_is_small_and_the_experiment_stays_the_papers(

@@ -124,7 +124,8 @@ def check_resumable(path: str | Path, config: dict[str, Any]) -> None:
     if "optimizer_states" not in content:
         raise InvalidInput(f"{path}: holds weights but not the state of a run; resume from a last.ckpt of stvsr.train")
     ours, theirs = _flatten(config), _flatten(saved)
-    for key in sorted(ours.keys() | theirs.keys()):
+    # How gradients are computed is no part of the network.
+    for key in sorted((ours.keys() | theirs.keys()) - {"checkpointing"}):
         if ours.get(key) != theirs.get(key):
             raise InvalidInput(
                 f"{path}: a checkpoint of another network: its {key} is {theirs.get(key)!r}, the configuration "

@@ -12,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 from stvsr.checkpoint import check_resumable
 from stvsr.cli import entry_point
 from stvsr.config import resolved
+from stvsr.ops.deformable import use_backend
 from stvsr.tracking import describe_run, finish
 from stvsr.training.module import SpaceTimeModule
 
@@ -31,6 +32,7 @@ def train(config: DictConfig) -> dict[str, float]:
     # Lightning says so of every loader without state of its own; ours is a function of the step.
     warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    use_backend(config.deformable)
     model_config = resolved(config.model)
     resume = run_to_continue(config)
     if resume is not None:

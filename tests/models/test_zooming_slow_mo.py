@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from stvsr.errors import InvalidInput
+from stvsr.models import zooming_slow_mo
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import run_padded
 
@@ -108,6 +109,36 @@ def test_untrained_sampling_starts_on_the_regular_grid(configure: Callable[..., 
     heads = [module for name, module in network.named_modules() if name.endswith("offset_mask")]
     assert len(heads) == 6
     assert all(not parameter.any() for head in heads for parameter in head.parameters())
+
+
+@pytest.mark.parametrize("variant", "ace")
+def test_checkpointing_keeps_less_and_gives_the_same_gradients(
+    small_network: Callable[..., nn.Module], variant: str
+) -> None:
+    network, lr = small_network(variant), torch.rand(2, 3, 3, 8, 12)
+    kept, gradients = [], []
+    for checkpointing in (False, True):
+        network.checkpointing = checkpointing  # type: ignore[assignment]
+        tensors: dict[int, int] = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, tensors=tensors: tensors.update({t.data_ptr(): t.numel()}) or t, lambda t: t
+        ):
+            output = network(lr)
+        kept.append(sum(tensors.values()))
+        gradients.append(torch.autograd.grad(output.square().sum(), list(network.parameters())))
+    assert kept[1] < 0.5 * kept[0]
+    for ours, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_frames_reconstructed_in_turns_are_those_reconstructed_together(
+    small_network: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, lr = small_network("e"), torch.rand(2, 3, 3, 8, 12)
+    together = network(lr).detach()
+    monkeypatch.setattr(zooming_slow_mo, "AT_ONCE", 1)
+    with torch.no_grad():
+        torch.testing.assert_close(network(lr), together, rtol=1e-5, atol=1e-6)
 
 
 def test_deformable_groups_that_do_not_divide_the_channels_are_refused() -> None:

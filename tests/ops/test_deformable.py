@@ -1,10 +1,12 @@
-"""The two back ends of the deformable convolution are the same function."""
+"""The back ends of the deformable convolution are the same function; the choice among them."""
 
 import pytest
 import torch
 
 from stvsr.errors import InvalidInput
-from stvsr.ops.deformable import deform_conv2d, grid_sample_deform_conv2d, torchvision_deform_conv2d
+from stvsr.ops import deformable, deformable_cpu
+from stvsr.ops.deformable import AUTO, BACKENDS, deform_conv2d, torchvision_deform_conv2d, use_backend
+from stvsr.ops.deformable_cpu import blocked_deform_conv2d
 
 SHAPES = [(2, 16, 32, 32, 8), (1, 8, 27, 45, 8), (3, 4, 5, 3, 1), (1, 8, 2, 2, 4), (1, 2, 1, 7, 2)]
 
@@ -22,10 +24,14 @@ def arguments(shape: tuple[int, ...], reach: float, dtype: torch.dtype = torch.f
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("reach", [0.0, 0.3, 3.0, 100.0], ids=lambda r: f"offsets{r}")
-def test_both_back_ends_agree_in_values_and_gradients(shape: tuple[int, ...], reach: float) -> None:
+@pytest.mark.parametrize("block", [1, 200, 4096])
+def test_blocks_of_any_size_agree_with_torchvision_in_values_and_gradients(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], reach: float, block: int
+) -> None:
     """At offset 0, where training starts, positions are whole and the gradient depends on the side it is taken from."""
+    monkeypatch.setattr(deformable_cpu, "BLOCK", block)
     values, gradients = [], []
-    for operator in (torchvision_deform_conv2d, grid_sample_deform_conv2d):
+    for operator in (torchvision_deform_conv2d, blocked_deform_conv2d):
         inputs = arguments(shape, reach)
         output = operator(*inputs)
         weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=output.dtype)
@@ -38,7 +44,7 @@ def test_both_back_ends_agree_in_values_and_gradients(shape: tuple[int, ...], re
 
 def test_back_ends_agree_in_float32_to_its_precision() -> None:
     inputs = arguments((2, 16, 32, 32, 8), 3.0, torch.float32)
-    ours, theirs = (operator(*inputs) for operator in (grid_sample_deform_conv2d, torchvision_deform_conv2d))
+    ours, theirs = (operator(*inputs) for operator in (blocked_deform_conv2d, torchvision_deform_conv2d))
     assert (ours - theirs).abs().max() < 2e-5 * theirs.std()
 
 
@@ -55,7 +61,7 @@ def test_offsets_are_y_then_x() -> None:
     offset[:, 0::2] = 2.0  # two rows down
     centre = torch.zeros(1, 1, 3, 3, dtype=torch.float64)
     centre[..., 1, 1] = 1.0
-    output = deform_conv2d(features, offset, torch.ones(1, 9, 9, 9, dtype=torch.float64), centre, torch.zeros(1))
+    output = deform_conv2d(features, offset, torch.ones(1, 9, 9, 9, dtype=torch.float64), centre, centre.new_zeros(1))
     assert output[0, 0, 4, 4] == 1.0
 
 
@@ -95,3 +101,55 @@ def test_reduced_precision_does_not_round_positions() -> None:
         actual = deform_conv2d(features.bfloat16(), offset, mask, weight, bias)
     assert actual.dtype == torch.bfloat16
     assert (actual.float() - expected).abs().max() < 0.03 * expected.abs().max()
+
+
+def test_training_keeps_nothing_but_the_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The samples are nine times as large as the features."""
+    kept: list[int] = []
+    inputs = arguments((2, 16, 32, 32, 8), 1.0)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        deform_conv2d(*inputs)
+    assert sum(kept) <= sum(tensor.numel() for tensor in inputs)
+
+
+@pytest.mark.parametrize("name", [AUTO, "torchvision", "blocked"])
+def test_the_config_chooses_the_back_end(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(deformable, "_chosen", AUTO)
+    called = []
+    monkeypatch.setitem(BACKENDS, "torchvision", lambda *a: called.append("torchvision") or a[0])
+    monkeypatch.setattr(deformable, "blocked_deform_conv2d", lambda *a: called.append("blocked") or a[0])
+    use_backend(name)
+    deform_conv2d(*arguments((1, 4, 4, 4, 2), 1.0))
+    assert called == ["blocked" if name == AUTO else name]
+
+
+@pytest.mark.parametrize(("name", "says"), [("cudnn", "expected auto, torchvision"), ("triton", "use deformable=auto")])
+def test_a_back_end_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, says: str) -> None:
+    monkeypatch.setattr(deformable.deformable_triton, "available", lambda: False)
+    with pytest.raises(InvalidInput, match=says):
+        use_backend(name)
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.1, RuntimeError("no compiler")], ids=["agrees", "differs", "fails"])
+def test_the_fused_kernel_is_used_only_where_it_agrees(
+    monkeypatch: pytest.MonkeyPatch, wrong: float | Exception
+) -> None:
+    def fused(*inputs: torch.Tensor) -> torch.Tensor:
+        if isinstance(wrong, Exception):
+            raise wrong
+        return torchvision_deform_conv2d(*inputs) + wrong
+
+    draw, generator = torch.randn, torch.Generator
+    monkeypatch.setattr(deformable.torch, "Generator", lambda device: generator())
+    monkeypatch.setattr(deformable.torch, "randn", lambda shape, generator, device: draw(shape, generator=generator))
+    monkeypatch.setattr(deformable.deformable_triton, "available", lambda: True)
+    monkeypatch.setattr(deformable, "triton_deform_conv2d", fused)
+    deformable._triton_agrees.cache_clear()
+    try:
+        if wrong == 0:
+            assert deformable._triton_agrees()
+        else:
+            with pytest.warns(UserWarning, match=r"torchvision's is used"):
+                assert not deformable._triton_agrees()
+    finally:
+        deformable._triton_agrees.cache_clear()

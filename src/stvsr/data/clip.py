@@ -5,7 +5,7 @@ the odd-numbered ones (1, 3, 5, … as the paper counts; even indices here), a q
 Frames are RGB. `t` counts frames in time; one notation holds everywhere: `(b, t, c, h, w)`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -61,19 +61,26 @@ def to_8bit(frames: Tensor) -> Tensor:
     return stored
 
 
+def _nothing(first: int, end: int) -> None:
+    """Does nothing: of footage whose frames are in memory."""
+
+
 @dataclass(frozen=True)
 class Footage:
     """Whole frames as a source reads them.
 
     Attributes:
-        frames: `(t, 3, H, W)`, uint8.
+        frames: `(t, 3, H, W)`, uint8; they may be mapped from a file, of which only what is used is read.
         name: names the clip in messages and tables, for example `00001/0266`.
         motion: one of `MOTION_SPLITS`, or `UNSPLIT`.
+        will_read: told the first row that will be used and the row after the last, so that mapped frames are read
+            from there alone, at once. Optional: frames are the same without.
     """
 
     frames: Tensor
     name: str
     motion: str
+    will_read: Callable[[int, int], None] = _nothing
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[1] != 3 or self.frames.dtype != torch.uint8:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from stvsr.data.augmentation import augment
 from stvsr.data.clip import SCALE, Clip, Footage, Source, to_float
 from stvsr.data.clip_sets import SEED
-from stvsr.data.degradation import downsample, downsample_crop
+from stvsr.data.degradation import MARGIN, downsample, downsample_crop
 from stvsr.errors import DamagedClip, InvalidInput
 
 SUBSTITUTES = 10
@@ -76,6 +76,7 @@ class TrainingClips(Dataset[Clip]):
                 f"take it out or set loader.crop to at most {min(h, w) // SCALE // 4 * 4}"
             )
         top, left = (SCALE * int(rng.integers((size - side) // SCALE + 1)) for size in (h, w))
+        footage.will_read(max(top - MARGIN, 0), min(top + side + MARGIN, h))
         lr = downsample_crop(footage.frames[::2], top=top, left=left, height=side, width=side)
         hr = to_float(footage.frames[..., top : top + side, left : left + side])
         lr, hr = augment(lr, hr, rng)

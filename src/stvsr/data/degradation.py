@@ -20,6 +20,9 @@ from stvsr.errors import InvalidInput
 KERNEL_RADIUS = 2
 """Half width of the cubic kernel, in pixels of the coarser grid."""
 
+MARGIN = KERNEL_RADIUS * SCALE
+"""HR pixels on each side of a crop that its LR pixels depend on."""
+
 LEVELS = 255
 
 
@@ -56,7 +59,7 @@ def downsample(frames: Tensor, scale: int = SCALE) -> Tensor:
     """HR frames to the LR frames of the field's benchmarks.
 
     Args:
-        frames: `(…, 3, H, W)` in [0, 1]; `H` and `W` are multiples of `scale`.
+        frames: `(…, 3, H, W)` in [0, 1], on the 8-bit grid; `H` and `W` are multiples of `scale`.
         scale: how many times smaller the result is.
 
     Returns:
@@ -68,7 +71,8 @@ def downsample(frames: Tensor, scale: int = SCALE) -> Tensor:
     h, w = frames.shape[-2:]
     if h % scale or w % scale:
         raise InvalidInput(f"frames are {w}x{h}; expected sides that are multiples of {scale}: crop them first")
-    grey_levels = bicubic(frames.double() * LEVELS, factor=1 / scale)
+    # A stored value divided by 255 in single precision is off by some 1e-6 grey levels, which would decide ties.
+    grey_levels = bicubic((frames.double() * LEVELS).round(), factor=1 / scale)
     return ((grey_levels.clamp(0, LEVELS) + 0.5).floor() / LEVELS).to(frames.dtype)
 
 
@@ -86,9 +90,8 @@ def downsample_crop(frames: Tensor, *, top: int, left: int, height: int, width: 
         `(…, 3, height/4, width/4)`, float32 in [0, 1], equal bit for bit to that part of the whole frames'
         `downsample`.
     """
-    # The kernel reaches two LR pixels to each side; outside the frame `downsample` mirrors, as for whole frames.
-    margin = KERNEL_RADIUS * SCALE
-    y0, x0 = max(top - margin, 0), max(left - margin, 0)
-    lr = downsample(to_float(frames[..., y0 : top + height + margin, x0 : left + width + margin]))
+    # Outside the frame `downsample` mirrors, as for whole frames.
+    y0, x0 = max(top - MARGIN, 0), max(left - MARGIN, 0)
+    lr = downsample(to_float(frames[..., y0 : top + height + MARGIN, x0 : left + width + MARGIN]))
     y, x = (top - y0) // SCALE, (left - x0) // SCALE
     return lr[..., y : y + height // SCALE, x : x + width // SCALE]

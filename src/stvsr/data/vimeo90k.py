@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from stvsr.data.clip import FRAMES, MOTION_SPLITS, UNSPLIT, Footage
+from stvsr.data.packed import PackedClips
 from stvsr.data.png import read_png
 from stvsr.errors import DamagedClip, InvalidInput
 
@@ -76,10 +77,22 @@ class Vimeo90K:
 
 def training_clips(*, root: str | Path) -> Vimeo90K:
     """The clips of `sep_trainlist.txt`, 64,612 in the complete archive."""
-    listed = Path(root) / "sep_trainlist.txt"
-    if not listed.is_file():
-        raise InvalidInput(f"data.root={root}: no sep_trainlist.txt there; expected the Vimeo-90K folder as downloaded")
-    return Vimeo90K(root=root, entries=[(name, UNSPLIT) for name in listed.read_text().split()])
+    return Vimeo90K(root=root, entries=_training_list(root))
+
+
+def packed_training_clips(*, root: str | Path, pack: str | Path) -> PackedClips:
+    """The same clips from the pack that `python -m stvsr.pack` made of them; of the archive only the list is read.
+
+    Args:
+        root: the unpacked archive.
+        pack: the folder of the pack.
+
+    Raises:
+        InvalidInput: no such pack, one that is cut off, or one of another list.
+    """
+    clips = PackedClips(pack)
+    clips.check_list(_training_list(root))
+    return clips
 
 
 def scoring_clips(*, root: str | Path, clips_per_split: int | None = None) -> Vimeo90K:
@@ -110,6 +123,13 @@ def check_entry(name: str) -> str:
     if len(parts) != 2 or not all(part.isalnum() for part in parts):
         raise InvalidInput(f"clip list entry {name!r}: expected folder/clip, such as 00001/0266; correct the list")
     return name
+
+
+def _training_list(root: str | Path) -> list[tuple[str, str]]:
+    listed = Path(root) / "sep_trainlist.txt"
+    if not listed.is_file():
+        raise InvalidInput(f"data.root={root}: no sep_trainlist.txt there; expected the Vimeo-90K folder as downloaded")
+    return [(name, UNSPLIT) for name in listed.read_text().split()]
 
 
 def _names(folder: Path) -> set[str]:

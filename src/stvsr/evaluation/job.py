@@ -23,6 +23,7 @@ from stvsr.evaluation.scoring import Scorer, fixed_batches
 from stvsr.evaluation.shown import ShownClips
 from stvsr.evaluation.windows import Windows, plan
 from stvsr.models.requirements import Network
+from stvsr.ops.deformable import use_backend
 
 IDENTITY = ("method", "predictions", "protocol", "batch_size", "extras", "save_frames", "pictures")
 """Settings that decide what an evaluation leaves behind, besides the checkpoint and the clips."""
@@ -49,6 +50,7 @@ class Job:
 
     def __init__(self, config: DictConfig, device: torch.device) -> None:
         self.config = config
+        use_backend(config.deformable)
         self.protocol: Protocol = instantiate(config.protocol)
         self.thresholds: MotionThresholds = instantiate(config.motion)
         clips: ClipSet = instantiate(config.data.test_source)

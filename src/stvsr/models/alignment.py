@@ -9,14 +9,15 @@ Limits: height and width must be multiples of 4 (two stride-2 levels).
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
-from stvsr.models.blocks import conv3x3, leaky_relu
+from stvsr.models.blocks import conv3x3, conv_of_two, leaky_relu, share_of_first, share_of_second
 from stvsr.ops.deformable import TAPS, deform_conv2d
 
 
@@ -31,6 +32,14 @@ class Pyramid(NamedTuple):
 def upsample2(features: Tensor) -> Tensor:
     """Bilinear x2, pixel centres aligned as areas: `(b, c, h, w)` to `(b, c, 2h, 2w)`."""
     return F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class Partner(NamedTuple):
+    """One of the two maps of an `AlignedFusion`, with what does not depend on the other."""
+
+    pyramid: Pyramid
+    in_first: Pyramid | None  # its share of the offsets of the first map
+    in_second: Pyramid | None  # and of the second
 
 
 class FeaturePyramid(nn.Module):
@@ -69,9 +78,16 @@ class DeformableSampling(nn.Module):
 
     def forward(self, features: Tensor, offset_features: Tensor) -> Tensor:
         """Two maps `(b, c, h, w)` to one of the same shape."""
-        offset_mask = self.offset_mask(offset_features)
-        offset, mask = offset_mask[:, : self.offset_channels], offset_mask[:, self.offset_channels :]
-        return deform_conv2d(features, offset, mask.sigmoid(), self.weight, self.bias)
+        # Offsets are pixels: below float32 a far one would be rounded to a sixteenth of a pixel.
+        with torch.autocast(features.device.type, enabled=False):
+            offset = self._predict(offset_features.float(), slice(None, self.offset_channels))
+        # By itself, so that training need not keep both to keep one.
+        mask = self._predict(offset_features, slice(self.offset_channels, None)).sigmoid_()
+        return deform_conv2d(features, offset, mask, self.weight, self.bias)
+
+    def _predict(self, offset_features: Tensor, channels: slice) -> Tensor:
+        assert self.offset_mask.bias is not None
+        return F.conv2d(offset_features, self.offset_mask.weight[channels], self.offset_mask.bias[channels], padding=1)
 
 
 class PCDAlignment(nn.Module):
@@ -88,28 +104,39 @@ class PCDAlignment(nn.Module):
         )
         self.merge2, self.merge1 = conv3x3(2 * c, c), conv3x3(2 * c, c)
 
-    def forward(self, source: Pyramid, target: Pyramid) -> Tensor:
-        """Samples `source` towards `target`: two pyramids to `(b, c, h, w)`."""
-        offset3 = leaky_relu(self.offset3[0](torch.cat([source.level3, target.level3], dim=1)))
-        offset3 = leaky_relu(self.offset3[1](offset3))
+    def share_of_source(self, source: Pyramid) -> Pyramid:
+        """What a pyramid that is sampled contributes to its own offsets, whatever the other is."""
+        return self._shares(share_of_first, source)
+
+    def share_of_target(self, target: Pyramid) -> Pyramid:
+        """What the pyramid that another is sampled towards contributes to the offsets."""
+        return self._shares(share_of_second, target)
+
+    def forward(self, source: Pyramid, share_of_source: Pyramid, share_of_target: Pyramid) -> Tensor:
+        """Samples a pyramid towards another: `(b, c, h, w)`."""
+        of1, of2, of3 = (one + other for one, other in zip(share_of_source, share_of_target, strict=True))
+        offset3 = leaky_relu(self.offset3[1](leaky_relu(of3)))
         aligned3 = leaky_relu(self.sample3(source.level3, offset3))
 
-        offset2 = self._refine_offset(self.offset2, source.level2, target.level2, offset3)
+        offset2 = self._refine_offset(self.offset2, of2, offset3)
         aligned2 = self.sample2(source.level2, offset2)
-        aligned2 = leaky_relu(self.merge2(torch.cat([aligned2, upsample2(aligned3)], dim=1)))
+        aligned2 = leaky_relu(conv_of_two(self.merge2, aligned2, upsample2(aligned3)))
 
-        offset1 = self._refine_offset(self.offset1, source.level1, target.level1, offset2)
+        offset1 = self._refine_offset(self.offset1, of1, offset2)
         aligned1 = self.sample1(source.level1, offset1)
-        merged: Tensor = self.merge1(torch.cat([aligned1, upsample2(aligned2)], dim=1))
-        return merged
+        return conv_of_two(self.merge1, aligned1, upsample2(aligned2))
+
+    def _shares(self, share: Callable[[nn.Conv2d, Tensor], Tensor], pyramid: Pyramid) -> Pyramid:
+        firsts = (cast(nn.Conv2d, convs[0]) for convs in (self.offset1, self.offset2, self.offset3))
+        return Pyramid(*(share(conv, level) for conv, level in zip(firsts, pyramid, strict=True)))
 
     @staticmethod
-    def _refine_offset(convs: nn.ModuleList, source: Tensor, target: Tensor, coarser: Tensor) -> Tensor:
-        """Offset features of one level from its two maps and the level below."""
-        offset = leaky_relu(convs[0](torch.cat([source, target], dim=1)))
+    def _refine_offset(convs: nn.ModuleList, offset: Tensor, coarser: Tensor) -> Tensor:
+        """Offset features of one level from the first of its own and those of the level below."""
+        _, second, third = cast(list[nn.Conv2d], convs)
         # A displacement of one pixel is one of two pixels on the next finer level.
-        offset = leaky_relu(convs[1](torch.cat([offset, 2 * upsample2(coarser)], dim=1)))
-        return leaky_relu(convs[2](offset))
+        offset = leaky_relu(conv_of_two(second, leaky_relu(offset), upsample2(coarser).mul_(2)))
+        return leaky_relu(third(offset))
 
 
 class NaiveAlignment(nn.Module):
@@ -124,32 +151,48 @@ class NaiveAlignment(nn.Module):
         self.conv3, self.conv2, self.conv1 = conv3x3(c, c), conv3x3(c, c), conv3x3(c, c)
         self.merge2, self.merge1 = conv3x3(2 * c, c), conv3x3(2 * c, c)
 
-    def forward(self, source: Pyramid, target: Pyramid) -> Tensor:
-        """As `PCDAlignment`, but `target` has no say."""
+    def share_of_source(self, source: Pyramid) -> None:
+        """Nothing."""
+
+    def share_of_target(self, target: Pyramid) -> None:
+        """Nothing."""
+
+    def forward(self, source: Pyramid, share_of_source: None, share_of_target: None) -> Tensor:
+        """As `PCDAlignment`, but the other pyramid has no say."""
         aligned3 = leaky_relu(self.conv3(source.level3))
-        aligned2 = leaky_relu(self.merge2(torch.cat([self.conv2(source.level2), upsample2(aligned3)], dim=1)))
-        merged: Tensor = self.merge1(torch.cat([self.conv1(source.level1), upsample2(aligned2)], dim=1))
-        return merged
+        aligned2 = leaky_relu(conv_of_two(self.merge2, self.conv2(source.level2), upsample2(aligned3)))
+        return conv_of_two(self.merge1, self.conv1(source.level1), upsample2(aligned2))
+
+
+Alignment = PCDAlignment | NaiveAlignment
 
 
 class AlignedFusion(nn.Module):
     """Two feature maps, each sampled towards the other, blended into one (Eq. 1 and 4)."""
 
-    def __init__(self, *, channels: int, align_first: nn.Module, align_second: nn.Module) -> None:
+    def __init__(self, *, channels: int, align_first: Alignment, align_second: Alignment) -> None:
         super().__init__()
         self.pyramid = FeaturePyramid(channels)
         self.align_first = align_first
         self.align_second = align_second
         self.fuse = nn.Conv2d(2 * channels, channels, kernel_size=1)
 
-    def forward(self, first: Pyramid, second: Pyramid) -> Tensor:
-        """Two pyramids made by `self.pyramid` to `(b, c, h, w)`.
+    def as_first(self, pyramid: Pyramid) -> Partner:
+        """All that a map contributes as the first of two, from a pyramid made by `self.pyramid`.
 
-        The pyramids come from the caller because one map often meets several others.
+        Its own method because one map often meets several others.
         """
-        aligned = [self.align_first(first, second), self.align_second(second, first)]
-        fused: Tensor = self.fuse(torch.cat(aligned, dim=1))
-        return fused
+        return Partner(pyramid, self.align_first.share_of_source(pyramid), self.align_second.share_of_target(pyramid))
+
+    def as_second(self, pyramid: Pyramid) -> Partner:
+        """All that a map contributes as the second of two."""
+        return Partner(pyramid, self.align_first.share_of_target(pyramid), self.align_second.share_of_source(pyramid))
+
+    def forward(self, first: Partner, second: Partner) -> Tensor:
+        """Two maps, prepared by `as_first` and `as_second`, to `(b, c, h, w)`."""
+        aligned_first = self.align_first(first.pyramid, first.in_first, second.in_first)
+        aligned_second = self.align_second(second.pyramid, second.in_second, first.in_second)
+        return conv_of_two(self.fuse, aligned_first, aligned_second)
 
 
 def deformable_fusion(*, channels: int, deformable_groups: int) -> AlignedFusion:

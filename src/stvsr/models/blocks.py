@@ -19,9 +19,33 @@ def conv3x3(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Conv2
     return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
 
 
+def conv_of_two(conv: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:
+    """A convolution of two maps joined along their channels, without joining them.
+
+    Args:
+        conv: of `2c` channels.
+        first: `(b, c, h, w)`.
+        second: the same shape.
+
+    Returns:
+        `conv(torch.cat([first, second], dim=1))`, up to rounding.
+    """
+    return share_of_first(conv, first).add_(share_of_second(conv, second))
+
+
+def share_of_first(conv: nn.Conv2d, first: Tensor) -> Tensor:
+    """What the first of two joined maps, and the bias, contribute to `conv_of_two`."""
+    return F.conv2d(first, conv.weight[:, : first.shape[1]], conv.bias, padding=conv.padding)
+
+
+def share_of_second(conv: nn.Conv2d, second: Tensor) -> Tensor:
+    """What the second of two joined maps contributes to `conv_of_two`."""
+    return F.conv2d(second, conv.weight[:, -second.shape[1] :], padding=conv.padding)
+
+
 def leaky_relu(features: Tensor) -> Tensor:
-    """LeakyReLU with the method's slope."""
-    return F.leaky_relu(features, LEAKY_SLOPE)
+    """LeakyReLU with the method's slope, in place of its input: it follows layers that do not need what they gave."""
+    return F.leaky_relu(features, LEAKY_SLOPE, inplace=True)
 
 
 class ResidualBlock(nn.Module):
@@ -39,8 +63,8 @@ class ResidualBlock(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        residual: Tensor = self.conv2(F.relu(self.conv1(features)))
-        return features + residual
+        residual: Tensor = self.conv2(F.relu(self.conv1(features), inplace=True))
+        return residual.add_(features)
 
 
 def residual_blocks(count: int, channels: int) -> nn.Sequential:

@@ -4,6 +4,8 @@ The first axis of the paper's Table 2. Both classes map the features of `n` fram
 frames keep theirs. All pairs of a clip go through the network together.
 """
 
+from itertools import chain
+
 import torch
 from torch import Tensor, nn
 
@@ -14,20 +16,18 @@ def interpolate_features(features: Tensor, fusion: AlignedFusion) -> Tensor:
     """Puts a synthesised feature map between any two neighbours.
 
     Args:
-        features: `(b, n, c, h, w)`.
+        features: `(n, b, c, h, w)`, time first.
         fusion: blends the features of two neighbours.
 
     Returns:
-        `(b, 2n-1, c, h, w)`, the given maps at even indices.
+        `(2n-1, b, c, h, w)`, the given maps at even indices.
     """
-    b, n = features.shape[:2]
-    pyramid = [level.unflatten(0, (b, n)) for level in fusion.pyramid(features.flatten(0, 1))]
-    before = Pyramid(*(level[:, :-1].flatten(0, 1) for level in pyramid))
-    after = Pyramid(*(level[:, 1:].flatten(0, 1) for level in pyramid))
-    between = fusion(before, after).unflatten(0, (b, n - 1))
-
-    pairs = torch.stack([features[:, :-1], between], dim=2)  # (b, n-1, 2, c, h, w)
-    return torch.cat([pairs.flatten(1, 2), features[:, -1:]], dim=1)
+    n, b = features.shape[:2]
+    pyramid = fusion.pyramid(features.flatten(0, 1))
+    before, after = (Pyramid(*(level[pairs] for level in pyramid)) for pairs in (slice(None, -b), slice(b, None)))
+    between = torch.split(fusion(fusion.as_first(before), fusion.as_second(after)), b)
+    *given, last = features
+    return torch.unflatten(torch.cat([*chain(*zip(given, between, strict=True)), last]), 0, (2 * n - 1, b))
 
 
 class DeformableInterpolation(nn.Module):
@@ -38,7 +38,7 @@ class DeformableInterpolation(nn.Module):
         self.fusion = deformable_fusion(channels=channels, deformable_groups=deformable_groups)
 
     def forward(self, features: Tensor) -> Tensor:
-        """`(b, n, c, h, w)` to `(b, 2n-1, c, h, w)`."""
+        """`(n, b, c, h, w)` to `(2n-1, b, c, h, w)`."""
         return interpolate_features(features, self.fusion)
 
 
@@ -50,5 +50,5 @@ class NaiveInterpolation(nn.Module):
         self.fusion = naive_fusion(channels=channels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """`(b, n, c, h, w)` to `(b, 2n-1, c, h, w)`."""
+        """`(n, b, c, h, w)` to `(2n-1, b, c, h, w)`."""
         return interpolate_features(features, self.fusion)

@@ -1,23 +1,29 @@
 """Propagation of features in time: the (deformable) ConvLSTM (Sec. 3.2, Eq. 5 and 6).
 
-The second axis of the paper's Table 2. Every class maps `(b, t, c, h, w)` to the same shape. States start at
+The second axis of the paper's Table 2. Every class maps `(t, b, c, h, w)` to the same shape. States start at
 zero. `Bidirectional` runs one recurrence, with one set of weights, over a sequence and its reversal.
+
+What a step needs of its frame alone is computed for all frames together, once for both directions. Only what depends
+on the states is left to the loop over time, where both directions are one batch.
 
 Limits: run over long sequences the recurrence loses quality; short windows are part of the method.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
-from stvsr.models.alignment import Pyramid, deformable_fusion
-from stvsr.models.blocks import conv3x3
+from stvsr.models.alignment import Partner, deformable_fusion
+from stvsr.models.blocks import conv3x3, conv_of_two, share_of_first, share_of_second
 
 
 class NoPropagation(nn.Module):
     """Every frame is reconstructed from its own features, variants (a) and (b)."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """`(b, t, c, h, w)`, unchanged."""
+        """`(t, b, c, h, w)`, unchanged."""
         return features
 
 
@@ -28,31 +34,89 @@ class ConvLSTMCell(nn.Module):
         super().__init__()
         self.gates = conv3x3(2 * channels, 4 * channels)
 
-    def forward(self, features: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and two states, all `(b, c, h, w)`, to the next hidden and cell state."""
-        i, f, o, g = self.gates(torch.cat([features, hidden], dim=1)).chunk(4, dim=1)
+    def share_of_frame(self, frame: Tensor) -> Tensor:
+        """What a frame `(b, c, h, w)` contributes to the gates: `(b, 4c, h, w)`."""
+        return share_of_first(self.gates, frame)
+
+    def forward(self, share_of_frame: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """A frame's share and two states `(b, c, h, w)` to the next hidden and cell state."""
+        i, f, o, g = share_of_second(self.gates, hidden).add_(share_of_frame).chunk(4, dim=1)
         cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
         return o.sigmoid() * cell.tanh(), cell
 
 
-class ConvLSTM(nn.Module):
-    """A plain ConvLSTM, forward in time (Eq. 5), variant (c)."""
+class Recurrence(nn.Module):
+    """Two states that are carried from frame to frame."""
+
+    def prepare(self, frames: Tensor) -> NamedTuple:
+        """What the steps need of their frames `(b, c, h, w)`, as tensors whose first dimension is `b`."""
+        raise NotImplementedError
+
+    def step(self, prepared: NamedTuple, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """What was prepared of a frame, and the states `(b, c, h, w)` before it, to those after it."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(t, b, c, h, w)` to the hidden states, of the same shape."""
+        return self.scan(features, both_ways=False)
+
+    def scan(self, features: Tensor, *, both_ways: bool) -> Tensor:
+        """The hidden states along one or both directions.
+
+        Args:
+            features: `(t, b, c, h, w)`.
+            both_ways: whether the reversed sequences follow the others as further `b`.
+
+        Returns:
+            `(t, b, c, h, w)` or `(t, 2b, c, h, w)`, each sequence in the order it was run through.
+        """
+        t, b = features.shape[:2]
+        prepared = self.prepare(features.flatten(0, 1))
+        hidden = cell = torch.zeros_like(torch.cat([features[0], features[0]]) if both_ways else features[0])
+        states = []
+        for step in range(t):
+
+            def of_step(frames: Tensor, step: int = step) -> Tensor:
+                forward, backward = (frames[at * b : (at + 1) * b] for at in (step, t - 1 - step))
+                return torch.cat([forward, backward]) if both_ways else forward
+
+            hidden, cell = self.step(tree_map(of_step, prepared), hidden, cell)
+            states.append(hidden)
+        return torch.unflatten(torch.cat(states), 0, (t, -1))
+
+
+class PlainStep(NamedTuple):
+    """What a `ConvLSTM` needs of a frame."""
+
+    gates: Tensor
+
+
+class ConvLSTM(Recurrence):
+    """A plain ConvLSTM (Eq. 5), variant (c)."""
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()
         self.cell = ConvLSTMCell(channels)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """`(b, t, c, h, w)` to the hidden states, of the same shape."""
-        hidden = cell = torch.zeros_like(features[:, 0])
-        states = []
-        for current in features.unbind(dim=1):
-            hidden, cell = self.cell(current, hidden, cell)
-            states.append(hidden)
-        return torch.stack(states, dim=1)
+    def prepare(self, frames: Tensor) -> PlainStep:
+        """See `Recurrence`."""
+        return PlainStep(self.cell.share_of_frame(frames))
+
+    def step(self, prepared: PlainStep, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """See `Recurrence`."""
+        states: tuple[Tensor, Tensor] = self.cell(prepared.gates, hidden, cell)
+        return states
 
 
-class DeformableConvLSTM(nn.Module):
+class AlignedStep(NamedTuple):
+    """What a `DeformableConvLSTM` needs of a frame."""
+
+    gates: Tensor
+    for_hidden: Partner
+    for_cell: Partner
+
+
+class DeformableConvLSTM(Recurrence):
     """A ConvLSTM whose states are aligned with the current frame before each step (Eq. 6), variant (d)."""
 
     def __init__(self, *, channels: int, deformable_groups: int) -> None:
@@ -61,40 +125,35 @@ class DeformableConvLSTM(nn.Module):
         self.align_cell = deformable_fusion(channels=channels, deformable_groups=deformable_groups)
         self.cell = ConvLSTMCell(channels)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """`(b, t, c, h, w)` to the hidden states, of the same shape."""
-        b, t = features.shape[:2]
-        # The pyramids of the frames do not depend on the states: all steps at once.
-        frames = features.flatten(0, 1)
-        for_hidden, for_cell = (
-            [level.unflatten(0, (b, t)).unbind(dim=1) for level in align.pyramid(frames)]
-            for align in (self.align_hidden, self.align_cell)
-        )
-        hidden = cell = torch.zeros_like(features[:, 0])
-        states = []
-        for step in range(t):
-            hidden = self.align_hidden(
-                Pyramid(*(level[step] for level in for_hidden)), self.align_hidden.pyramid(hidden)
+    def prepare(self, frames: Tensor) -> AlignedStep:
+        """See `Recurrence`."""
+        for_hidden, for_cell = (align.as_first(align.pyramid(frames)) for align in (self.align_hidden, self.align_cell))
+        return AlignedStep(self.cell.share_of_frame(frames), for_hidden, for_cell)
+
+    def step(self, prepared: AlignedStep, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """See `Recurrence`."""
+        hidden, cell = (
+            align(partner, align.as_second(align.pyramid(state)))
+            for align, partner, state in (
+                (self.align_hidden, prepared.for_hidden, hidden),
+                (self.align_cell, prepared.for_cell, cell),
             )
-            cell = self.align_cell(Pyramid(*(level[step] for level in for_cell)), self.align_cell.pyramid(cell))
-            hidden, cell = self.cell(features[:, step], hidden, cell)
-            states.append(hidden)
-        return torch.stack(states, dim=1)
+        )
+        states: tuple[Tensor, Tensor] = self.cell(prepared.gates, hidden, cell)
+        return states
 
 
 class Bidirectional(nn.Module):
     """A recurrence over the sequence and its reversal, blended by a 1x1 convolution, variant (e)."""
 
-    def __init__(self, *, channels: int, recurrence: nn.Module) -> None:
+    def __init__(self, *, channels: int, recurrence: Recurrence) -> None:
         super().__init__()
         self.recurrence = recurrence
         self.fuse = nn.Conv2d(2 * channels, channels, kernel_size=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """`(b, t, c, h, w)` to the same shape."""
-        b, t = features.shape[:2]
-        # Both directions share their weights and do not meet before the end: one batch for both.
-        forward, backward = self.recurrence(torch.cat([features, features.flip(1)])).split(b)
-        both = torch.cat([forward, backward.flip(1)], dim=2)
-        fused: Tensor = self.fuse(both.flatten(0, 1))
-        return fused.view(b, t, *fused.shape[1:])
+        """`(t, b, c, h, w)` to the same shape."""
+        t, b = features.shape[:2]
+        states = self.recurrence.scan(features, both_ways=True)
+        forward, backward = (torch.cat([*frames]) for frames in (states[:, :b], reversed([*states[:, b:]])))
+        return torch.unflatten(conv_of_two(self.fuse, forward, backward), 0, (t, b))

@@ -1,26 +1,32 @@
 """Modulated deformable convolution (Zhu et al., "Deformable ConvNets v2", CVPR 2019), the paper's DConv.
 
-One function, `deform_conv2d`, is what the rest of the package calls. Two equal back ends stand behind it:
+One function, `deform_conv2d`, is what the rest of the package calls. Equal back ends stand behind it:
 
-- `torchvision_deform_conv2d`: the compiled operator. On a GPU it is the fast one; on a CPU it uses one core.
-- `grid_sample_deform_conv2d`: the same sum written with `grid_sample` and a matrix product, which use all
-  cores of a CPU.
+- `torchvision`: the compiled operator, the reference. On a CPU it uses one core.
+- `blocked` (`deformable_cpu.py`): all cores of a CPU, in pieces that stay in its cache.
+- `triton` (`deformable_triton.py`): one kernel for a GPU, without a copy of the input for each tap.
 
-Offsets are `(y, x)` pairs per kernel tap in pixels, group-major, as torchvision lays them out; samples outside
-the features are zero. `benchmarks/deformable.py` measures one against the other.
+`auto` takes the last on a GPU where it runs and agrees with the first, and the second on a CPU; the config key
+`deformable` takes another. Offsets are `(y, x)` pairs per kernel tap in pixels, group-major, as torchvision lays them
+out; samples outside the features are zero. `benchmarks/deformable.py` measures one against the other.
 """
 
+import warnings
+from collections.abc import Callable
+from functools import cache
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import deform_conv2d as torchvision_operator
 
 from stvsr.errors import InvalidInput
+from stvsr.ops import deformable_triton
+from stvsr.ops.deformable_cpu import KERNEL, TAPS, blocked_deform_conv2d
+from stvsr.ops.deformable_triton import triton_deform_conv2d
 
-KERNEL = 3
-"""Every kernel of the method is 3x3 with stride 1 and padding 1."""
+__all__ = ["AUTO", "BACKENDS", "KERNEL", "TAPS", "deform_conv2d", "torchvision_deform_conv2d", "use_backend"]
 
-TAPS = KERNEL * KERNEL
+Operator = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def torchvision_deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -29,30 +35,36 @@ def torchvision_deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, we
     return output
 
 
-def grid_sample_deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The same sum through `grid_sample`; see `deform_conv2d`."""
-    b, c, h, w = features.shape
-    groups = mask.shape[1] // TAPS
+AUTO = "auto"
 
-    # grid_sample wants positions scaled to [-1, 1]. With sides that are powers of two the way there and back is
-    # exact in floating point, so an integer position stays one, and the bilinear cell (which decides the
-    # gradient with respect to the offset) is the one the compiled operator takes. The zeros added change
-    # nothing, as outside the features everything is zero.
-    side_h, side_w = (1 << (side - 1).bit_length() for side in (h, w))
-    padded = F.pad(features, (0, side_w - w, 0, side_h - h)).reshape(b * groups, c // groups, side_h, side_w)
+BACKENDS: dict[str, Operator] = {
+    "torchvision": torchvision_deform_conv2d,
+    "blocked": blocked_deform_conv2d,
+    "triton": triton_deform_conv2d,
+}
 
-    rows = torch.arange(h, dtype=offset.dtype, device=offset.device)
-    columns = torch.arange(w, dtype=offset.dtype, device=offset.device)
-    taps = torch.arange(KERNEL, dtype=offset.dtype, device=offset.device) - KERNEL // 2
-    offset = offset.reshape(b * groups, TAPS, 2, h, w)
-    y = offset[:, :, 0] + (rows.view(1, 1, h, 1) + taps.repeat_interleave(KERNEL).view(1, TAPS, 1, 1))
-    x = offset[:, :, 1] + (columns.view(1, 1, 1, w) + taps.repeat(KERNEL).view(1, TAPS, 1, 1))
-    grid = torch.stack([(2 * x + 1) / side_w - 1, (2 * y + 1) / side_h - 1], dim=-1)
+_chosen = AUTO
 
-    samples = F.grid_sample(padded, grid.view(b * groups, TAPS * h, w, 2), padding_mode="zeros", align_corners=False)
-    samples = samples.view(b, groups, c // groups, TAPS, h * w) * mask.reshape(b, groups, 1, TAPS, h * w)
-    product = weight.flatten(1) @ samples.view(b, c * TAPS, h * w)
-    return product.view(b, -1, h, w) + bias.view(1, -1, 1, 1)
+
+def use_backend(name: str) -> str:
+    """Chooses what `deform_conv2d` runs from now on, in this process.
+
+    Args:
+        name: one of `BACKENDS`, or `auto`.
+
+    Returns:
+        What was chosen before.
+
+    Raises:
+        InvalidInput: another name, or a back end that cannot run here.
+    """
+    global _chosen
+    if name != AUTO and name not in BACKENDS:
+        raise InvalidInput(f"deformable={name}; expected {', '.join([AUTO, *BACKENDS])}")
+    if name == "triton" and not deformable_triton.available():
+        raise InvalidInput("deformable=triton: needs Triton and a GPU of compute capability 8.0; use deformable=auto")
+    before, _chosen = _chosen, name
+    return before
 
 
 def deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -83,12 +95,36 @@ def deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor
             f"features {tuple(features.shape)}, offset {tuple(offset.shape)}, mask {tuple(mask.shape)}: expected "
             "offset (b, groups*18, h, w) and mask (b, groups*9, h, w) with groups dividing the channels"
         )
-    if features.is_cuda:
-        return torchvision_deform_conv2d(features, offset, mask, weight, bias)
+    name = _chosen
+    if name == AUTO:
+        name = "blocked" if not features.is_cuda else "triton" if _triton_agrees() else "torchvision"
+    if name != "blocked":
+        return BACKENDS[name](features, offset, mask, weight, bias)
     # As torchvision's does: below float32 the sampling positions would be rounded to whole pixels.
     with torch.autocast(features.device.type, enabled=False):
         inputs = (
             tensor.to(torch.promote_types(tensor.dtype, torch.float32))
             for tensor in (features, offset, mask, weight, bias)
         )
-        return grid_sample_deform_conv2d(*inputs).to(features.dtype)
+        return blocked_deform_conv2d(*inputs).to(features.dtype)
+
+
+@cache
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _triton_agrees() -> bool:
+    """Whether the Triton kernel runs on this GPU and gives what torchvision gives, tried once on a small input."""
+    if not deformable_triton.available():
+        return False
+    draw = torch.Generator("cuda").manual_seed(0)
+    shapes = ((2, 16, 9, 13), (2, 36, 9, 13), (2, 18, 9, 13), (16, 16, 3, 3), (16,))
+    inputs = [torch.randn(shape, generator=draw, device="cuda") for shape in shapes]
+    try:
+        found, expected = (run(*inputs) for run in (triton_deform_conv2d, torchvision_deform_conv2d))
+        # TF32, where it is allowed, has 10 bits.
+        agrees = bool((found - expected).abs().max() < 1e-2 * expected.std())
+    except Exception as error:  # of a compiler or a driver: anything
+        warnings.warn(f"the Triton kernel does not run here ({error}); torchvision's is used", stacklevel=2)
+        return False
+    if not agrees:
+        warnings.warn("the Triton kernel and torchvision's differ on this GPU; torchvision's is used", stacklevel=2)
+    return agrees

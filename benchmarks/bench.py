@@ -1,0 +1,316 @@
+"""`make bench`: the paper's formulation against ours, the same weights, in one run.
+
+Prints a table: times of both (medians), the ratio (of pairs that ran one after the other, their median) and the largest
+difference of their outputs in standard deviations of the output; and below it the roofline: the arithmetic and the
+bytes that the method needs over what this machine was measured to do. Writes `outputs/bench/results.json`.
+
+The paper's formulation is `benchmarks/paper.py`, in float32; for loading it is PNG files. Weights are random, with
+offsets of about a pixel.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+# As stvsr.upscale does: on a machine that others use too, waiting threads must not take its cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from loading import make_pack, rate, write_archive
+from paper import PaperFormulation
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from stvsr.cli import CONFIG_DIR, one_line_errors
+from stvsr.data.vimeo90k import training_clips
+from stvsr.devices import MIB, chosen_device, device_name, peak_memory, synchronise, used_memory
+from stvsr.files import write_text
+from stvsr.models.alignment import DeformableSampling
+from stvsr.models.zooming_slow_mo import ZoomingSlowMo
+from stvsr.training.losses import charbonnier
+
+SMALL, VID4 = (64, 112), (144, 180)
+"""LR height and width: the issue's example, and Vid4's."""
+
+BATCH, CROP, GIVEN = 24, 32, 4
+
+Work = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row of the table.
+
+    Attributes:
+        name: what was measured, and its unit.
+        paper: the paper's formulation.
+        ours: ours.
+        ratio: how many times as good ours is.
+        max_difference: of the outputs, in standard deviations; None where there is none to compare.
+    """
+
+    name: str
+    paper: float
+    ours: float
+    ratio: float
+    max_difference: float | None
+
+
+def make_network() -> ZoomingSlowMo:
+    """The paper's network, variant (e), with random weights and offsets of about a pixel."""
+    torch.manual_seed(0)
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        network = instantiate(compose("train", ["experiment=full_bidir"]).model)
+    for module in network.modules():
+        if isinstance(module, DeformableSampling):
+            nn.init.uniform_(module.offset_mask.bias, -1, 1)
+            nn.init.normal_(module.offset_mask.weight, std=0.02)
+    assert isinstance(network, ZoomingSlowMo)
+    return network
+
+
+@contextmanager
+def half(device: torch.device, *, wanted: bool) -> Iterator[None]:
+    """Autocast to bfloat16, or none."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=wanted):
+        yield
+
+
+def inference(network: nn.Module, lr: Tensor, *, bf16: bool) -> Work:
+    """One forward pass."""
+
+    def run() -> Tensor:
+        with torch.inference_mode(), half(lr.device, wanted=bf16):
+            output: Tensor = network(lr)
+        return output.float()
+
+    return run
+
+
+def training(network: nn.Module, lr: Tensor, hr: Tensor, *, bf16: bool) -> Work:
+    """Forward, backward and a step of the optimizer, of which the learning rate is 0: all runs start alike."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.0)
+
+    def run() -> Tensor:
+        optimizer.zero_grad()
+        with half(lr.device, wanted=bf16):
+            prediction = network(lr)
+        charbonnier(prediction.float(), hr).backward()
+        optimizer.step()
+        first = next(network.parameters()).grad
+        assert first is not None
+        return first
+
+    return run
+
+
+def compared(name: str, paper: Work, ours: Work, device: torch.device, repeats: int) -> Result:
+    """Times both by turns; the first turn warms up and is compared."""
+    expected, found = paper(), ours()
+    difference = ((found - expected).abs().max() / expected.std()).item()
+    times: list[tuple[float, float]] = []
+    for _ in range(repeats):
+        pair = []
+        for work in (paper, ours):
+            synchronise(device)
+            started = time.perf_counter()
+            work()
+            synchronise(device)
+            pair.append(time.perf_counter() - started)
+        times.append((pair[0], pair[1]))
+        say(f"{name}: {pair[0]:.3f} s, {pair[1]:.3f} s")
+    ratio = statistics.median(first / second for first, second in times)
+    medians = [statistics.median(side) for side in zip(*times, strict=True)]
+    return Result(f"{name}, s", *medians, ratio=ratio, max_difference=difference)
+
+
+def training_inputs(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Noise of a batch's size."""
+    draw = torch.Generator().manual_seed(1)
+    lr = torch.rand(BATCH, GIVEN, 3, CROP, CROP, generator=draw)
+    hr = torch.rand(BATCH, 2 * GIVEN - 1, 3, 4 * CROP, 4 * CROP, generator=draw)
+    return lr.to(device), hr.to(device)
+
+
+def memory_of_a_step(which: str, device: torch.device, *, bf16: bool) -> float:
+    """MiB that a training step takes beyond the network and its inputs."""
+    network: nn.Module = make_network().to(device)
+    if which == "paper":
+        network = PaperFormulation(network)  # type: ignore[arg-type]
+    step = training(network, *training_inputs(device), bf16=bf16)
+    before = torch.cuda.memory_allocated(device) / MIB if device.type == "cuda" else used_memory() / MIB
+    step()
+    return peak_memory(device) - before
+
+
+def memory(device: torch.device, *, bf16: bool) -> Result:
+    """Both in processes of their own, so that neither inherits what the other left."""
+    both = []
+    for which in ("paper", "ours"):
+        arguments = [sys.executable, __file__, "--device", str(device), "--memory-of", which]
+        arguments += ["--bf16"] if bf16 and which == "ours" else []
+        done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+        both.append(float(done.stdout))
+        say(f"memory of a training step, {which}: {both[-1]:.0f} MiB")
+    name = f"training step {BATCH}x{GIVEN}x{CROP}x{CROP}{', bf16' if bf16 else ''}, peak memory, MiB"
+    return Result(name, *both, ratio=both[0] / both[1], max_difference=None)
+
+
+def loading() -> Result:
+    """Clips/s of one loader process with one thread."""
+    threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        write_archive(root, 2 * BATCH)
+        png = training_clips(root=root)
+        packed = make_pack(png, root / "pack")
+        torch.set_num_threads(1)
+        rates = [(rate(png, 2 * BATCH), rate(packed, 2 * BATCH)) for _ in range(3)]
+        torch.set_num_threads(threads)
+    first, second = (statistics.median(side) for side in zip(*rates, strict=True))
+    ratio = statistics.median(packed / png for png, packed in rates)
+    return Result("loading, clips/s of one process (PNG; packed)", first, second, ratio, None)
+
+
+class Needs(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what the convolutions of a network need: multiply-adds, and bytes read and written once."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.multiply_adds = self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten.convolution.default, torch.ops.torchvision.deform_conv2d.default):
+            self.multiply_adds += made.numel() * args[1][0].numel()
+            tensors = [tensor for tensor in [*tree_leaves(args), made] if isinstance(tensor, Tensor)]
+            self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return made
+
+
+def peaks(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
+    """Multiply-adds/s of a matrix product and bytes/s of a copy, the best of some."""
+    side, words = (8192, 2**28) if device.type == "cuda" else (2048, 2**25)
+    matrix = torch.rand(side, side, device=device, dtype=dtype)
+    source = torch.rand(words, device=device)
+    target = torch.empty_like(source)
+
+    def seconds(work: Callable[[], object]) -> float:
+        best = float("inf")
+        for _ in range(8):
+            synchronise(device)
+            started = time.perf_counter()
+            work()
+            synchronise(device)
+            best = min(best, time.perf_counter() - started)
+        return best
+
+    return side**3 / seconds(lambda: matrix @ matrix), 8 * words / seconds(lambda: target.copy_(source))
+
+
+def roofline(network: ZoomingSlowMo, results: list[Result], device: torch.device) -> None:
+    """Prints for each timed row what the machine would take at its peaks."""
+    arithmetic, bandwidth = peaks(device, torch.float32)
+    print(
+        f"\nmeasured peaks in float32: {arithmetic / 1e9:.0f} G multiply-adds/s (matrix product), "
+        f"{bandwidth / 1e9:.1f} GB/s (copy)"
+    )
+    print(f"{'':<42}{'G mult-adds':>12}{'GB':>8}{'bound, s':>10}{'ours':>8}{'paper':>8}")
+    lr = {f"inference {GIVEN}x{h}x{w}": torch.rand(1, GIVEN, 3, h, w) for h, w in (SMALL, VID4)}
+    lr[f"training step {BATCH}x{GIVEN}x{CROP}x{CROP}"] = torch.rand(BATCH, GIVEN, 3, CROP, CROP)
+    needs: dict[str, tuple[float, float]] = {}
+    for name, frames in lr.items():
+        # One clip of a batch, as each is as much work; a training step is about three passes.
+        with torch.inference_mode(), Needs() as counted:
+            PaperFormulation(network)(frames[:1].to(device))
+        times = len(frames) * (3 if name.startswith("training") else 1)
+        needs[name] = (times * counted.multiply_adds, times * counted.bytes)
+    for result in results:
+        name = next((name for name in needs if result.name == f"{name}, s"), None)
+        if name is not None:
+            multiply_adds, size = needs[name]
+            bound = max(multiply_adds / arithmetic, size / bandwidth)
+            print(
+                f"{name:<42}{multiply_adds / 1e9:12.0f}{size / 1e9:8.1f}{bound:10.3f}"
+                f"{bound / result.ours:8.0%}{bound / result.paper:8.0%}"
+            )
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is fast there."""
+    return device.type == "cuda" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def measure(device: torch.device, repeats: int, steps: int) -> None:
+    """Everything, in one run."""
+    network = make_network().to(device).eval()
+    paper = PaperFormulation(network)
+    print(
+        f"{device_name(device)}, torch {torch.__version__}; after a turn that warms up medians of {repeats} "
+        f"(training steps: of {steps}), ratios pair by pair",
+        flush=True,
+    )
+    results = []
+    for h, w in (SMALL, VID4):
+        lr = torch.rand(1, GIVEN, 3, h, w, generator=torch.Generator().manual_seed(0)).to(device)
+        for bf16 in (False, True) if has_bf16(device) else (False,):
+            name = f"inference {GIVEN}x{h}x{w}{', bf16' if bf16 else ''}"
+            ours = inference(network, lr, bf16=bf16)
+            results.append(compared(name, inference(paper, lr, bf16=False), ours, device, repeats))
+    lr, hr = training_inputs(device)
+    for bf16 in (False, True) if device.type == "cuda" else (False,):
+        name = f"training step {BATCH}x{GIVEN}x{CROP}x{CROP}{', bf16' if bf16 else ''}"
+        both = (training(paper, lr, hr, bf16=False), training(network, lr, hr, bf16=bf16))
+        results.append(compared(name, *both, device, steps))
+        results.append(memory(device, bf16=bf16))
+    results.append(loading())
+    print(f"{'':<58}{'paper':>10}{'ours':>10}{'ratio':>8}{'max difference':>16}")
+    for result in results:
+        difference = "" if result.max_difference is None else f"{result.max_difference:.1e} std"
+        print(f"{result.name:<58}{result.paper:10.3f}{result.ours:10.3f}{result.ratio:8.2f}{difference:>16}")
+    if not has_bf16(device):
+        print("bf16: not measured, this CPU has no instructions for it")
+    roofline(network, results, device)
+    output = Path("outputs/bench/results.json")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_text(output, json.dumps([asdict(result) for result in results], indent=1) + "\n")
+    print(f"\nwritten to {output}")
+
+
+def say(message: str) -> None:
+    """Progress."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="training steps; 1 on a CPU, where one takes minutes")
+    parser.add_argument("--memory-of", choices=["paper", "ours"], help=argparse.SUPPRESS)
+    parser.add_argument("--bf16", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    with one_line_errors():
+        device = chosen_device(arguments.device)
+        if arguments.memory_of is not None:
+            print(memory_of_a_step(arguments.memory_of, device, bf16=arguments.bf16))
+        else:
+            measure(device, arguments.repeats, arguments.steps or (1 if device.type == "cpu" else arguments.repeats))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""Makes a pack of a source's clips (`packed.py`), from several processes, so that it can be killed and go on."""
+
+import hashlib
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from stvsr.data.clip_sets import SEED, NamedSource
+from stvsr.data.datamodule import ignore_interrupts
+from stvsr.data.datasets import SUBSTITUTES
+from stvsr.data.packed import CLIPS, PackedClips, PackIndex, as_stored
+from stvsr.errors import DamagedClip, InvalidInput, UserError
+from stvsr.files import write_text
+from stvsr.unfinished import Unfinished
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Written:
+    """One clip, or why it is not in the pack.
+
+    Attributes:
+        index: its number.
+        checksum: CRC-32 of its bytes; None if it is damaged.
+        problem: what is wrong with a damaged one.
+    """
+
+    index: int
+    checksum: int | None
+    problem: str = ""
+
+
+class Packing(Unfinished):
+    """The folder of a pack that is not finished; `folder / "whole"` becomes the pack.
+
+    Args:
+        output: the pack that is made; everything lies beside it until then.
+        source: the clips.
+        origin: what decides the clips' pixels, as plain values.
+
+    Raises:
+        InvalidInput: the folder holds the progress of another pack.
+        DamagedClip: none of the first clips can be read.
+    """
+
+    def __init__(self, output: Path, source: NamedSource, origin: dict[str, Any]) -> None:
+        self.output = output
+        self.source = source
+        self.entries = [source.entry(index) for index in range(len(source))]
+        self.height, self.width = frame_size(source)
+        listed = "".join(f"{name} {motion}\n" for name, motion in self.entries)
+        identity = {
+            "source": origin,
+            "list": hashlib.sha256(listed.encode()).hexdigest(),
+            "size": f"{self.width}x{self.height}",
+        }
+        folder = output.with_name(f".{output.name}.part")
+        super().__init__(folder, identity, job="packing", elsewhere="choose another output")
+        self.whole = folder / "whole"
+        self.record = folder / "done.txt"
+
+    def index(self, done: dict[int, int], damaged: dict[int, str]) -> PackIndex:
+        """The index of the pack with the clips that are done."""
+        return PackIndex(
+            frames=self.source.frames,
+            height=self.height,
+            width=self.width,
+            entries=self.entries,
+            checksums=[done.get(index) for index in range(len(self.entries))],
+            damaged={self.entries[index][0]: problem for index, problem in damaged.items()},
+        )
+
+    def done(self) -> dict[int, int]:
+        """Checksums of the clips that are packed, by number."""
+        if not self.record.is_file():
+            return {}
+        lines = self.record.read_text().split("\n")[:-1]  # what follows the last line break was cut off
+        return {int(index): int(checksum) for index, checksum in map(str.split, lines)}
+
+    def forget(self, indices: list[int]) -> None:
+        """Takes clips off the record, to be packed again, and a line that was cut off."""
+        kept = self.done()
+        for index in indices:
+            del kept[index]
+        write_text(self.record, "".join(f"{index} {checksum}\n" for index, checksum in kept.items()))
+
+    def write(self, todo: list[int], workers: int) -> Iterator[Written]:
+        """Packs clips and keeps a record of each before it is given, in order.
+
+        Raises:
+            InvalidInput: a clip is of another size.
+            DamagedClip: so many clips in a row are damaged that something else must be wrong.
+            UserError: the disk does not take it.
+        """
+        self.forget([])
+        self.whole.mkdir(exist_ok=True)
+        clips = self.whole / CLIPS
+        empty = self.index({}, {})
+        with clips.open("ab") as file:
+            file.truncate(len(self.source) * empty.clip_bytes)
+        writer = ClipWriter(self.source, clips, empty)
+        damaged: set[int] = set()
+        with self.record.open("a") as record:
+            for written in in_processes(writer, todo, workers):
+                if written.checksum is None:
+                    damaged.add(written.index)
+                    if damaged.issuperset(range(written.index - SUBSTITUTES + 1, written.index + 1)):
+                        raise DamagedClip(f"{SUBSTITUTES} damaged clips in a row, the last: {written.problem}")
+                else:
+                    record.write(f"{written.index} {written.checksum}\n")
+                    record.flush()
+                yield written
+
+
+class ClipWriter(Dataset[Written]):
+    """Reads clip `index` of a source and writes it to its place in the file."""
+
+    def __init__(self, source: NamedSource, file: Path, index: PackIndex) -> None:
+        self.source = source
+        self.file = file
+        self.index = index
+
+    def __getitem__(self, index: int) -> Written:
+        try:
+            footage = self.source.read(index, np.random.default_rng((SEED, index)))
+        except DamagedClip as error:
+            return Written(index, None, str(error))
+        expected = (self.index.frames, 3, self.index.height, self.index.width)
+        if tuple(footage.frames.shape) != expected:
+            t, _, h, w = footage.frames.shape
+            raise InvalidInput(
+                f"clip {footage.name}: {t} frames of {w}x{h}; expected {expected[0]} of {expected[3]}x{expected[2]}, "
+                "as the first one has: replace the clip or take it off the list"
+            )
+        stored = as_stored(footage.frames).numpy().data
+        try:
+            with self.file.open("r+b") as file:
+                file.seek(index * self.index.clip_bytes)
+                file.write(stored)
+        except OSError as error:
+            raise UserError(
+                f"{self.file}: {error.strerror}; what is packed is kept: the same command goes on"
+            ) from None
+        return Written(index, zlib.crc32(stored))
+
+
+class ReadBack(Dataset[int | None]):
+    """The number of a packed clip whose bytes are not those of its checksum; None where they are."""
+
+    def __init__(self, pack: PackedClips) -> None:
+        self.pack = pack
+
+    def __getitem__(self, index: int) -> int | None:
+        return None if self.pack.checksum(index) == self.pack.index.checksums[index] else index
+
+
+def read_back(pack: PackedClips, workers: int) -> Iterator[int | None]:
+    """Reads every clip of a pack from the disk: its number if it is not what was packed, else None."""
+    with pack.clips.open("rb") as file:
+        # Otherwise it would be memory that is read.
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    whole = [index for index, checksum in enumerate(pack.index.checksums) if checksum is not None]
+    yield from in_processes(ReadBack(pack), whole, workers)
+
+
+def in_processes(work: Dataset[T], numbers: list[int], workers: int) -> Iterator[T]:
+    """What `work` gives for each number, in order; 0 workers is this process."""
+    # A loader does it all: order, what a process raises, a process that is killed, and the end of the processes.
+    yield from DataLoader(work, sampler=numbers, batch_size=None, num_workers=workers, worker_init_fn=ignore_interrupts)
+
+
+def frame_size(source: NamedSource) -> tuple[int, int]:
+    """Height and width of the first clip that can be read.
+
+    Raises:
+        DamagedClip: none of the first `SUBSTITUTES` can be.
+    """
+    problem = ""
+    for index in range(min(SUBSTITUTES, len(source))):
+        try:
+            height, width = source.read(index, np.random.default_rng((SEED, index))).frames.shape[-2:]
+        except DamagedClip as error:
+            problem = str(error)
+        else:
+            return height, width
+    raise DamagedClip(f"the first {min(SUBSTITUTES, len(source))} clips are damaged, the last: {problem}")

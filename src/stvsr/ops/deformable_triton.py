@@ -1,0 +1,212 @@
+"""The deformable convolution of `stvsr.ops.deformable` as one Triton kernel each way.
+
+No copy of the input per tap goes through memory, only the input, the offsets, the mask and the output. As an operator
+it is `torch.ops.stvsr.deform_conv2d`, with its gradient, its rule for autocast and what `torch.compile` and
+`torch.export` need. The module can be imported anywhere; `available` tells where it can run.
+
+The kernels read features with the channels of a pixel beside each other: a deformable group samples all its channels
+at one place, which then is one run of memory. `channels_last` features are taken as they are, others transposed once.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stvsr.errors import InvalidInput
+
+try:
+    from stvsr.ops.deformable_kernels import forward_kernel, input_gradients_kernel, weight_gradient_kernel
+except ModuleNotFoundError:  # Triton has no wheels for macOS
+    forward_kernel = input_gradients_kernel = weight_gradient_kernel = None
+
+# Chosen so that with 64 channels of any dtype nothing spills out of the registers of an H100, and fixed rather than
+# tuned when first called: the same input gives the same output in every run.
+PIXELS = 32
+"""Pixels of a block: 768 blocks at 24 maps of 32x32, enough for every multiprocessor."""
+
+LAUNCH = {"pixels": PIXELS, "num_warps": 8, "num_stages": 2, "enable_fp_fusion": True}
+
+PROGRAMS_PER_TAP = 64
+"""In the gradients; they share the blocks."""
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def available() -> bool:
+    """Whether the kernels can run: Triton is installed and supports the GPU (compute capability 8.0)."""
+    return forward_kernel is not None and torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+
+
+def triton_deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The fused operator; shapes as in `stvsr.ops.deformable.deform_conv2d`.
+
+    Features, weight and bias are of one dtype: float32, bfloat16 or float16; autocast sees to it. Offset and mask may
+    be of any floating dtype, and autocast leaves them. Positions and sums are float32. Products of float32 are exact
+    unless `torch.backends.cuda.matmul` allows TF32. A program holds all channels; it is made for up to 128.
+
+    Returns:
+        `(b, c_out, h, w)` in the memory format of the features. Gradients of features and weight are summed in no
+        fixed order, so their last bits differ from run to run.
+
+    Raises:
+        InvalidInput: shapes, dtypes or devices do not belong together.
+    """
+    output: Tensor = torch.ops.stvsr.deform_conv2d(features, offset, mask, weight, bias)
+    return output
+
+
+def _check(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """The kernels trust their arguments: with a wrong shape they would read foreign memory."""
+    b, c, h, w = features.shape
+    groups, c_out = mask.shape[1] // 9, weight.shape[0]
+    others = (offset, mask, weight, bias)
+    expected = [(b, groups * 18, h, w), (b, groups * 9, h, w), (c_out, c, 3, 3), (c_out,)]
+    if groups == 0 or c % groups or [tuple(tensor.shape) for tensor in others] != expected:
+        raise InvalidInput(
+            f"features {tuple(features.shape)}, offset {tuple(offset.shape)}, mask {tuple(mask.shape)}, weight "
+            f"{tuple(weight.shape)}, bias {tuple(bias.shape)}: expected offset (b, groups*18, h, w), mask "
+            "(b, groups*9, h, w), weight (c_out, c, 3, 3), bias (c_out,) with groups dividing the channels"
+        )
+    if features.dtype not in DTYPES or not features.dtype == weight.dtype == bias.dtype:
+        raise InvalidInput(
+            f"features {features.dtype}, weight {weight.dtype}, bias {bias.dtype}: expected one of {DTYPES} for all"
+        )
+    if any(tensor.device != features.device for tensor in others):
+        raise InvalidInput(f"devices {[str(t.device) for t in others]}: expected {features.device}, the features'")
+
+
+def _sizes(features: Tensor, mask: Tensor, weight: Tensor) -> dict[str, Any]:
+    """What the kernels are compiled for."""
+    groups, outputs = mask.shape[1] // 9, weight.shape[0]
+    depth, groups_2 = features.shape[1] // groups, _power_of_two(groups)
+    return {
+        "groups": groups,
+        "depth": depth,
+        "outputs": outputs,
+        "groups_2": groups_2,
+        # No side of a matrix product may be below 16.
+        "depth_2": max(_power_of_two(depth), 16 // groups_2),
+        "outputs_2": max(_power_of_two(outputs), 16),
+        # Answers for the older `allow_tf32` too, which cannot be read once this was set.
+        "precision": "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee",
+    }
+
+
+def _empty_like(features: Tensor, channels: int) -> Tensor:
+    """Uninitialised, of so many channels, in the memory format of the features."""
+    b, _, h, w = features.shape
+    dense = features.is_contiguous() or not features.is_contiguous(memory_format=torch.channels_last)
+    memory_format = torch.contiguous_format if dense else torch.channels_last
+    return torch.empty((b, channels, h, w), dtype=features.dtype, device=features.device, memory_format=memory_format)
+
+
+def _power_of_two(size: int) -> int:
+    """The smallest that is not below the size."""
+    return 1 << (size - 1).bit_length()
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    """`(b, c, h, w)` to `(b, h, w, c)`, contiguous."""
+    return tensor.permute(0, 2, 3, 1).contiguous()
+
+
+def _tap_first(weight: Tensor) -> Tensor:
+    """`(c_out, c, 3, 3)` to `(3, 3, c, c_out)`, contiguous."""
+    return weight.permute(2, 3, 1, 0).contiguous()
+
+
+@torch.library.custom_op("stvsr::deform_conv2d", mutates_args=())
+def _forward(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    _check(features, offset, mask, weight, bias)
+    b, _, h, w = features.shape
+    output = _empty_like(features, weight.shape[0])
+    with torch.cuda.device_of(features):  # type: ignore[no-untyped-call]
+        forward_kernel[(b * math.ceil(h * w / PIXELS),)](
+            _channels_last(features),
+            offset.contiguous(),
+            mask.contiguous(),
+            _tap_first(weight),
+            bias.contiguous(),
+            output,
+            h,
+            w,
+            output.stride(1),
+            output.stride(3),
+            **_sizes(features, mask, weight),
+            **LAUNCH,
+        )
+    return output
+
+
+@_forward.register_fake
+def _(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    _check(features, offset, mask, weight, bias)
+    return _empty_like(features, weight.shape[0])
+
+
+@torch.library.custom_op("stvsr::deform_conv2d_backward", mutates_args=())
+def _backward(
+    grad: Tensor, features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, needed: list[bool]
+) -> list[Tensor]:
+    """Those gradients of features, offset, mask and weight that are needed."""
+    b, c, h, w = features.shape
+    gradients = _empty_gradients(features, offset, mask, weight, needed)
+    of_features, of_offset, of_mask, of_weight = gradients
+    shared = (_channels_last(grad), _channels_last(features), offset.contiguous(), mask.contiguous())
+    sizes = {"b": b, "h": h, "w": w, **_sizes(features, mask, weight), **LAUNCH}
+    grid = (9 * min(b * math.ceil(h * w / PIXELS), PROGRAMS_PER_TAP),)
+    # Sums are float32 and laid out as the kernels want them.
+    with torch.cuda.device_of(features):  # type: ignore[no-untyped-call]
+        if any(needed[:3]):
+            total = grad.new_zeros((b, h, w, c), dtype=torch.float32) if of_features is not None else None
+            input_gradients_kernel[grid](*shared, _tap_first(weight), total, of_offset, of_mask, **sizes)
+            if of_features is not None and total is not None:
+                of_features.copy_(total.permute(0, 3, 1, 2))
+        if of_weight is not None:
+            total = grad.new_zeros((3, 3, c, weight.shape[0]), dtype=torch.float32)
+            weight_gradient_kernel[grid](*shared, total, **sizes)
+            of_weight.copy_(total.permute(3, 2, 0, 1))
+    return [gradient for gradient in gradients if gradient is not None]
+
+
+def _empty_gradients(
+    features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, needed: list[bool]
+) -> list[Tensor | None]:
+    others = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (offset, mask, weight)]
+    gradients = [_empty_like(features, features.shape[1]), *others]
+    return [gradient if need else None for gradient, need in zip(gradients, needed, strict=True)]
+
+
+@_backward.register_fake
+def _(grad: Tensor, features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, needed: list[bool]) -> list[Tensor]:
+    gradients = _empty_gradients(features, offset, mask, weight, needed)
+    return [gradient for gradient in gradients if gradient is not None]
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:4])
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    *needed, bias = ctx.needs_input_grad
+    found = iter(torch.ops.stvsr.deform_conv2d_backward(grad, *ctx.saved_tensors, needed) if any(needed) else ())
+    return (*(next(found) if need else None for need in needed), grad.sum((0, 2, 3)) if bias else None)
+
+
+_forward.register_autograd(_gradients, setup_context=_setup_context)
+
+
+def _cast_for_autocast(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Not `register_autocast`, which casts all: offsets below float32 are rounded, far out to whole pixels."""
+    device = features.device.type
+    dtype = torch.get_autocast_dtype(device)
+    with torch.autocast(device, enabled=False):
+        return triton_deform_conv2d(features.to(dtype), offset, mask, weight.to(dtype), bias.to(dtype))
+
+
+_library = torch.library.Library("stvsr", "FRAGMENT")  # type: ignore[no-untyped-call]
+for _key in ("AutocastCUDA", "AutocastCPU"):
+    _library.impl("deform_conv2d", _cast_for_autocast, _key)  # type: ignore[no-untyped-call]

@@ -1,0 +1,158 @@
+"""Packs training clips for fast reading: `python -m stvsr.pack data=vimeo90k data.root=DIR output=/data/vimeo.pack`.
+
+Training then reads crops from the pack: `data=vimeo90k_packed data.root=DIR data.pack=/data/vimeo.pack`. A packing that
+was stopped or killed goes on when the same command is given again; of a finished pack that command verifies every clip.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from stvsr.cli import entry_point
+from stvsr.config import resolved
+from stvsr.data.clip_sets import NamedSource
+from stvsr.data.packed import PackedClips
+from stvsr.data.packing import Packing, read_back
+from stvsr.errors import Interrupted, InvalidInput, UserError
+
+GIGABYTE = 1e9
+
+
+def pack(config: DictConfig) -> PackedClips:
+    """Packs the training clips of a config's data, or verifies a pack of them that is there.
+
+    Args:
+        config: composed from `conf/pack.yaml`.
+
+    Returns:
+        The pack.
+
+    Raises:
+        UserError: the data, the disk or the pack is not as it should be.
+        Interrupted: stopped; the same config goes on.
+    """
+    if config.workers < 0:
+        raise InvalidInput(f"workers={config.workers}; expected 0 or more")
+    output = Path(config.output)
+    if not output.parent.is_dir():
+        raise InvalidInput(f"output={output}: the folder {output.parent} does not exist; make it first")
+    source: NamedSource = instantiate(config.data.train_source)()
+    if not hasattr(source, "entry"):
+        raise InvalidInput("data: its clips are cut anew in each draw; expected clips as they are: data=vimeo90k")
+    try:
+        if output.exists():
+            return verified_again(output, source, config.workers)
+        packing = Packing(output, source, resolved(config.data.train_source))
+        with packing.locked():
+            damaged = fill(packing, config.workers)
+            made = whole(packing, damaged, config.workers)
+            made.folder.rename(output)
+            packing.remove()
+    except KeyboardInterrupt:
+        raise Interrupted("stopped; the same command goes on from there") from None
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or output}: {error.strerror}; what is packed is kept: the same command goes on"
+        ) from error
+    return PackedClips(output)
+
+
+def fill(packing: Packing, workers: int) -> dict[int, str]:
+    """Packs the clips that are not packed yet; gives the damaged ones, each with what is wrong."""
+    done = packing.done()
+    count, clip_bytes = len(packing.source), packing.index({}, {}).clip_bytes
+    # Damaged ones are tried again: they may have been replaced.
+    todo = [index for index in range(count) if index not in done]
+    check_space(packing, len(todo) * clip_bytes, count * clip_bytes)
+    damaged = {}
+    with tqdm(total=count, initial=len(done), desc="packing", unit="clip", file=sys.stderr) as bar:
+        for written in packing.write(todo, workers):
+            if written.checksum is None:
+                damaged[written.index] = written.problem
+                tqdm.write(f"left out: {packing.entries[written.index][0]}: {written.problem}", file=sys.stderr)
+            bar.update()
+    return damaged
+
+
+def check_space(packing: Packing, needed: int, total: int) -> None:
+    """Says what the pack takes, and refuses a disk that has not as much.
+
+    Raises:
+        InvalidInput: says how much is missing.
+    """
+    free = shutil.disk_usage(packing.folder).free
+    print(
+        f"{len(packing.source)} clips of {packing.width}x{packing.height}: {total / GIGABYTE:.1f} GB, to be written "
+        f"{needed / GIGABYTE:.1f} GB; free {free / GIGABYTE:.1f} GB",
+        flush=True,
+    )
+    if needed > free:
+        if needed == total:
+            packing.remove()
+        raise InvalidInput(
+            f"output={packing.output}: {needed / GIGABYTE:.1f} GB are to be written and {free / GIGABYTE:.1f} GB are "
+            "free on its disk; make room, or choose an output on another disk"
+        )
+
+
+def whole(packing: Packing, damaged: dict[int, str], workers: int) -> PackedClips:
+    """The pack in the folder of the job, with its index, every clip read back.
+
+    Raises:
+        UserError: the disk gave back other bytes than were written.
+    """
+    packing.index(packing.done(), damaged).write(packing.whole)
+    made = PackedClips(packing.whole)
+    wrong = verify(made, workers)
+    if wrong:
+        packing.forget(wrong)
+        raise UserError(
+            f"{packing.output}: {len(wrong)} of the clips are not on the disk as they were written, the first "
+            f"{packing.entries[wrong[0]][0]}; check the disk, and run the same command again: it packs them anew"
+        )
+    return made
+
+
+def verified_again(output: Path, source: NamedSource, workers: int) -> PackedClips:
+    """A finished pack, every clip read.
+
+    Raises:
+        InvalidInput: it is a pack of other clips, or damaged.
+    """
+    made = PackedClips(output)
+    made.check_list([source.entry(index) for index in range(len(source))])
+    wrong = verify(made, workers)
+    if wrong:
+        raise InvalidInput(
+            f"{output}: {len(wrong)} of the clips are damaged in the pack, the first "
+            f"{made.index.entries[wrong[0]][0]}; check the disk, remove the pack and make it anew"
+        )
+    return made
+
+
+def verify(made: PackedClips, workers: int) -> list[int]:
+    """Reads every clip and compares its checksum; gives the numbers of those that differ."""
+    total = len(made) - len(made.index.damaged)
+    with tqdm(read_back(made, workers), total=total, desc="verifying", unit="clip", file=sys.stderr) as bar:
+        return [index for index in bar if index is not None]
+
+
+@entry_point("pack")
+def main(config: DictConfig) -> None:
+    """Packs, and says what is in the pack."""
+    made = pack(config)
+    damaged = made.index.damaged
+    print(f"{made.folder}: {len(made) - len(damaged)} of {len(made)} clips, verified")
+    if damaged:
+        print(
+            f"{len(damaged)} damaged, left out: {', '.join(damaged)}; training skips and names them. To have them, "
+            "replace their files, remove the pack and make it anew"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,356 @@
+"""The fused kernels give what torchvision's operator gives, in Triton's interpreter, and compile for a GPU.
+
+The interpreter has to be chosen before Triton is imported, and torchvision imports it. So everything that runs kernels
+runs in a process of its own, and no other test sees the choice.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from stvsr.errors import InvalidInput
+from stvsr.ops import deformable_triton
+from stvsr.ops.deformable import torchvision_deform_conv2d
+from stvsr.ops.deformable_triton import triton_deform_conv2d
+
+triton = pytest.importorskip("triton")
+tl = pytest.importorskip("triton.language")
+
+Inputs = list[Tensor]
+Interpreter = Callable[..., Any]
+NAMES = ("output", "features", "offset", "mask", "weight", "bias")
+
+# b, c, h, w, groups, c_out
+SHAPES = [(1, 4, 1, 1, 1, 4), (2, 12, 5, 7, 2, 20), (1, 24, 9, 4, 8, 5), (1, 16, 4, 9, 8, 16)]
+
+
+def draw(shape: tuple[int, ...], reach: float = 2.0, dtype: torch.dtype = torch.float32) -> Inputs:
+    """Arguments of the operator with offsets of about `reach` pixels."""
+    b, c, h, w, groups, c_out = shape
+    generator = torch.Generator().manual_seed(0)
+    sizes = ((b, c, h, w), (b, groups * 18, h, w), (b, groups * 9, h, w), (c_out, c, 3, 3), (c_out,))
+    features, offset, mask, weight, bias = (torch.randn(size, generator=generator) for size in sizes)
+    return [features.to(dtype), offset * reach, mask, weight.to(dtype), bias.to(dtype)]
+
+
+def output_and_gradients(operator: Callable[..., Tensor], inputs: Inputs) -> Inputs:
+    """The output, and the gradients of all inputs for one fixed gradient of the output."""
+    leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+    output = operator(*leaves)
+    gradient = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(output)
+    return [output.detach(), *torch.autograd.grad(output, leaves, gradient)]
+
+
+def fused(inputs: Inputs) -> Inputs:
+    return output_and_gradients(triton_deform_conv2d, inputs)
+
+
+def exact(inputs: Inputs) -> Inputs:
+    """torchvision's, in float64."""
+    return output_and_gradients(torchvision_deform_conv2d, [tensor.double() for tensor in inputs])
+
+
+def assert_close(actual: Inputs, expected: Inputs, tolerance: float) -> None:
+    """Differences are at most `tolerance` of the largest value."""
+    for name, ours, theirs in zip(NAMES, actual, expected, strict=True):
+        difference = (ours.double() - theirs.double()).abs().max().item()
+        assert difference <= tolerance * theirs.abs().max().item(), name
+
+
+def mend_the_interpreter() -> None:
+    """Triton's interpreter (3.9) holds bfloat16 as 16-bit integers, and its `tl.dot` multiplies those."""
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    dot = InterpreterBuilder.create_dot
+
+    def widened(operand: Any) -> Any:
+        if operand.dtype.scalar != tl.bfloat16:
+            return operand
+        return TensorHandle((operand.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+    def create_dot(self: Any, a: Any, b: Any, *others: Any) -> Any:
+        return dot(self, widened(a), widened(b), *others)
+
+    InterpreterBuilder.create_dot = create_dot
+
+
+@pytest.fixture(scope="module")
+def interpreter() -> Iterator[Interpreter]:
+    """Calls a function of this module where kernels are interpreted."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=mend_the_interpreter) as pool:
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("TRITON_INTERPRET", "1")
+            pool.submit(int).result()  # The process starts with its first task.
+        yield lambda function, *arguments: pool.submit(function, *arguments).result()
+
+
+# float32 has 1.2e-7; sums of 9*24 products, of which each rounds by about half of it, wander by some 15 times that.
+# torchvision's own operator is off by up to 6e-7 of the largest value here, and so are the kernels.
+FLOAT32 = 2e-6
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("reach", [0.0, 2.0], ids=lambda r: f"offsets{r}")
+def test_values_and_gradients_are_those_of_torchvision(
+    interpreter: Interpreter, shape: tuple[int, ...], reach: float
+) -> None:
+    inputs = draw(shape, reach)
+    actual = interpreter(fused, inputs)
+    assert_close(actual, exact(inputs), FLOAT32)
+    assert_close(actual, output_and_gradients(torchvision_deform_conv2d, inputs), FLOAT32)
+
+
+def test_borders_are_those_of_torchvision(interpreter: Interpreter) -> None:
+    """Whole and half positions on both sides of every border, where another rule would show."""
+    h, w, groups = 5, 7, 2
+    features, offset, mask, weight, bias = draw((1, 4, h, w, groups, 4))
+    generator = torch.Generator().manual_seed(2)
+    offset = offset.view(groups, 9, 2, h, w)
+    for axis, side in enumerate((h, w)):
+        places = torch.tensor([-1.5, -1.0, -0.5, 0.0, side - 1.0, side - 0.5, side, side + 0.5])
+        choice = places[torch.randint(len(places), (groups, 9, h, w), generator=generator)]
+        tap = torch.arange(9).view(9, 1, 1)
+        home = (torch.arange(h).view(h, 1) + tap // 3, torch.arange(w) + tap % 3)[axis] - 1
+        offset[:, :, axis] = choice - home
+    inputs = [features, offset.view(1, -1, h, w), mask, weight, bias]
+    assert_close(interpreter(fused, inputs), exact(inputs), FLOAT32)
+
+
+@pytest.mark.parametrize("distance", [300.0, -300.0, 1e30, float("inf")])
+def test_far_outside_there_is_only_the_bias(interpreter: Interpreter, distance: float) -> None:
+    features, offset, mask, weight, bias = draw((1, 4, 3, 5, 2, 4))
+    output, *gradients = interpreter(fused, [features, torch.full_like(offset, distance), mask, weight, bias])
+    torch.testing.assert_close(output, bias.view(1, -1, 1, 1).expand_as(output), rtol=0, atol=0)
+    assert all(not gradient.any() for gradient in gradients[:4])
+
+
+def test_an_offset_that_is_no_number_is_not_hidden(interpreter: Interpreter) -> None:
+    features, offset, mask, weight, bias = draw((1, 4, 3, 5, 2, 4))
+    offset[0, 8, 1, 2] = float("nan")  # the centre tap of the first group
+    output = interpreter(fused, [features, offset, mask, weight, bias])[0]
+    assert output.isnan().nonzero()[:, 2:].unique(dim=0).tolist() == [[1, 2]]
+
+
+def test_a_mask_of_zero_leaves_the_bias_and_keeps_its_own_gradient(interpreter: Interpreter) -> None:
+    features, offset, mask, weight, bias = draw((2, 4, 3, 5, 2, 4))
+    inputs = [features, offset, torch.zeros_like(mask), weight, bias]
+    actual = interpreter(fused, inputs)
+    assert actual[NAMES.index("mask")].any()
+    assert_close(actual, exact(inputs), FLOAT32)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 1.5e-2), (torch.float16, 1.5e-3)], ids=str)
+def test_reduced_precision_rounds_samples_not_positions(
+    interpreter: Interpreter, dtype: torch.dtype, tolerance: float
+) -> None:
+    """Samples and the result are rounded: float16 has 11 bits, 5e-4 a rounding; bfloat16 has 8.
+
+    The interpreter cuts what does not fit into bfloat16, 4e-3 each time and all towards zero; a GPU rounds to nearest.
+    Beyond pixel 32, positions would be rounded to a quarter of a pixel or to 1/32 of one: ten times as much.
+    """
+    inputs = draw((1, 16, 1, 45, 4, 12), 2.0, dtype)
+    actual = interpreter(fused, inputs)
+    assert [tensor.dtype for tensor in actual] == [dtype, dtype, torch.float32, torch.float32, dtype, dtype]
+    assert_close(actual, exact(inputs), tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_offset_and_mask_may_have_reduced_precision(interpreter: Interpreter, dtype: torch.dtype) -> None:
+    """Their gradients then have it too, to half a unit in the last place."""
+    features, offset, mask, weight, bias = draw((1, 4, 3, 5, 2, 4))
+    inputs = [features, offset.to(dtype), mask.to(dtype), weight, bias]
+    actual, expected = interpreter(fused, inputs), exact(inputs)
+    assert actual[2].dtype == actual[3].dtype == dtype
+    assert_close(actual, expected, torch.finfo(dtype).eps)
+    torch.testing.assert_close(actual[0].double(), expected[0], rtol=0, atol=FLOAT32 * expected[0].abs().max().item())
+
+
+def fused_layouts(inputs: Inputs) -> tuple[Inputs, Inputs, bool, bool]:
+    features, offset, mask, weight, bias = inputs
+    features = features.contiguous(memory_format=torch.channels_last)
+    both = torch.cat([offset, mask], dim=1)  # Slices, as the offset head gives them.
+    offset, mask = both[:, : offset.shape[1]], both[:, offset.shape[1] :]
+    actual = fused([features, offset, mask, weight, bias])
+    plain = fused(inputs)
+    last = all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in actual[:2])
+    return actual, plain, last, plain[0].is_contiguous() and plain[1].is_contiguous()
+
+
+def test_memory_format_is_kept_and_changes_nothing(interpreter: Interpreter) -> None:
+    actual, plain, channels_last, contiguous = interpreter(fused_layouts, draw((2, 8, 3, 5, 2, 4)))
+    assert channels_last
+    assert contiguous
+    for ours, theirs in zip(actual, plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def gradients_of(inputs: Inputs, needed: list[bool]) -> Inputs:
+    features, offset, mask, weight, _ = inputs
+    gradient = torch.ones(features.shape[0], weight.shape[0], *features.shape[2:])
+    found: Inputs = torch.ops.stvsr.deform_conv2d_backward(gradient, features, offset, mask, weight, needed)
+    return found
+
+
+def test_each_gradient_is_the_same_asked_for_alone(interpreter: Interpreter) -> None:
+    inputs = draw((1, 4, 3, 5, 2, 4))
+    together = interpreter(gradients_of, inputs, [True] * 4)
+    for index, expected in enumerate(together):
+        alone = interpreter(gradients_of, inputs, [index == other for other in range(4)])
+        assert len(alone) == 1
+        torch.testing.assert_close(alone[0], expected, rtol=0, atol=0)
+
+
+def check_operators() -> None:
+    features, offset, mask, weight, bias = draw((1, 2, 1, 2, 1, 3))
+    leaves = [tensor.clone().requires_grad_() for tensor in (features, offset, mask, weight, bias)]
+    torch.library.opcheck(torch.ops.stvsr.deform_conv2d.default, leaves)
+
+    backward, gradient = torch.ops.stvsr.deform_conv2d_backward.default, torch.ones(1, 3, 1, 2)
+    torch.library.opcheck(backward, (gradient, features, offset, mask, weight, [False, True, False, True]))
+
+    # The shapes and strides that the compiler is told, in the other memory format.
+    features = features.contiguous(memory_format=torch.channels_last)
+    told = "test_faketensor"
+    torch.library.opcheck(
+        torch.ops.stvsr.deform_conv2d.default, (features, offset, mask, weight, bias), test_utils=told
+    )
+    torch.library.opcheck(backward, (gradient, features, offset, mask, weight, [True] * 4), test_utils=told)
+
+
+def test_operators_keep_the_rules_of_torch_library(interpreter: Interpreter) -> None:
+    interpreter(check_operators)
+
+
+def fused_compiled(inputs: Inputs) -> tuple[Inputs, Inputs]:
+    compiled = torch.compile(triton_deform_conv2d, fullgraph=True, backend="aot_eager")
+    return fused(inputs), output_and_gradients(compiled, inputs)
+
+
+def test_compiles_in_one_graph_with_its_gradient(interpreter: Interpreter) -> None:
+    eager, compiled = interpreter(fused_compiled, draw((2, 4, 3, 5, 2, 4)))
+    for ours, theirs in zip(compiled, eager, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+class Module(torch.nn.Module):
+    def forward(self, features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return triton_deform_conv2d(features, offset, mask, weight, bias)
+
+
+def exported(inputs: Inputs, other: Inputs) -> tuple[Tensor, Tensor, list[str]]:
+    """Exported for any batch, height and width: the output for other sizes, what it is eagerly, and the operators."""
+    batch, height, width = (torch.export.Dim(name) for name in ("batch", "height", "width"))
+    sizes = {0: batch, 2: height, 3: width}
+    program = torch.export.export(Module(), tuple(inputs), dynamic_shapes=(sizes, sizes, sizes, None, None))
+    operators = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    return program.module()(*other), triton_deform_conv2d(*other), operators
+
+
+def test_exports_as_one_operator_for_any_size(interpreter: Interpreter) -> None:
+    actual, expected, operators = interpreter(exported, draw((2, 4, 3, 5, 2, 4)), draw((3, 4, 6, 4, 2, 4)))
+    assert operators == ["stvsr.deform_conv2d.default"]
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+def fused_in_autocast(inputs: Inputs, compiled: bool) -> Inputs:
+    operator = torch.compile(Module(), fullgraph=True, backend="aot_eager") if compiled else Module()
+
+    def within(*arguments: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            output: Tensor = operator(*arguments)
+            return output
+
+    return output_and_gradients(within, inputs)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_autocast_casts_all_but_offset_and_mask(interpreter: Interpreter, compiled: bool) -> None:
+    """As if features, weight and bias had been cast by hand; the gradients come back in float32."""
+    features, offset, mask, weight, bias = draw((1, 4, 1, 40, 2, 4))
+    by_hand = interpreter(fused, [features.bfloat16(), offset, mask, weight.bfloat16(), bias.bfloat16()])
+    actual = interpreter(fused_in_autocast, [features, offset, mask, weight, bias], compiled)
+    assert actual[0].dtype == torch.bfloat16
+    assert all(gradient.dtype == torch.float32 for gradient in actual[1:])
+    for ours, theirs in zip(actual, by_hand, strict=True):
+        torch.testing.assert_close(ours, theirs.to(ours.dtype), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        (1, torch.zeros(1, 18, 3, 5)),
+        (2, torch.zeros(1, 18, 3, 4)),
+        (3, torch.zeros(4, 8, 3, 3)),
+        (4, torch.zeros(5)),
+        (3, torch.zeros(4, 4, 3, 3, dtype=torch.float64)),
+        (2, torch.zeros(1, 18, 3, 5, device="meta")),
+    ],
+    ids=["offset", "mask", "weight", "bias", "dtype", "device"],
+)
+def test_arguments_that_do_not_belong_together_are_refused(place: int, wrong: Tensor) -> None:
+    inputs = draw((1, 4, 3, 5, 2, 4))
+    inputs[place] = wrong
+    with pytest.raises(InvalidInput, match="expected"):
+        deformable_triton._check(*inputs)
+
+
+def test_without_triton_the_module_can_be_imported_and_says_so() -> None:
+    code = (
+        "import sys; sys.modules['triton'] = None\n"
+        "from stvsr.ops.deformable_triton import available; assert not available()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+SIZES = {"groups": 2, "depth": 6, "outputs": 20, "groups_2": 2, "depth_2": 8, "outputs_2": 32, "pixels": 32}
+
+
+@pytest.mark.parametrize("kernel", ["forward_kernel", "input_gradients_kernel", "weight_gradient_kernel"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_kernels_compile_for_an_h100(kernel: str, dtype: str) -> None:
+    """The interpreter takes what the compiler refuses. Compiling needs no GPU."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    function = getattr(deformable_triton, kernel)
+    constants = {**SIZES, "precision": "ieee"}
+    floats = {f"{name}_ptr": "*fp32" for name in ("offset", "mask", "grad_features", "grad_offset", "grad_mask")}
+    signature = {
+        name: "constexpr"
+        if name in constants
+        else "i32"
+        if not name.endswith("_ptr")
+        else {**floats, "grad_weight_ptr": "*fp32"}.get(name, f"*{dtype}")
+        for name in function.arg_names
+    }
+    launch = {name: value for name, value in deformable_triton.LAUNCH.items() if name != "pixels"}
+    used = {name: value for name, value in constants.items() if name in function.arg_names}
+    source = ASTSource(function, signature, used)
+    assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options=launch).asm["cubin"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not deformable_triton.available(), reason="no CUDA device that Triton supports here")
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, FLOAT32), (torch.bfloat16, 1e-2), (torch.float16, 1.5e-3)], ids=str
+)
+@pytest.mark.parametrize("shape", [*SHAPES, (24, 64, 32, 32, 8, 64)], ids=str)
+def test_gpu_gives_what_torchvision_gives(
+    shape: tuple[int, ...], dtype: torch.dtype, tolerance: float, memory_format: torch.memory_format
+) -> None:
+    features, *others = (tensor.cuda() for tensor in draw(shape, 2.0, dtype))
+    inputs = [features.contiguous(memory_format=memory_format), *others]
+    actual = fused(inputs)
+    # Sums over all pixels of the large shape wander further.
+    assert_close([t.cpu() for t in actual], [t.cpu() for t in exact(inputs)], 4 * tolerance)
+    with torch.autocast("cuda", torch.bfloat16):
+        assert triton_deform_conv2d(*inputs).dtype == torch.bfloat16
