@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stvsr.data import degradation
 from stvsr.data.clip import to_float
 from stvsr.data.degradation import bicubic, downsample, downsample_crop, symmetric_pad
 from stvsr.errors import InvalidInput
@@ -101,3 +102,27 @@ def test_result_is_on_the_8_bit_grid_and_in_range() -> None:
 def test_a_size_that_does_not_divide_is_refused(h: int, w: int) -> None:
     with pytest.raises(InvalidInput, match=f"{w}x{h}; expected sides that are multiples of 4"):
         downsample(torch.rand(3, h, w))
+
+
+@pytest.mark.parametrize("length", [8, 144, 200])
+def test_a_reduction_has_weights_that_doubles_hold_exactly(length: int) -> None:
+    weights = degradation._reduction(length) * 2**12
+    assert torch.equal(weights, weights.round())
+    assert torch.equal(weights.sum(dim=1), torch.full((length // 4,), 2.0**12, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("seed", [9, 20, 22], ids="seed{}".format)
+def test_pixels_next_to_a_tie_are_rounded_to_the_right_side(seed: int) -> None:
+    """In whole numbers, without any rounding before the last.
+
+    Each of these has a pixel that went to the other side when grey levels came from values divided by 255 in single
+    precision.
+    """
+    stored = torch.from_numpy(np.random.default_rng(seed).integers(60, 190, (3, 512, 512)))
+    weights = (degradation._reduction(512) * 2**12).long()
+    exact = (weights @ stored @ weights.t() + 2**23) >> 24
+    for made in (
+        downsample(to_float(stored.to(torch.uint8))),
+        downsample_crop(stored.to(torch.uint8), top=0, left=0, height=512, width=512),
+    ):
+        assert torch.equal((made * 255).round().long(), exact)

@@ -10,11 +10,13 @@ every sum is exact, ties are rounded as MATLAB rounds them, and a crop read with
 of the whole frame bit for bit.
 """
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stvsr.data.clip import SCALE, to_float
+from stvsr.data.clip import SCALE
 from stvsr.errors import InvalidInput
 
 KERNEL_RADIUS = 2
@@ -68,12 +70,10 @@ def downsample(frames: Tensor, scale: int = SCALE) -> Tensor:
     Raises:
         InvalidInput: a side is not a multiple of `scale`.
     """
-    h, w = frames.shape[-2:]
-    if h % scale or w % scale:
-        raise InvalidInput(f"frames are {w}x{h}; expected sides that are multiples of {scale}: crop them first")
+    _check_sides(frames, scale)
     # A stored value divided by 255 in single precision is off by some 1e-6 grey levels, which would decide ties.
     grey_levels = bicubic((frames.double() * LEVELS).round(), factor=1 / scale)
-    return ((grey_levels.clamp(0, LEVELS) + 0.5).floor() / LEVELS).to(frames.dtype)
+    return (_stored(grey_levels) / LEVELS).to(frames.dtype)
 
 
 def downsample_crop(frames: Tensor, *, top: int, left: int, height: int, width: int) -> Tensor:
@@ -89,9 +89,34 @@ def downsample_crop(frames: Tensor, *, top: int, left: int, height: int, width: 
     Returns:
         `(…, 3, height/4, width/4)`, float32 in [0, 1], equal bit for bit to that part of the whole frames'
         `downsample`.
+
+    Raises:
+        InvalidInput: a side of the frames is not a multiple of 4, and the crop lies at its end.
     """
     # Outside the frame `downsample` mirrors, as for whole frames.
     y0, x0 = max(top - MARGIN, 0), max(left - MARGIN, 0)
-    lr = downsample(to_float(frames[..., y0 : top + height + MARGIN, x0 : left + width + MARGIN]))
+    part = frames[..., y0 : top + height + MARGIN, x0 : left + width + MARGIN].double()
+    _check_sides(part, SCALE)
     y, x = (top - y0) // SCALE, (left - x0) // SCALE
-    return lr[..., y : y + height // SCALE, x : x + width // SCALE]
+    down = _reduction(part.shape[-2])[y : y + height // SCALE]
+    across = _reduction(part.shape[-1])[x : x + width // SCALE]
+    return (_stored(down @ part @ across.t()) / LEVELS).float()
+
+
+def _check_sides(frames: Tensor, scale: int) -> None:
+    h, w = frames.shape[-2:]
+    if h % scale or w % scale:
+        raise InvalidInput(f"frames are {w}x{h}; expected sides that are multiples of {scale}: crop them first")
+
+
+def _stored(grey_levels: Tensor) -> Tensor:
+    """Grey levels as a file stores them, half rounded up."""
+    return (grey_levels.clamp(0, LEVELS) + 0.5).floor()
+
+
+@lru_cache
+def _reduction(length: int) -> Tensor:
+    """The `(length / 4, length)` matrix by which `bicubic` reduces a side; for small frames quicker than its filter."""
+    # A picture for each pixel, in which that row is 1, and wide enough to be reduced as well.
+    rows = torch.eye(length, dtype=torch.float64)[:, None, :, None].expand(-1, -1, -1, SCALE)
+    return bicubic(rows, factor=1 / SCALE)[:, 0, :, 0].t().contiguous()
