@@ -101,7 +101,7 @@ def inference(network: nn.Module, lr: Tensor, *, bf16: bool) -> Work:
 
 
 def training(network: nn.Module, lr: Tensor, hr: Tensor, *, bf16: bool) -> Work:
-    """Forward, backward and a step of the optimizer, of which the learning rate is 0: all runs start alike."""
+    """Forward, backward and a step of the optimizer, of which the learning rate is 0; gives the first gradient."""
     optimizer = torch.optim.Adam(network.parameters(), lr=0.0)
 
     def run() -> Tensor:
@@ -145,28 +145,65 @@ def training_inputs(device: torch.device) -> tuple[Tensor, Tensor]:
     return lr.to(device), hr.to(device)
 
 
-def memory_of_a_step(which: str, device: torch.device, *, bf16: bool) -> float:
-    """MiB that a training step takes beyond the network and its inputs."""
+@dataclass(frozen=True)
+class Step:
+    """A training step.
+
+    Attributes:
+        seconds: it took, after one that warmed up.
+        mib: it took beyond the network and its inputs, at most.
+    """
+
+    seconds: float
+    mib: float
+
+
+def one_step(which: str, gradient: Path, device: torch.device, *, bf16: bool) -> Step:
+    """Runs a training step in this process, which must be a new one; saves the gradient of the first layer."""
     network: nn.Module = make_network().to(device)
     if which == "paper":
         network = PaperFormulation(network)  # type: ignore[arg-type]
-    step = training(network, *training_inputs(device), bf16=bf16)
+    lr, hr = training_inputs(device)
+    # On a CPU a step takes minutes, and a clip is enough to start all threads.
+    warm = 1 if device.type == "cpu" else BATCH
+    training(network, lr[:warm], hr[:warm], bf16=bf16)()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device) / MIB if device.type == "cuda" else used_memory() / MIB
-    step()
-    return peak_memory(device) - before
+    step = training(network, lr, hr, bf16=bf16)
+    synchronise(device)
+    started = time.perf_counter()
+    made = step()
+    synchronise(device)
+    seconds = time.perf_counter() - started
+    torch.save(made.cpu(), gradient)
+    return Step(seconds, peak_memory(device) - before)
 
 
-def memory(device: torch.device, *, bf16: bool) -> Result:
-    """Both in processes of their own, so that neither inherits what the other left."""
-    both = []
-    for which in ("paper", "ours"):
-        arguments = [sys.executable, __file__, "--device", str(device), "--memory-of", which]
-        arguments += ["--bf16"] if bf16 and which == "ours" else []
-        done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-        both.append(float(done.stdout))
-        say(f"memory of a training step, {which}: {both[-1]:.0f} MiB")
-    name = f"training step {BATCH}x{GIVEN}x{CROP}x{CROP}{', bf16' if bf16 else ''}, peak memory, MiB"
-    return Result(name, *both, ratio=both[0] / both[1], max_difference=None)
+def training_steps(device: torch.device, repeats: int, *, bf16: bool) -> list[Result]:
+    """Time and memory of training steps, each in a process of its own, which inherits nothing from the one before."""
+    pairs: list[tuple[Step, Step]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        gradients = {which: Path(folder) / f"{which}.pt" for which in ("paper", "ours")}
+        for _ in range(repeats):
+            pair = []
+            for which, gradient in gradients.items():
+                arguments = [sys.executable, __file__, "--device", str(device), "--step-of", which, str(gradient)]
+                arguments += ["--bf16"] if bf16 and which == "ours" else []
+                done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=True)
+                pair.append(Step(**json.loads(done.stdout)))
+                say(f"training step, {which}: {pair[-1].seconds:.2f} s, {pair[-1].mib:.0f} MiB")
+            pairs.append((pair[0], pair[1]))
+        expected, found = (torch.load(gradient) for gradient in gradients.values())
+    difference = ((found - expected).abs().max() / expected.std()).item()
+    name = f"training step {BATCH}x{GIVEN}x{CROP}x{CROP}{', bf16' if bf16 else ''}"
+    results = []
+    for what, unit, differs in (("seconds", "s", difference), ("mib", "peak memory, MiB", None)):
+        values = [(getattr(paper, what), getattr(ours, what)) for paper, ours in pairs]
+        medians = [statistics.median(side) for side in zip(*values, strict=True)]
+        ratio = statistics.median(paper / ours for paper, ours in values)
+        results.append(Result(f"{name}, {unit}", *medians, ratio=ratio, max_difference=differs))
+    return results
 
 
 def loading() -> Result:
@@ -234,7 +271,8 @@ def roofline(network: ZoomingSlowMo, results: list[Result], device: torch.device
     needs: dict[str, tuple[float, float]] = {}
     for name, frames in lr.items():
         # One clip of a batch, as each is as much work; a training step is about three passes.
-        with torch.inference_mode(), Needs() as counted:
+        # Not in inference mode, in which convolutions show under other names.
+        with torch.no_grad(), Needs() as counted:
             PaperFormulation(network)(frames[:1].to(device))
         times = len(frames) * (3 if name.startswith("training") else 1)
         needs[name] = (times * counted.multiply_adds, times * counted.bytes)
@@ -270,12 +308,8 @@ def measure(device: torch.device, repeats: int, steps: int) -> None:
             name = f"inference {GIVEN}x{h}x{w}{', bf16' if bf16 else ''}"
             ours = inference(network, lr, bf16=bf16)
             results.append(compared(name, inference(paper, lr, bf16=False), ours, device, repeats))
-    lr, hr = training_inputs(device)
     for bf16 in (False, True) if device.type == "cuda" else (False,):
-        name = f"training step {BATCH}x{GIVEN}x{CROP}x{CROP}{', bf16' if bf16 else ''}"
-        both = (training(paper, lr, hr, bf16=False), training(network, lr, hr, bf16=bf16))
-        results.append(compared(name, *both, device, steps))
-        results.append(memory(device, bf16=bf16))
+        results += training_steps(device, steps, bf16=bf16)
     results.append(loading())
     print(f"{'':<58}{'paper':>10}{'ours':>10}{'ratio':>8}{'max difference':>16}")
     for result in results:
@@ -301,13 +335,14 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, help="training steps; 1 on a CPU, where one takes minutes")
-    parser.add_argument("--memory-of", choices=["paper", "ours"], help=argparse.SUPPRESS)
+    parser.add_argument("--step-of", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--bf16", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     with one_line_errors():
         device = chosen_device(arguments.device)
-        if arguments.memory_of is not None:
-            print(memory_of_a_step(arguments.memory_of, device, bf16=arguments.bf16))
+        if arguments.step_of is not None:
+            which, gradient = arguments.step_of
+            print(json.dumps(asdict(one_step(which, Path(gradient), device, bf16=arguments.bf16))))
         else:
             measure(device, arguments.repeats, arguments.steps or (1 if device.type == "cpu" else arguments.repeats))
 

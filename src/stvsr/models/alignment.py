@@ -68,6 +68,8 @@ class DeformableSampling(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         # Offsets in the first channels, then the mask.
         self.offset_mask = conv3x3(channels, 3 * TAPS * deformable_groups)
+        # Offsets pass through it, so that monitors have something to listen to.
+        self.offsets = nn.Identity()
 
         bound = 1 / math.sqrt(channels * TAPS)
         nn.init.uniform_(self.weight, -bound, bound)
@@ -80,7 +82,7 @@ class DeformableSampling(nn.Module):
         """Two maps `(b, c, h, w)` to one of the same shape."""
         # Offsets are pixels: below float32 a far one would be rounded to a sixteenth of a pixel.
         with torch.autocast(features.device.type, enabled=False):
-            offset = self._predict(offset_features.float(), slice(None, self.offset_channels))
+            offset = self.offsets(self._predict(offset_features.float(), slice(None, self.offset_channels)))
         # By itself, so that training need not keep both to keep one.
         mask = self._predict(offset_features, slice(self.offset_channels, None)).sigmoid_()
         return deform_conv2d(features, offset, mask, self.weight, self.bias)

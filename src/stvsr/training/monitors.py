@@ -43,7 +43,7 @@ class Monitor(pl.Callback):
             self._since = (time.monotonic(), trainer.global_step)
         if (trainer.global_step + 1) % log_interval(trainer) == 0:
             samplings = [m for m in pl_module.modules() if isinstance(m, DeformableSampling)]
-            self._hooks = [m.offset_mask.register_forward_hook(self._listen(m.offset_channels)) for m in samplings]
+            self._hooks = [sampling.offsets.register_forward_hook(self._listen) for sampling in samplings]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -67,11 +67,8 @@ class Monitor(pl.Callback):
         """Validation does not count as training time."""
         self._since = None
 
-    def _listen(self, offset_channels: int) -> Any:
-        def hook(module: nn.Module, inputs: Any, offset_mask: Tensor) -> None:
-            self._magnitudes.append(offset_mask.detach()[:, :offset_channels].abs().mean())
-
-        return hook
+    def _listen(self, module: nn.Module, inputs: Any, offset: Tensor) -> None:
+        self._magnitudes.append(offset.detach().abs().mean())
 
 
 class DamagedClips(pl.Callback):
