@@ -558,6 +558,13 @@ def test_a_job_belongs_to_its_device_and_no_two_pipes_are_alike(tmp_path: Path) 
     assert command.identity(piped, cpu) != command.identity(piped, cpu)
 
 
+def test_no_thread_of_ffmpeg_calls_into_python(run: Run, tmp_path: Path) -> None:
+    """One that did waited for Python's lock, held by who closed its decoder and waited for it: for ever."""
+    av.logging.set_level(av.logging.PANIC)
+    run("gone.mkv", "out.mkv", *BICUBIC)
+    assert av.logging.get_level() is None
+
+
 def test_help_reads_like_a_page(run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["stvsr-upscale", "--help"])
     with pytest.raises(SystemExit):

@@ -233,8 +233,9 @@ def _can_turn(output: Path) -> bool:
 def main() -> None:
     """The command `stvsr-upscale`."""
     arguments = parser().parse_args()
-    # FFmpeg's own messages would stand between ours.
-    av.logging.set_level(av.logging.PANIC)
+    # FFmpeg's own messages would stand between ours. Not any level: its threads would call into Python, and wait for
+    # the lock that is held by who waits for them while a decoder is closed.
+    av.logging.set_level(None)
     try:
         with one_line_errors():
             upscale(arguments)
