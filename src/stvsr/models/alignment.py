@@ -82,7 +82,8 @@ class DeformableSampling(nn.Module):
         """Two maps `(b, c, h, w)` to one of the same shape."""
         # Offsets are pixels: below float32 a far one would be rounded to a sixteenth of a pixel.
         with torch.autocast(features.device.type, enabled=False):
-            offset = self.offsets(self._predict(offset_features.float(), slice(None, self.offset_channels)))
+            exact = offset_features.to(self.offset_mask.weight.dtype)
+            offset = self.offsets(self._predict(exact, slice(None, self.offset_channels)))
         # By itself, so that training need not keep both to keep one.
         mask = self._predict(offset_features, slice(self.offset_channels, None)).sigmoid_()
         return deform_conv2d(features, offset, mask, self.weight, self.bias)
