@@ -16,8 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,18 +81,11 @@ def make_network() -> ZoomingSlowMo:
     return network
 
 
-@contextmanager
-def half(device: torch.device, *, wanted: bool) -> Iterator[None]:
-    """Autocast to bfloat16, or none."""
-    with torch.autocast(device.type, torch.bfloat16, enabled=wanted):
-        yield
-
-
 def inference(network: nn.Module, lr: Tensor, *, bf16: bool) -> Work:
     """One forward pass."""
 
     def run() -> Tensor:
-        with torch.inference_mode(), half(lr.device, wanted=bf16):
+        with torch.inference_mode(), torch.autocast(lr.device.type, torch.bfloat16, enabled=bf16):
             output: Tensor = network(lr)
         return output.float()
 
@@ -106,7 +98,7 @@ def training(network: nn.Module, lr: Tensor, hr: Tensor, *, bf16: bool) -> Work:
 
     def run() -> Tensor:
         optimizer.zero_grad()
-        with half(lr.device, wanted=bf16):
+        with torch.autocast(lr.device.type, torch.bfloat16, enabled=bf16):
             prediction = network(lr)
         charbonnier(prediction.float(), hr).backward()
         optimizer.step()
@@ -238,10 +230,10 @@ class Needs(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return made
 
 
-def peaks(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
-    """Multiply-adds/s of a matrix product and bytes/s of a copy, the best of some."""
+def peaks(device: torch.device) -> tuple[float, float]:
+    """Multiply-adds/s of a float32 matrix product and bytes/s of a copy, the best of some."""
     side, words = (8192, 2**28) if device.type == "cuda" else (2048, 2**25)
-    matrix = torch.rand(side, side, device=device, dtype=dtype)
+    matrix = torch.rand(side, side, device=device)
     source = torch.rand(words, device=device)
     target = torch.empty_like(source)
 
@@ -260,7 +252,7 @@ def peaks(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
 
 def roofline(network: ZoomingSlowMo, results: list[Result], device: torch.device) -> None:
     """Prints for each timed row what the machine would take at its peaks."""
-    arithmetic, bandwidth = peaks(device, torch.float32)
+    arithmetic, bandwidth = peaks(device)
     print(
         f"\nmeasured peaks in float32: {arithmetic / 1e9:.0f} G multiply-adds/s (matrix product), "
         f"{bandwidth / 1e9:.1f} GB/s (copy)"

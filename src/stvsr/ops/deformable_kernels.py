@@ -101,6 +101,22 @@ def _weight_tile(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _grad_tile(
+    grad_ptr: tl.tensor,
+    image: tl.tensor,
+    pixel: tl.tensor,
+    output: tl.tensor,
+    h: tl.tensor,
+    w: tl.tensor,
+    outputs: tl.constexpr,
+) -> Any:
+    """The gradient of the output, `(pixels, outputs)`, from `(b, h, w, outputs)`."""
+    pixel = pixel[:, None]
+    index = (image * h * w + pixel) * outputs + output
+    return tl.load(grad_ptr + index, mask=(pixel < h * w) & (output < outputs), other=0.0)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def forward_kernel(
     features_ptr: tl.tensor,
     offset_ptr: tl.tensor,
@@ -183,10 +199,7 @@ def input_gradients_kernel(
             offset_ptr, mask_ptr, image, pixel, tap, h, w, groups, depth, groups_2, depth_2
         )
         f, dy, dx, dyx = _gather(features_ptr, corner, step, w * step, upper, lower, left, right)
-
-        pixel = pixel[:, None]
-        grad_index = (image * h * w + pixel) * outputs + output
-        grad = tl.load(grad_ptr + grad_index, mask=(pixel < h * w) & (output < outputs), other=0.0)
+        grad = _grad_tile(grad_ptr, image, pixel, output, h, w, outputs)
         # In the loop, though it is always the same: outside, the compiler would hold it in registers it lacks.
         weight = tl.load(weight_ptr + tap * (step * outputs) + weight_index, mask=weight_exists, other=0.0)
         grad_samples = tl.dot(grad, tl.trans(weight), input_precision=precision)
@@ -249,10 +262,7 @@ def weight_gradient_kernel(
         )
         f, dy, dx, dyx = _gather(features_ptr, corner, step, w * step, upper, lower, left, right)
         samples = (f + y * dy + x * (dx + y * dyx)) * modulation
-
-        pixel = pixel[:, None]
-        grad_index = (image * h * w + pixel) * outputs + output
-        grad = tl.load(grad_ptr + grad_index, mask=(pixel < h * w) & (output < outputs), other=0.0)
+        grad = _grad_tile(grad_ptr, image, pixel, output, h, w, outputs)
         samples = tl.reshape(samples, (pixels, groups_2 * depth_2)).to(grad.dtype)
         total = tl.dot(tl.trans(samples), grad, total, input_precision=precision)
     place = grad_weight_ptr + tap * (step * outputs) + weight_index
