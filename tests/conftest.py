@@ -1,6 +1,7 @@
 """What tests share: small networks, small runs, fake data with the real layout."""
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -11,11 +12,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, open_dict
-from torch import nn
+from torch import Tensor, nn
 
 from stvsr.cli import CONFIG_DIR
-from stvsr.data.clip import Footage
+from stvsr.data.clip import Footage, to_float
 from stvsr.data.png import write_png
+from stvsr.data.synthetic import SyntheticScenes
+from stvsr.training.losses import charbonnier
 
 SMALL_NETWORK = ["model.channels=8", "model.feature_blocks=1", "model.reconstruction_blocks=1"]
 
@@ -70,6 +73,58 @@ def small_network(configure: Callable[..., DictConfig]) -> Callable[..., nn.Modu
         return network.eval()
 
     return build
+
+
+@pytest.fixture
+def golden_state() -> Callable[..., dict[str, Tensor]]:
+    """Reproducible weights under the names of a published file: `tests/golden/<network>_layout.tsv`.
+
+    More than one dimension: `z * gain / sqrt(prod(shape[1:]))`, with the gain of the first substring that occurs in
+    the name; one dimension: `z * 0.1`.
+    """
+
+    def fill(network: str, gains: Sequence[tuple[str, float]], default: float) -> dict[str, Tensor]:
+        state = {}
+        for line in (Path(__file__).parent / "golden" / f"{network}_layout.tsv").read_text().splitlines():
+            name, sizes = line.split("\t")
+            shape = () if sizes == "scalar" else tuple(map(int, sizes.split("x")))
+            z = np.random.RandomState(zlib.crc32(name.encode()) & 0x7FFFFFFF).standard_normal(shape)
+            gain = next((gain for part, gain in gains if part in name), default)
+            scale = 0.1 if len(shape) < 2 else gain / np.sqrt(np.prod(shape[1:]))
+            state[name] = torch.as_tensor(z * scale).float()
+        return state
+
+    return fill
+
+
+@pytest.fixture
+def generated_clip() -> Tensor:
+    """Seven HR frames with fast motion: `(7, 3, 128, 128)`, in [0, 1]."""
+    frames = SyntheticScenes(clips=6, height=128, width=128, seed=5).read(5, np.random.default_rng(0)).frames
+    return to_float(frames)
+
+
+@pytest.fixture
+def overfitted() -> Callable[..., float]:
+    """Trains a network on one example with Adam and Charbonnier's loss; gives the PSNR in dB that it reaches."""
+
+    def train(network: nn.Module, inputs: Sequence[Tensor], target: Tensor, *, steps: int, rate: float) -> float:
+        optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            charbonnier(network(*inputs), target).backward()
+            optimizer.step()
+            schedule.step()
+        with torch.no_grad():
+            return psnr(network(*inputs), target)
+
+    return train
+
+
+def psnr(prediction: Tensor, target: Tensor) -> float:
+    """PSNR in dB of values in [0, 1], over everything."""
+    return -10 * (prediction.clamp(0, 1) - target).square().mean().log10().item()
 
 
 def with_callback(config: DictConfig, callback: type[pl.Callback], **arguments: int) -> DictConfig:

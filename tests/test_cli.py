@@ -80,6 +80,19 @@ BAD_EVALUATE = {
         ["method=bicubic_blend", "data=clips", "data.root=nowhere"],
         "data.root=nowhere: no such folder",
     ),
+    "two-stages-without-weights": (
+        ["model=two_stage", "frame_upscaler=rcan"],
+        "RCAN has no weights: give weights.rcan=FILE, RCAN_BIX4.pt of github.com/yulunzhang/RCAN",
+    ),
+    "stage-file-that-is-missing": (
+        ["model=two_stage", "frame_interpolator=sepconv", "weights.sepconv=gone.pth"],
+        "gone.pth: no such file",
+    ),
+    "stage-file-of-something-else": (
+        ["model=two_stage", "frame_interpolator=sepconv", "weights.sepconv=other.ckpt"],
+        "other.ckpt: holds no SepConv; expected network-l1.pytorch of github.com/sniklaus/sepconv-slomo",
+    ),
+    "untrained-model": (["model=zooming_slow_mo"], "give checkpoint=FILE, a file that stvsr.train wrote"),
     "misspelt-key": (["method=bicubic_blend", "wokers=1"], "wokers"),
     "misspelt-option": (["method=bicubic_lend"], "bicubic_lend"),
     "key-that-nothing-takes": (["method=bicubic_blend", "+method.sharpness=2"], "sharpness"),

@@ -116,6 +116,18 @@ def test_vid4_frames_are_counted_as_the_protocol_says_and_score_as_scikit_image_
     assert float(every["psnr_y"]) == pytest.approx(np.mean([np.mean(values) for values in means.values()]), abs=1e-6)
 
 
+def test_the_two_stages_without_learning_are_bicubic_and_blending_and_are_told_apart(
+    scored: Evaluate, vid4: Path, tmp_path: Path
+) -> None:
+    data = ["data=clips", f"data.root='{vid4}'"]
+    system = scored("model=two_stage", *data)
+    assert system["frames"] == scored("method=bicubic_blend", *data, folder="method")["frames"]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["name"] == "blend + Bicubic"
+    assert [stage["parameters"] for stage in results["cost"]["stages"]] == [0, 0]
+    assert "0.00 (0.00 + 0.00)" in (tmp_path / "out" / "comparison.md").read_text()
+
+
 def test_given_and_synthesised_frames_are_those_the_network_was_given_and_not(scored: Evaluate, tmp_path: Path) -> None:
     """A clip that stands still but for its even frames: bicubic + blending must lose there."""
     still = moving_frames(1, (32, 48)).expand(13, -1, -1, -1).clone()

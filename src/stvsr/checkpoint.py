@@ -1,10 +1,12 @@
 """One file, one network: weights and the model config that rebuilds them, together.
 
 A checkpoint of ours is what Lightning writes, with the resolved model config under `MODEL_KEY`; it holds tensors
-and plain values only, so it is read with `weights_only=True`. The authors' released file is read as well.
-A checkpoint names classes to build; only networks of this package are built.
+and plain values only, so it is read with `weights_only=True`. A checkpoint names classes to build; only networks of
+this package are built. Published files are read as well: the paper's authors' weights, and those of the networks of
+two-stage systems, each recognised by its tensor names.
 """
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from torch import Tensor, nn
 from stvsr.errors import InvalidInput
 from stvsr.models.released import from_released, is_released
 from stvsr.models.requirements import Network
+from stvsr.models.stages import from_published
+from stvsr.models.weight_files import find_tensors
 
 MODEL_KEY = "stvsr_model"
 """Where the resolved model config stands in a checkpoint."""
@@ -32,7 +36,8 @@ def load_network(path: str | Path) -> Network:
     """A trained network, ready to use.
 
     Args:
-        path: a checkpoint of ours, or the authors' released weights.
+        path: a checkpoint of ours, the authors' released weights, or those published of a network of two-stage systems,
+            whose other stage then is the one without learning.
 
     Returns:
         The network on the CPU, in `eval()` mode.
@@ -43,6 +48,26 @@ def load_network(path: str | Path) -> Network:
     """
     config, weights = read_checkpoint(path)
     network = build_network(config, origin=str(path))
+    fill(network, weights, path)
+    return network.eval()
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The model config and the network's weights in a checkpoint; arguments and errors as `load_network`."""
+    return _config_and_weights(read_file(Path(path)), path)
+
+
+def fill(network: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:
+    """Gives a network its weights.
+
+    Args:
+        network: what to fill.
+        weights: all of its tensors.
+        path: where they are from, for messages.
+
+    Raises:
+        InvalidInput: they are not the network's.
+    """
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -51,12 +76,6 @@ def load_network(path: str | Path) -> Network:
             f"{path}: the weights do not fit the network it names ({summary[:200]}); "
             "the file is damaged or was edited: use another"
         ) from None
-    return network.eval()
-
-
-def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The model config and the network's weights in a checkpoint; arguments and errors as `load_network`."""
-    return _config_and_weights(_load(Path(path)), path)
 
 
 def _config_and_weights(content: dict[str, Any], path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -64,6 +83,9 @@ def _config_and_weights(content: dict[str, Any], path: str | Path) -> tuple[dict
         if not all(isinstance(tensor, Tensor) for tensor in content.values()):
             raise InvalidInput(f"{path}: has the names of the authors' weights but not only tensors; download it again")
         return from_released(content)
+    published = from_published(find_tensors(content), origin=str(path))
+    if published is not None:
+        return published
     config, state = content.get(MODEL_KEY), content.get("state_dict")
     if not isinstance(config, dict) or not isinstance(state, dict):
         raise InvalidInput(
@@ -108,7 +130,7 @@ def variant_of(path: str | Path) -> str | None:
     Raises:
         InvalidInput: the file is missing or no checkpoint.
     """
-    variant = _load(Path(path)).get(VARIANT_KEY)
+    variant = read_file(Path(path)).get(VARIANT_KEY)
     return variant if isinstance(variant, str) else None
 
 
@@ -119,7 +141,7 @@ def check_resumable(path: str | Path, config: dict[str, Any]) -> None:
         InvalidInput: weights without the state of a run, or another network; the message names the first setting that
             differs.
     """
-    content = _load(Path(path))
+    content = read_file(Path(path))
     saved, _ = _config_and_weights(content, path)
     if "optimizer_states" not in content:
         raise InvalidInput(f"{path}: holds weights but not the state of a run; resume from a last.ckpt of stvsr.train")
@@ -133,11 +155,18 @@ def check_resumable(path: str | Path, config: dict[str, Any]) -> None:
             )
 
 
-def _load(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Any]:
+    """What a file of weights holds; nothing in it is executed.
+
+    Raises:
+        InvalidInput: the file is missing or is no such file.
+    """
     if not path.is_file():
         raise InvalidInput(f"checkpoint {path}: no such file; give a file that stvsr.train wrote, such as last.ckpt")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # Super-SloMo's file tells when it was written.
+        with torch.serialization.safe_globals([datetime]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:
         # Whatever the bytes make the unpickler stumble over.
         raise InvalidInput(

@@ -1,7 +1,8 @@
 """Scores a method: `python -m stvsr.evaluate checkpoint=FILE data=vimeo90k data.root=DIR protocol=paper`.
 
-A method is a trained network (`checkpoint=`), one without learning (`method=bicubic_blend`) or the saved frames of any
-program (`predictions=FOLDER`). Writes scores for each clip set and motion split, each clip and each frame, tables
+A method is a trained network (`checkpoint=`), a two-stage system (`model=two_stage frame_interpolator=dain
+frame_upscaler=edvr`), one without learning (`method=bicubic_blend`) or the saved frames of any program
+(`predictions=FOLDER`). Writes scores for each clip set and motion split, each clip and each frame, tables
 and a report; see `evaluation/results.py`. An evaluation that was stopped goes on when it is started again in the same
 `output_dir`.
 """
@@ -72,6 +73,7 @@ def evaluate(config: DictConfig) -> Results:
             },
             left_out={_name(clip): clip.left_out for clip in clips if clip.left_out is not None},
             cropped={_name(clip): clip.cropped for clip in clips if clip.cropped},
+            notes=job.notes(),
         )
         folder = Path(config.output_dir)
         results.write(folder, clips)

@@ -12,7 +12,9 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 from stvsr.checkpoint import check_resumable
 from stvsr.cli import entry_point
 from stvsr.config import resolved
+from stvsr.models.two_stage import TwoStage
 from stvsr.ops.deformable import use_backend
+from stvsr.stage_weights import load_stages
 from stvsr.tracking import describe_run, finish
 from stvsr.training.module import SpaceTimeModule
 
@@ -40,10 +42,14 @@ def train(config: DictConfig) -> dict[str, float]:
     data = instantiate(config.loader)
     data.setup("fit")
 
+    network = instantiate(config.model)
+    if isinstance(network, TwoStage):
+        load_stages(network, config.weights, required=False)
     module = SpaceTimeModule(
-        network=instantiate(config.model),
+        network=network,
         model_config=model_config,
         variant=config.variant,
+        objective=instantiate(config.objective),
         optimizer=instantiate(config.optimizer),
         scheduler=instantiate(config.scheduler),
     )

@@ -59,7 +59,8 @@ def test_the_papers_network_has_its_487_g_but_for_what_both_directions_share(
 def record(
     batch: int, seconds: float, warm: bool, memory: float = 100.0, lr_size: tuple[int, int] = (8, 12)
 ) -> BatchRecord:
-    return BatchRecord(batch, [], lr_size, "some device, 2 threads", 7, seconds, 0.0, 0.0, warm, memory)
+    stages = {"interpolator": seconds / 7, "upscaler": seconds * 6 / 7}
+    return BatchRecord(batch, [], lr_size, "some device, 2 threads", 7, seconds, stages, 0.0, 0.0, warm, memory)
 
 
 def test_seconds_are_the_median_of_warm_batches() -> None:
@@ -78,6 +79,12 @@ def test_cost_is_of_one_size_that_of_most_frames() -> None:
     cost = measured_cost(OneConvolution(), [*large, *small])
     assert (cost.frame_size, cost.seconds_per_frame) == ((48, 32), 1.0)
     assert cost.multiply_adds == pytest.approx(3 * 48 * 9 * 8 * 12 / 7)
+
+
+def test_a_two_stage_system_costs_what_its_stages_cost() -> None:
+    cost = measured_cost(BicubicBlend(), [record(0, 700.0, False), record(1, 7.0, True), record(2, 7.0, True)])
+    assert [stage.parameters for stage in cost.stages] == [0, 0]
+    assert [stage.seconds_per_frame for stage in cost.stages] == pytest.approx([1 / 7, 6 / 7])
 
 
 def test_a_device_is_named_for_people() -> None:

@@ -17,7 +17,7 @@ def record(batch: int) -> BatchRecord:
     window = WindowScore(
         batch, {"psnr_y": [30.0, float("inf")]}, [None, 1.5], [None, "ab"], [False, True], (48, 32), None
     )
-    return BatchRecord(batch, [window], (8, 12), "some device", 7, 0.5, 0.1, 0.0, True, 100.0)
+    return BatchRecord(batch, [window], (8, 12), "some device", 7, 0.5, {"first": 0.2}, 0.1, 0.0, True, 100.0)
 
 
 def test_records_of_every_process_are_read_back(tmp_path: Path) -> None:

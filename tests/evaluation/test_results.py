@@ -8,7 +8,7 @@ import pytest
 
 from stvsr.data.clip_sets import ClipInfo
 from stvsr.errors import InvalidInput
-from stvsr.evaluation.costs import Cost
+from stvsr.evaluation.costs import Cost, StageCost
 from stvsr.evaluation.protocols import Protocol
 from stvsr.evaluation.results import Results, read_results
 from stvsr.evaluation.rows import summarise
@@ -26,7 +26,7 @@ def clip(name: str, psnr: float, left_out: str | None = None) -> ClipScore:
 
 
 CLIPS = [clip("a", 30.0), clip("b", 32.0), clip("black", float("inf"), "all black")]
-COST = Cost(11_102_771, 72.7e9, (448, 256), 0.06, "Titan XP", 1234.5)
+COST = Cost(11_102_771, 72.7e9, (448, 256), 0.06, "Titan XP", 1234.5, [StageCost(1, 0.02), StageCost(11_102_770, None)])
 
 
 def results() -> Results:
@@ -70,8 +70,8 @@ def test_every_form_says_protocol_counts_costs_and_what_was_left_out(tmp_path: P
     for said in (text, (tmp_path / "results.md").read_text(), (tmp_path / "results.tex").read_text()):
         for what in (
             "protocol released",
-            "11,102,771 parameters",
-            "0.0600 s a frame on Titan XP",
+            "11,102,771 parameters (1 + 11,102,770)",
+            "0.0600 s (0.0200 + -) a frame on Titan XP",
             "1 clip: all black",
             "(all black)",
         ):

@@ -38,6 +38,8 @@ class Entry:
         device: that took them.
         peak_memory: MiB.
         omissions: what was left out of the rows of whole sets, and why.
+        stages: parameters (millions) and seconds of each stage, of a method of several.
+        notes: what else a reader must know of the method.
     """
 
     method: str
@@ -51,6 +53,8 @@ class Entry:
     device: str | None
     peak_memory: float | None
     omissions: Sequence[str] = ()
+    stages: Sequence[tuple[float, float | None]] = ()
+    notes: Sequence[str] = ()
 
 
 def entries(runs: Iterable[Results]) -> list[Entry]:
@@ -80,15 +84,17 @@ def comparison_table(compared: list[Entry]) -> Table:
             entry.protocol,
             entry.counted,
             *(_pair(entry.scores.get(column, (None, None))) for column in columns),
-            figure(entry.parameters, 2),
+            _split(entry.parameters, [parameters for parameters, _ in entry.stages], 2),
             figure(entry.multiply_adds, 1),
-            figure(entry.seconds_per_frame, 4),
+            _split(entry.seconds_per_frame, [seconds for _, seconds in entry.stages], 4),
             figure(entry.peak_memory, 0),
         ]
         for entry in compared
     ]
     devices = dict.fromkeys(entry.device for entry in measured if entry.device)
     notes = [f"Seconds measured on: {'; '.join(devices)}."] if devices else []
+    # Several systems share a network.
+    notes += dict.fromkeys(note for entry in measured for note in entry.notes)
     notes += [f"{entry.method}, protocol {entry.protocol}: {line}" for entry in measured for line in entry.omissions]
     if len(measured) < len(compared):
         notes.append("Seconds of published rows: one Titan XP, the whole of Vid4.")
@@ -155,8 +161,16 @@ def _measured(run: Results) -> Entry:
         seconds_per_frame=cost.seconds_per_frame,
         device=cost.device,
         peak_memory=cost.peak_memory,
+        stages=[(stage.parameters / 1e6, stage.seconds_per_frame) for stage in cost.stages],
+        notes=run.notes,
         omissions=[f"left out of {row.name}: {row.left_out}" for row in whole if row.left_out],
     )
+
+
+def _split(whole: float | None, stages: Sequence[float | None], digits: int) -> str:
+    """A figure, and in brackets what each stage has of it."""
+    parts = f" ({' + '.join(figure(stage, digits) for stage in stages)})" if stages else ""
+    return figure(whole, digits) + parts
 
 
 def _pair(scores: tuple[float | None, float | None]) -> str:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 import torch
@@ -13,6 +13,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from stvsr.data.clip import FRAMES, GIVEN, SCALE
 from stvsr.evaluation.progress import BatchRecord
 from stvsr.models.requirements import Network
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What a stage of a network costs.
+
+    Attributes:
+        parameters: of the stage.
+        seconds_per_frame: for each output frame of the whole network; as in `Cost`.
+    """
+
+    parameters: int
+    seconds_per_frame: float | None
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,7 @@ class Cost:
         seconds_per_frame: median over batches, after the first of its shape, device synchronised.
         device: its name.
         peak_memory: MiB; of the GPU, or of the whole process on a CPU.
+        stages: of a network of several, in the order they run.
     """
 
     parameters: int | None = None
@@ -35,6 +49,7 @@ class Cost:
     seconds_per_frame: float | None = None
     device: str | None = None
     peak_memory: float | None = None
+    stages: list[StageCost] = field(default_factory=list)
 
 
 def measured_cost(network: Network, records: list[BatchRecord]) -> Cost:
@@ -49,15 +64,25 @@ def measured_cost(network: Network, records: list[BatchRecord]) -> Cost:
         frames[record.lr_size] += record.network_frames
     lr_size = frames.most_common(1)[0][0]
     alike = [record for record in records if record.lr_size == lr_size]
-    times = [record.network_seconds / record.network_frames for record in alike if record.warm]
+    warm = [record for record in alike if record.warm]
+    times = [record.network_seconds / record.network_frames for record in warm]
+    stages = []
+    for name, stage in network.stages.items():
+        own = [record.stage_seconds[name] / record.network_frames for record in warm]
+        stages.append(StageCost(_parameters(stage), median(own) if own else None))
     return Cost(
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        parameters=_parameters(network),
         multiply_adds=multiply_adds(network, *lr_size),
         frame_size=(lr_size[1] * SCALE, lr_size[0] * SCALE),
         seconds_per_frame=median(times) if times else None,
         device=alike[0].device,
         peak_memory=max(record.peak_memory for record in records),
+        stages=stages,
     )
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def multiply_adds(network: Network, height: int, width: int) -> float | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
 from stvsr.checkpoint import load_network, variant_of
@@ -22,10 +22,12 @@ from stvsr.evaluation.protocols import Protocol
 from stvsr.evaluation.scoring import Scorer, fixed_batches
 from stvsr.evaluation.shown import ShownClips
 from stvsr.evaluation.windows import Windows, plan
-from stvsr.models.requirements import Network
+from stvsr.models.requirements import Network, Stage
+from stvsr.models.two_stage import TwoStage
 from stvsr.ops.deformable import use_backend
+from stvsr.stage_weights import load_stages
 
-IDENTITY = ("method", "predictions", "protocol", "batch_size", "extras", "save_frames", "pictures")
+IDENTITY = ("model", "method", "predictions", "protocol", "batch_size", "extras", "save_frames", "pictures")
 """Settings that decide what an evaluation leaves behind, besides the checkpoint and the clips."""
 
 
@@ -97,15 +99,25 @@ class Job:
             "lr_frames": f"given in {data['lr_root']}" if data.get("lr_root") else "MATLAB bicubic of the HR frames",
             "motion": f"measured of {measured} clips, told by the data of {len(motions) - measured}",
             "thresholds": {"medium": self.thresholds.medium, "fast": self.thresholds.fast},
-            **{key: chosen.get(key) for key in ("method", "checkpoint", "predictions", "batch_size", "processes")},
+            **{
+                key: chosen.get(key)
+                for key in ("model", "weights", "method", "checkpoint", "predictions", "batch_size", "processes")
+            },
         }
+
+    def notes(self) -> list[str]:
+        """What a reader must know of the networks of a two-stage system."""
+        stages = {} if self.network is None else self.network.stages
+        return [f"{stage.title}: {note}" for stage in stages.values() for note in stage.notes]
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides the scores, as plain values."""
         chosen = resolved(self.config)
         identity: dict[str, Any] = {key: chosen.get(key) for key in IDENTITY}
-        if self.config.checkpoint is not None:
-            identity["checkpoint"] = hashlib.sha256(Path(self.config.checkpoint).read_bytes()).hexdigest()
+        files = {"checkpoint": self.config.checkpoint, **(self.config.get("weights") or {})}
+        for name, path in files.items():
+            if path is not None:
+                identity[name] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         identity["data"] = chosen["data"]["test_source"]
         clips = dict.fromkeys(task.clip for task in self.tasks)
         listed = "\n".join(f"{clip.clip_set} {clip.name} {clip.frames}" for clip in clips)
@@ -117,34 +129,56 @@ def check_one_method(config: DictConfig) -> None:
     """Refuses a config that names no method, or several.
 
     Raises:
-        InvalidInput: not exactly one of `checkpoint`, `predictions` and `method` is given.
+        InvalidInput: not exactly one of `checkpoint`, `predictions`, `model` and `method` is given.
     """
-    if sum(choice is not None for choice in (config.checkpoint, config.predictions, config.get("method"))) != 1:
+    choices = (config.checkpoint, config.predictions, config.get("model"), config.get("method"))
+    if sum(choice is not None for choice in choices) != 1:
         raise InvalidInput(
-            "give exactly one of checkpoint=FILE (a trained network), predictions=FOLDER (saved frames) and "
-            "method=bicubic_blend (no training needed)"
+            "give exactly one of checkpoint=FILE (a trained network), predictions=FOLDER (saved frames), "
+            "model=two_stage (frame_interpolator=… frame_upscaler=…) and method=bicubic_blend (no training needed)"
         )
 
 
 def chosen_network(config: DictConfig) -> Network | None:
-    """The network of `checkpoint` or `method`, or None for `predictions`."""
+    """The network of `checkpoint`, `model` or `method`, or None for `predictions`.
+
+    Raises:
+        InvalidInput: a network without weights.
+    """
     if config.checkpoint is not None:
         return load_network(config.checkpoint)
     if config.predictions is not None:
         return None
-    network: Network = instantiate(config.method).eval()
-    return network
+    if config.get("model") is None:
+        network: Network = instantiate(config.method)
+        return network.eval()
+    system = instantiate(config.model)
+    if not isinstance(system, TwoStage):
+        raise InvalidInput(
+            f"model={config.model._target_} is not trained; give checkpoint=FILE, a file that stvsr.train wrote"
+        )
+    load_stages(system, config.weights, required=True)
+    return system.eval()
+
+
+def chosen_stages(config: DictConfig) -> list[type[Stage]]:
+    """The classes of the stages that `model=two_stage` is made of; none of another model."""
+    classes = [get_class(part._target_) for part in config.model.values() if isinstance(part, DictConfig)]
+    return [found for found in classes if issubclass(found, Stage)]
 
 
 def method_name(config: DictConfig) -> tuple[str, str]:
     """What loggers call the method, and what it is: a file, a folder or a class.
 
-    An ablation is called by its letter, another checkpoint and a folder by its name, a method by its module's.
+    An ablation is called by its letter, another checkpoint and a folder by its name, a two-stage system by its
+    networks', a method by its module's.
     """
     if config.checkpoint is not None:
         named, origin = variant_of(config.checkpoint) or Path(config.checkpoint).stem, str(config.checkpoint)
     elif config.predictions is not None:
         named, origin = Path(config.predictions).resolve().name, str(config.predictions)
+    elif config.get("model") is not None:
+        named, origin = " + ".join(stage.title for stage in chosen_stages(config)), config.model._target_
     else:
         named, origin = config.method._target_.split(".")[-2], config.method._target_
     return config.name or named, origin

@@ -26,6 +26,7 @@ class BatchRecord:
         device: the name of what it ran on.
         network_frames: frames the network made; 0 for saved frames.
         network_seconds: the network took.
+        stage_seconds: each of its stages took, if it has some.
         scoring_seconds: the metrics took.
         waiting_seconds: spent waiting for frames.
         warm: whether the process had seen a batch of this shape before, so that the time counts.
@@ -38,6 +39,7 @@ class BatchRecord:
     device: str
     network_frames: int
     network_seconds: float
+    stage_seconds: dict[str, float]
     scoring_seconds: float
     waiting_seconds: float
     warm: bool

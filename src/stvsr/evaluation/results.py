@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stvsr.errors import InvalidInput
-from stvsr.evaluation.costs import Cost
+from stvsr.evaluation.costs import Cost, StageCost
 from stvsr.evaluation.protocols import Protocol
 from stvsr.evaluation.rows import Row
 from stvsr.evaluation.scores import PARTS, ClipScore
@@ -33,6 +33,7 @@ class Results:
         seconds: what the run spent on the network, on scoring and waiting for frames.
         left_out: clips that count in no mean, each with the reason.
         cropped: clips of which an incomplete last row or column was cut off, each with the sizes.
+        notes: what else a reader must know of the method.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Results:
     seconds: dict[str, float]
     left_out: dict[str, str] = field(default_factory=dict)
     cropped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def table(self) -> Table:
         """For people."""
@@ -65,7 +67,7 @@ class Results:
         if self.cropped:
             clip, sizes = next(iter(self.cropped.items()))
             notes.append(f"cut to whole LR pixels: {len(self.cropped)} clip(s), {clip} from {sizes}")
-        return Table(columns, cells, str(self.protocol), [self.describe_method(), *notes])
+        return Table(columns, cells, str(self.protocol), [self.describe_method(), *self.notes, *notes])
 
     def omissions(self) -> list[str]:
         """What was left out of each row and why, a line each, and the clips by name."""
@@ -81,12 +83,16 @@ class Results:
         cost, parts = self.cost, [self.name]
         if cost.parameters is not None:
             parts.append(f"{cost.parameters:,} parameters")
+        if cost.stages:
+            parts[-1] += f" ({' + '.join(f'{stage.parameters:,}' for stage in cost.stages)})"
         if cost.multiply_adds and cost.frame_size:
             parts.append(
                 f"{cost.multiply_adds / 1e9:.1f} G multiply-adds a frame of {'x'.join(map(str, cost.frame_size))}"
             )
         if cost.seconds_per_frame is not None:
-            parts.append(f"{cost.seconds_per_frame:.4f} s a frame on {cost.device}")
+            stages = " + ".join(figure(stage.seconds_per_frame, 4) for stage in cost.stages)
+            split = f" ({stages})" if stages else ""
+            parts.append(f"{cost.seconds_per_frame:.4f} s{split} a frame on {cost.device}")
         if cost.peak_memory is not None:
             parts.append(f"peak memory {cost.peak_memory:.0f} MiB")
         return ", ".join(parts)
@@ -95,7 +101,7 @@ class Results:
         """Writes `results.json`, `.csv`, `.md`, `.tex`, `clips.csv` and `frames.csv`; each appears only when whole."""
         folder.mkdir(parents=True, exist_ok=True)
         records = [row.as_record() for row in self.rows]
-        costs = {key: value for key, value in asdict(self.cost).items() if key != "frame_size"}
+        costs = {key: value for key, value in asdict(self.cost).items() if key not in ("frame_size", "stages")}
         table = self.table()
         files = {
             RESULTS: json.dumps({**asdict(self), "says": str(self.protocol), "rows": records}, indent=2) + "\n",
@@ -124,7 +130,8 @@ def read_results(folder: Path) -> Results:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         del content["says"]
-        cost = Cost(**content.pop("cost"))
+        costs = content.pop("cost")
+        cost = Cost(**{**costs, "stages": [StageCost(**stage) for stage in costs["stages"]]})
         rows = [Row.from_record(record) for record in content.pop("rows")]
         return Results(**content | {"protocol": Protocol(**content["protocol"])}, cost=cost, rows=rows)
     except (KeyError, TypeError, ValueError):

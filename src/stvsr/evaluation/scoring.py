@@ -23,6 +23,7 @@ from stvsr.evaluation.predictions import clip_folder, save_frames
 from stvsr.evaluation.progress import BatchRecord
 from stvsr.evaluation.scores import WindowScore
 from stvsr.evaluation.shown import ShownClips
+from stvsr.evaluation.stage_clock import StageClock
 from stvsr.evaluation.windows import WindowFrames, Windows
 from stvsr.models.requirements import Network, run_padded
 
@@ -69,6 +70,7 @@ class Scorer:
         self.windows = windows
         self.batches = batches
         self.network = network.to(device) if network is not None else None
+        self.clock = StageClock({} if network is None else network.stages, device)
         self.device = device
         self.extras = extras
         self.shown = shown
@@ -102,6 +104,7 @@ class Scorer:
     @torch.inference_mode()
     def _score(self, number: int, batch: list[WindowFrames], waited: float) -> BatchRecord:
         scores, frames, network_seconds, scoring_seconds, warm = [], 0, 0.0, 0.0, True
+        self.clock.reset()
         placed = zip(self.batches[number], batch, strict=True)
         # Windows of one size share a pass through the network.
         for (shape, interruption), group in groupby(placed, key=lambda item: (item[1].lr.shape, item[1].interruption)):
@@ -136,6 +139,7 @@ class Scorer:
             device=self.device_name,
             network_frames=frames,
             network_seconds=network_seconds,
+            stage_seconds=dict(self.clock.seconds),
             scoring_seconds=scoring_seconds,
             waiting_seconds=waited,
             warm=warm and frames > 0,

@@ -7,15 +7,22 @@ from stvsr.models.blocks import conv3x3, leaky_relu, residual_blocks
 
 
 class Reconstruction(nn.Module):
-    """A trunk of `k2` residual blocks, twice PixelShuffle x2, two convolutions. No upsampled input is added."""
+    """A trunk of `k2` residual blocks, twice PixelShuffle x2, two convolutions. No upsampled input is added.
 
-    def __init__(self, *, channels: int, residual_blocks_count: int) -> None:
+    Args:
+        channels: of the features and up to twice their size.
+        residual_blocks_count: depth of the trunk.
+        hr_channels: of the features of the output's size; as many as `channels` where not given.
+    """
+
+    def __init__(self, *, channels: int, residual_blocks_count: int, hr_channels: int | None = None) -> None:
         super().__init__()
+        hr_channels = hr_channels or channels
         self.trunk = residual_blocks(residual_blocks_count, channels)
         self.up1 = conv3x3(channels, 4 * channels)
-        self.up2 = conv3x3(channels, 4 * channels)
-        self.conv = conv3x3(channels, channels)
-        self.tail = conv3x3(channels, 3)
+        self.up2 = conv3x3(channels, 4 * hr_channels)
+        self.conv = conv3x3(hr_channels, hr_channels)
+        self.tail = conv3x3(hr_channels, 3)
 
     def forward(self, features: Tensor) -> Tensor:
         """`(b, c, h, w)` to RGB `(b, 3, 4h, 4w)`, not clamped."""

@@ -5,13 +5,16 @@ refuses what does not fit; `run_padded` pads, runs and cuts back, so that caller
 they hold.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from stvsr.data.clip import SCALE
 from stvsr.errors import InvalidInput
+from stvsr.models.weight_files import WeightFile
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,35 @@ class InputRequirements:
             )
 
 
+class Stage(nn.Module):
+    """A network that is a part of another and has a name of its own in tables.
+
+    Attributes:
+        title: its name in tables, as the paper writes it.
+        weight_files: published weights that it takes; the first is the authors'.
+        notes: what a reader of its scores must know: where it differs from the authors' program, or its size from
+            what the paper's table says.
+    """
+
+    title: ClassVar[str]
+    weight_files: ClassVar[tuple[WeightFile, ...]] = ()
+    notes: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def option(self) -> str:
+        """What configs call it: the name of its file."""
+        return type(self).__module__.rpartition(".")[2]
+
+
 class Network(nn.Module):
     """Any network of this package: `(b, n, 3, h, w)` in [0, 1] to `(b, 2n-1, 3, 4h, 4w)`, not clamped."""
 
     requirements: InputRequirements
+
+    @property
+    def stages(self) -> Mapping[str, Stage]:
+        """The parts whose cost tables tell apart, in the order they run; none of most networks."""
+        return {}
 
 
 def run_padded(network: Network, lr: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""The reconstruction loss of the paper (Eq. 7)."""
+"""Losses: that of the paper (Eq. 7), and those that its baselines were trained with.
+
+Each is a sum over everything. Its gradient grows with the batch and the patch, which Adam does not notice and gradient
+clipping does.
+"""
 
 import torch
 from torch import Tensor
@@ -10,8 +14,7 @@ EPSILON = 1e-3
 def charbonnier(prediction: Tensor, target: Tensor) -> Tensor:
     """Charbonnier penalty, summed over everything: `sum sqrt((prediction - target)^2 + 1e-6)`.
 
-    Its gradient grows with the batch and the patch, which Adam does not notice and gradient clipping does. Libraries
-    call other formulas Charbonnier.
+    Libraries call other formulas Charbonnier.
 
     Args:
         prediction: any shape, values about [0, 1].
@@ -21,3 +24,8 @@ def charbonnier(prediction: Tensor, target: Tensor) -> Tensor:
         A scalar.
     """
     return torch.sqrt((prediction - target).square() + EPSILON**2).sum()
+
+
+def l1(prediction: Tensor, target: Tensor) -> Tensor:
+    """Sum of absolute differences; arguments as `charbonnier`. SepConv, RCAN and RBPN were trained with it."""
+    return (prediction - target).abs().sum()

@@ -1,4 +1,4 @@
-"""The LightningModule: any network of the contract, the paper's loss, scores per motion split."""
+"""The LightningModule: any network of the contract, an objective, scores per motion split."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY
 from stvsr.data.clip import Batch
 from stvsr.evaluation.splits import MotionSplitScores
 from stvsr.models.requirements import Network, run_padded
-from stvsr.training.losses import charbonnier
+from stvsr.training.objectives import Objective
 
 
 class SpaceTimeModule(pl.LightningModule):
@@ -23,6 +23,7 @@ class SpaceTimeModule(pl.LightningModule):
         network: `(b, n, 3, h, w)` to `(b, 2n-1, 3, 4h, 4w)`.
         model_config: the resolved config of that network; it goes into every checkpoint.
         variant: the letter of the ablation; it goes there too, and names the network in tables.
+        objective: what is learned from a batch.
         optimizer: makes the optimizer from the parameters.
         scheduler: makes the learning rate schedule from the optimizer; stepped once a batch.
     """
@@ -33,6 +34,7 @@ class SpaceTimeModule(pl.LightningModule):
         network: Network,
         model_config: dict[str, Any],
         variant: str,
+        objective: Objective,
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LambdaLR],
     ) -> None:
@@ -40,6 +42,7 @@ class SpaceTimeModule(pl.LightningModule):
         self.network = network
         self.model_config = model_config
         self.variant = variant
+        self.objective = objective
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.val_scores = MotionSplitScores()
@@ -50,7 +53,7 @@ class SpaceTimeModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of this process's share of the batch."""
-        loss = charbonnier(self.network(batch.lr), batch.hr)
+        loss = self.objective(self.network, batch)
         self.log("train/loss", loss.detach() / batch.hr.numel(), prog_bar=True, batch_size=len(batch))
         # The loss is a sum over the whole batch, but gradients are averaged over processes: undo the average.
         whole: Tensor = loss * self.trainer.world_size

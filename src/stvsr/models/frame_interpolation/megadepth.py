@@ -1,0 +1,129 @@
+"""Depth of a single picture by MegaDepth's hourglass (Li and Snavely, CVPR 2018), as DAIN has it.
+
+An hourglass (Chen et al., "Single-image depth perception in the wild", NIPS 2016) of four levels, one in the other:
+each adds what it sees at its own resolution to what is seen at half of it. All its layers are inception blocks:
+convolutions of four kernel sizes side by side, with batch normalisation.
+
+Limits: height and width must be multiples of 16.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from stvsr.models.blocks import conv3x3
+
+PARTS = (("lower", "skip"), ("lower", "skip"), ("skip", "lower"), ("skip", "lower"))
+"""In which order the authors count the two parts of each level, the finest first."""
+
+RENAMING = (
+    (r"([01])\.(\w+)$", r"stem.\1.\2"),
+    (r"4\.", "log_depth."),
+    (r"3\.", "hourglass."),
+    *(
+        (r"(hourglass" + r"\.lower\.3" * level + rf")\.0\.{number}\.", rf"\1.{part}.")
+        for level, parts in enumerate(PARTS)
+        for number, part in enumerate(parts)
+    ),
+    (r"(hourglass\..*)\.(\d\.\d\.\w+)$", r"\1.branches.\2"),
+)
+"""Names of the authors' file, within this network, to ours."""
+
+
+class MegaDepth(nn.Module):
+    """The logarithm of every pixel's depth, up to a constant that nothing tells.
+
+    Args:
+        channels: the unit that all widths are multiples of.
+    """
+
+    def __init__(self, *, channels: int = 16) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*_normalised(3, 8 * channels, kernel=7, affine=True))
+        self.hourglass = _four_levels(channels)
+        self.log_depth = conv3x3(4 * channels, 1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """`(b, 3, h, w)`, RGB in [0, 1], to `(b, 1, h, w)`; without gradients one frame after the other."""
+        together = len(frames) if torch.is_grad_enabled() else 1
+        return torch.cat([self.log_depth(self.hourglass(self.stem(part))) for part in torch.split(frames, together)])
+
+
+class Hourglass(nn.Module):
+    """A level: layers at its own resolution, plus others at half of it, with the next level among them.
+
+    Args:
+        skip: layers at its own resolution.
+        lower: what makes it half as high and wide, and layers there.
+    """
+
+    def __init__(self, *, skip: list[nn.Module], lower: list[nn.Module]) -> None:
+        super().__init__()
+        self.skip = nn.Sequential(*skip)
+        self.lower = nn.Sequential(*lower, nn.Upsample(scale_factor=2, mode="nearest"))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(b, c, h, w)`, even `h` and `w`, to as many channels as its layers give."""
+        seen: Tensor = self.skip(features)
+        return seen.add_(self.lower(features))
+
+
+class Inception(nn.Module):
+    """Convolutions of four kernel sizes side by side, the larger ones behind a 1x1 convolution.
+
+    Args:
+        in_channels: of its input.
+        alone: channels that the 1x1 convolution gives.
+        between: channels that the larger ones have in between.
+        each: channels that each of the larger ones gives.
+        kernels: their sizes.
+    """
+
+    def __init__(self, in_channels: int, alone: int, between: int, each: int, kernels: tuple[int, int, int]) -> None:
+        super().__init__()
+        larger = [
+            _normalised(in_channels, between, kernel=1) + _normalised(between, each, kernel=kernel)
+            for kernel in kernels
+        ]
+        self.branches = nn.ModuleList(
+            nn.Sequential(*layers) for layers in [_normalised(in_channels, alone, kernel=1), *larger]
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(b, in_channels, h, w)` to `(b, alone + 3 * each, h, w)`."""
+        return torch.cat([branch(features) for branch in self.branches], dim=1)
+
+
+def _normalised(in_channels: int, channels: int, *, kernel: int, affine: bool = False) -> list[nn.Module]:
+    return [
+        nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2),
+        nn.BatchNorm2d(channels, affine=affine),
+        nn.ReLU(inplace=True),
+    ]
+
+
+def _four_levels(unit: int) -> Hourglass:
+    """The hourglass, from its coarsest level to its finest."""
+    small, large = (3, 5, 7), (3, 7, 11)
+
+    def block(seen: int, alone: int, between: int, each: int, kernels: tuple[int, int, int] = small) -> Inception:
+        return Inception(seen * unit, alone * unit, between * unit, each * unit, kernels)
+
+    def same() -> Inception:
+        return block(16, 4, 2, 4)
+
+    def wide() -> Inception:
+        return block(16, 4, 4, 4, large)
+
+    level = Hourglass(skip=[same(), same()], lower=[nn.AvgPool2d(2), same(), same(), same()])
+    level = Hourglass(skip=[same(), wide()], lower=[nn.AvgPool2d(2), same(), same(), level, same(), wide()])
+    level = Hourglass(
+        skip=[block(8, 2, 2, 2), block(8, 2, 4, 2, large)],
+        lower=[nn.MaxPool2d(2), block(8, 2, 2, 2), block(8, 4, 2, 4), level, same(), block(16, 2, 2, 2)],
+    )
+    return Hourglass(
+        skip=[block(8, 1, 4, 1, large)],
+        lower=[
+            *(nn.MaxPool2d(2), block(8, 2, 2, 2), block(8, 2, 2, 2)),
+            *(level, block(8, 2, 4, 2), block(8, 1, 2, 1, large)),
+        ],
+    )

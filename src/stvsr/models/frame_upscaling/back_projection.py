@@ -1,0 +1,113 @@
+"""Back-projection between LR and HR feature maps, and the layers that RBPN is made of.
+
+A projection moves a map to the other resolution and back, and corrects the result by what was lost. Each layer ends in
+a PReLU with one slope. All resolutions are a factor of 4 apart.
+
+Reference: M. Haris, G. Shakhnarovich and N. Ukita, "Deep Back-Projection Networks For Super-Resolution", CVPR 2018.
+"""
+
+from collections import OrderedDict
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stvsr.data.clip import SCALE
+from stvsr.models.blocks import conv3x3
+
+
+def activated(conv: nn.Module) -> nn.Sequential:
+    """A convolution and its PReLU."""
+    return nn.Sequential(OrderedDict(conv=conv, act=nn.PReLU()))
+
+
+def enlarging(in_channels: int, out_channels: int) -> nn.Sequential:
+    """`(b, c, h, w)` to `(b, c', 4h, 4w)`."""
+    return activated(nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2 * SCALE, stride=SCALE, padding=2))
+
+
+def reducing(in_channels: int, out_channels: int) -> nn.Sequential:
+    """`(b, c, 4h, 4w)` to `(b, c', h, w)`."""
+    return activated(nn.Conv2d(in_channels, out_channels, kernel_size=2 * SCALE, stride=SCALE, padding=2))
+
+
+def share_of_part(conv: nn.Conv2d, part: Tensor, index: int) -> Tensor:
+    """What one of several joined maps contributes to a convolution of them; the first brings the bias.
+
+    Args:
+        conv: of the joined maps.
+        part: `(b, c, h, w)`, as wide as the others.
+        index: its place among them.
+    """
+    channels = part.shape[1]
+    weight = conv.weight[:, index * channels : (index + 1) * channels]
+    return F.conv2d(part, weight, None if index else conv.bias, padding=conv.padding)
+
+
+class PReLUBlock(nn.Module):
+    """conv, PReLU, conv, add, PReLU, both of the same slope: `(b, c, h, w)` to the same shape."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = conv3x3(channels, channels), conv3x3(channels, channels)
+        self.act = nn.PReLU()
+
+    def forward(self, features: Tensor) -> Tensor:
+        output: Tensor = self.act(self.conv2(self.act(self.conv1(features))).add_(features))
+        return output
+
+
+class Projection(nn.Module):
+    """Moves a map to the other resolution, and corrects it by what is lost on the way back.
+
+    Args:
+        there: to the other resolution.
+        back: from it.
+        correct: takes what was lost to the other resolution.
+    """
+
+    def __init__(self, *, there: nn.Module, back: nn.Module, correct: nn.Module) -> None:
+        super().__init__()
+        self.there, self.back, self.correct = there, back, correct
+
+    def forward(self, features: Tensor) -> Tensor:
+        moved = self.there(features)
+        correction: Tensor = self.correct(self.back(moved).sub_(features))
+        return correction.add_(moved)
+
+
+def up_projection(channels: int) -> Projection:
+    """`(b, c, h, w)` to `(b, c, 4h, 4w)`."""
+    c = channels
+    return Projection(there=enlarging(c, c), back=reducing(c, c), correct=enlarging(c, c))
+
+
+def down_projection(channels: int) -> Projection:
+    """`(b, c, 4h, 4w)` to `(b, c, h, w)`."""
+    c = channels
+    return Projection(there=reducing(c, c), back=enlarging(c, c), correct=reducing(c, c))
+
+
+class BackProjection(nn.Module):
+    """Projections up and down in turns; the HR maps of all, the last first, are merged.
+
+    Args:
+        in_channels: width of the LR map.
+        channels: width of all others.
+        stages: projections up.
+    """
+
+    def __init__(self, *, in_channels: int, channels: int, stages: int) -> None:
+        super().__init__()
+        self.reduce = activated(nn.Conv2d(in_channels, channels, kernel_size=1))
+        self.ups = nn.ModuleList(up_projection(channels) for _ in range(stages))
+        self.downs = nn.ModuleList(down_projection(channels) for _ in range(stages - 1))
+        self.merge = nn.Conv2d(stages * channels, channels, kernel_size=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(b, in_channels, h, w)` to `(b, channels, 4h, 4w)`."""
+        hr = self.ups[0](self.reduce(features))
+        merged = share_of_part(self.merge, hr, len(self.downs))
+        for stage, (down, up) in enumerate(zip(self.downs, self.ups[1:], strict=True), start=1):
+            hr = up(down(hr))
+            merged.add_(share_of_part(self.merge, hr, len(self.downs) - stage))
+        return merged

@@ -1,0 +1,156 @@
+"""RCAN: residual channel attention network, each frame by itself.
+
+Ten groups of twenty residual blocks between a convolution and sub-pixel upscaling; a block weighs the channels of its
+residual by their means over the frame. Inside, values are 0 to 255, as in the published weights.
+
+Limits: the means are over what is given. The authors' test program cuts every picture into quarters first, so its
+results differ slightly from those of whole frames, and these from tiles.
+
+Reference: Y. Zhang et al., "Image Super-Resolution Using Very Deep Residual Channel Attention Networks", ECCV 2018.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stvsr.data.clip import PEAK
+from stvsr.models.blocks import conv3x3
+from stvsr.models.two_stage import FrameUpscaler
+from stvsr.models.weight_files import WeightFile
+
+MEAN = (0.4488, 0.4371, 0.4040)
+"""Mean colour of DIV2K, RGB in [0, 1]."""
+
+AT_ONCE = 2**14
+"""LR pixels that are enlarged together where no gradients are wanted."""
+
+# The authors' names | those of BasicSR.
+RENAMING = (
+    (r"^sub_mean", "subtract_mean"),
+    (r"^(head\.0|conv_first)", "head"),
+    (r"^body\.(\d+)\.(?:body|residual_group)\.(\d+)\.(?:body|rcab)\.", r"groups.\1.blocks.\2."),
+    (r"(blocks\.\d+)\.0", r"\1.conv1"),
+    (r"(blocks\.\d+)\.2", r"\1.conv2"),
+    (r"(blocks\.\d+)\.3\.(conv_du\.0|attention\.1)", r"\1.attention.squeeze"),
+    (r"(blocks\.\d+)\.3\.(conv_du\.2|attention\.3)", r"\1.attention.excite"),
+    (r"^body\.(\d+)\.(body\.20|conv)", r"groups.\1.conv"),
+    (r"^(body\.10|conv_after_body)", "conv"),
+    (r"^(tail\.0|upsample)\.0", "up1"),
+    (r"^(tail\.0|upsample)\.2", "up2"),
+    (r"^(tail\.1|conv_last)", "tail"),
+)
+
+
+class RCAN(FrameUpscaler):
+    """Residual channel attention network.
+
+    Args:
+        channels: width of every feature map.
+        groups: residual groups.
+        blocks: blocks of a group.
+        reduction: how many times fewer channels there are between the two layers of an attention.
+    """
+
+    title = "RCAN"
+    weight_files: ClassVar[tuple[WeightFile, ...]] = (
+        WeightFile(
+            "RCAN_BIX4.pt", "github.com/yulunzhang/RCAN", "body.0.body.0.body.3.conv_du.0.weight", renaming=RENAMING
+        ),
+        WeightFile(
+            "RCAN_BIX4_official",
+            "github.com/XPixelGroup/BasicSR",
+            "body.0.residual_group.0.rcab.3.attention.1.weight",
+            renaming=RENAMING,
+            optional="_mean",
+        ),
+    )
+    notes: ClassVar[tuple[str, ...]] = ("15.59 M parameters, which the paper's table has in whole millions (16.0 M)",)
+
+    def __init__(self, *, channels: int = 64, groups: int = 10, blocks: int = 20, reduction: int = 16) -> None:
+        super().__init__()
+        self.subtract_mean, self.add_mean = MeanShift(-1), MeanShift(1)
+        self.head = conv3x3(3, channels)
+        self.groups = nn.Sequential(
+            *(ResidualGroup(channels, blocks=blocks, reduction=reduction) for _ in range(groups))
+        )
+        self.conv = conv3x3(channels, channels)
+        self.up1, self.up2 = conv3x3(channels, 4 * channels), conv3x3(channels, 4 * channels)
+        self.tail = conv3x3(channels, 3)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """See `FrameUpscaler`."""
+        h, w = frames.shape[-2:]
+        images = PEAK * frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        together = len(images) if torch.is_grad_enabled() else max(1, AT_ONCE // (h * w))
+        enlarged = torch.cat([self.enlarge(part) for part in torch.split(images, together)])
+        return torch.unflatten(enlarged / PEAK, 0, frames.shape[:2])
+
+    def enlarge(self, images: Tensor) -> Tensor:
+        """The network as published: `(b, 3, h, w)`, RGB in [0, 255], to `(b, 3, 4h, 4w)`."""
+        head = self.head(self.subtract_mean(images))
+        features = self.conv(self.groups(head)).add_(head)
+        features = F.pixel_shuffle(self.up1(features), 2)
+        features = F.pixel_shuffle(self.up2(features), 2)
+        enlarged: Tensor = self.add_mean(self.tail(features))
+        return enlarged
+
+
+class MeanShift(nn.Conv2d):
+    """Adds the mean colour, or takes it away.
+
+    A convolution because the published files hold one, with weights of its own; training leaves it as it is.
+    """
+
+    def __init__(self, sign: int) -> None:
+        super().__init__(3, 3, kernel_size=1)
+        assert self.bias is not None
+        self.weight.data = torch.eye(3)[:, :, None, None]
+        self.bias.data = sign * PEAK * torch.tensor(MEAN)
+        self.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`(b, 3, h, w)`, RGB in [0, 255], to the same shape."""
+        # bfloat16 has steps of a grey level at 255.
+        with torch.autocast(images.device.type, enabled=False):
+            return super().forward(images.to(self.weight.dtype))
+
+
+class ResidualGroup(nn.Module):
+    """Blocks, a convolution, and the group's input added: `(b, c, h, w)` to the same shape."""
+
+    def __init__(self, channels: int, *, blocks: int, reduction: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(AttentionBlock(channels, reduction=reduction) for _ in range(blocks)))
+        self.conv = conv3x3(channels, channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        residual: Tensor = self.conv(self.blocks(features))
+        return residual.add_(features)
+
+
+class AttentionBlock(nn.Module):
+    """conv, ReLU, conv, times the attention to each channel, add: `(b, c, h, w)` to the same shape."""
+
+    def __init__(self, channels: int, *, reduction: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = conv3x3(channels, channels), conv3x3(channels, channels)
+        self.attention = ChannelAttention(channels, reduction=reduction)
+
+    def forward(self, features: Tensor) -> Tensor:
+        residual = self.conv2(F.relu(self.conv1(features), inplace=True))
+        return torch.addcmul(features, residual, self.attention(residual))
+
+
+class ChannelAttention(nn.Module):
+    """How much each channel counts, from all their means: `(b, c, h, w)` to `(b, c, 1, 1)` in (0, 1)."""
+
+    def __init__(self, channels: int, *, reduction: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, channels // reduction, kernel_size=1)
+        self.excite = nn.Conv2d(channels // reduction, channels, kernel_size=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        means = features.mean((2, 3), keepdim=True)
+        return torch.sigmoid(self.excite(F.relu(self.squeeze(means))))

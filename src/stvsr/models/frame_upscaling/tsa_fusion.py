@@ -1,0 +1,89 @@
+"""Temporal and spatial attention (TSA): the aligned frames of a window to one feature map (EDVR, Sec. 3.3).
+
+Temporal attention weighs every frame, pixel by pixel, by its likeness to the frame in the middle. Spatial attention is
+made of the weighed frames on three levels, each half as high and wide as the one before; it scales and shifts the map
+that the frames are fused into.
+
+Limits: height and width must be multiples of 4.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stvsr.models.alignment import upsample2
+from stvsr.models.blocks import conv3x3, conv_of_two, leaky_relu
+
+
+def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """The 1x1 convolution with bias of the attention."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size=1)
+
+
+def correlation(one: Tensor, other: Tensor) -> Tensor:
+    """Sum over the channels of the product of two maps `(b, c, h, w)`: `(b, 1, h, w)`, of at least float32."""
+    exact = torch.promote_types(one.dtype, torch.float32)
+    return (one.to(exact) * other.to(exact)).sum(dim=1, keepdim=True)
+
+
+class TemporalAttention(nn.Module):
+    """Weighs each frame by how much it is like the one in the middle."""
+
+    def __init__(self, *, channels: int) -> None:
+        super().__init__()
+        self.embed_middle = conv3x3(channels, channels)
+        self.embed = conv3x3(channels, channels)
+
+    def forward(self, aligned: Sequence[Tensor]) -> Tensor:
+        """`n` maps `(b, c, h, w)` to `(b, n*c, h, w)`, one frame after the other."""
+        middle = self.embed_middle(aligned[len(aligned) // 2])
+        weights = (correlation(self.embed(frame), middle).sigmoid() for frame in aligned)
+        return torch.cat([frame * weight.to(frame.dtype) for frame, weight in zip(aligned, weights, strict=True)], 1)
+
+
+class SpatialAttention(nn.Module):
+    """The weighed frames to what scales and shifts each feature; a pyramid down to a quarter and back."""
+
+    def __init__(self, *, channels: int, frames: int) -> None:
+        super().__init__()
+        c = channels
+        self.conv1 = conv1x1(frames * c, c)
+        self.down2, self.conv2 = conv1x1(2 * c, c), conv1x1(c, c)
+        self.down3, self.conv3 = conv3x3(2 * c, c), conv3x3(c, c)
+        self.lateral2, self.merge2 = conv3x3(c, c), conv1x1(c, c)
+        self.merge1 = conv3x3(c, c)
+
+    def forward(self, weighed: Tensor) -> Tensor:
+        """`(b, n*c, h, w)` to `(b, c, h, w)`, of any sign."""
+        level2 = self._halve(leaky_relu(self.conv1(weighed)), self.down2)
+        level3 = leaky_relu(self.conv3(self._halve(leaky_relu(self.conv2(level2)), self.down3)))
+        level2 = leaky_relu(self.lateral2(level2)) + upsample2(level3)
+        attention: Tensor = self.merge1(upsample2(leaky_relu(self.merge2(level2))))
+        return attention
+
+    @staticmethod
+    def _halve(features: Tensor, conv: nn.Conv2d) -> Tensor:
+        largest, mean = (pool(features, kernel_size=3, stride=2, padding=1) for pool in (F.max_pool2d, F.avg_pool2d))
+        return leaky_relu(conv_of_two(conv, largest, mean))
+
+
+class TSAFusion(nn.Module):
+    """The aligned frames of a window to one map, by both attentions."""
+
+    def __init__(self, *, channels: int, frames: int) -> None:
+        super().__init__()
+        self.temporal = TemporalAttention(channels=channels)
+        self.fuse = conv1x1(frames * channels, channels)
+        self.spatial = SpatialAttention(channels=channels, frames=frames)
+        self.shift1, self.shift2 = conv1x1(channels, channels), conv1x1(channels, channels)
+
+    def forward(self, aligned: Sequence[Tensor]) -> Tensor:
+        """Maps `(b, c, h, w)` of all frames, in order of time, to one of the same shape."""
+        weighed = self.temporal(aligned)
+        fused = leaky_relu(self.fuse(weighed))
+        attention: Tensor = self.spatial(weighed)
+        shift: Tensor = self.shift2(leaky_relu(self.shift1(attention)))
+        # The sigmoid is a half where attention has no opinion.
+        return fused * attention.sigmoid() * 2 + shift

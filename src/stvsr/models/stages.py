@@ -1,0 +1,56 @@
+"""The networks of two-stage systems that have published weights, and how a file of theirs is recognised."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from stvsr.models.frame_interpolation.blend import Blend
+from stvsr.models.frame_interpolation.dain import DAIN
+from stvsr.models.frame_interpolation.sepconv import SepConv
+from stvsr.models.frame_interpolation.superslomo import SuperSloMo
+from stvsr.models.frame_upscaling.bicubic import Bicubic
+from stvsr.models.frame_upscaling.edvr import EDVR
+from stvsr.models.frame_upscaling.rbpn import RBPN
+from stvsr.models.frame_upscaling.rcan import RCAN
+from stvsr.models.requirements import Stage
+from stvsr.models.two_stage import FrameInterpolator, TwoStage
+from stvsr.models.weight_files import WeightFile, load_weights
+
+STAGES: tuple[type[Stage], ...] = (SuperSloMo, SepConv, DAIN, RCAN, RBPN, EDVR)
+
+WITHOUT_LEARNING: dict[str, type[Stage]] = {"interpolator": Blend, "upscaler": Bicubic}
+
+
+def target_of(network: type[nn.Module]) -> str:
+    """What a model config calls a class."""
+    return f"{network.__module__}.{network.__qualname__}"
+
+
+def kind_of(stage: type[Stage], tensors: dict[str, Tensor]) -> WeightFile | None:
+    """Which of the files published of a network the tensors are, if any."""
+    return next((kind for kind in stage.weight_files if kind.fits(tensors)), None)
+
+
+def from_published(tensors: dict[str, Tensor], *, origin: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """A published network as a whole system, whose other stage is the one without learning.
+
+    Args:
+        tensors: of a file, by name.
+        origin: the file, for messages.
+
+    Returns:
+        The model config and the state dict; None if the file is of no network of `STAGES`.
+
+    Raises:
+        InvalidInput: the file is of such a network but does not fit it.
+    """
+    for stage in STAGES:
+        if (kind := kind_of(stage, tensors)) is not None:
+            filled = stage()
+            load_weights(filled, tensors, kind, origin=origin)
+            place = "interpolator" if issubclass(stage, FrameInterpolator) else "upscaler"
+            stages = {**WITHOUT_LEARNING, place: stage}
+            config = {name: {"_target_": target_of(of)} for name, of in stages.items()}
+            weights = {f"{place}.{name}": tensor for name, tensor in filled.state_dict().items()}
+            return {"_target_": target_of(TwoStage), **config}, weights
+    return None

@@ -1,0 +1,83 @@
+"""Adaptive warping: a 4x4 kernel of its own for every pixel, laid over the place where the pixel's flow points.
+
+Of Bao et al., "MEMC-Net" (TPAMI 2019), as DAIN uses it (CVPR 2019). A kernel is not normalised and may be
+negative; each of its quarters is weighted as the corner of a bilinear cell that it belongs to. One that is 1 in its
+four inner taps and 0 elsewhere gives bilinear sampling.
+
+Flows and kernels are read once (`taps_of`); then any number of maps is warped by them (`adaptive_warping`).
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stvsr.ops.sampling import pixel_positions
+
+SIDE = 4
+"""Rows and columns of a kernel."""
+
+AT_ITS_PIXEL = SIDE + 1
+"""The tap at the upper left of the four inner ones, which lies on a pixel itself where its flow is 0."""
+
+
+class Taps(NamedTuple):
+    """What every pixel reads, and how much of it; pixels of the whole batch are counted row by row."""
+
+    pixels: Tensor  # (b * h * w, 16), int32
+    weights: Tensor  # (b * h * w, 16)
+
+
+def taps_of(flow: Tensor, kernel: Tensor) -> Taps:
+    """Where kernels lie, and their weights there.
+
+    Args:
+        flow: `(b, 2, h, w)`, x then y, in pixels: where each pixel's kernel is laid.
+        kernel: `(b, 16, h, w)`, row by row.
+
+    Returns:
+        Taps that are clamped to the frame. A pixel whose flow leads out of the frame, or over half of the frame's
+        width or height or more, reads itself, and its kernel and flow have no say.
+    """
+    height, width = flow.shape[-2:]
+    pixels = pixel_positions(height, width, like=flow)
+    farthest = flow.new_tensor([width - 1, height - 1]).view(1, 2, 1, 1)
+    target = pixels + flow
+    inside = ((target >= 0) & (target <= farthest) & (flow.abs() < (farthest + 1) / 2)).all(dim=1, keepdim=True)
+    target = torch.where(inside, target, pixels)
+    corner = target.detach().floor()
+    fraction = target - corner
+
+    steps = torch.arange(SIDE, dtype=torch.int32, device=flow.device).view(-1, 1, 1) - 1
+    x, y = ((corner[:, [axis]].int() + steps).clamp(0, side - 1) for axis, side in enumerate((width, height)))
+    of_x, of_y = (torch.cat([1 - part, 1 - part, part, part], dim=1) for part in fraction.chunk(2, dim=1))
+
+    frames = torch.arange(len(flow), dtype=torch.int32, device=flow.device).view(-1, 1, 1, 1)
+    read = ((frames * height + y) * width)[:, :, None] + x[:, None]
+    weights = kernel * (of_y[:, :, None] * of_x[:, None]).flatten(1, 2)
+    itself = F.one_hot(torch.tensor(AT_ITS_PIXEL, device=flow.device), SIDE**2).view(1, -1, 1, 1)
+    weights = torch.where(inside, weights, itself.to(weights.dtype))
+    return Taps(pixels=_by_pixel(read.flatten(1, 2)), weights=_by_pixel(weights))
+
+
+def adaptive_warping(features: Tensor, taps: Taps) -> Tensor:
+    """Reads a map through taps, all channels alike.
+
+    Args:
+        features: `(b, c, h, w)`.
+        taps: of a flow and a kernel of the same `b`, `h` and `w`.
+
+    Returns:
+        The same shape, in the precision of the taps.
+    """
+    b, _, height, width = features.shape
+    # The sum of an "embedding bag" never holds what the 16 taps read, and does not keep it for the gradient.
+    table = _by_pixel(features.to(taps.weights.dtype))
+    warped = F.embedding_bag(taps.pixels, table, per_sample_weights=taps.weights, mode="sum")
+    return warped.view(b, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _by_pixel(values: Tensor) -> Tensor:
+    """`(b, c, h, w)` to `(b * h * w, c)`, each pixel in one piece: read fifteen times as fast."""
+    return values.permute(0, 2, 3, 1).flatten(0, 2).contiguous()

@@ -1,0 +1,73 @@
+"""Depth-aware flow projection: flow of a frame to flow of the moment where its pixels arrive.
+
+Of Bao et al., "Depth-aware video frame interpolation" (DAIN, CVPR 2019). Every pixel travels along its flow
+and leaves the way back at the four pixels around the place where it arrives. Where several meet, each counts by its
+weight, the closer the more. Where none arrives is a hole.
+"""
+
+import torch
+from torch import Tensor
+
+from stvsr.ops.sampling import pixel_positions
+
+
+def project_flow(flow: Tensor, weight: Tensor) -> Tensor:
+    """Flow seen from where it leads to: from there back to where it came from.
+
+    Holes take the mean of the nearest values to the left, to the right, above and below, but only where no gradient is
+    asked for, as the authors do: in training they are 0.
+
+    Args:
+        flow: `(b, 2, h, w)`, x then y, in pixels. What leaves the frame is dropped.
+        weight: `(b, 1, h, w)`, positive: how much a pixel counts where several arrive.
+
+    Returns:
+        `(b, 2, h, w)`.
+    """
+    height, width = flow.shape[-2:]
+    farthest = flow.new_tensor([width - 1, height - 1]).view(1, 2, 1, 1)
+    pixels = pixel_positions(height, width, like=flow)
+    target = pixels + flow.detach()
+    inside = ((target >= 0) & (target <= farthest)).all(dim=1, keepdim=True)
+    left, top = torch.where(inside, target, pixels).long().chunk(2, dim=1)
+
+    weight = torch.where(inside, weight, 0)
+    arriving = torch.cat([torch.where(inside, -flow, 0) * weight, weight], dim=1).flatten(2)
+    sums = torch.zeros_like(arriving)
+    for y in (top, (top + 1).clamp(max=height - 1)):
+        for x in (left, (left + 1).clamp(max=width - 1)):
+            sums = sums.scatter_add_(2, (y * width + x).flatten(2).expand_as(arriving), arriving)
+    weighted, total = torch.split(sums.view(len(flow), 3, height, width), [2, 1], dim=1)
+    reached = total > 0
+    projected = weighted / torch.where(reached, total, 1)
+    return projected if projected.requires_grad else fill_holes(projected, reached)
+
+
+def fill_holes(values: Tensor, known: Tensor) -> Tensor:
+    """Gives unknown values the mean of the nearest known ones in their row and column.
+
+    Args:
+        values: `(b, c, h, w)`.
+        known: `(b, 1, h, w)`, boolean.
+
+    Returns:
+        The same shape as `values`; 0 where nothing is known in a row and a column.
+    """
+    total, count = torch.zeros_like(values), torch.zeros_like(values[:, :1])
+    for axis in (-1, -2):
+        for turned in ([], [axis]):
+            nearest, exists = _latest_known(values.flip(turned), known.flip(turned), axis)
+            total += nearest.flip(turned)
+            count += exists.flip(turned)
+    return torch.where(known, values, total / count.clamp(min=1))
+
+
+def _latest_known(values: Tensor, known: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """For each place the last known value on the way to it along an axis, 0 if there is none; and whether there is."""
+    shape = [1, 1, 1, 1]
+    shape[axis] = -1
+    places = torch.arange(values.shape[axis], device=values.device).view(shape)
+    latest = torch.where(known, places, -1).cummax(dim=axis).values
+    exists = latest >= 0
+    nearest = values.gather(axis, latest.clamp(min=0).expand_as(values))
+    return torch.where(exists, nearest, 0), exists

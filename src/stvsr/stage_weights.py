@@ -1,0 +1,68 @@
+"""Weights of the networks of two-stage systems, each from a file of its own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from stvsr.checkpoint import MODEL_KEY, NETWORK_PREFIX, fill, read_file
+from stvsr.errors import InvalidInput
+from stvsr.models.requirements import Stage
+from stvsr.models.stages import kind_of, target_of
+from stvsr.models.two_stage import TwoStage
+from stvsr.models.weight_files import find_tensors, load_weights
+
+
+def load_stages(system: TwoStage, files: Mapping[str, str | None], *, required: bool) -> None:
+    """Fills the networks of a two-stage system with the weights that a config names.
+
+    Args:
+        system: what to fill.
+        files: by the networks' names in configs; None where there is no file.
+        required: whether each network that has parameters must have a file.
+
+    Raises:
+        InvalidInput: as `load_stage`, or a file that is required is not named.
+    """
+    for stage in system.stages.values():
+        if not any(True for _ in stage.parameters()):
+            continue
+        path = files.get(stage.option)
+        if path is not None:
+            load_stage(stage, path)
+        elif required:
+            raise InvalidInput(
+                f"{stage.title} has no weights: give weights.{stage.option}=FILE, {_published(stage)}, "
+                "or a checkpoint of stvsr.train"
+            )
+
+
+def load_stage(stage: Stage, path: str | Path) -> None:
+    """Fills a network of a two-stage system.
+
+    Args:
+        stage: what to fill.
+        path: a file that its authors published, or a checkpoint of ours of a system with such a network.
+
+    Raises:
+        InvalidInput: the file is missing or holds no such network, or one of another size.
+    """
+    content = read_file(Path(path))
+    tensors = find_tensors(content)
+    if (kind := kind_of(type(stage), tensors)) is not None:
+        load_weights(stage, tensors, kind, origin=str(path))
+        return
+    config, state = content.get(MODEL_KEY), content.get("state_dict")
+    if not isinstance(config, dict) or not isinstance(state, dict):
+        config, state = {}, {}
+    for place, part in config.items():
+        if isinstance(part, dict) and part.get("_target_") == target_of(type(stage)):
+            prefix = f"{NETWORK_PREFIX}{place}."
+            own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            fill(stage, own, path)
+            return
+    raise InvalidInput(
+        f"{path}: holds no {stage.title}; expected {_published(stage)}, or a checkpoint of stvsr.train that has one"
+    )
+
+
+def _published(stage: Stage) -> str:
+    return " or ".join(f"{kind.name} of {kind.project}" for kind in stage.weight_files)

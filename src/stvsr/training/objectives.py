@@ -1,0 +1,63 @@
+"""What is learned from a batch: the whole task at once, or what one stage of a two-stage system has to do.
+
+An objective maps a network and a batch to a loss, a sum over everything. The stages of a two-stage system are trained
+apart: the interpolator on LR frames, of which the missing ones are made from the HR clip as the given ones were; the
+upscaler on true LR frames, all of them. LR frames made here know nothing beyond the crop: at its border, two pixels
+wide, they differ a little from those of the whole frame.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from stvsr.data.clip import Batch
+from stvsr.data.degradation import downsample
+from stvsr.errors import InvalidInput
+from stvsr.models.requirements import Network
+from stvsr.models.two_stage import FrameInterpolator, TwoStage
+
+Objective = Callable[[Network, Batch], Tensor]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+InterpolationLoss = Callable[[FrameInterpolator, Tensor, Tensor, Tensor], Tensor]
+
+
+def space_time(network: Network, batch: Batch, *, loss: Loss) -> Tensor:
+    """The whole task: all HR frames from the given LR frames. Any network."""
+    return loss(network(batch.lr), batch.hr)
+
+
+def frame_interpolation(network: Network, batch: Batch, *, loss: InterpolationLoss) -> Tensor:
+    """LR triplets: each missing LR frame from the given ones before and after it. A `TwoStage`.
+
+    Args:
+        network: of which the interpolator is trained.
+        batch: clips.
+        loss: of the interpolator, two frames `(b, 3, h, w)` and the one between.
+    """
+    missing = downsample(batch.hr[:, 1::2])
+    before, after = batch.lr[:, :-1], batch.lr[:, 1:]
+    return loss(_two_stage(network).interpolator, *(frames.flatten(0, 1) for frames in (before, after, missing)))
+
+
+def of_prediction(
+    interpolator: FrameInterpolator, before: Tensor, after: Tensor, target: Tensor, *, loss: Loss
+) -> Tensor:
+    """An interpolation loss that looks at the frame alone."""
+    return loss(interpolator(before, after), target)
+
+
+def super_resolution(network: Network, batch: Batch, *, loss: Loss) -> Tensor:
+    """LR to HR: every HR frame from the true LR frames. A `TwoStage`, of which the upscaler is trained."""
+    upscaler = _two_stage(network).upscaler
+    return loss(upscaler(downsample(batch.hr)), batch.hr)
+
+
+def _two_stage(network: Network) -> TwoStage:
+    if not isinstance(network, TwoStage):
+        raise InvalidInput(
+            f"the objective trains a stage of a two-stage system, the network is a {type(network).__name__}: use "
+            "model=two_stage, or objective=space_time"
+        )
+    return network

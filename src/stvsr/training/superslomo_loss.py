@@ -1,0 +1,120 @@
+"""The loss of Super SloMo (Jiang et al., CVPR 2018, Sec. 3.3), for frames in [0, 1] and the time in the middle.
+
+Four terms: the middle frame's difference, the same in features of a network for recognition, how well flows carry one
+frame into another, how smooth they are. The paper gives weights for values 0..255; those of the terms in grey levels
+are 255 times as large here. The paper's norms are means; here each is multiplied by the number of values in the frame,
+as all losses of this package are sums.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import VGG16_Weights, vgg16
+from torchvision.transforms.functional import normalize
+
+from stvsr.errors import InvalidInput
+from stvsr.models.frame_interpolation.superslomo import SuperSloMo, warp
+
+CONV4_3 = 22
+"""So many layers of VGG-16, that convolution the last, before its activation."""
+
+
+class PerceptualFeatures:
+    """What VGG-16, trained on ImageNet, sees in a frame.
+
+    Not a module: its weights are no part of what is trained and saved.
+
+    Raises:
+        InvalidInput: the weights are not on this machine and cannot be downloaded.
+    """
+
+    def __init__(self) -> None:
+        weights: Any = VGG16_Weights.DEFAULT
+        try:
+            network = vgg16(weights=weights)
+        except Exception as error:
+            # Whatever a download can fail with.
+            folder = Path(torch.hub.get_dir()) / "checkpoints"
+            raise InvalidInput(
+                f"perceptual: the weights of VGG-16 are not in {folder} and could not be downloaded ({error}); "
+                f"put {Path(weights.url).name} of torchvision there, or set perceptual=0"
+            ) from None
+        self.layers: nn.Sequential = network.features[:CONV4_3].eval().requires_grad_(False)
+        preset = weights.transforms()
+        self.mean: Sequence[float] = preset.mean
+        self.std: Sequence[float] = preset.std
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """RGB frames `(b, 3, h, w)` in [0, 1], sides of at least 8, to `(b, 512, h/8, w/8)`."""
+        features: Tensor = self.layers.to(frames.device)(normalize(frames, self.mean, self.std))
+        return features
+
+
+class SuperSloMoLoss:
+    """The weighted sum of the four terms.
+
+    Args:
+        reconstruction: weight of the middle frame's mean absolute difference.
+        perceptual: weight of the mean squared difference of VGG-16's features (conv4_3); 0 does without them.
+        warping: weight of the mean absolute differences between a frame and another that is carried to its time: the
+            given frames by the flow between them, both to the middle by the uncorrected flow.
+        smoothness: weight of the mean absolute differences of neighbours, in the flow between the given frames.
+
+    Raises:
+        InvalidInput: VGG-16's weights are wanted and cannot be had.
+    """
+
+    def __init__(
+        self,
+        *,
+        reconstruction: float = 204.0,
+        perceptual: float = 0.005,
+        warping: float = 102.0,
+        smoothness: float = 1.0,
+    ) -> None:
+        self.reconstruction = reconstruction
+        self.perceptual = perceptual
+        self.warping = warping
+        self.smoothness = smoothness
+        self.features = PerceptualFeatures() if perceptual > 0 else None
+
+    def __call__(self, interpolator: SuperSloMo, before: Tensor, after: Tensor, target: Tensor) -> Tensor:
+        """Of a batch of triplets.
+
+        Args:
+            interpolator: the network to train.
+            before: `(b, 3, h, w)`, RGB in [0, 1].
+            after: the same shape.
+            target: the frame in the middle, the same shape.
+
+        Returns:
+            A scalar.
+        """
+        h, w = target.shape[-2:]
+
+        def difference(ours: Tensor, theirs: Tensor) -> Tensor:
+            return F.l1_loss(ours[..., :h, :w], theirs[..., :h, :w])
+
+        first, second, middle = (interpolator.prepare(frames) for frames in (before, after, target))
+        made = interpolator.synthesise(first, second)
+        carried = (
+            difference(warp(second, made.forward_flow), first)
+            + difference(warp(first, made.backward_flow), second)
+            + difference(made.warped_before, middle)
+            + difference(made.warped_after, middle)
+        )
+        loss = self.reconstruction * difference(made.frame, middle) + self.warping * carried
+        loss += self.smoothness * sum(roughness(flow[..., :h, :w]) for flow in (made.forward_flow, made.backward_flow))
+        if self.features is not None:
+            ours = made.frame[..., :h, :w] + interpolator.mean_colour
+            loss += self.perceptual * F.mse_loss(self.features(ours), self.features(target))
+        return loss * target.numel()
+
+
+def roughness(flow: Tensor) -> Tensor:
+    """Mean absolute difference of neighbours, across and down, of `(b, 2, h, w)`."""
+    return flow.diff(dim=-1).abs().mean() + flow.diff(dim=-2).abs().mean()

@@ -1,0 +1,116 @@
+"""SepConv: the authors' network's numbers, frames of any size, and that it learns."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from conftest import psnr
+from stvsr.errors import InvalidInput
+from stvsr.models.frame_interpolation.sepconv import SepConv
+from stvsr.models.weight_files import find_tensors, load_weights
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+PUBLISHED = SepConv.weight_files[0]
+
+
+def small(seed: int = 0) -> SepConv:
+    torch.manual_seed(seed)
+    return SepConv(channels=(8, 8, 8, 8, 8), taps=11, multiple_of=32)
+
+
+def noise(h: int, w: int) -> tuple[Tensor, Tensor]:
+    frames = torch.from_numpy(np.random.RandomState(2020).random_sample((1, 2, 3, h, w))).float()
+    return frames[:, 0], frames[:, 1]
+
+
+def test_published_weights_compute_what_the_authors_network_computes(golden_state: Callable[..., Any]) -> None:
+    """Tolerance 1e-4 of the output's std: float32 and float64 differ by less than 1e-5 of it (golden/README.md)."""
+    tensors = find_tensors(golden_state("sepconv", gains=[(".7.weight", 0.1)], default=1.4))
+    assert PUBLISHED.fits(tensors)
+    network = SepConv()
+    load_weights(network, tensors, PUBLISHED, origin="file")
+    with torch.no_grad():
+        bare = network.synthesise(*noise(64, 96))
+        # The golden output is of channels as they are; the wrapping network turns them round.
+        padded = network(*(frames.flip(1) for frames in noise(70, 90))).flip(1)
+    golden = np.load(GOLDEN / "sepconv.npz")
+    for output, prefix in ((bare, ""), (padded, "padded_")):
+        std = golden[f"{prefix}std"]
+        difference = np.abs(output[:, :, 3::8, 5::8].numpy() - golden[f"{prefix}samples"]).max() / std
+        assert difference < 1e-4, f"{prefix}output off by {difference:.1e} of the standard deviation"
+        assert abs(output.mean().item() - golden[f"{prefix}mean"]) < 1e-4 * std
+
+
+def test_it_has_the_parameters_of_the_authors_network() -> None:
+    with torch.device("meta"):
+        network = SepConv()
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
+    assert counts == {
+        "encoder": 7_856_736,
+        "decoder": 13_311_744,
+        **{f"{way}_{frame}": 126_743 for way in ("vertical", "horizontal") for frame in ("before", "after")},
+    }
+    assert sum(p.numel() for p in network.parameters()) == 21_675_452
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda state: state.pop("moduleUpsample2.1.bias"), r"lacks decoder\.3\.7\.bias"),
+        (lambda state: state.update(more=torch.ones(1)), "no place for more"),
+    ],
+    ids=["too few", "too many"],
+)
+def test_a_file_with_other_tensors_is_refused(change: Callable[[dict[str, Tensor]], object], says: str) -> None:
+    rows = [line.split("\t") for line in (GOLDEN / "sepconv_layout.tsv").read_text().splitlines()]
+    with torch.device("meta"):
+        network = SepConv()
+        state = {name: torch.empty(*map(int, sizes.split("x"))) for name, sizes in rows}
+    change(state)
+    with pytest.raises(InvalidInput, match=says):
+        load_weights(network, state, PUBLISHED, origin="file")
+
+
+@pytest.mark.parametrize(("h", "w"), [(32, 64), (8, 8), (33, 45), (64, 9)])
+def test_frames_of_any_size_keep_it_alone_and_in_batches(h: int, w: int) -> None:
+    network, (before, after) = small(), torch.rand(2, 3, 3, h, w)
+    together = network(before, after)
+    assert together.shape == (3, 3, h, w)
+    with torch.no_grad():
+        one_by_one = network(before, after)
+    torch.testing.assert_close(one_by_one, together, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_repeats_the_right_and_bottom_edge() -> None:
+    network, cut = small(), torch.rand(2, 1, 3, 30, 27)
+    whole = torch.cat([cut, cut[..., -1:].expand(-1, -1, -1, -1, 5)], dim=-1)
+    whole = torch.cat([whole, whole[..., -1:, :].expand(-1, -1, -1, 2, -1)], dim=-2)
+    with torch.no_grad():
+        torch.testing.assert_close(network(*cut), network(*whole)[..., :30, :27])
+
+
+def test_a_padding_that_five_levels_do_not_divide_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="multiple_of=48; expected a multiple of 32"):
+        SepConv(multiple_of=48)
+
+
+def test_every_parameter_takes_part() -> None:
+    network = small()
+    network(*torch.rand(2, 1, 3, 64, 64)).square().sum().backward()
+    idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert idle == []
+
+
+@pytest.mark.slow
+def test_a_small_one_learns_motion(generated_clip: Tensor, overfitted: Callable[..., float]) -> None:
+    """Beyond the mean of the two frames by far; it reaches 4 to 7 dB more, untrained it is far worse."""
+    before, target, after = generated_clip[2:5, None, :, 48:80, 48:80]
+    network: nn.Module = small()
+    reached = overfitted(network, [before, after], target, steps=100, rate=1e-2)
+    blend = psnr((before + after) / 2, target)
+    assert reached > blend + 3, f"{reached:.1f} dB against {blend:.1f} dB"

@@ -1,0 +1,95 @@
+"""What is learned from a batch: the right frames against the right frames, and a loss that is a sum."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stvsr.data.clip import Batch
+from stvsr.data.degradation import downsample
+from stvsr.errors import InvalidInput
+from stvsr.models.frame_interpolation.blend import Blend
+from stvsr.models.frame_upscaling.bicubic import Bicubic
+from stvsr.models.two_stage import FrameInterpolator, FrameUpscaler, TwoStage
+from stvsr.training.losses import charbonnier, l1
+from stvsr.training.objectives import frame_interpolation, of_prediction, space_time, super_resolution
+
+
+class Recorder:
+    """A loss that keeps what it compares."""
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+        self.prediction, self.target = prediction, target
+        return l1(prediction, target)
+
+
+class Brightness(FrameInterpolator):
+    title = "brightness"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def between(self, before: Tensor, after: Tensor) -> Tensor:
+        return self.scale * (before + after) / 2
+
+
+class ScaledBicubic(FrameUpscaler):
+    title = "scaled"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.bicubic = Bicubic()
+
+    def forward(self, frames: Tensor) -> Tensor:
+        self.seen = frames
+        output: Tensor = self.bicubic(frames * self.scale)
+        return output
+
+
+@pytest.fixture
+def batch() -> Batch:
+    hr = torch.randint(0, 256, (2, 7, 3, 32, 48), generator=torch.Generator().manual_seed(0)) / 255
+    return Batch(lr=downsample(hr[:, ::2]), hr=hr, names=["a", "b"], motions=["all", "all"])
+
+
+def test_losses_are_sums() -> None:
+    prediction, target = torch.full((2, 3, 4, 4), 0.75), torch.full((2, 3, 4, 4), 0.25)
+    assert l1(prediction, target) == 48
+    assert charbonnier(prediction, target).item() == pytest.approx(48, rel=1e-5)
+
+
+def test_the_whole_task_compares_all_hr_frames(batch: Batch) -> None:
+    recorder, system = Recorder(), TwoStage(interpolator=Blend(), upscaler=Bicubic())
+    space_time(system, batch, loss=recorder)
+    assert torch.equal(recorder.prediction, system(batch.lr))
+    assert torch.equal(recorder.target, batch.hr)
+
+
+def test_interpolation_compares_missing_lr_frames_in_order(batch: Batch) -> None:
+    recorder, system = Recorder(), TwoStage(interpolator=Brightness(), upscaler=Bicubic())
+    loss = frame_interpolation(system, batch, loss=partial(of_prediction, loss=recorder))
+    for clip in range(2):
+        for pair in range(3):
+            made = (batch.lr[clip, pair] + batch.lr[clip, pair + 1]) / 2
+            torch.testing.assert_close(recorder.prediction[3 * clip + pair], made)
+            assert torch.equal(recorder.target[3 * clip + pair], downsample(batch.hr[clip, 2 * pair + 1]))
+    loss.backward()
+    assert system.interpolator.scale.grad != 0
+
+
+def test_super_resolution_sees_true_lr_frames(batch: Batch) -> None:
+    recorder, system = Recorder(), TwoStage(interpolator=Blend(), upscaler=ScaledBicubic())
+    super_resolution(system, batch, loss=recorder).backward()
+    assert torch.equal(system.upscaler.seen[:, ::2], batch.lr)
+    assert torch.equal(system.upscaler.seen[:, 1::2], downsample(batch.hr[:, 1::2]))
+    assert torch.equal(recorder.target, batch.hr)
+    assert system.upscaler.scale.grad != 0
+
+
+@pytest.mark.parametrize("objective", [frame_interpolation, super_resolution])
+def test_an_objective_of_a_stage_refuses_a_network_of_one_stage(objective: object, batch: Batch) -> None:
+    with pytest.raises(InvalidInput, match="use model=two_stage"):
+        objective(nn.Identity(), batch, loss=l1)  # type: ignore[operator]
