@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
 from stvsr.cli import CONFIG_DIR, explain
+from stvsr.data.clip import Batch
 from stvsr.data.synthetic import MOTION_RANGES
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.protocols import Protocol
@@ -63,6 +64,20 @@ def test_every_option_of_a_group_builds(configure: Callable[..., DictConfig], gr
         root += ["data.pack=/nowhere"] if option == "vimeo90k_packed" else []
         config = configure("train", f"{group}={option}", f"output_dir='{tmp_path}'", "model.channels=8", *root)
         build(config, tmp_path)
+
+
+@pytest.mark.parametrize("option", options("objective"))
+def test_every_objective_learns_from_a_batch(configure: Callable[..., DictConfig], option: str) -> None:
+    """A call of each, with the network it is for; SuperSloMo's without VGG-16, whose weights are downloaded."""
+    small = ["+frame_interpolator.channels=[4,4,4,4,4,4]", "frame_interpolator=superslomo"]
+    two_stage = ["~ablation", "model=two_stage", *(small if "superslomo" in option else [])]
+    config = configure("train", f"objective={option}", *(["model.channels=8"] if option == "space_time" else two_stage))
+    if "superslomo" in option:
+        config.objective.loss.perceptual = 0
+    network = instantiate(config.model)
+    hr = torch.rand(1, 7, 3, 32, 32)
+    batch = Batch(lr=torch.rand(1, 4, 3, 8, 8), hr=hr, names=["a"], motions=["all"])
+    assert instantiate(config.objective)(network, batch).shape == ()
 
 
 @pytest.mark.parametrize("axis", ["interpolation", "propagation"])

@@ -1,17 +1,25 @@
 """What is learned from a batch: the right frames against the right frames, and a loss that is a sum."""
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from conftest import SMALL_RUN
+from stvsr.checkpoint import load_network
 from stvsr.data.clip import Batch
 from stvsr.data.degradation import downsample
 from stvsr.errors import InvalidInput
 from stvsr.models.frame_interpolation.blend import Blend
 from stvsr.models.frame_upscaling.bicubic import Bicubic
 from stvsr.models.two_stage import FrameInterpolator, FrameUpscaler, TwoStage
+from stvsr.stage_weights import load_stage
+from stvsr.train import train
 from stvsr.training.losses import charbonnier, l1
 from stvsr.training.objectives import frame_interpolation, of_prediction, space_time, super_resolution
 
@@ -93,3 +101,32 @@ def test_super_resolution_sees_true_lr_frames(batch: Batch) -> None:
 def test_an_objective_of_a_stage_refuses_a_network_of_one_stage(objective: object, batch: Batch) -> None:
     with pytest.raises(InvalidInput, match="use model=two_stage"):
         objective(nn.Identity(), batch, loss=l1)  # type: ignore[operator]
+
+
+def test_a_stage_is_trained_saved_and_given_to_another_system(
+    configure: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    """Only what its objective trains changes; the checkpoint is a whole system, and the stage goes into another."""
+    settings = [option for option in SMALL_RUN if not option.startswith("model.")]
+    small = [
+        "+frame_upscaler.channels=8",
+        "+frame_upscaler.groups=1",
+        "+frame_upscaler.blocks=1",
+        "+frame_upscaler.reduction=2",
+    ]
+    config = configure(
+        "train", "experiment=two_stage/rcan", *settings, *small, "trainer.max_steps=2", f"output_dir='{tmp_path}'"
+    )
+    train(config)
+    saved = tmp_path / "checkpoints" / "last.ckpt"
+    system = load_network(saved)
+    assert isinstance(system, TwoStage)
+    torch.manual_seed(config.seed)
+    stage = instantiate(config.frame_upscaler)
+    before = {name: tensor.clone() for name, tensor in stage.state_dict().items()}
+    load_stage(stage, saved)
+    after = stage.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in system.upscaler.state_dict().items())
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert len(changed) > len(before) // 2
+    assert not any("mean" in name for name in changed)

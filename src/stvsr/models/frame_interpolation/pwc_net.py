@@ -108,7 +108,7 @@ class DenseDecoder(nn.Module):
     def __init__(self, in_channels: int, widths: tuple[int, ...]) -> None:
         super().__init__()
         seen = list(accumulate(widths, initial=in_channels))
-        self.convs = nn.ModuleList(conv3x3(i, o) for i, o in zip(seen, widths, strict=False))
+        self.convs = nn.ModuleList(_passing(conv3x3(i, o)) for i, o in zip(seen, widths, strict=False))
         self.flow = conv3x3(seen[-1], 2)
         _start_at_zero(self.flow)
 
@@ -121,7 +121,18 @@ class DenseDecoder(nn.Module):
 
 def _chain(*convs: nn.Conv2d) -> nn.Sequential:
     """Convolutions, LeakyReLU after each."""
-    return nn.Sequential(*(layer for conv in convs for layer in (conv, nn.LeakyReLU(LEAKY_SLOPE, inplace=True))))
+    return nn.Sequential(
+        *(layer for conv in convs for layer in (_passing(conv), nn.LeakyReLU(LEAKY_SLOPE, inplace=True)))
+    )
+
+
+def _passing(conv: nn.Conv2d) -> nn.Conv2d:
+    """A convolution that starts so that features keep their size (He et al.)."""
+    # PyTorch's start halves them: after 18 convolutions their products, the correlation, would be nothing.
+    nn.init.kaiming_normal_(conv.weight, a=LEAKY_SLOPE)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
 
 
 def _halving(in_channels: int, channels: int) -> nn.Sequential:
