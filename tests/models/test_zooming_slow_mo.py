@@ -12,6 +12,7 @@ from torch import nn
 from stvsr.errors import InvalidInput
 from stvsr.models import zooming_slow_mo
 from stvsr.models.bicubic_blend import BicubicBlend
+from stvsr.models.propagation import Recurrence
 from stvsr.models.requirements import run_padded
 
 # (b) to (e): the authors' network with parts left out; (a), which they did not release, as docs/design.md declares it.
@@ -127,6 +128,26 @@ def test_checkpointing_keeps_less_and_gives_the_same_gradients(
         kept.append(sum(tensors.values()))
         gradients.append(torch.autograd.grad(output.square().sum(), list(network.parameters())))
     assert kept[1] < 0.5 * kept[0]
+    for ours, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_steps_of_the_recurrence_are_not_kept_and_give_the_same_gradients(
+    small_network: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, lr = small_network("e"), torch.rand(1, 4, 3, 8, 12)
+    kept, gradients = [], []
+    for keep in (False, True):
+        if keep:
+            monkeypatch.setattr(Recurrence, "_recomputed", lambda self, *arguments: self.step(*arguments))
+        tensors: dict[int, int] = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, tensors=tensors: tensors.update({t.data_ptr(): t.numel()}) or t, lambda t: t
+        ):
+            output = network(lr)
+        kept.append(sum(tensors.values()))
+        gradients.append(torch.autograd.grad(output.square().sum(), list(network.parameters())))
+    assert kept[0] < 0.7 * kept[1]
     for ours, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
+from torch.utils.checkpoint import checkpoint
 
 from stvsr.models.alignment import Partner, deformable_fusion
 from stvsr.models.blocks import conv3x3, conv_of_two, share_of_first, share_of_second
@@ -80,9 +81,18 @@ class Recurrence(nn.Module):
                 forward, backward = (frames[at * b : (at + 1) * b] for at in (step, t - 1 - step))
                 return torch.cat([forward, backward]) if both_ways else forward
 
-            hidden, cell = self.step(tree_map(of_step, prepared), hidden, cell)
+            hidden, cell = self._recomputed(tree_map(of_step, prepared), hidden, cell)
             states.append(hidden)
         return torch.unflatten(torch.cat(states), 0, (t, -1))
+
+    def _recomputed(self, prepared: NamedTuple, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """A step; in training what is inside it is not kept but computed again.
+
+        Steps are where most of what a training step holds comes from.
+        """
+        if not torch.is_grad_enabled():
+            return self.step(prepared, hidden, cell)
+        return checkpoint(self.step, prepared, hidden, cell, use_reentrant=False, preserve_rng_state=False)
 
 
 class PlainStep(NamedTuple):

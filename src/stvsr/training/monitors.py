@@ -45,6 +45,11 @@ class Monitor(pl.Callback):
             samplings = [m for m in pl_module.modules() if isinstance(m, DeformableSampling)]
             self._hooks = [sampling.offsets.register_forward_hook(self._listen) for sampling in samplings]
 
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """Stops listening: the backward pass computes some offsets again."""
+        while self._hooks:
+            self._hooks.pop().remove()
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
@@ -53,8 +58,6 @@ class Monitor(pl.Callback):
             return
         if self._magnitudes:
             pl_module.log("train/offset_magnitude", torch.stack(self._magnitudes).mean(), batch_size=len(batch))
-        while self._hooks:
-            self._hooks.pop().remove()
         self._magnitudes.clear()
 
         now, (then, step) = time.monotonic(), self._since or (0.0, 0)

@@ -47,11 +47,12 @@ def noise(h: int, w: int) -> tuple[Tensor, Tensor]:
 def test_published_weights_compute_what_the_authors_network_computes(
     golden_state: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """95 % of samples to 2e-4 of the output's std, all but 3 % to 1e-3 of it.
+    """90 % of samples to 2e-4 of the output's std, all together (root mean square) to 1e-2 of it.
 
     Orders of summation in float32 differ by up to 4e-5 of it in 95 % of the samples. But positions are cut to whole
-    pixels: one that is nearly whole can go either way, and then some pixels near it are off by a hundredth. The file
-    has no `num_batches_tracked` here, as old ones do not.
+    pixels: one that is nearly whole can go either way, and then a few samples near it are off by a hundredth. The
+    smallest of the mistakes that were tried is 4e-2 (root mean square). The file has no `num_batches_tracked` here, as
+    old ones do not.
     """
     state = golden_state("dain", gains=GAINS, default=1.4)
     tensors = find_tensors({name: tensor for name, tensor in state.items() if "num_batches" not in name})
@@ -69,10 +70,10 @@ def test_published_weights_compute_what_the_authors_network_computes(
     for prefix, output in outputs.items():
         std = golden[f"{prefix}std"]
         difference = np.abs(output[:, :, 3::8, 5::8].numpy() - golden[f"{prefix}samples"]) / std
-        most, nearly_all, worst = np.quantile(difference, [0.95, 0.97, 1.0])
-        off = f"{prefix}output off by {most:.1e}, {nearly_all:.1e} and {worst:.1e} of the standard deviation"
+        most, overall = np.quantile(difference, 0.9), np.sqrt(np.square(difference).mean())
+        off = f"{prefix}output off by {most:.1e}, all together by {overall:.1e} of the standard deviation"
         assert most < 2e-4, off
-        assert nearly_all < 1e-3, off
+        assert overall < 1e-2, off
         assert abs(output.mean().item() - golden[f"{prefix}mean"]) < 1e-3 * std, off
 
 
@@ -136,7 +137,7 @@ def test_every_parameter_takes_part_but_the_one_that_the_authors_do_not_use() ->
 
 
 class Unpadded(nn.Module):
-    """Padding would make a frame of 64x64 four times as large."""
+    """The network without padding, which would make frames of 64x64 four times as large."""
 
     def __init__(self, network: DAIN) -> None:
         super().__init__()
@@ -147,10 +148,9 @@ class Unpadded(nn.Module):
 
 
 @pytest.mark.slow
-def test_a_small_one_learns_motion(generated_clip: Tensor, overfitted: Callable[..., float]) -> None:
-    """Beyond the mean of the two frames, where it starts."""
+def test_a_small_one_learns(generated_clip: Tensor, overfitted: Callable[..., float]) -> None:
+    """Beyond the mean of the two frames, which is where it starts; it reaches 1.4 to 2.3 dB more, by the seed."""
     before, target, after = generated_clip[:3, None, :, 32:96, 32:96]
     reached = overfitted(Unpadded(small()), [before, after], target, steps=30, rate=1e-3)
     blend = psnr((before + after) / 2, target)
-    print(reached, blend)
     assert reached > blend + 1, f"{reached:.1f} dB against {blend:.1f} dB"

@@ -108,15 +108,12 @@ class DAIN(FrameInterpolator):
         seen = 3 + 2 * (3 + 2 + SIDE**2 + 3 + 3 * 4 * channels + 1)
         self.rectify_net = RectifyNet(in_channels=seen, channels=8 * channels)
 
-    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+    def between(self, before: Tensor, after: Tensor) -> Tensor:
         """See `FrameInterpolator`."""
         height, width = before.shape[-2:]
         (left, right), (top, bottom) = padding(width), padding(height)
-        together = len(before) if torch.is_grad_enabled() else 1
         padded = (F.pad(frames, [left, right, top, bottom], mode="replicate") for frames in (before, after))
-        pairs = zip(*(torch.split(frames, together) for frames in padded), strict=True)
-        between = torch.cat([self.synthesise(*pair) for pair in pairs])
-        return between[..., top : top + height, left : left + width]
+        return self.synthesise(*padded)[..., top : top + height, left : left + width]
 
     def synthesise(self, before: Tensor, after: Tensor) -> Tensor:
         """The network without padding: as `forward`, for heights and widths that are multiples of 64."""
