@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from hypothesis import settings
 from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
@@ -19,6 +20,10 @@ from stvsr.data.clip import Footage, to_float
 from stvsr.data.png import write_png
 from stvsr.data.synthetic import SyntheticScenes
 from stvsr.training.losses import charbonnier
+
+# On a machine that others use too, how long an example takes says nothing.
+settings.register_profile("stvsr", deadline=None)
+settings.load_profile("stvsr")
 
 SMALL_NETWORK = ["model.channels=8", "model.feature_blocks=1", "model.reconstruction_blocks=1"]
 

@@ -220,12 +220,15 @@ INPUT = 26
 
 
 @pytest.fixture
-def slow_job(tmp_path: Path, checkpoint: Path) -> Callable[[str], list[str]]:
-    """A command that takes some seconds, in short segments."""
+def slow_job(tmp_path: Path, checkpoint: Path) -> Callable[..., list[str]]:
+    """A command that takes some seconds, in short segments, and a pause before each window."""
     write_clip(tmp_path / "in.mkv", moving(INPUT, 48, 64))
-    program = "import sys, stvsr.upscale as u; u.LONGEST_SEGMENT = 1; u.main()"
 
-    def arguments(output: str) -> list[str]:
+    def arguments(output: str, pause: float = 0) -> list[str]:
+        program = (
+            "import time, stvsr.upscale as u; u.LONGEST_SEGMENT = 1; made = u.Upscaler.__call__; "
+            f"u.Upscaler.__call__ = lambda *window: (time.sleep({pause}), made(*window))[1]; u.main()"
+        )
         options = ["--checkpoint", str(checkpoint), *(["--codec", "h264"] if output.endswith("mkv") else [])]
         return [sys.executable, "-c", program, str(tmp_path / "in.mkv"), str(tmp_path / output), *options]
 
@@ -256,9 +259,9 @@ def pictures(path: Path) -> Tensor:
     return read_clip(path)
 
 
-@pytest.mark.parametrize("name", ["killed.mkv", "killed"])
+@pytest.mark.parametrize("name", ["killed.mkv", pytest.param("killed", marks=pytest.mark.slow)])
 def test_a_job_killed_three_times_gives_the_frames_of_an_undisturbed_one(
-    slow_job: Callable[[str], list[str]], tmp_path: Path, name: str
+    slow_job: Callable[..., list[str]], tmp_path: Path, name: str
 ) -> None:
     undisturbed = name.replace("killed", "undisturbed")
     subprocess.run(slow_job(undisturbed), check=True, stderr=subprocess.DEVNULL)
@@ -274,9 +277,11 @@ def test_a_job_killed_three_times_gives_the_frames_of_an_undisturbed_one(
     assert not folder.exists()
 
 
-def test_ctrl_c_is_one_line_and_the_same_command_goes_on(slow_job: Callable[[str], list[str]], tmp_path: Path) -> None:
-    process = subprocess.Popen(slow_job("out.mkv"), stderr=subprocess.PIPE, text=True)
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(slow_job: Callable[..., list[str]], tmp_path: Path) -> None:
+    # With pauses, so that it is not done before the signal comes, however slow the machine is.
+    process = subprocess.Popen(slow_job("out.mkv", 1.0), stderr=subprocess.PIPE, text=True)
     while parts(tmp_path / ".out.mkv.part") < 2:
+        assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
@@ -288,7 +293,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(slow_job: Callable[[str
 
 
 def test_unfinished_work_of_another_job_is_refused_and_overwritten_on_request(
-    slow_job: Callable[[str], list[str]], tmp_path: Path
+    slow_job: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     killed_when(slow_job("out.mkv"), tmp_path / ".out.mkv.part", 1, signal.SIGKILL)
     other = [*slow_job("out.mkv"), "--crf", "30"]
@@ -301,7 +306,7 @@ def test_unfinished_work_of_another_job_is_refused_and_overwritten_on_request(
     assert len(read_clip(tmp_path / "out.mkv")) == 2 * INPUT - 1
 
 
-def test_two_at_a_time_are_refused(slow_job: Callable[[str], list[str]], tmp_path: Path) -> None:
+def test_two_at_a_time_are_refused(slow_job: Callable[..., list[str]], tmp_path: Path) -> None:
     first = subprocess.Popen(slow_job("out.mkv"), stderr=subprocess.DEVNULL)
     while not (tmp_path / ".out.mkv.part" / "settings.json").is_file():
         time.sleep(0.005)

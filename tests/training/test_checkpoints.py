@@ -48,7 +48,11 @@ class Interrupt(pl.Callback):
             os.kill(os.getpid(), self.number)
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 0)], ids=["ctrl-c", "terminated"])
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [(signal.SIGINT, 2), pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow)],
+    ids=["ctrl-c", "terminated"],
+)
 def test_a_run_interrupted_at_an_odd_step_continues_as_if_never_interrupted(
     small_run: Callable[..., DictConfig], tmp_path: Path, number: int, workers: int
 ) -> None:
@@ -88,7 +92,7 @@ class Die(pl.Callback):
             raise RuntimeError("crash")
 
 
-@pytest.mark.parametrize("step", [3, 4])
+@pytest.mark.parametrize("step", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_run_that_died_continues_from_its_last_validation_without_being_told(
     small_run: Callable[..., DictConfig], tmp_path: Path, step: int
 ) -> None:

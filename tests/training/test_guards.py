@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from conftest import with_callback
 from stvsr.errors import TrainingDiverged
 from stvsr.train import train
-from stvsr.training import module as training_module
+from stvsr.training import losses
 
 
 class Spy(pl.Callback):
@@ -32,9 +32,9 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[int], float], None]
     """Makes the loss of given steps not finite."""
 
     def install(steps: set[int], factor: float) -> None:
-        original, count = training_module.charbonnier, iter(range(1000))
+        original, count = losses.charbonnier, iter(range(1000))
         monkeypatch.setattr(
-            training_module,
+            losses,
             "charbonnier",
             lambda p, t: original(p, t) * (factor if next(count) in steps else 1.0),
         )
