@@ -183,6 +183,8 @@ def _build(config: object, origin: str) -> Any:
 
     Not by Hydra, which would first resolve references such as `${...}` and so could be made to call anything.
     """
+    if isinstance(config, list):
+        return [_build(value, origin) for value in config]
     if not isinstance(config, dict):
         if not isinstance(config, int | float | str | bool | None):
             raise InvalidInput(f"{origin}: its model config holds a {type(config).__name__}; expected plain values")

@@ -50,7 +50,8 @@ def train(config: DictConfig) -> dict[str, float]:
         model_config=model_config,
         variant=config.variant,
         objective=instantiate(config.objective),
-        optimizer=instantiate(config.optimizer),
+        # Plain values: some optimizers keep their settings as given, and a checkpoint holds nothing of Hydra.
+        optimizer=instantiate(config.optimizer, _convert_="all"),
         scheduler=instantiate(config.scheduler),
     )
     callbacks: list[pl.Callback] = list(instantiate(config.callbacks).values())

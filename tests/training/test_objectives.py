@@ -130,3 +130,17 @@ def test_a_stage_is_trained_saved_and_given_to_another_system(
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert len(changed) > len(before) // 2
     assert not any("mean" in name for name in changed)
+
+
+def test_a_checkpoint_of_another_optimizer_is_plain_values_too(
+    configure: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    """Adamax keeps its betas as they are given, which were Hydra's."""
+    settings = [option for option in SMALL_RUN if not option.startswith("model.")]
+    sizes = {"channels": "[4,4,4]", "taps": 5, "multiple_of": 8}
+    small = [f"+frame_interpolator.{name}={size}" for name, size in sizes.items()]
+    config = configure(
+        "train", "experiment=two_stage/sepconv", *settings, *small, "trainer.max_steps=2", f"output_dir='{tmp_path}'"
+    )
+    train(config)
+    assert isinstance(load_network(tmp_path / "checkpoints" / "last.ckpt"), TwoStage)
