@@ -7,7 +7,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
 from stvsr.models import zooming_slow_mo
@@ -112,6 +112,16 @@ def test_untrained_sampling_starts_on_the_regular_grid(configure: Callable[..., 
     assert all(not parameter.any() for head in heads for parameter in head.parameters())
 
 
+def kept_and_gradients(network: nn.Module, lr: Tensor) -> tuple[int, tuple[Tensor, ...]]:
+    """How many values a forward pass keeps for the backward pass, and what that gives."""
+    tensors: dict[int, int] = {}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: tensors.update({t.data_ptr(): t.numel()}) or t, lambda t: t
+    ):
+        output = network(lr)
+    return sum(tensors.values()), torch.autograd.grad(output.square().sum(), list(network.parameters()))
+
+
 @pytest.mark.parametrize("variant", "ace")
 def test_checkpointing_keeps_less_and_gives_the_same_gradients(
     small_network: Callable[..., nn.Module], variant: str
@@ -120,13 +130,9 @@ def test_checkpointing_keeps_less_and_gives_the_same_gradients(
     kept, gradients = [], []
     for checkpointing in (False, True):
         network.checkpointing = checkpointing  # type: ignore[assignment]
-        tensors: dict[int, int] = {}
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda t, tensors=tensors: tensors.update({t.data_ptr(): t.numel()}) or t, lambda t: t
-        ):
-            output = network(lr)
-        kept.append(sum(tensors.values()))
-        gradients.append(torch.autograd.grad(output.square().sum(), list(network.parameters())))
+        saved, gradient = kept_and_gradients(network, lr)
+        kept.append(saved)
+        gradients.append(gradient)
     assert kept[1] < 0.5 * kept[0]
     for ours, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
@@ -140,13 +146,9 @@ def test_steps_of_the_recurrence_are_not_kept_and_give_the_same_gradients(
     for keep in (False, True):
         if keep:
             monkeypatch.setattr(Recurrence, "_recomputed", lambda self, *arguments: self.step(*arguments))
-        tensors: dict[int, int] = {}
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda t, tensors=tensors: tensors.update({t.data_ptr(): t.numel()}) or t, lambda t: t
-        ):
-            output = network(lr)
-        kept.append(sum(tensors.values()))
-        gradients.append(torch.autograd.grad(output.square().sum(), list(network.parameters())))
+        saved, gradient = kept_and_gradients(network, lr)
+        kept.append(saved)
+        gradients.append(gradient)
     assert kept[0] < 0.7 * kept[1]
     for ours, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)

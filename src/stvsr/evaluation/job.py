@@ -114,7 +114,11 @@ class Job:
         """Everything that decides the scores, as plain values."""
         chosen = resolved(self.config)
         identity: dict[str, Any] = {key: chosen.get(key) for key in IDENTITY}
-        files = {"checkpoint": self.config.checkpoint, **(self.config.get("weights") or {})}
+        # Of all weights that are named, those of the networks that run.
+        weights = self.config.get("weights") or {}
+        stages = {} if self.network is None else self.network.stages
+        files = {"checkpoint": self.config.checkpoint}
+        files |= {stage.option: weights.get(stage.option) for stage in stages.values()}
         for name, path in files.items():
             if path is not None:
                 identity[name] = hashlib.sha256(Path(path).read_bytes()).hexdigest()

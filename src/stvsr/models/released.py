@@ -4,16 +4,13 @@ Their file is a plain state dict of variant (e), with or without a `module.` bef
 are read off the shapes, so that a file of another size made with their code loads too.
 """
 
-import re
 from typing import Any
 
 from torch import Tensor
 
 from stvsr.errors import InvalidInput
+from stvsr.models.weight_files import WeightFile
 from stvsr.ops.deformable import TAPS
-
-SIGNATURE = "ConvBLSTM.forward_net.cell_list.0.conv.weight"
-"""A name that occurs in their files and in no other."""
 
 # Applied in this order. An `AlignedFusion` of ours is spread over three names of theirs.
 RENAMING = (
@@ -43,16 +40,17 @@ RENAMING = (
 )
 
 
+RELEASED = WeightFile(
+    name="the .pth file",
+    project="github.com/Mukosame/Zooming-Slow-Mo-CVPR-2020",
+    signature="ConvBLSTM.forward_net.cell_list.0.conv.weight",
+    renaming=RENAMING,
+)
+
+
 def is_released(state: dict[str, Any]) -> bool:
     """Whether `state` holds weights under the authors' names."""
-    return SIGNATURE in state or f"module.{SIGNATURE}" in state
-
-
-def rename(name: str) -> str:
-    """One of the authors' tensor names as ours."""
-    for pattern, replacement in RENAMING:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return RELEASED.signature in state or f"module.{RELEASED.signature}" in state
 
 
 def from_released(state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -67,7 +65,7 @@ def from_released(state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, T
     Raises:
         InvalidInput: a tensor from which the network's size is read is missing.
     """
-    weights = {rename(name): tensor for name, tensor in state.items()}
+    weights = {RELEASED.rename(name): tensor for name, tensor in state.items()}
 
     def shape(name: str) -> tuple[int, ...]:
         if name not in weights:
