@@ -68,7 +68,7 @@ def test_an_interrupted_window_is_left_out_with_its_reason() -> None:
     jump = score(1, plan[1], metrics={}, black=[], interruption="scene cut", motion=[90.0] * 6)
     assert clip_scores(plan, [windows[0], jump], THRESHOLDS)[0].motion == 2.0, "a cut is no motion"
     nothing = [score(i, task, metrics={}, black=[], interruption="scene cut") for i, task in enumerate(plan)]
-    assert clip_scores(plan, nothing, THRESHOLDS)[0].left_out == "no frame counts"
+    assert clip_scores(plan, nothing, THRESHOLDS)[0].left_out == "no frame counts: scene cut"
 
 
 @pytest.mark.parametrize(("black", "reason"), [(True, "all black"), (False, "infinite PSNR")])

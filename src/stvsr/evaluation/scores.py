@@ -131,13 +131,13 @@ def _clip_score(parts: list[tuple[Task, WindowScore]], thresholds: MotionThresho
         frames=frames,
         uncounted=dict(uncounted),
         cropped="" if (w, h) == (width, height) else f"{width}x{height} to {w}x{h}",
-        left_out=_reason(frames, black),
+        left_out=_reason(frames, black, uncounted),
     )
 
 
-def _reason(frames: list[FrameScore], black: list[bool]) -> str | None:
+def _reason(frames: list[FrameScore], black: list[bool], uncounted: Mapping[str, int]) -> str | None:
     if not frames:
-        return "no frame counts"
+        return f"no frame counts: {', '.join(uncounted)}"
     if any(isinf(frame.metrics["psnr_y"]) for frame in frames):
         return "all black" if all(black) else "infinite PSNR"
     return None
