@@ -39,8 +39,8 @@ def build(config: DictConfig, folder: Path) -> None:
     assert OmegaConf.to_container(config, resolve=True)
 
 
-@pytest.mark.parametrize("experiment", options("experiment"))
-def test_every_experiment_is_an_ablation_with_the_papers_recipe(
+@pytest.mark.parametrize("experiment", VARIANTS)
+def test_every_experiment_of_the_paper_is_an_ablation_with_the_papers_recipe(
     configure: Callable[..., DictConfig], experiment: str, tmp_path: Path
 ) -> None:
     config = configure("train", f"experiment={experiment}", f"output_dir='{tmp_path}'", "model.channels=8")
@@ -50,6 +50,21 @@ def test_every_experiment_is_an_ablation_with_the_papers_recipe(
     assert (config.optimizer.lr, config.scheduler.period, config.scheduler.minimum) == (4e-4, 150_000, 1e-7)
     assert list(config.optimizer.betas) == [0.9, 0.99]
     assert (config.model.feature_blocks, config.model.reconstruction_blocks) == (5, 40)
+
+
+@pytest.mark.parametrize("experiment", sorted({*options("experiment")} - {*VARIANTS}))
+def test_every_experiment_of_ours_builds(configure: Callable[..., DictConfig], experiment: str, tmp_path: Path) -> None:
+    config = configure("train", f"experiment={experiment}", "data.root=/nowhere", f"output_dir='{tmp_path}'")
+    build(config, tmp_path)
+    assert config.scheduler.period == config.trainer.max_steps, "one cosine, to its end"
+
+
+def test_starter_weights_are_of_the_papers_network(configure: Callable[..., DictConfig]) -> None:
+    ours, papers = (
+        configure("train", f"experiment={name}", *root)
+        for name, root in (("starter", ["data.root=/nowhere"]), ("full_bidir", []))
+    )
+    assert (ours.model, ours.variant) == (papers.model, papers.variant)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def train(config: DictConfig) -> dict[str, float]:
         # Plain values: some optimizers keep their settings as given, and a checkpoint holds nothing of Hydra.
         optimizer=instantiate(config.optimizer, _convert_="all"),
         scheduler=instantiate(config.scheduler),
+        cuda_graphs=config.cuda_graphs,
     )
     callbacks: list[pl.Callback] = list(instantiate(config.callbacks).values())
     loggers: list[Logger] = list(instantiate(config.logger).values())

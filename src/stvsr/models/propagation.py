@@ -86,11 +86,12 @@ class Recurrence(nn.Module):
         return torch.unflatten(torch.cat(states), 0, (t, -1))
 
     def _recomputed(self, prepared: NamedTuple, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """A step; in training what is inside it is not kept but computed again.
+        """A step; in training on a CPU what is inside it is not kept but computed again.
 
-        Steps are where most of what a training step holds comes from.
+        Steps are where most of what a training step holds comes from. A GPU, which has the memory, would take
+        longer: it waits for the kernels of the steps, one after the other.
         """
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or hidden.is_cuda:
             return self.step(prepared, hidden, cell)
         return checkpoint(self.step, prepared, hidden, cell, use_reentrant=False, preserve_rng_state=False)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
@@ -11,8 +12,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY
 from stvsr.data.clip import Batch
+from stvsr.errors import InvalidInput
 from stvsr.evaluation.splits import MotionSplitScores
 from stvsr.models.requirements import Network, run_padded
+from stvsr.training.graphs import recorded
 from stvsr.training.objectives import Objective
 
 
@@ -26,6 +29,7 @@ class SpaceTimeModule(pl.LightningModule):
         objective: what is learned from a batch.
         optimizer: makes the optimizer from the parameters.
         scheduler: makes the learning rate schedule from the optimizer; stepped once a batch.
+        cuda_graphs: whether training steps replay the network as CUDA graphs; for one GPU.
     """
 
     def __init__(
@@ -37,14 +41,18 @@ class SpaceTimeModule(pl.LightningModule):
         objective: Objective,
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LambdaLR],
+        cuda_graphs: bool = False,
     ) -> None:
         super().__init__()
-        self.network = network
+        # Kernels for channels that lie last would otherwise turn the weights around in every pass.
+        self.network = network.to(memory_format=torch.channels_last) if cuda_graphs else network
         self.model_config = model_config
         self.variant = variant
         self.objective = objective
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
+        self.cuda_graphs = cuda_graphs
+        self._recorded: Callable[[Tensor], Tensor] | None = None
         self.val_scores = MotionSplitScores()
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -53,11 +61,23 @@ class SpaceTimeModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of this process's share of the batch."""
-        loss = self.objective(self.network, batch)
+        loss = self.objective(self._in_training(batch), batch)
         self.log("train/loss", loss.detach() / batch.hr.numel(), prog_bar=True, batch_size=len(batch))
         # The loss is a sum over the whole batch, but gradients are averaged over processes: undo the average.
         whole: Tensor = loss * self.trainer.world_size
         return whole
+
+    def _in_training(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+        """The network, or its recording."""
+        if not self.cuda_graphs:
+            return self.network
+        if self._recorded is None:
+            if self.trainer.world_size > 1:
+                raise InvalidInput(
+                    f"cuda_graphs=true with {self.trainer.world_size} processes; expected one: add cuda_graphs=false"
+                )
+            self._recorded = recorded(self.network, batch.lr)
+        return self._recorded
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Scores a batch; returns the prediction for whoever shows pictures."""

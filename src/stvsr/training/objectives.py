@@ -13,22 +13,24 @@ from torch import Tensor
 from stvsr.data.clip import Batch
 from stvsr.data.degradation import downsample
 from stvsr.errors import InvalidInput
-from stvsr.models.requirements import Network
 from stvsr.models.two_stage import FrameInterpolator, TwoStage
 
-Objective = Callable[[Network, Batch], Tensor]
+Trained = Callable[[Tensor], Tensor]
+"""A network, or something that gives what it gives."""
+
+Objective = Callable[[Trained, Batch], Tensor]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 InterpolationLoss = Callable[[FrameInterpolator, Tensor, Tensor, Tensor], Tensor]
 
 
-def space_time(network: Network, batch: Batch, *, loss: Loss) -> Tensor:
+def space_time(network: Trained, batch: Batch, *, loss: Loss) -> Tensor:
     """The whole task: all HR frames from the given LR frames. Any network."""
     return loss(network(batch.lr), batch.hr)
 
 
-def frame_interpolation(network: Network, batch: Batch, *, loss: InterpolationLoss) -> Tensor:
+def frame_interpolation(network: Trained, batch: Batch, *, loss: InterpolationLoss) -> Tensor:
     """LR triplets: each missing LR frame from the given ones before and after it. A `TwoStage`.
 
     Args:
@@ -48,13 +50,13 @@ def of_prediction(
     return loss(interpolator(before, after), target)
 
 
-def super_resolution(network: Network, batch: Batch, *, loss: Loss) -> Tensor:
+def super_resolution(network: Trained, batch: Batch, *, loss: Loss) -> Tensor:
     """LR to HR: every HR frame from the true LR frames. A `TwoStage`, of which the upscaler is trained."""
     upscaler = _two_stage(network).upscaler
     return loss(upscaler(downsample(batch.hr)), batch.hr)
 
 
-def _two_stage(network: Network) -> TwoStage:
+def _two_stage(network: Trained) -> TwoStage:
     if not isinstance(network, TwoStage):
         raise InvalidInput(
             f"the objective trains a stage of a two-stage system, the network is a {type(network).__name__}: use "

@@ -1,0 +1,85 @@
+"""Clips held in memory, every window of which is trained on.
+
+A small collection of videos fits in memory many times over, and a GPU asks for more clips a second than can be decoded
+for it. So every clip is decoded once, at the start, and each of its windows of seven frames comes once a pass, long
+clips as often as they have windows. Windows that cross a scene cut are left out.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain, pairwise
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from stvsr.data.clip import FRAMES, SCALE, UNSPLIT, Footage
+from stvsr.data.clip_sets import ClipSet, Several, ShortClips
+from stvsr.data.scene_cuts import scene_starts
+from stvsr.data.synthetic import SyntheticScenes
+from stvsr.data.whole_videos import WholeVideos
+from stvsr.errors import InvalidInput
+
+
+class HeldClips:
+    """Every window of seven frames of the clips of a set, as a source.
+
+    Loader processes share the frames with the process that forked them.
+
+    Args:
+        clips: the clips; any that is shorter than seven frames has no window.
+
+    Raises:
+        InvalidInput: none of the clips has a window.
+        DamagedClip: a clip cannot be read.
+    """
+
+    def __init__(self, *, clips: ClipSet) -> None:
+        self.infos = [clips.describe(index) for index in range(len(clips))]
+        with ThreadPoolExecutor() as pool:
+            reading = pool.map(lambda index: _read(clips, index), range(len(clips)))
+            read = list(tqdm(reading, "reading clips", len(clips), leave=False))
+        self.frames = [frames for frames, _ in read]
+        self.windows = [(index, first) for index, (_, firsts) in enumerate(read) for first in firsts]
+        if not self.windows:
+            raise InvalidInput(
+                f"{len(clips)} clip(s), none with {FRAMES} frames of one scene; expected one at least: choose others"
+            )
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def read(self, index: int, rng: np.random.Generator) -> Footage:
+        """Window `index`; nothing is left to chance."""
+        clip, first = self.windows[index]
+        info = self.infos[clip]
+        frames = self.frames[clip][first : first + FRAMES]
+        return Footage(frames, f"{info.name}@{info.first_number + first:06d}", info.motion or UNSPLIT)
+
+
+def with_scenes(clips: ClipSet, *, scenes: int, side: int) -> HeldClips:
+    """The clips of a set and generated scenes.
+
+    Args:
+        clips: the set.
+        scenes: how many scenes; each is one window.
+        side: of their frames, HR pixels.
+    """
+    make = partial(SyntheticScenes, clips=scenes, height=side, width=side, seed=0)
+    return HeldClips(clips=Several(sets=[clips, ShortClips(name="synthetic", source=make)]))
+
+
+def videos_with_scenes(*, root: str | Path, scenes: int, side: int) -> HeldClips:
+    """The video files of a folder and generated scenes; see `with_scenes`."""
+    return with_scenes(WholeVideos(root=root), scenes=scenes, side=side)
+
+
+def _read(clips: ClipSet, index: int) -> tuple[Tensor, list[int]]:
+    """All frames of a clip, cut to sides that are multiples of 4, and the first frames of its windows."""
+    frames = clips.excerpt(index, 0, clips.describe(index).frames).hr
+    h, w = (side - side % SCALE for side in frames.shape[-2:])
+    frames = frames[..., :h, :w].contiguous()
+    starts = [position for position, (_, starts) in enumerate(scene_starts(frames)) if starts]
+    scenes = pairwise([0, *starts, len(frames)])
+    return frames, list(chain.from_iterable(range(first, end - FRAMES + 1) for first, end in scenes))
