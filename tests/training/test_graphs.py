@@ -1,16 +1,28 @@
 """Training steps as CUDA graphs: the same gradients, refused where there is no GPU."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 import torch
 
 from stvsr.errors import InvalidInput
 from stvsr.models.blocks import conv3x3
+from stvsr.training import graphs
 from stvsr.training.graphs import recorded
 
 
 def test_a_cpu_is_refused_in_one_line() -> None:
     with pytest.raises(InvalidInput, match="cuda_graphs=true on a CPU"):
         recorded(conv3x3(3, 3), torch.rand(1, 3, 8, 8))
+
+
+def test_a_deformable_convolution_that_escapes_the_recording_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen on an H100: replays of torchvision's left the offsets without gradients and synthesised frames dark."""
+    monkeypatch.setattr(graphs, "backend_on", lambda device: "torchvision")
+    on_gpu = cast(torch.Tensor, SimpleNamespace(is_cuda=True))
+    with pytest.raises(InvalidInput, match="cannot be recorded"):
+        recorded(conv3x3(3, 3), on_gpu)
 
 
 @pytest.mark.gpu

@@ -67,6 +67,15 @@ def use_backend(name: str) -> str:
     return before
 
 
+def backend_on(device: str) -> str:
+    """The one of `BACKENDS` that `deform_conv2d` runs on a type of device, `cpu` or `cuda`."""
+    if _chosen != AUTO:
+        return _chosen
+    if device != "cuda":
+        return "blocked"
+    return "triton" if _triton_agrees() else "torchvision"
+
+
 def deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Modulated deformable 3x3 convolution with stride 1 and padding 1.
 
@@ -95,9 +104,7 @@ def deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor
             f"features {tuple(features.shape)}, offset {tuple(offset.shape)}, mask {tuple(mask.shape)}: expected "
             "offset (b, groups*18, h, w) and mask (b, groups*9, h, w) with groups dividing the channels"
         )
-    name = _chosen
-    if name == AUTO:
-        name = "blocked" if not features.is_cuda else "triton" if _triton_agrees() else "torchvision"
+    name = backend_on(features.device.type)
     if name != "blocked":
         return BACKENDS[name](features, offset, mask, weight, bias)
     # As torchvision's does: below float32 the sampling positions would be rounded to whole pixels.
@@ -119,7 +126,9 @@ def _triton_agrees() -> bool:
     shapes = ((2, 16, 9, 13), (2, 36, 9, 13), (2, 18, 9, 13), (16, 16, 3, 3), (16,))
     inputs = [torch.randn(shape, generator=draw, device="cuda") for shape in shapes]
     try:
-        found, expected = (run(*inputs) for run in (triton_deform_conv2d, torchvision_deform_conv2d))
+        # The first call may come under autocast, in which the two round differently.
+        with torch.autocast("cuda", enabled=False):
+            found, expected = (run(*inputs) for run in (triton_deform_conv2d, torchvision_deform_conv2d))
         # TF32, where it is allowed, has 10 bits.
         agrees = bool((found - expected).abs().max() < 1e-2 * expected.std())
     except Exception as error:  # of a compiler or a driver: anything

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
+from stvsr.ops.deformable import backend_on
 
 
 def recorded(network: nn.Module, lr: Tensor) -> Callable[[Tensor], Tensor]:
@@ -23,10 +24,16 @@ def recorded(network: nn.Module, lr: Tensor) -> Callable[[Tensor], Tensor]:
         lr: `(b, n, 3, h, w)`, on a GPU.
 
     Raises:
-        InvalidInput: `lr` is not on a GPU.
+        InvalidInput: `lr` is not on a GPU, or deformable convolutions are torchvision's, whose kernels run on a
+            stream of their own, outside of any recording: replays would compute with what lies in memory.
     """
     if not lr.is_cuda:
         raise InvalidInput("cuda_graphs=true on a CPU; expected a GPU: add trainer=gpu, or cuda_graphs=false")
+    if backend_on("cuda") == "torchvision":
+        raise InvalidInput(
+            "cuda_graphs=true with torchvision's deformable convolution, which cannot be recorded; expected "
+            "deformable=triton: install Triton, or add cuda_graphs=false"
+        )
     autocast = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
     with torch.autocast("cuda", enabled=False):
         graphs = cast(nn.Module, torch.cuda.make_graphed_callables(_Autocast(network, autocast), (lr,)))
