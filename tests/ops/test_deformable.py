@@ -158,7 +158,7 @@ def test_the_fused_kernel_is_used_only_where_it_agrees(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_autocast_does_not_decide_which_back_end_runs_on_a_gpu() -> None:
-    """Seen on an H100: tried first under bfloat16, the kernel was given up for a difference that was rounding."""
+    """Seen on an H100: tried first under bfloat16, the kernel that had agreed in float32 was given up."""
     found = []
     for bf16 in (False, True):
         deformable._triton_agrees.cache_clear()

@@ -18,7 +18,7 @@ def test_a_cpu_is_refused_in_one_line() -> None:
 
 
 def test_a_deformable_convolution_that_escapes_the_recording_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen on an H100: replays of torchvision's left the offsets without gradients and synthesised frames dark."""
+    """torchvision launches on the default stream. Seen on an H100: offsets stayed zero, synthesised frames dark."""
     monkeypatch.setattr(graphs, "backend_on", lambda device: "torchvision")
     on_gpu = cast(torch.Tensor, SimpleNamespace(is_cuda=True))
     with pytest.raises(InvalidInput, match="cannot be recorded"):

@@ -24,8 +24,8 @@ def recorded(network: nn.Module, lr: Tensor) -> Callable[[Tensor], Tensor]:
         lr: `(b, n, 3, h, w)`, on a GPU.
 
     Raises:
-        InvalidInput: `lr` is not on a GPU, or deformable convolutions are torchvision's, whose kernels run on a
-            stream of their own, outside of any recording: replays would compute with what lies in memory.
+        InvalidInput: `lr` is not on a GPU, or deformable convolutions are torchvision's, whose kernels run on
+            the default stream, outside of any recording: replays would compute with what lies in memory.
     """
     if not lr.is_cuda:
         raise InvalidInput("cuda_graphs=true on a CPU; expected a GPU: add trainer=gpu, or cuda_graphs=false")
