@@ -151,7 +151,7 @@ class Step:
     """A training step.
 
     Attributes:
-        seconds: it took, after one that warmed up.
+        seconds: it took, after others that warmed up.
         mib: it took beyond the network and its inputs, at most.
     """
 
@@ -165,15 +165,15 @@ def one_step(which: str, gradient: Path, device: torch.device, *, bf16: bool) ->
     if which == "paper":
         network = PaperFormulation(network)  # type: ignore[arg-type]
     lr, hr = training_inputs(device)
-    before = torch.cuda.memory_allocated(device) / MIB if device.type == "cuda" else 0.0
-    if device.type == "cpu":
-        # A step takes minutes there, and a clip is enough to start all threads.
-        training(network, lr[:1], hr[:1], bf16=bf16)()
-        before = used_memory() / MIB
-    step = training(network, lr, hr, bf16=bf16)
     if device.type == "cuda":
-        for _ in range(3):
-            step()
+        before, warm_up = torch.cuda.memory_allocated(device) / MIB, 3
+    else:
+        # A step takes minutes there, and one with a single clip is enough to start all threads.
+        training(network, lr[:1], hr[:1], bf16=bf16)()
+        before, warm_up = used_memory() / MIB, 0
+    step = training(network, lr, hr, bf16=bf16)
+    for _ in range(warm_up):
+        step()
     synchronise(device)
     started = time.perf_counter()
     made = step()

@@ -36,6 +36,10 @@ class ClipInfo:
     first_number: int
     motion: str | None
 
+    def footage(self, frames: Tensor, first: int) -> Footage:
+        """Frames of it, the first of which is number `first` counted from 0, as a source gives them."""
+        return Footage(frames, f"{self.name}@{self.first_number + first:06d}", self.motion or UNSPLIT)
+
 
 @dataclass(frozen=True)
 class Excerpt:
@@ -165,5 +169,4 @@ class RandomExcerpts:
         if info.frames < FRAMES:
             raise DamagedClip(f"clip {info.name}: {info.frames} frames; expected at least {FRAMES}: remove the clip")
         first = int(rng.integers(info.frames - FRAMES + 1))
-        excerpt = self.clips.excerpt(index, first, FRAMES)
-        return Footage(excerpt.hr, f"{info.name}@{info.first_number + first:06d}", info.motion or UNSPLIT)
+        return info.footage(self.clips.excerpt(index, first, FRAMES).hr, first)

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from stvsr.data.clip import FRAMES, SCALE, UNSPLIT, Footage
+from stvsr.data.clip import FRAMES, SCALE, Footage
 from stvsr.data.clip_sets import ClipSet, Several, ShortClips
 from stvsr.data.scene_cuts import scene_starts
 from stvsr.data.synthetic import SyntheticScenes
@@ -53,26 +53,19 @@ class HeldClips:
     def read(self, index: int, rng: np.random.Generator) -> Footage:
         """Window `index`; nothing is left to chance."""
         clip, first = self.windows[index]
-        info = self.infos[clip]
-        frames = self.frames[clip][first : first + FRAMES]
-        return Footage(frames, f"{info.name}@{info.first_number + first:06d}", info.motion or UNSPLIT)
+        return self.infos[clip].footage(self.frames[clip][first : first + FRAMES], first)
 
 
-def with_scenes(clips: ClipSet, *, scenes: int, side: int) -> HeldClips:
-    """The clips of a set and generated scenes.
+def videos_with_scenes(*, root: str | Path, scenes: int, side: int) -> HeldClips:
+    """The video files of a folder and generated scenes.
 
     Args:
-        clips: the set.
+        root: the folder; subfolders are searched too.
         scenes: how many scenes; each is one window.
         side: of their frames, HR pixels.
     """
     make = partial(SyntheticScenes, clips=scenes, height=side, width=side, seed=0)
-    return HeldClips(clips=Several(sets=[clips, ShortClips(name="synthetic", source=make)]))
-
-
-def videos_with_scenes(*, root: str | Path, scenes: int, side: int) -> HeldClips:
-    """The video files of a folder and generated scenes; see `with_scenes`."""
-    return with_scenes(WholeVideos(root=root), scenes=scenes, side=side)
+    return HeldClips(clips=Several(sets=[WholeVideos(root=root), ShortClips(name="synthetic", source=make)]))
 
 
 def _read(clips: ClipSet, index: int) -> tuple[Tensor, list[int]]:
