@@ -1,6 +1,6 @@
 # `make` alone prints this help. Everything installs what it needs into .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow bench lint types check lock clean
+.PHONY: help install demo study test test-slow bench lint types check lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -27,6 +27,13 @@ install: $(READY) ## make .venv with everything in it
 
 demo: $(READY) ## train, score and show a small network, in minutes on two CPU cores
 	$(BIN)/python -m stvsr.demo
+
+# The paper's Table 2 in small. STUDY=study is for a GPU.
+ROOT ?= ???
+VAL_ROOT ?= ???
+STUDY ?= study_cpu
+study: $(READY) ## train, score and compare (a) to (e) on videos: ROOT=DIR VAL_ROOT=OTHER_DIR; an hour on two CPU cores
+	$(BIN)/python -m stvsr.study 'root=$(ROOT)' 'val_root=$(VAL_ROOT)' 'training=[experiment=$(STUDY)]'
 
 test: $(READY) ## the tests, in minutes on two CPU cores
 	$(BIN)/python -m pytest -m "not slow"

@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -173,6 +174,18 @@ def write_frames(folder: Path, frames: torch.Tensor, first: int = 1, name: str =
     folder.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(frames, start=first):
         write_png(folder / name.format(number), frame)
+
+
+def write_video(path: Path, frames: torch.Tensor) -> None:
+    """Writes H.264 at 25 frames/s: `(frames, 3, H, W)`, uint8."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "10"})
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[-2:], "yuv420p"
+        for frame in frames:
+            pixels = frame.permute(1, 2, 0).contiguous().numpy()
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
 
 
 VID4 = {"calendar": 41, "city": 34, "foliage": 49, "walk": 47}

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -19,7 +18,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
 
-from conftest import VID4, moving_frames, write_frames, write_vid4
+from conftest import VID4, moving_frames, write_frames, write_vid4, write_video
 from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY, load_network
 from stvsr.config import resolved
 from stvsr.data.clip import to_float
@@ -377,14 +376,7 @@ def test_published_rows_do_not_stand_beside_other_clips(scored: Evaluate, vid4: 
 
 def test_videos_are_scored_whole_but_for_windows_over_a_cut(scored: Evaluate, tmp_path: Path) -> None:
     frames = torch.cat([moving_frames(15, (48, 64), seed=0), 255 - moving_frames(15, (48, 64), seed=5)])
-    (tmp_path / "videos").mkdir()
-    with av.open(str(tmp_path / "videos" / "a.mp4"), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": "10"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for frame in frames:
-            pixels = frame.permute(1, 2, 0).contiguous().numpy()
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
+    write_video(tmp_path / "videos" / "a.mp4", frames)
     data = ["data=videos", f"data.root='{tmp_path}/videos'"]
     tables = scored("method=bicubic_blend", *data, "save_frames=true")
     every = tables["results"][-1]

@@ -12,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 from stvsr.checkpoint import check_resumable
 from stvsr.cli import entry_point
 from stvsr.config import resolved
+from stvsr.models.blended_start import start_at_blended_frames
 from stvsr.models.two_stage import TwoStage
 from stvsr.ops.deformable import use_backend
 from stvsr.stage_weights import load_stages
@@ -45,6 +46,8 @@ def train(config: DictConfig) -> dict[str, float]:
     network = instantiate(config.model)
     if isinstance(network, TwoStage):
         load_stages(network, config.weights, required=False)
+    if config.blended_start:
+        start_at_blended_frames(network)
     module = SpaceTimeModule(
         network=network,
         model_config=model_config,

@@ -1,0 +1,145 @@
+"""The ablations against each other: scores over several seeds, the paper's orderings, curves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from statistics import fmean
+
+from matplotlib.figure import Figure
+
+from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
+from stvsr.evaluation.results import Results
+from stvsr.evaluation.rows import Row
+from stvsr.evaluation.scores import PARTS
+from stvsr.evaluation.tables import NOTHING, Table, figure
+
+ORDERINGS = (("b", "a", UNSPLIT), ("d", "b", UNSPLIT), ("e", "d", UNSPLIT), ("c", "b", "slow"), ("b", "c", "fast"))
+"""What the paper's Table 2 says: the first has the higher PSNR than the second, on these clips (Sec. 4.3)."""
+
+PART_NAMES = dict(zip(PARTS, ("all", "given", "synthesised"), strict=True))
+
+SPLITS = (*MOTION_SPLITS, UNSPLIT)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An ablation, trained from one seed.
+
+    Attributes:
+        ablation: its letter.
+        seed: of the run.
+        results: its scores.
+        curve: steps done and validation PSNR, in dB.
+        minutes: what training took, validation not counted.
+    """
+
+    ablation: str
+    seed: int
+    results: Results
+    curve: list[tuple[int, float]]
+    minutes: float
+
+
+def score_table(clip_set: str, runs: Sequence[Trained], baseline: Results) -> Table:
+    """PSNR and SSIM on one clip set for each ablation, and given and synthesised frames apart.
+
+    Args:
+        clip_set: its name.
+        runs: of all ablations and seeds.
+        baseline: of a method that is not trained.
+    """
+    methods = {baseline.name: [baseline]}
+    for run in sorted(runs, key=lambda run: run.ablation):
+        methods.setdefault(f"({run.ablation})", []).append(run.results)
+    rows = []
+    for (method, results), part in product(methods.items(), PARTS):
+        cells = [_spread(results, clip_set, split, f"psnr_y{part}", 2) for split in SPLITS]
+        rows.append([method, PART_NAMES[part], *cells, _spread(results, clip_set, UNSPLIT, f"ssim_y{part}", 4)])
+    seeds = len({run.seed for run in runs})
+    counted = [f"{row.clips} {row.motion}" for row in baseline.rows if row.clip_set == clip_set]
+    return Table(
+        ["method", "frames", *(f"PSNR Y {split}" for split in SPLITS), "SSIM Y all"],
+        rows,
+        f"{clip_set}, clips: {', '.join(counted)}; mean over {seeds} seed(s), ± half of the range over them; "
+        f"{baseline.protocol}",
+        baseline.omissions(),
+    )
+
+
+def ordering_table(runs: Sequence[Trained]) -> Table:
+    """Which of the paper's orderings the runs have: by how much PSNR one ablation leads another, seed by seed."""
+    of = {(run.ablation, run.seed): run.results for run in runs}
+    seeds = sorted({run.seed for run in runs})
+    sets = dict.fromkeys(row.clip_set for run in runs for row in run.results.rows)
+    rows = []
+    for (better, worse, split), clip_set in product(ORDERINGS, sets):
+        leads = []
+        for seed in seeds:
+            pair = [_score(of.get((letter, seed)), clip_set, split, "psnr_y") for letter in (better, worse)]
+            if None not in pair:
+                leads.append(pair[0] - pair[1])  # type: ignore[operator]
+        if leads:
+            rows.append(
+                [f"({better}) > ({worse})", clip_set, split, ", ".join(f"{x:+.2f}" for x in leads), _say(leads)]
+            )
+    return Table(
+        ["ordering", "clips", "motion", "lead in dB, by seed", "reproduced"],
+        rows,
+        "PSNR Y of all frames; 'unclear' where seeds disagree",
+    )
+
+
+def curve_figure(runs: Sequence[Trained]) -> Figure:
+    """Validation PSNR over steps, a colour for each ablation, a line for each seed."""
+    drawing = Figure(figsize=(7, 4.2), dpi=130, layout="constrained")
+    axis = drawing.subplots()
+    letters = sorted({run.ablation for run in runs})
+    for run in sorted(runs, key=lambda run: run.ablation):
+        first = run.seed == min(other.seed for other in runs if other.ablation == run.ablation)
+        axis.plot(
+            *zip(*run.curve, strict=True),
+            color=f"C{letters.index(run.ablation)}",
+            alpha=1.0 if first else 0.5,
+            label=f"({run.ablation})" if first else None,
+        )
+    axis.set_xlabel("steps")
+    axis.set_ylabel("validation PSNR Y, dB")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return drawing
+
+
+def training_table(runs: Sequence[Trained]) -> Table:
+    """What each training took, where it ended, and what its last quarter still brought."""
+    rows = []
+    for run in sorted(runs, key=lambda run: (run.ablation, run.seed)):
+        (steps, end), last_quarter = (
+            run.curve[-1],
+            [psnr for step, psnr in run.curve if 4 * step >= 3 * run.curve[-1][0]],
+        )
+        gained = figure(end - last_quarter[0], 2) if len(last_quarter) > 1 else NOTHING
+        parameters = f"{run.results.cost.parameters:,}" if run.results.cost.parameters else NOTHING
+        name = f"({run.ablation}), seed {run.seed}"
+        rows.append([name, parameters, str(steps), f"{run.minutes:.1f}", f"{end:.2f}", gained])
+    columns = ["run", "parameters", "steps", "minutes", "validation PSNR Y", "of that in the last quarter"]
+    return Table(columns, rows, "validation: seven frames of each video; minutes of training without validation")
+
+
+def _say(leads: Sequence[float]) -> str:
+    if min(leads) > 0:
+        return "yes"
+    return "no" if max(leads) < 0 else "unclear"
+
+
+def _spread(results: Sequence[Results], clip_set: str, split: str, name: str, digits: int) -> str:
+    found = [_score(result, clip_set, split, name) for result in results]
+    values = [value for value in found if value is not None]
+    if not values:
+        return NOTHING
+    mean = figure(fmean(values), digits)
+    return f"{mean} ± {figure((max(values) - min(values)) / 2, digits)}" if len(values) > 1 else mean
+
+
+def _score(results: Results | None, clip_set: str, split: str, name: str) -> float | None:
+    rows: list[Row] = [] if results is None else results.rows
+    return next((row.scores[name] for row in rows if (row.clip_set, row.motion) == (clip_set, split)), None)

@@ -1,0 +1,173 @@
+"""The paper's Table 2 in small: `python -m stvsr.study root=DIR val_root=DIR`, or `make study`.
+
+Trains the ablations (a) to (e) from several seeds, on the same clips in the same order for the same number of steps,
+scores each on whole videos and on generated clips, and writes `study.md` with tables, curves and pictures. What is
+finished is not done again: a study that was stopped or killed goes on when the same command is given again.
+"""
+
+import csv
+from itertools import product
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from stvsr.checkpoint import load_network, read_file
+from stvsr.cli import CONFIG_DIR, entry_point
+from stvsr.data.clip import Batch
+from stvsr.data.datasets import ValidationClips
+from stvsr.devices import chosen_device, device_name
+from stvsr.evaluate import evaluate
+from stvsr.evaluation.ablations import Trained, curve_figure, ordering_table, score_table, training_table
+from stvsr.evaluation.figures import comparison, save_figure
+from stvsr.evaluation.results import RESULTS, Results, read_results
+from stvsr.files import write_text
+from stvsr.models.bicubic_blend import BicubicBlend
+from stvsr.models.requirements import Network, run_padded
+from stvsr.train import train
+
+SHOWN_CLIPS = {"medium": 1, "fast": 2}
+"""Generated clips in the pictures, by motion."""
+
+
+def study(config: DictConfig) -> Path:
+    """Trains, scores and compares what is not finished yet.
+
+    Args:
+        config: composed from `conf/study.yaml`.
+
+    Returns:
+        The report.
+
+    Raises:
+        UserError: a setting or the data is not as it should be.
+    """
+    folder = Path(config.output_dir)
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        # Seed by seed, so that one stopped early has something to compare.
+        trainings = {run: training_config(config, *run) for run in product(config.seeds, config.ablations)}
+        for number, ((seed, ablation), training) in enumerate(trainings.items(), 1):
+            if not is_trained(training):
+                print(f"training ({ablation}), seed {seed}: {number} of {len(trainings)}", flush=True)
+                train(training)
+        baseline = scored(config, "bicubic_blend")
+        runs = []
+        for number, ((seed, ablation), training) in enumerate(trainings.items(), 1):
+            print(f"scoring ({ablation}), seed {seed}: {number} of {len(trainings)}", flush=True)
+            results = scored(config, f"{ablation}-{seed}", checkpoint=checkpoint_of(training))
+            runs.append(Trained(ablation, seed, results, *log_of(training)))
+        scenes = instantiate(scoring_config(config, folder).data.test_source.sets[1].source)()
+
+    save_figure(curve_figure(runs), folder / "curves.png")
+    first = {f"({ablation})": training for (seed, ablation), training in trainings.items() if seed == config.seeds[0]}
+    networks = {name: load_network(checkpoint_of(training)) for name, training in first.items()}
+    for motion, index in SHOWN_CLIPS.items():
+        show(networks, Batch.collate([ValidationClips(source=scenes)[index]]), folder / f"{motion}.png")
+    report = folder / "study.md"
+    write_text(report, as_markdown(next(iter(trainings.values())), runs, baseline))
+    return report
+
+
+def training_config(config: DictConfig, seed: int, ablation: str) -> DictConfig:
+    """Of one run."""
+    return compose(
+        "train",
+        [
+            *config.training,
+            f"ablation={ablation}",
+            f"seed={seed}",
+            f"data.root='{config.root}'",
+            f"data.val_root='{config.val_root}'",
+            f"output_dir='{Path(config.output_dir) / 'train' / f'{ablation}-{seed}'}'",
+        ],
+    )
+
+
+def scoring_config(config: DictConfig, folder: Path, *method: str) -> DictConfig:
+    """Of the scoring of one method."""
+    common = ["data=held", f"data.root='{config.root}'", f"data.val_root='{config.val_root}'", "logger=csv"]
+    cache = f"motion_cache='{Path(config.output_dir) / 'motion.csv'}'"
+    return compose("evaluate", [*common, cache, *config.scoring, *method, f"output_dir='{folder}'"])
+
+
+def checkpoint_of(training: DictConfig) -> Path:
+    """Where a run keeps its last state."""
+    return Path(training.callbacks.last.path)
+
+
+def is_trained(training: DictConfig) -> bool:
+    """Whether a run has done all of its steps."""
+    last = checkpoint_of(training)
+    return last.is_file() and read_file(last).get("global_step", 0) >= training.trainer.max_steps
+
+
+def scored(config: DictConfig, name: str, checkpoint: Path | None = None) -> Results:
+    """The scores of a checkpoint, or of bicubic + blending; made where there are none that are newer than it."""
+    folder = Path(config.output_dir) / "scores" / name
+    results = folder / RESULTS
+    if results.is_file() and (checkpoint is None or results.stat().st_mtime > checkpoint.stat().st_mtime):
+        return read_results(folder)
+    method = "method=bicubic_blend" if checkpoint is None else f"checkpoint='{checkpoint}'"
+    return evaluate(scoring_config(config, folder, method))
+
+
+def log_of(training: DictConfig) -> tuple[list[tuple[int, float]], float]:
+    """Steps and validation PSNR of a run, and the minutes it trained, from its logs."""
+    curve, seconds, logged = [], 0.0, training.trainer.log_every_n_steps
+    logs = Path(training.output_dir, "csv").glob("metrics*.csv")
+    rows = [row for log in logs for row in csv.DictReader(log.read_text(encoding="utf-8").splitlines())]
+    for row in sorted(rows, key=lambda row: int(row["step"])):
+        if row.get("val/psnr/mean"):
+            curve.append((int(row["step"]) + 1, float(row["val/psnr/mean"])))
+        if row.get("train/clips_per_second"):
+            seconds += logged * training.loader.batch_size / float(row["train/clips_per_second"])
+    return curve, seconds / 60
+
+
+def show(networks: dict[str, Network], batch: Batch, picture: Path) -> None:
+    """Writes a picture of one clip: inputs, bicubic + blending, every network, truth."""
+    with torch.inference_mode():
+        frames = {"bicubic + blending": BicubicBlend()(batch.lr)[0]}
+        frames |= {name: run_padded(network, batch.lr)[0] for name, network in networks.items()}
+    save_figure(comparison(lr=batch.lr[0], predictions=frames, target=batch.hr[0], title=batch.names[0]), picture)
+
+
+def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results) -> str:
+    """The report.
+
+    Args:
+        training: of any of the runs; they differ in ablation and seed alone.
+        runs: all of them.
+        baseline: bicubic + blending.
+    """
+    model, loader = training.model, training.loader
+    seeds = ", ".join(map(str, dict.fromkeys(run.seed for run in runs)))
+    parts = [
+        "# The ablations (a) to (e), trained and scored",
+        f"{model.channels} channels, {model.feature_blocks} + {model.reconstruction_blocks} residual blocks; "
+        f"{training.trainer.max_steps} steps of {loader.batch_size} crops of {loader.crop}x{loader.crop} LR pixels, "
+        f"learning rate {training.optimizer.lr:g}, seeds {seeds}; on {device_name(chosen_device('auto'))}.",
+        *(score_table(name, runs, baseline).as_markdown() for name in {row.clip_set: None for row in baseline.rows}),
+        "## The orderings of the paper's Table 2",
+        ordering_table(runs).as_markdown(),
+        "## Training",
+        "![Validation PSNR over steps](curves.png)",
+        training_table(runs).as_markdown(),
+        "## Generated clips",
+        *(f"![{motion} motion]({motion}.png)" for motion in SHOWN_CLIPS),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+@entry_point("study")
+def main(config: DictConfig) -> None:
+    """Studies, prints the report and says where it is."""
+    report = study(config)
+    print(report.read_text(encoding="utf-8"))
+    print(f"report, curves and pictures: {report.parent}")
+
+
+if __name__ == "__main__":
+    main()

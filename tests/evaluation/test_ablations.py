@@ -1,0 +1,78 @@
+"""The ablations side by side: means and ranges over seeds, and orderings that are claimed only where seeds agree."""
+
+from pathlib import Path
+
+import pytest
+
+from stvsr.evaluation.ablations import Trained, curve_figure, ordering_table, score_table, training_table
+from stvsr.evaluation.costs import Cost
+from stvsr.evaluation.figures import save_figure
+from stvsr.evaluation.protocols import Protocol
+from stvsr.evaluation.results import Results
+from stvsr.evaluation.rows import Row
+from stvsr.evaluation.tables import Table
+
+
+def scored(name: str, **psnr: float) -> Results:
+    """PSNR by motion; given frames have a dB more, synthesised ones a dB less."""
+    rows = [
+        Row("videos", motion, 2, 14, 0, 0, "", {
+            **{f"psnr_y{part}": value + more for part, more in (("", 0), ("_given", 1), ("_synthesised", -1))},
+            **{f"ssim_y{part}": value / 100 for part in ("", "_given", "_synthesised")},
+        })
+        for motion, value in psnr.items()
+    ]  # fmt: skip
+    return Results(name, "x", Protocol("paper", True, False), Cost(parameters=1000), rows, {}, {})
+
+
+def run(ablation: str, seed: int, **psnr: float) -> Trained:
+    curve = [(100 * i, 20.0 + i) for i in range(1, 5)]
+    return Trained(ablation, seed, scored(ablation, **psnr), curve, 1.5)
+
+
+def row(table: Table, *start: str) -> list[str]:
+    (found,) = (list(row) for row in table.rows if tuple(row[: len(start)]) == start)
+    return found[len(start) :]
+
+
+def test_scores_are_means_over_seeds_with_half_their_range() -> None:
+    runs = [run("b", 1, slow=30.0, all=25.0), run("a", 1, slow=28.0, all=24.0), run("a", 2, slow=29.0, all=24.5)]
+    table = score_table("videos", runs, scored("bicubic_blend", slow=27.0, all=23.0))
+    assert [cells[0] for cells in table.rows[::3]] == ["bicubic_blend", "(a)", "(b)"]
+    assert row(table, "(a)", "all") == ["28.50 ± 0.50", "-", "-", "24.25 ± 0.25", "0.2425 ± 0.0025"]
+    assert row(table, "(a)", "given")[0] == "29.50 ± 0.50"
+    assert row(table, "(b)", "synthesised") == ["29.00", "-", "-", "24.00", "0.2500"]
+    assert "2 slow, 2 all" in table.caption
+
+
+@pytest.mark.parametrize(
+    ("of_a", "of_b", "verdict"),
+    [((24.0, 24.5), (25.0, 24.6), "yes"), ((24.0, 24.5), (23.0, 24.4), "no"), ((24.0, 24.5), (25.0, 24.4), "unclear")],
+)
+def test_an_ordering_is_reproduced_only_where_all_seeds_have_it(
+    of_a: tuple[float, float], of_b: tuple[float, float], verdict: str
+) -> None:
+    runs = [run("a", seed, all=psnr) for seed, psnr in enumerate(of_a)]
+    runs += [run("b", seed, all=psnr) for seed, psnr in enumerate(of_b)]
+    leads = ", ".join(f"{b - a:+.2f}" for a, b in zip(of_a, of_b, strict=True))
+    assert [list(cells) for cells in ordering_table(runs).rows] == [["(b) > (a)", "videos", "all", leads, verdict]]
+
+
+def test_the_plain_convlstm_leads_on_slow_and_trails_on_fast_clips_as_in_the_paper() -> None:
+    runs = [run("b", 1, slow=30.0, fast=20.0), run("c", 1, slow=30.5, fast=19.0)]
+    table = ordering_table(runs)
+    assert row(table, "(c) > (b)", "videos", "slow") == ["+0.50", "yes"]
+    assert row(table, "(b) > (c)", "videos", "fast") == ["+1.00", "yes"]
+
+
+def test_what_the_last_quarter_brought_tells_how_far_from_flat_a_curve_ends() -> None:
+    assert row(training_table([run("a", 1, all=24.0)]), "(a), seed 1") == ["1,000", "400", "1.5", "24.00", "1.00"]
+
+
+def test_curves_are_drawn_for_every_run(tmp_path: Path) -> None:
+    drawing = curve_figure([run("b", 1), run("a", 1), run("a", 2)])
+    (axis,) = drawing.axes
+    assert [line.get_color() for line in axis.get_lines()] == ["C0", "C0", "C1"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["(a)", "(b)"]
+    save_figure(drawing, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

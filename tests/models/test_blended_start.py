@@ -1,0 +1,75 @@
+"""Before the first step the network enlarges given frames and the mean of neighbours, and offsets have a gradient."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from stvsr.data.degradation import downsample
+from stvsr.errors import InvalidInput
+from stvsr.models.bicubic_blend import BicubicBlend
+from stvsr.models.blended_start import TAPS, start_at_blended_frames
+from stvsr.training.losses import charbonnier
+
+BORDER = 16
+"""HR pixels at the border that zero padding darkens."""
+
+
+@pytest.fixture
+def started(configure: Callable[..., DictConfig]) -> Callable[..., nn.Module]:
+    def build(variant: str, channels: int) -> nn.Module:
+        torch.manual_seed(0)
+        small = [f"model.channels={channels}", "model.feature_blocks=2", "model.reconstruction_blocks=2"]
+        network: nn.Module = instantiate(configure("train", f"ablation={variant}", *small).model)
+        start_at_blended_frames(network)
+        return network
+
+    return build
+
+
+def enlarged(frames: Tensor) -> Tensor:
+    """Twice x2 by the taps, written as sums over neighbours: `(…, h, w)` to `(…, 4h, 4w)`."""
+    for dim in (-1, -2, -1, -2):
+        before, after = frames.roll(1, dim), frames.roll(-1, dim)
+        phases = [a * before + b * frames + c * after for a, b, c in TAPS]
+        frames = torch.stack(phases, dim=dim if dim == -1 else -2).flatten(*((-2, -1) if dim == -1 else (-3, -2)))
+    return frames
+
+
+@pytest.mark.parametrize("variant", "abcde")
+@pytest.mark.parametrize("channels", [8, 16, 64])
+def test_an_untrained_network_enlarges_frames_and_the_mean_of_neighbours(
+    started: Callable[..., nn.Module], generated_clip: Tensor, variant: str, channels: int
+) -> None:
+    lr = downsample(generated_clip[::2])
+    between = torch.stack([*lr, *((lr[:-1] + lr[1:]) / 2)])[[0, 4, 1, 5, 2, 6, 3]]
+    with torch.no_grad():
+        frames = started(variant, channels)(lr[None])[0]
+    inner = (..., slice(BORDER, -BORDER), slice(BORDER, -BORDER))
+    # tanh bends by a third of a percent, (c) keeps 2 % of the state before, and LeakyReLU what is below black.
+    torch.testing.assert_close(frames.clamp(0, 1)[inner], enlarged(between).clamp(0, 1)[inner], atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("variant", "bcde")
+def test_offsets_have_a_gradient_from_the_first_step_on(
+    started: Callable[..., nn.Module], generated_clip: Tensor, variant: str
+) -> None:
+    network = started(variant, 16)
+    charbonnier(network(downsample(generated_clip[::2])[None]), generated_clip[None]).backward()
+    heads = network.interpolation.fusion.align_first.sample1.offset_mask.weight.grad
+    assert heads is not None
+    assert heads.abs().amax() > 0
+
+
+def test_another_network_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="blended_start=true with BicubicBlend"):
+        start_at_blended_frames(BicubicBlend())
+
+
+def test_too_few_channels_are_refused(configure: Callable[..., DictConfig]) -> None:
+    narrow = configure("train", "ablation=a", "model.channels=4", "model.feature_blocks=1")
+    with pytest.raises(InvalidInput, match="4 channels; expected at least 6"):
+        start_at_blended_frames(instantiate(narrow.model))
