@@ -12,7 +12,7 @@ ROOMS = [
     *("errors", "files", "unfinished", "config", "devices"),
     *("data", "ops", "models", "checkpoint", "stage_weights", "evaluation", "tracking", "training", "video"),
 ]
-ENTRY_POINTS = {"train", "evaluate", "upscale", "report", "dashboard", "demo", "pack", "cli"}
+ENTRY_POINTS = {"train", "evaluate", "upscale", "export", "report", "study", "dashboard", "demo", "pack", "cli"}
 
 
 def imported(path: Path) -> set[str]:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stvsr.checkpoint import MODEL_KEY, check_resumable, load_network
+from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY, check_resumable, export, load_network, variant_of
 from stvsr.config import resolved
 from stvsr.errors import InvalidInput
 
@@ -77,6 +78,50 @@ def test_checkpoint_of_ours_gives_back_the_network(
     with torch.no_grad():
         assert torch.equal(network(lr), small_network("e")(lr))
     assert not network.training
+
+
+def test_an_exported_network_is_the_same_but_for_half_precision(
+    saved: dict[str, Any], small_network: Callable[..., nn.Module], tmp_path: Path
+) -> None:
+    source, exported = write(saved | {VARIANT_KEY: "e"}, tmp_path / "a.ckpt"), tmp_path / "a.safetensors"
+    export(source, exported, {"steps": "4"})
+    assert exported.stat().st_size < 0.6 * source.stat().st_size
+    assert variant_of(exported) == "e"
+    halved = {name: tensor.half().float() for name, tensor in small_network("e").state_dict().items()}
+    read = load_network(exported).state_dict()
+    assert read.keys() == halved.keys()
+    assert all(torch.equal(read[name], tensor) for name, tensor in halved.items())
+
+
+def test_an_export_is_refused_before_anything_is_written(saved: dict[str, Any], tmp_path: Path) -> None:
+    source = write(saved, tmp_path / "a.ckpt")
+    with pytest.raises(InvalidInput, match=r"ends in \.safetensors"):
+        export(source, tmp_path / "a.pt", {})
+    saved["state_dict"].popitem()
+    lacking = write(saved, tmp_path / "b.ckpt")
+    with pytest.raises(InvalidInput, match="do not fit"):
+        export(lacking, tmp_path / "b.safetensors", {})
+    assert {path.suffix for path in tmp_path.iterdir()} == {".ckpt"}
+
+
+CUT_OFF = (16).to_bytes(8, "little") + b"{}"
+
+
+@pytest.mark.parametrize("content", [b"", b"text\n", CUT_OFF, None], ids=["empty", "text", "cut off", "foreign"])
+def test_a_safetensors_file_that_is_not_ours_is_named_in_one_line(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "a.safetensors"
+    if content is None:
+        save_file({"x": torch.zeros(1)}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"a\.safetensors"):
+        load_network(path)
+
+
+def test_a_safetensors_file_cannot_be_resumed_from(saved: dict[str, Any], tmp_path: Path) -> None:
+    export(write(saved, tmp_path / "a.ckpt"), tmp_path / "a.safetensors", {})
+    with pytest.raises(InvalidInput, match="not the state of a run"):
+        check_resumable(tmp_path / "a.safetensors", saved[MODEL_KEY])
 
 
 @pytest.mark.parametrize(

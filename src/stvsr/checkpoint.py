@@ -2,19 +2,24 @@
 
 A checkpoint of ours is what Lightning writes, with the resolved model config under `MODEL_KEY`; it holds tensors
 and plain values only, so it is read with `weights_only=True`. A checkpoint names classes to build; only networks of
-this package are built. Published files are read as well: the paper's authors' weights, and those of the networks of
-two-stage systems, each recognised by its tensor names.
+this package are built. To hand a network on there is a smaller file, `.safetensors`: its weights in half precision and
+the config. Published files are read as well: the paper's authors' weights, and those of the networks of two-stage
+systems, each recognised by its tensor names.
 """
 
+import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import get_object
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
+from stvsr.files import beside_then_rename
 from stvsr.models.released import from_released, is_released
 from stvsr.models.requirements import Network
 from stvsr.models.stages import from_published
@@ -31,13 +36,16 @@ NETWORK_PREFIX = "network."
 
 NETWORKS = "stvsr.models."
 
+COMPACT = ".safetensors"
+"""The ending of a file of half-precision weights."""
+
 
 def load_network(path: str | Path) -> Network:
     """A trained network, ready to use.
 
     Args:
-        path: a checkpoint of ours, the authors' released weights, or those published of a network of two-stage systems,
-            whose other stage then is the one without learning.
+        path: a checkpoint of ours or what `export` made of it, the authors' released weights, or those published of a
+            network of two-stage systems, whose other stage then is the one without learning.
 
     Returns:
         The network on the CPU, in `eval()` mode.
@@ -55,6 +63,27 @@ def load_network(path: str | Path) -> Network:
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The model config and the network's weights in a checkpoint; arguments and errors as `load_network`."""
     return _config_and_weights(read_file(Path(path)), path)
+
+
+def export(path: str | Path, output: Path, notes: dict[str, str]) -> None:
+    """Writes the network of a checkpoint as a compact file: weights in half precision and what rebuilds the network.
+
+    Args:
+        path: as of `load_network`.
+        output: the file; its name ends in `.safetensors`.
+        notes: what else the file says of itself.
+
+    Raises:
+        InvalidInput: as `load_network`, or another ending.
+    """
+    if output.suffix != COMPACT:
+        raise InvalidInput(f"{output}: expected a name that ends in {COMPACT}: choose another output")
+    content = read_file(Path(path))
+    config, weights = _config_and_weights(content, path)
+    fill(build_network(config, origin=str(path)), weights, path)
+    says = {MODEL_KEY: json.dumps(config), VARIANT_KEY: str(content.get(VARIANT_KEY, "")), **notes}
+    with beside_then_rename(output) as beside:
+        save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, beside, metadata=says)
 
 
 def fill(network: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:
@@ -145,6 +174,21 @@ def check_resumable(path: str | Path, config: dict[str, Any]) -> None:
     saved, _ = _config_and_weights(content, path)
     if "optimizer_states" not in content:
         raise InvalidInput(f"{path}: holds weights but not the state of a run; resume from a last.ckpt of stvsr.train")
+    _check_same_network(path, saved, config)
+
+
+def weights_for(config: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
+    """The weights in a file, for the network of a model config; arguments and errors as `load_network`.
+
+    Raises:
+        InvalidInput: also where they are of another network; the message names the first setting that differs.
+    """
+    saved, weights = read_checkpoint(path)
+    _check_same_network(path, saved, config)
+    return weights
+
+
+def _check_same_network(path: str | Path, saved: dict[str, Any], config: dict[str, Any]) -> None:
     ours, theirs = _flatten(config), _flatten(saved)
     # How gradients are computed is no part of the network.
     for key in sorted((ours.keys() | theirs.keys()) - {"checkpointing"}):
@@ -163,6 +207,8 @@ def read_file(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise InvalidInput(f"checkpoint {path}: no such file; give a file that stvsr.train wrote, such as last.ckpt")
+    if path.suffix == COMPACT:
+        return _read_compact(path)
     try:
         # Super-SloMo's file tells when it was written.
         with torch.serialization.safe_globals([datetime]):
@@ -176,6 +222,18 @@ def read_file(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InvalidInput(f"{path}: holds a {type(content).__name__}; expected a checkpoint of stvsr")
     return content
+
+
+def _read_compact(path: Path) -> dict[str, Any]:
+    """A file that `export` wrote, in the form of a checkpoint."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            says = file.metadata() or {}
+            state = {f"{NETWORK_PREFIX}{name}": file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        config = json.loads(says.get(MODEL_KEY, "null"))
+    except (SafetensorError, OSError, ValueError):
+        raise InvalidInput(f"{path}: not a {COMPACT} file, or a damaged one; give one of stvsr.export") from None
+    return {MODEL_KEY: config, VARIANT_KEY: says.get(VARIANT_KEY) or None, "state_dict": state}
 
 
 def _build(config: object, origin: str) -> Any:

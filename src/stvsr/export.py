@@ -1,0 +1,29 @@
+"""Makes a file to hand on of a checkpoint: `python -m stvsr.export last.ckpt network.safetensors`.
+
+A sixth of its size: the network's weights in half precision and what rebuilds it, without the state of the training.
+`load_network`, `stvsr-upscale` and `stvsr.evaluate` take it as they take a checkpoint.
+"""
+
+import argparse
+from pathlib import Path
+
+from stvsr.checkpoint import export
+from stvsr.cli import one_line_errors
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="A checkpoint of stvsr.train as half-precision weights to hand on.")
+    parser.add_argument("checkpoint", type=Path, help="what stvsr.train wrote, or the authors' .pth")
+    parser.add_argument("output", type=Path, help="a new file, NAME.safetensors")
+    parser.add_argument("--note", action="append", default=[], metavar="NAME=TEXT", help="what the file says of itself")
+    arguments = parser.parse_args()
+    if wrong := [note for note in arguments.note if "=" not in note]:
+        parser.error(f"--note {wrong[0]}: expected NAME=TEXT")
+    with one_line_errors():
+        export(arguments.checkpoint, arguments.output, dict(note.split("=", 1) for note in arguments.note))
+        print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

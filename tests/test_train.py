@@ -1,0 +1,51 @@
+"""Where a run begins: at random, at blended frames, or at the weights of another run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from stvsr.checkpoint import export, load_network
+from stvsr.errors import InvalidInput
+from stvsr.train import train
+
+FROZEN = ["optimizer.lr=1e-20", "scheduler.minimum=0", "trainer.max_steps=1", "trainer.val_check_interval=1"]
+"""A run that ends with the weights it began with."""
+
+Run = Callable[..., DictConfig]
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return load_network(folder / "checkpoints" / "last.ckpt").state_dict()
+
+
+def test_a_run_begins_with_the_weights_it_is_given_and_a_new_schedule(small_run: Run, tmp_path: Path) -> None:
+    train(small_run(*FROZEN, "seed=1", folder="first"))
+    export(tmp_path / "first" / "checkpoints" / "last.ckpt", tmp_path / "first.safetensors", {})
+    train(small_run(*FROZEN, "seed=2", f"initial_weights='{tmp_path}/first.safetensors'", folder="second"))
+    first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor.half().float(), rtol=0, atol=1e-12)
+    saved = torch.load(tmp_path / "second" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 1
+
+
+def test_weights_of_another_network_are_refused(small_run: Run, tmp_path: Path) -> None:
+    train(small_run(*FROZEN, "ablation=a", folder="first"))
+    config = small_run("ablation=b", f"initial_weights='{tmp_path}/first/checkpoints/last.ckpt'")
+    with pytest.raises(InvalidInput, match="a checkpoint of another network: its interpolation"):
+        train(config)
+
+
+def test_a_blended_start_is_part_of_a_run(small_run: Run, tmp_path: Path) -> None:
+    train(small_run(*FROZEN, "blended_start=true"))
+    carries = weights(tmp_path / "run")["features.head.weight"][0, 0]
+    torch.testing.assert_close(carries, torch.eye(3)[1].outer(torch.eye(3)[1]), rtol=0, atol=1e-12)
+
+
+def test_a_run_begins_in_one_way(small_run: Run) -> None:
+    with pytest.raises(InvalidInput, match="exclude each other"):
+        train(small_run("blended_start=true", "initial_weights=x.ckpt"))
