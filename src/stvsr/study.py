@@ -10,12 +10,12 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from stvsr.checkpoint import load_network, read_file
-from stvsr.cli import CONFIG_DIR, entry_point
+from stvsr.cli import entry_point
 from stvsr.data.clip import Batch
 from stvsr.data.datasets import ValidationClips
 from stvsr.devices import chosen_device, device_name
@@ -35,6 +35,8 @@ SHOWN_CLIPS = {"medium": 1, "fast": 2}
 def study(config: DictConfig) -> Path:
     """Trains, scores and compares what is not finished yet.
 
+    Further configs are composed, so Hydra must be initialised with `CONFIG_DIR`, as it is in an entry point.
+
     Args:
         config: composed from `conf/study.yaml`.
 
@@ -45,20 +47,19 @@ def study(config: DictConfig) -> Path:
         UserError: a setting or the data is not as it should be.
     """
     folder = Path(config.output_dir)
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        # Seed by seed, so that one stopped early has something to compare.
-        trainings = {run: training_config(config, *run) for run in product(config.seeds, config.ablations)}
-        for number, ((seed, ablation), training) in enumerate(trainings.items(), 1):
-            if not is_trained(training):
-                print(f"training ({ablation}), seed {seed}: {number} of {len(trainings)}", flush=True)
-                train(training)
-        baseline = scored(config, "bicubic_blend")
-        runs = []
-        for number, ((seed, ablation), training) in enumerate(trainings.items(), 1):
-            print(f"scoring ({ablation}), seed {seed}: {number} of {len(trainings)}", flush=True)
-            results = scored(config, f"{ablation}-{seed}", checkpoint=checkpoint_of(training))
-            runs.append(Trained(ablation, seed, results, *log_of(training)))
-        scenes = instantiate(scoring_config(config, folder).data.test_source.sets[1].source)()
+    # Seed by seed, so that one stopped early has something to compare.
+    trainings = {run: training_config(config, *run) for run in product(config.seeds, config.ablations)}
+    for number, ((seed, ablation), training) in enumerate(trainings.items(), 1):
+        if not is_trained(training):
+            print(f"training ({ablation}), seed {seed}: {number} of {len(trainings)}", flush=True)
+            train(training)
+    baseline = scored(config, "bicubic_blend")
+    runs = []
+    for number, ((seed, ablation), training) in enumerate(trainings.items(), 1):
+        print(f"scoring ({ablation}), seed {seed}: {number} of {len(trainings)}", flush=True)
+        results = scored(config, f"{ablation}-{seed}", checkpoint=checkpoint_of(training))
+        runs.append(Trained(ablation, seed, results, *log_of(training)))
+    scenes = instantiate(scoring_config(config, folder).data.test_source.sets[1].source)()
 
     save_figure(curve_figure(runs), folder / "curves.png")
     first = {f"({ablation})": training for (seed, ablation), training in trainings.items() if seed == config.seeds[0]}
@@ -75,6 +76,7 @@ def training_config(config: DictConfig, seed: int, ablation: str) -> DictConfig:
     return compose(
         "train",
         [
+            f"experiment={config.runs}",
             *config.training,
             f"ablation={ablation}",
             f"seed={seed}",
