@@ -64,6 +64,29 @@ def test_offsets_have_a_gradient_from_the_first_step_on(
     assert heads.abs().amax() > 0
 
 
+def test_what_predicts_offsets_sees_a_picture_and_not_its_brightness(
+    started: Callable[..., nn.Module], configure: Callable[..., DictConfig], generated_clip: Tensor
+) -> None:
+    """How much the features that offsets are predicted from differ from place to place; flat areas do not show."""
+    torch.manual_seed(0)
+    plain = instantiate(configure("train", "ablation=b", "model.channels=16").model)
+    lr = downsample(generated_clip[::2])[None]
+
+    def contrast(network: nn.Module, frames: Tensor) -> float:
+        seen: list[Tensor] = []
+        alignment = network.interpolation.fusion.align_first
+        handle = alignment.sample1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+        with torch.no_grad():
+            network(frames)
+        handle.remove()
+        return seen[0][..., 8:-8, 8:-8].std(dim=(-2, -1)).mean().item()
+
+    ours = started("b", 16)
+    assert contrast(ours, lr) > 5 * contrast(plain, lr)
+    firsts = [ours.interpolation.fusion.align_second.get_submodule(f"offset{level}.0") for level in (1, 2, 3)]
+    assert all(first.weight.sum(dim=(2, 3)).abs().amax() < 1e-5 for first in firsts)
+
+
 def test_another_network_is_refused() -> None:
     with pytest.raises(InvalidInput, match="blended_start=true with BicubicBlend"):
         start_at_blended_frames(BicubicBlend())

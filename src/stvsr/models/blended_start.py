@@ -3,8 +3,13 @@
 From random weights the network first has to learn what an image is: the reconstruction adds no upsampled input
 (Sec. 3.3), and what the alignments sample means nothing yet, so offsets have nothing to follow. Here some channels
 carry the LR frames through the untrained network: every layer hands them on, a missing frame gets the mean of its
-neighbours, and the end enlarges them. Every other weight keeps its random start, and the network is what it was.
-Offsets start at zero all the same, but their gradient is that of a picture from the first step on.
+neighbours, and the end enlarges them. Offsets start at zero all the same, but their gradient is that of a picture
+from the first step on.
+
+What predicts offsets starts anew as well. By PyTorch's default a signal fades by half from one convolution to the next:
+behind a pyramid and three convolutions there are biases and hardly a picture, and in a short training offsets stay
+at hundredths of a pixel. Here these convolutions keep the size of what they are given, and the first that sees
+both maps sees contrast alone. Every other weight keeps its random start, and the network is what it was.
 
 Not in the paper; for short trainings.
 """
@@ -14,7 +19,7 @@ from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
 from stvsr.models.alignment import AlignedFusion, DeformableSampling, PCDAlignment
-from stvsr.models.blocks import ResidualBlock
+from stvsr.models.blocks import LEAKY_SLOPE, ResidualBlock
 from stvsr.models.propagation import Bidirectional, ConvLSTM, DeformableConvLSTM, NoPropagation
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 
@@ -28,6 +33,9 @@ FORGET = -4.0
 
 OPEN = 0.5
 """A gate, or a sampling mask, of which nothing is known yet: sigmoid(0)."""
+
+CONTRAST = 4.0
+"""By how much the first convolution towards offsets raises what is left of a picture without its mean."""
 
 TAPS = ((5 / 32, 15 / 16, -3 / 32), (-3 / 32, 15 / 16, 5 / 32))
 """A parabola through three pixels, a quarter of a pixel before and after the middle one: what x2 needs."""
@@ -56,9 +64,13 @@ def start_at_blended_frames(network: nn.Module) -> None:
     carried = torch.arange(0, 2 * COLOURS * (channels // (2 * COLOURS)), 2)
 
     _hand_on(network.features.head, carried, torch.arange(len(carried)) % COLOURS, gain=1.0)
-    for block in network.modules():
-        if isinstance(block, ResidualBlock):
-            _clear(block.conv2, carried)
+    for part in network.modules():
+        if isinstance(part, ResidualBlock):
+            _clear(part.conv2, carried)
+        elif isinstance(part, AlignedFusion):
+            _keep_signal(part.pyramid)
+        elif isinstance(part, PCDAlignment):
+            _see_contrast(part)
     interpolation = network.interpolation.fusion
     assert isinstance(interpolation, AlignedFusion)
     for alignment in (interpolation.align_first, interpolation.align_second):
@@ -104,6 +116,24 @@ def _through_propagation(propagation: nn.Module, carried: Tensor, channels: int)
     _hand_on(propagation.fuse, carried, carried, gain=gain / 2)
     _hand_on(propagation.fuse, carried, carried + channels, gain=gain / 2, clear=False)
     return 1.0
+
+
+def _see_contrast(alignment: PCDAlignment) -> None:
+    """Offsets depend on what the two maps show from the start on, and not on how bright it is."""
+    for convs in (alignment.offset1, alignment.offset2, alignment.offset3):
+        _keep_signal(convs)
+        first = convs[0].weight
+        assert isinstance(first, Tensor)
+        first.copy_(CONTRAST * (first - first.mean(dim=(2, 3), keepdim=True)))
+
+
+def _keep_signal(convs: nn.Module) -> None:
+    """Convolutions that are followed by LeakyReLU give what is as large as what they are given."""
+    for conv in convs.children():
+        assert isinstance(conv, nn.Conv2d)
+        assert conv.bias is not None
+        nn.init.kaiming_normal_(conv.weight, a=LEAKY_SLOPE, nonlinearity="leaky_relu")
+        nn.init.zeros_(conv.bias)
 
 
 def _clear(layer: nn.Conv2d | DeformableSampling, outputs: Tensor) -> None:
