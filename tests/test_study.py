@@ -55,10 +55,10 @@ def test_a_study_goes_on_where_it_was_stopped_and_reports_every_run(run: Callabl
     assert "| (a) | all |" in report
     assert "| (b) | synthesised |" in report
     assert "| bicubic_blend | given |" in report
-    assert "| (b) > (a) | videos | all |" in report
+    assert "| (b) > (a) | videos | all | synthesised |" in report
     assert "| (a), seed 1 |" in report
     assert "2 steps of 1 crops of 8x8 LR pixels" in report
-    for picture in ("curves.png", "medium.png", "fast.png"):
+    for picture in ("study/curves.png", "study/medium.png", "study/fast.png"):
         assert f"({picture})" in report
         assert (tmp_path / "study" / picture).read_bytes().startswith(b"\x89PNG")
 

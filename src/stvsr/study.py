@@ -28,6 +28,9 @@ from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import Network, run_padded
 from stvsr.train import train
 
+PICTURES = "study"
+"""The folder of the pictures, beside the report."""
+
 SHOWN_CLIPS = {"medium": 1, "fast": 2}
 """Generated clips in the pictures, by motion."""
 
@@ -61,11 +64,11 @@ def study(config: DictConfig) -> Path:
         runs.append(Trained(ablation, seed, results, *log_of(training)))
     scenes = instantiate(scoring_config(config, folder).data.test_source.sets[1].source)()
 
-    save_figure(curve_figure(runs), folder / "curves.png")
+    save_figure(curve_figure(runs), folder / PICTURES / "curves.png")
     first = {f"({ablation})": training for (seed, ablation), training in trainings.items() if seed == config.seeds[0]}
     networks = {name: load_network(checkpoint_of(training)) for name, training in first.items()}
     for motion, index in SHOWN_CLIPS.items():
-        show(networks, Batch.collate([ValidationClips(source=scenes)[index]]), folder / f"{motion}.png")
+        show(networks, Batch.collate([ValidationClips(source=scenes)[index]]), folder / PICTURES / f"{motion}.png")
     report = folder / "study.md"
     write_text(report, as_markdown(next(iter(trainings.values())), runs, baseline))
     return report
@@ -155,10 +158,10 @@ def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results) ->
         "## The orderings of the paper's Table 2",
         ordering_table(runs).as_markdown(),
         "## Training",
-        "![Validation PSNR over steps](curves.png)",
+        f"![Validation PSNR over steps]({PICTURES}/curves.png)",
         training_table(runs).as_markdown(),
         "## Generated clips",
-        *(f"![{motion} motion]({motion}.png)" for motion in SHOWN_CLIPS),
+        *(f"![{motion} motion]({PICTURES}/{motion}.png)" for motion in SHOWN_CLIPS),
     ]
     return "\n\n".join(parts) + "\n"
 
