@@ -33,11 +33,19 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
     for seed, name in enumerate(("train", "val")):
         write_video(tmp_path / name / "a.mp4", moving_frames(8, (48, 64), seed=seed))
 
-    def call(ablations: str, *training: str) -> str:
+    def call(ablations: str, *training: str, train: bool = True) -> str:
         settings = {"training": [*TINY, *training], "scoring": FEW_CLIPS}
         lists = [f"{name}=[{','.join(map(repr, values))}]" for name, values in settings.items()]
         places = [f"{name}='{tmp_path / folder}'" for name, folder in PLACES.items()]
-        command = ["stvsr.study", "runs=study_cpu", "seeds=[1]", f"ablations={ablations}", *lists, *places]
+        command = [
+            "stvsr.study",
+            "runs=study_cpu",
+            "seeds=[1]",
+            f"ablations={ablations}",
+            f"train={train}",
+            *lists,
+            *places,
+        ]
         monkeypatch.setattr(sys, "argv", command)
         main()
         return (tmp_path / "study" / "study.md").read_text(encoding="utf-8")
@@ -61,6 +69,16 @@ def test_a_study_goes_on_where_it_was_stopped_and_reports_every_run(run: Callabl
     for picture in ("study/curves.png", "study/medium.png", "study/fast.png"):
         assert f"({picture})" in report
         assert (tmp_path / "study" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_report_of_what_is_finished_trains_nothing(run: Callable[..., str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        run("[a,b]", train=False)
+    run("[b]")
+    report = run("[a,b]", train=False)
+    assert "| (b), seed 1 |" in report
+    assert "(a)" not in report.split("##", 1)[1]
+    assert not (tmp_path / "study" / "train" / "a-1").exists()
 
 
 def test_longer_training_continues_a_run_and_scores_it_again(run: Callable[..., str], tmp_path: Path) -> None:

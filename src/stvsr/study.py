@@ -19,6 +19,7 @@ from stvsr.cli import entry_point
 from stvsr.data.clip import Batch
 from stvsr.data.datasets import ValidationClips
 from stvsr.devices import chosen_device, device_name
+from stvsr.errors import InvalidInput
 from stvsr.evaluate import evaluate
 from stvsr.evaluation.ablations import Trained, curve_figure, ordering_table, score_table, training_table
 from stvsr.evaluation.figures import comparison, save_figure
@@ -52,6 +53,10 @@ def study(config: DictConfig) -> Path:
     folder = Path(config.output_dir)
     # Seed by seed, so that one stopped early has something to compare.
     trainings = {run: training_config(config, *run) for run in product(config.seeds, config.ablations)}
+    if not config.train:
+        trainings = {run: training for run, training in trainings.items() if is_trained(training)}
+        if not trainings:
+            raise InvalidInput(f"train=false, but no run in {folder} is finished; leave it away to train")
     for number, ((seed, ablation), training) in enumerate(trainings.items(), 1):
         if not is_trained(training):
             print(f"training ({ablation}), seed {seed}: {number} of {len(trainings)}", flush=True)
@@ -65,8 +70,9 @@ def study(config: DictConfig) -> Path:
     scenes = instantiate(scoring_config(config, folder).data.test_source.sets[1].source)()
 
     save_figure(curve_figure(runs), folder / PICTURES / "curves.png")
-    first = {f"({ablation})": training for (seed, ablation), training in trainings.items() if seed == config.seeds[0]}
-    networks = {name: load_network(checkpoint_of(training)) for name, training in first.items()}
+    # Of each ablation the run of its first seed.
+    shown = {f"({ablation})": training for (_, ablation), training in reversed(trainings.items())}
+    networks = {name: load_network(checkpoint_of(training)) for name, training in sorted(shown.items())}
     for motion, index in SHOWN_CLIPS.items():
         show(networks, Batch.collate([ValidationClips(source=scenes)[index]]), folder / PICTURES / f"{motion}.png")
     report = folder / "study.md"

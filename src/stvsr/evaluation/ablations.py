@@ -66,7 +66,7 @@ def score_table(clip_set: str, runs: Sequence[Trained], baseline: Results) -> Ta
     return Table(
         ["method", "frames", *(f"PSNR Y {split}" for split in SPLITS), "SSIM Y all"],
         rows,
-        f"{clip_set}, clips: {', '.join(counted)}; mean over {seeds} seed(s), ± half of the range over them; "
+        f"{clip_set}, clips: {', '.join(counted)}; mean over up to {seeds} seed(s) ± half of their range; "
         f"{baseline.protocol}",
         baseline.omissions(),
     )
