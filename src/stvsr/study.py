@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from stvsr.checkpoint import load_network, read_file
 from stvsr.cli import entry_point
+from stvsr.config import resolved
 from stvsr.data.clip import Batch
 from stvsr.data.datasets import ValidationClips
 from stvsr.devices import chosen_device, device_name
@@ -115,13 +116,16 @@ def is_trained(training: DictConfig) -> bool:
 
 
 def scored(config: DictConfig, name: str, checkpoint: Path | None = None) -> Results:
-    """The scores of a checkpoint, or of bicubic + blending; made where there are none that are newer than it."""
+    """The scores of a checkpoint, or of bicubic + blending; made unless there are some of it and of these clips."""
     folder = Path(config.output_dir) / "scores" / name
-    results = folder / RESULTS
-    if results.is_file() and (checkpoint is None or results.stat().st_mtime > checkpoint.stat().st_mtime):
-        return read_results(folder)
     method = "method=bicubic_blend" if checkpoint is None else f"checkpoint='{checkpoint}'"
-    return evaluate(scoring_config(config, folder, method))
+    scoring = scoring_config(config, folder, method)
+    path = folder / RESULTS
+    if path.is_file() and (checkpoint is None or path.stat().st_mtime > checkpoint.stat().st_mtime):
+        results = read_results(folder)
+        if results.settings["data"] == resolved(scoring)["data"]["test_source"]:
+            return results
+    return evaluate(scoring)
 
 
 def log_of(training: DictConfig) -> tuple[list[tuple[int, float]], float]:
@@ -155,12 +159,13 @@ def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results) ->
     """
     model, loader = training.model, training.loader
     seeds = ", ".join(map(str, dict.fromkeys(run.seed for run in runs)))
+    sets = dict.fromkeys(row.clip_set for row in baseline.rows)
     parts = [
         "# The ablations (a) to (e), trained and scored",
         f"{model.channels} channels, {model.feature_blocks} + {model.reconstruction_blocks} residual blocks; "
         f"{training.trainer.max_steps} steps of {loader.batch_size} crops of {loader.crop}x{loader.crop} LR pixels, "
         f"learning rate {training.optimizer.lr:g}, seeds {seeds}; on {device_name(chosen_device('auto'))}.",
-        *(score_table(name, runs, baseline).as_markdown() for name in {row.clip_set: None for row in baseline.rows}),
+        *(f"## Scores: {name}\n\n{score_table(name, runs, baseline).as_markdown()}" for name in sets),
         "## The orderings of the paper's Table 2",
         ordering_table(runs).as_markdown(),
         "## Training",
@@ -169,7 +174,7 @@ def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results) ->
         "## Generated clips",
         *(f"![{motion} motion]({PICTURES}/{motion}.png)" for motion in SHOWN_CLIPS),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 @entry_point("study")
