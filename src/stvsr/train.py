@@ -12,7 +12,6 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 from stvsr.checkpoint import check_resumable, fill, weights_for
 from stvsr.cli import entry_point
 from stvsr.config import resolved
-from stvsr.errors import InvalidInput
 from stvsr.models.blended_start import start_at_blended_frames
 from stvsr.models.two_stage import TwoStage
 from stvsr.ops.deformable import use_backend
@@ -47,12 +46,10 @@ def train(config: DictConfig) -> dict[str, float]:
     network = instantiate(config.model)
     if isinstance(network, TwoStage):
         load_stages(network, config.weights, required=False)
-    if config.blended_start and config.initial_weights is not None:
-        raise InvalidInput("blended_start=true and initial_weights exclude each other; leave one away")
-    if config.blended_start:
-        start_at_blended_frames(network)
     if config.initial_weights is not None:
         fill(network, weights_for(model_config, config.initial_weights), config.initial_weights)
+    elif config.blended_start:
+        start_at_blended_frames(network)
     module = SpaceTimeModule(
         network=network,
         model_config=model_config,
