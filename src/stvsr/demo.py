@@ -8,7 +8,6 @@ import argparse
 import time
 from pathlib import Path
 
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -18,11 +17,9 @@ from stvsr.cli import CONFIG_DIR, one_line_errors
 from stvsr.data.clip import Batch
 from stvsr.data.datasets import ValidationClips
 from stvsr.evaluate import evaluate
-from stvsr.evaluation.figures import comparison, save_figure
+from stvsr.evaluation.figures import show_clip
 from stvsr.evaluation.report import write_report
 from stvsr.evaluation.rows import Row
-from stvsr.models.bicubic_blend import BicubicBlend
-from stvsr.models.requirements import run_padded
 from stvsr.train import train
 
 SMALL_CLIPS = ["data.train_source.height=96", "data.train_source.width=96"]
@@ -52,7 +49,9 @@ def demo(folder: Path, overrides: list[str], *, test_clips: int = 30) -> None:
         bicubic = evaluate(_config("evaluate", folder / "bicubic_blend", [*common, "method=bicubic_blend"]))
     write_report(folder, [folder / "bicubic_blend", folder / "network"])
     picture = folder / "comparison.png"
-    _show(scoring, checkpoint, picture)
+    clips = ValidationClips(source=instantiate(scoring.data.test_source.source)())
+    networks = {"ours, minutes of training": load_network(checkpoint)}
+    show_clip(networks, Batch.collate([clips[SHOWN_CLIP]]), picture)
 
     print(as_comparison(network.rows, bicubic.rows))
     print(f"\npicture:     {picture}\nreport:      {folder}/report.html")
@@ -91,23 +90,6 @@ def ahead(ours: Row, theirs: Row) -> bool:
 
 def _config(name: str, folder: Path, overrides: list[str]) -> DictConfig:
     return compose(name, [*overrides, f"output_dir='{folder}'"])
-
-
-def _show(config: DictConfig, checkpoint: Path, picture: Path) -> None:
-    """One test clip: inputs, bicubic + blending, ours, truth."""
-    batch = Batch.collate([ValidationClips(source=instantiate(config.data.test_source.source)())[SHOWN_CLIP]])
-    with torch.inference_mode():
-        prediction = run_padded(load_network(checkpoint), batch.lr)
-    figure = comparison(
-        lr=batch.lr[0],
-        predictions={
-            "bicubic + blending": BicubicBlend()(batch.lr)[0],
-            "ours, minutes of training": prediction[0],
-        },
-        target=batch.hr[0],
-        title=batch.names[0],
-    )
-    save_figure(figure, picture)
 
 
 def main() -> None:

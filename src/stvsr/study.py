@@ -9,7 +9,6 @@ import csv
 from itertools import product
 from pathlib import Path
 
-import torch
 from hydra import compose
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -23,11 +22,9 @@ from stvsr.devices import chosen_device, device_name
 from stvsr.errors import InvalidInput
 from stvsr.evaluate import evaluate
 from stvsr.evaluation.ablations import Trained, curve_figure, ordering_table, score_table, training_table
-from stvsr.evaluation.figures import comparison, save_figure
+from stvsr.evaluation.figures import save_figure, show_clip
 from stvsr.evaluation.results import RESULTS, Results, read_results
 from stvsr.files import write_text
-from stvsr.models.bicubic_blend import BicubicBlend
-from stvsr.models.requirements import Network, run_padded
 from stvsr.train import train
 
 PICTURES = "study"
@@ -54,12 +51,13 @@ def study(config: DictConfig) -> Path:
     folder = Path(config.output_dir)
     # Seed by seed, so that one stopped early has something to compare.
     trainings = {run: training_config(config, *run) for run in product(config.seeds, config.ablations)}
+    missing = {run for run, training in trainings.items() if not is_trained(training)}
     if not config.train:
-        trainings = {run: training for run, training in trainings.items() if is_trained(training)}
+        trainings = {run: training for run, training in trainings.items() if run not in missing}
         if not trainings:
             raise InvalidInput(f"train=false, but no run in {folder} is finished; leave it away to train")
     for number, ((seed, ablation), training) in enumerate(trainings.items(), 1):
-        if not is_trained(training):
+        if (seed, ablation) in missing:
             print(f"training ({ablation}), seed {seed}: {number} of {len(trainings)}", flush=True)
             train(training)
     baseline = scored(config, "bicubic_blend")
@@ -75,7 +73,8 @@ def study(config: DictConfig) -> Path:
     shown = {f"({ablation})": training for (_, ablation), training in reversed(trainings.items())}
     networks = {name: load_network(checkpoint_of(training)) for name, training in sorted(shown.items())}
     for motion, index in SHOWN_CLIPS.items():
-        show(networks, Batch.collate([ValidationClips(source=scenes)[index]]), folder / PICTURES / f"{motion}.png")
+        clip = Batch.collate([ValidationClips(source=scenes)[index]])
+        show_clip(networks, clip, folder / PICTURES / f"{motion}.png")
     report = folder / "study.md"
     write_text(report, as_markdown(next(iter(trainings.values())), runs, baseline))
     return report
@@ -139,14 +138,6 @@ def log_of(training: DictConfig) -> tuple[list[tuple[int, float]], float]:
         if row.get("train/clips_per_second"):
             seconds += logged * training.loader.batch_size / float(row["train/clips_per_second"])
     return curve, seconds / 60
-
-
-def show(networks: dict[str, Network], batch: Batch, picture: Path) -> None:
-    """Writes a picture of one clip: inputs, bicubic + blending, every network, truth."""
-    with torch.inference_mode():
-        frames = {"bicubic + blending": BicubicBlend()(batch.lr)[0]}
-        frames |= {name: run_padded(network, batch.lr)[0] for name, network in networks.items()}
-    save_figure(comparison(lr=batch.lr[0], predictions=frames, target=batch.hr[0], title=batch.names[0]), picture)
 
 
 def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results) -> str:

@@ -7,10 +7,11 @@ from statistics import fmean
 
 from matplotlib.figure import Figure
 
-from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
+from stvsr.data.clip import UNSPLIT
 from stvsr.evaluation.results import Results
 from stvsr.evaluation.rows import Row
 from stvsr.evaluation.scores import PARTS
+from stvsr.evaluation.splits import SPLITS
 from stvsr.evaluation.tables import NOTHING, Table, figure
 
 ORDERINGS = (("b", "a", UNSPLIT), ("d", "b", UNSPLIT), ("e", "d", UNSPLIT), ("c", "b", "slow"), ("b", "c", "fast"))
@@ -23,8 +24,6 @@ COMPARED = (PARTS[0], PARTS[2])
 
 SMALLEST_LEAD = 0.005
 """dB; a smaller one is printed as none."""
-
-SPLITS = (*MOTION_SPLITS, UNSPLIT)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from stvsr.data.clip import Batch
 from stvsr.evaluation.metrics import psnr_y
 from stvsr.files import beside_then_rename
+from stvsr.models.bicubic_blend import BicubicBlend
+from stvsr.models.requirements import Network, run_padded
 
 GIVEN, SYNTHESISED = 2, 3
 """The frames shown, counted from 0: one the network was given and the next, which it was not."""
@@ -52,3 +56,11 @@ def save_figure(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with beside_then_rename(path) as beside:
         figure.savefig(beside, format="png")
+
+
+def show_clip(networks: dict[str, Network], batch: Batch, path: Path) -> None:
+    """Writes the comparison of bicubic + blending and networks, by name, on the first clip of a batch."""
+    with torch.inference_mode():
+        frames = {"bicubic + blending": BicubicBlend()(batch.lr)[0]}
+        frames |= {name: run_padded(network, batch.lr)[0] for name, network in networks.items()}
+    save_figure(comparison(lr=batch.lr[0], predictions=frames, target=batch.hr[0], title=batch.names[0]), path)
