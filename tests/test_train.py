@@ -42,6 +42,17 @@ def test_weights_of_another_network_are_refused(small_run: Run, tmp_path: Path) 
         train(config)
 
 
+def test_the_weights_of_b_are_a_beginning_of_e(small_run: Run, tmp_path: Path) -> None:
+    train(small_run(*FROZEN, "ablation=b", "blended_start=true", folder="first"))
+    given = f"initial_weights='{tmp_path}/first/checkpoints/last.ckpt'"
+    train(small_run(*FROZEN, "ablation=e", given, folder="second"))
+    first, second = (load_network(tmp_path / run / "checkpoints" / "last.ckpt") for run in ("first", "second"))
+    lr = torch.rand(1, 2, 3, 16, 16)
+    with torch.no_grad():
+        # Both tanh of the states bend a little.
+        torch.testing.assert_close(second(lr), first(lr), rtol=0, atol=0.01)
+
+
 def test_a_blended_start_is_part_of_a_run(small_run: Run, tmp_path: Path) -> None:
     train(small_run(*FROZEN, "blended_start=true"))
     carries = weights(tmp_path / "run")["features.head.weight"][0, 0]

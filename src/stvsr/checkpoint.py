@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
 from stvsr.files import beside_then_rename
+from stvsr.models.grown_start import can_grow, handing_on
 from stvsr.models.released import from_released, is_released
 from stvsr.models.requirements import Network
 from stvsr.models.stages import from_published
@@ -180,10 +181,14 @@ def check_resumable(path: str | Path, config: dict[str, Any]) -> None:
 def weights_for(config: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
     """The weights in a file, for the network of a model config; arguments and errors as `load_network`.
 
+    Weights of (b) are completed to those of (e), see `stvsr.models.grown_start`.
+
     Raises:
         InvalidInput: also where they are of another network; the message names the first setting that differs.
     """
     saved, weights = read_checkpoint(path)
+    if can_grow(saved, config):
+        return weights | handing_on(_build(config["propagation"], str(path)))
     _check_same_network(path, saved, config)
     return weights
 

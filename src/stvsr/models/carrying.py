@@ -1,0 +1,107 @@
+"""Layers that hand on what they are given: what the starts of a training that do not begin at noise share."""
+
+import torch
+from torch import Tensor, nn
+
+from stvsr.models.alignment import AlignedFusion, DeformableSampling, PCDAlignment
+from stvsr.models.blocks import LEAKY_SLOPE
+from stvsr.models.propagation import Bidirectional, ConvLSTM, DeformableConvLSTM, NoPropagation
+
+STATE_GAIN = 0.1
+"""What the candidate of a ConvLSTM takes of the frame: so little that both tanh are straight lines there."""
+
+FORGET = -4.0
+"""Before sigmoid: what frame a state carries is that of its step, not those before it."""
+
+OPEN = 0.5
+"""A gate, or a sampling mask, of which nothing is known yet: sigmoid(0)."""
+
+CONTRAST = 4.0
+"""By how much the first convolution towards offsets raises what is left of a picture without its mean."""
+
+
+@torch.no_grad()
+def carry_through(propagation: nn.Module, carried: Tensor) -> float:
+    """Lets the states of a recurrence carry some channels of what it is given.
+
+    Args:
+        propagation: any of `stvsr.models.propagation`.
+        carried: the channels.
+
+    Returns:
+        What the states have to be multiplied by; `Bidirectional` does that itself.
+    """
+    if isinstance(propagation, NoPropagation):
+        return 1.0
+    recurrence = propagation.recurrence if isinstance(propagation, Bidirectional) else propagation
+    assert isinstance(recurrence, ConvLSTM | DeformableConvLSTM)
+    gates = recurrence.cell.gates
+    channels = gates.out_channels // 4
+    for gate in range(4):
+        clear(gates, carried + gate * channels)
+    gates.weight[carried + 3 * channels, carried, 1, 1] = STATE_GAIN
+    if isinstance(recurrence, DeformableConvLSTM):
+        clear(recurrence.align_cell.fuse, carried)
+    else:
+        assert gates.bias is not None
+        gates.bias[carried + channels] = FORGET
+    # One input gate, one output gate.
+    gain = 1 / (STATE_GAIN * OPEN * OPEN)
+    if not isinstance(propagation, Bidirectional):
+        return gain
+    hand_on(propagation.fuse, carried, carried, gain=gain / 2)
+    hand_on(propagation.fuse, carried, carried + channels, gain=gain / 2, further=True)
+    return 1.0
+
+
+@torch.no_grad()
+def offsets_see_pictures(network: nn.Module) -> None:
+    """Starts anew what predicts offsets, so that they can follow something from the first step on.
+
+    By PyTorch's default a signal fades by half from one convolution to the next: behind a pyramid and three
+    convolutions there are biases and hardly a picture, and in a short training offsets stay at hundredths of a pixel.
+    Here these convolutions keep the size of what they are given, and the first that sees both maps sees contrast alone.
+
+    Args:
+        network: with alignments in it.
+    """
+    for part in network.modules():
+        if isinstance(part, AlignedFusion):
+            _keep_signal(part.pyramid)
+        elif isinstance(part, PCDAlignment):
+            _see_contrast(part)
+
+
+def clear(layer: nn.Conv2d | DeformableSampling, outputs: Tensor) -> None:
+    """Nothing goes to some outputs of a layer; a gradient comes from them nevertheless."""
+    layer.weight[outputs] = 0
+    assert layer.bias is not None
+    layer.bias[outputs] = 0
+
+
+def hand_on(
+    layer: nn.Conv2d | DeformableSampling, outputs: Tensor, inputs: Tensor, *, gain: float, further: bool = False
+) -> None:
+    """Some outputs of a layer are one input each, where they are, times a gain; a further input is added to them."""
+    if not further:
+        clear(layer, outputs)
+    middle = layer.weight.shape[-1] // 2
+    layer.weight[outputs, inputs, middle, middle] = gain
+
+
+def _see_contrast(alignment: PCDAlignment) -> None:
+    """Offsets depend on what the two maps show from the start on, and not on how bright it is."""
+    for convs in (alignment.offset1, alignment.offset2, alignment.offset3):
+        _keep_signal(convs)
+        first = convs[0].weight
+        assert isinstance(first, Tensor)
+        first.copy_(CONTRAST * (first - first.mean(dim=(2, 3), keepdim=True)))
+
+
+def _keep_signal(convs: nn.Module) -> None:
+    """Convolutions that are followed by LeakyReLU give what is as large as what they are given."""
+    for conv in convs.children():
+        assert isinstance(conv, nn.Conv2d)
+        assert conv.bias is not None
+        nn.init.kaiming_normal_(conv.weight, a=LEAKY_SLOPE, nonlinearity="leaky_relu")
+        nn.init.zeros_(conv.bias)
