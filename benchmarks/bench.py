@@ -35,7 +35,7 @@ from torch.utils._pytree import tree_leaves
 
 from stvsr.cli import CONFIG_DIR, one_line_errors
 from stvsr.data.vimeo90k import training_clips
-from stvsr.devices import MIB, chosen_device, device_name, peak_memory, synchronise, used_memory
+from stvsr.devices import MIB, chosen_device, device_name, has_bf16, peak_memory, synchronise, used_memory
 from stvsr.files import write_text
 from stvsr.models.alignment import DeformableSampling
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
@@ -288,11 +288,6 @@ def roofline(network: ZoomingSlowMo, results: list[Result], device: torch.device
                 f"{name:<42}{multiply_adds / 1e9:12.0f}{size / 1e9:8.1f}{bound:10.3f}"
                 f"{bound / result.ours:8.0%}{bound / result.paper:8.0%}"
             )
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is fast there."""
-    return device.type == "cuda" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def measure(device: torch.device, repeats: int, steps: int) -> None:

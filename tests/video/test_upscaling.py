@@ -187,22 +187,41 @@ def test_another_scale_is_refused() -> None:
         Upscaler(BicubicBlend(), scale=3)
 
 
+class Rounding(BicubicBlend):
+    """Off by `gain` thirtieths where it runs in bfloat16."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(gain))
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return super().forward(lr) + self.gain / 30 * torch.is_autocast_enabled(lr.device.type)
+
+
 @pytest.mark.parametrize(("gain", "half"), [(0.0, True), (1.0, False)])
-def test_bf16_is_used_only_where_it_agrees_with_float32(noise: Frames, gain: float, half: bool) -> None:
+def test_bf16_is_used_only_where_it_agrees_with_float32(
+    noise: Frames, gain: float, half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Decided by the first window, which is made as all others will be."""
-
-    class Rounding(BicubicBlend):
-        """Off by `gain` thirtieths where it runs in bfloat16."""
-
-        def forward(self, lr: Tensor) -> Tensor:
-            return super().forward(lr) + gain / 30 * torch.is_autocast_enabled(lr.device.type)
-
-    upscaler = Upscaler(Rounding(), precision="auto")
-    assert not upscaler.undecided, "on a CPU float32 is used"
-    upscaler.undecided = True
+    monkeypatch.setattr("stvsr.video.upscaling.has_bf16", lambda device: True)
+    upscaler = Upscaler(Rounding(gain), precision="auto")
     first, *_ = windows(scene_starts(noise(4)))
     assert torch.equal(upscaler(first), torch.stack(by_hand(BicubicBlend(), noise(4))))
     assert upscaler.half is half
+    assert not upscaler.undecided
+
+
+@pytest.mark.parametrize(
+    ("network", "fast"),
+    [pytest.param(Rounding(0.0), False, id="slow"), pytest.param(BicubicBlend(), True, id="no weights")],
+)
+def test_bf16_is_not_tried_where_it_gains_nothing(
+    network: Network, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stvsr.video.upscaling.has_bf16", lambda device: fast)
+    upscaler = Upscaler(network, precision="auto")
+    assert not upscaler.undecided
+    assert not upscaler.half
 
 
 def test_bf16_on_request_stays_within_a_hundredth_of_a_decibel_of_a_33_db_result(

@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     machine = made.add_argument_group("where it runs")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     machine.add_argument(
-        "--precision", choices=PRECISIONS, default="auto", help="auto: bf16 on a GPU if within 0.01 dB"
+        "--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where it is fast and within 0.01 dB"
     )
     machine.add_argument("--memory", type=_gibibytes, metavar="GIB", help="most to use (default: most of what is free)")
     return made

@@ -13,6 +13,7 @@ from torch import Tensor
 from stvsr.data.clip import FRAMES, SCALE, to_8bit, to_float
 from stvsr.data.degradation import bicubic
 from stvsr.data.scene_cuts import scene_starts
+from stvsr.devices import has_bf16
 from stvsr.errors import InvalidInput
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import Network, pad_to_multiple
@@ -40,7 +41,8 @@ class Upscaler:
         scale: one of `SCALES`.
         preview: whether bicubic + blending stands at the left of each frame.
         grid: into how many tiles frames are divided; becomes finer where the memory does not suffice.
-        precision: `float32`, `bf16`, or `auto`: bf16 on a GPU where the first window agrees with float32.
+        precision: `float32`, `bf16`, or `auto`: bf16 where it is fast, on a GPU or a recent CPU, and the first
+            window agrees with float32.
 
     Raises:
         InvalidInput: another scale.
@@ -66,7 +68,7 @@ class Upscaler:
         self.preview = preview
         self.grid = grid or Grid()
         self.half = precision == "bf16"
-        self.undecided = precision == "auto" and self.device.type == "cuda"
+        self.undecided = precision == "auto" and self.is_learned and has_bf16(self.device)
 
     @property
     def is_learned(self) -> bool:
