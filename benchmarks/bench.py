@@ -338,6 +338,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with one_line_errors():
         device = chosen_device(arguments.device)
+        torch.backends.cudnn.benchmark = True  # as trainer=gpu has it: every row has inputs of one size
         if arguments.step_of is not None:
             which, gradient = arguments.step_of
             print(json.dumps(asdict(one_step(which, Path(gradient), device, bf16=arguments.bf16))))
