@@ -98,6 +98,17 @@ def test_a_lossless_video_holds_exactly_what_the_network_gives(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mkv", "small.ckpt"]
 
 
+def test_without_a_checkpoint_the_starter_weights_are_used_and_the_better_ones_named(run: Run, tmp_path: Path) -> None:
+    write_clip(tmp_path / "in.mkv", moving(2))
+    status, error = run("in.mkv", "out.mkv", "--codec", "ffv1")
+    assert status == 0, error
+    assert sum("the starter weights" in line and "https://" in line for line in error.splitlines()) == 1
+    status, error = run("in.mkv", "named.mkv", "--codec", "ffv1", "--checkpoint", "starter")
+    assert status == 0, error
+    assert "the starter weights" not in error
+    assert torch.equal(read_clip(tmp_path / "out.mkv"), read_clip(tmp_path / "named.mkv"))
+
+
 def test_a_folder_of_frames_goes_in_and_out(run: Run, tmp_path: Path) -> None:
     (tmp_path / "frames").mkdir()
     frames = moving(5)
@@ -353,8 +364,7 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(
 
 
 BAD_COMMANDS = {
-    "no-network": ([], "give --checkpoint FILE: one of stvsr.train, or the authors' weights (https://"),
-    "two-networks": (["--method", "bicubic", "--checkpoint", "a.ckpt"], "not both"),
+    "two-networks": (["--method", "bicubic", "--checkpoint", "a.ckpt"], "exclude each other; leave one away"),
     "missing-checkpoint": (["--checkpoint", "gone.ckpt"], "gone.ckpt: no such file"),
     "unknown-method": (["--method", "magic"], "invalid choice: 'magic'"),
     "unknown-option": ([*BICUBIC, "--magic"], "unrecognized arguments: --magic; see stvsr-upscale --help"),

@@ -40,13 +40,16 @@ NETWORKS = "stvsr.models."
 COMPACT = ".safetensors"
 """The ending of a file of half-precision weights."""
 
+STARTER = "starter"
+"""What the weights that come with the package are called, wherever a file of weights is asked for."""
+
 
 def load_network(path: str | Path) -> Network:
     """A trained network, ready to use.
 
     Args:
         path: a checkpoint of ours or what `export` made of it, the authors' released weights, or those published of a
-            network of two-stage systems, whose other stage then is the one without learning.
+            network of two-stage systems, whose other stage then is the one without learning; or `"starter"`.
 
     Returns:
         The network on the CPU, in `eval()` mode.
@@ -63,7 +66,7 @@ def load_network(path: str | Path) -> Network:
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The model config and the network's weights in a checkpoint; arguments and errors as `load_network`."""
-    return _config_and_weights(read_file(Path(path)), path)
+    return _config_and_weights(read_file(path), path)
 
 
 def export(path: str | Path, output: Path, notes: dict[str, str]) -> None:
@@ -79,7 +82,7 @@ def export(path: str | Path, output: Path, notes: dict[str, str]) -> None:
     """
     if output.suffix != COMPACT:
         raise InvalidInput(f"{output}: expected a name that ends in {COMPACT}: choose another output")
-    content = read_file(Path(path))
+    content = read_file(path)
     config, weights = _config_and_weights(content, path)
     fill(build_network(config, origin=str(path)), weights, path)
     says = {MODEL_KEY: json.dumps(config), VARIANT_KEY: str(content.get(VARIANT_KEY, "")), **notes}
@@ -160,7 +163,7 @@ def variant_of(path: str | Path) -> str | None:
     Raises:
         InvalidInput: the file is missing or no checkpoint.
     """
-    variant = read_file(Path(path)).get(VARIANT_KEY)
+    variant = read_file(path).get(VARIANT_KEY)
     return variant if isinstance(variant, str) else None
 
 
@@ -171,7 +174,7 @@ def check_resumable(path: str | Path, config: dict[str, Any]) -> None:
         InvalidInput: weights without the state of a run, or another network; the message names the first setting that
             differs.
     """
-    content = read_file(Path(path))
+    content = read_file(path)
     saved, _ = _config_and_weights(content, path)
     if "optimizer_states" not in content:
         raise InvalidInput(f"{path}: holds weights but not the state of a run; resume from a last.ckpt of stvsr.train")
@@ -204,12 +207,18 @@ def _check_same_network(path: str | Path, saved: dict[str, Any], config: dict[st
             )
 
 
-def read_file(path: Path) -> dict[str, Any]:
+def weight_file(named: str | Path) -> Path:
+    """The file that a path, or the name `starter`, means."""
+    return Path(__file__).parent / "weights" / f"{STARTER}{COMPACT}" if str(named) == STARTER else Path(named)
+
+
+def read_file(path: str | Path) -> dict[str, Any]:
     """What a file of weights holds; nothing in it is executed.
 
     Raises:
         InvalidInput: the file is missing or is no such file.
     """
+    path = weight_file(path)
     if not path.is_file():
         raise InvalidInput(f"checkpoint {path}: no such file; give a file that stvsr.train wrote, such as last.ckpt")
     if path.suffix == COMPACT:

@@ -1,4 +1,4 @@
-"""Turns a video into slow-motion, high-resolution video: `stvsr-upscale INPUT OUTPUT --checkpoint FILE`.
+"""Turns a video into slow-motion, high-resolution video: `stvsr-upscale INPUT OUTPUT`.
 
 Input and output are video files, folders of PNG frames, or `-` for raw Y4M in a pipe. Sound, subtitles, rotation,
 colours and titles of a file are kept. A job that was stopped or killed goes on when the same command is given again.
@@ -22,7 +22,7 @@ import av
 import torch
 from tqdm import tqdm
 
-from stvsr.checkpoint import load_network
+from stvsr.checkpoint import STARTER, load_network, weight_file
 from stvsr.cli import one_line_errors
 from stvsr.devices import available_memory, chosen_device, device_name, used_memory
 from stvsr.errors import InvalidInput
@@ -118,16 +118,18 @@ def chosen_network(arguments: argparse.Namespace) -> Network:
     """What makes the frames.
 
     Raises:
-        InvalidInput: no checkpoint and no method, or both, or a file that holds none.
+        InvalidInput: a checkpoint and a method, or a file that holds no network.
     """
-    if (arguments.checkpoint is None) == (arguments.method is None):
-        raise InvalidInput(
-            f"give --checkpoint FILE: one of stvsr.train, or the authors' weights ({WEIGHTS} says where to download "
-            "their .pth file); or --method bicubic, which needs none; not both"
-        )
     if arguments.method is not None:
+        if arguments.checkpoint is not None:
+            raise InvalidInput(f"--checkpoint and --method {arguments.method} exclude each other; leave one away")
         return METHODS[arguments.method]().eval()
-    return load_network(arguments.checkpoint)
+    if arguments.checkpoint is None:
+        say(
+            f"with the starter weights, of a short training; the authors' are better: {WEIGHTS} says where to download "
+            "their .pth file, for --checkpoint"
+        )
+    return load_network(arguments.checkpoint or STARTER)
 
 
 def identity(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
@@ -135,8 +137,8 @@ def identity(arguments: argparse.Namespace, device: torch.device) -> dict[str, A
     decides = {key: value for key, value in vars(arguments).items() if key not in ("overwrite", "output", "memory")}
     known: dict[str, Any] = {key: None if value is None else str(value) for key, value in decides.items()}
     known["version"] = version("stvsr")
-    if arguments.checkpoint is not None:
-        known["checkpoint"] = hashlib.sha256(arguments.checkpoint.read_bytes()).hexdigest()
+    if arguments.method is None:
+        known["checkpoint"] = hashlib.sha256(weight_file(arguments.checkpoint or STARTER).read_bytes()).hexdigest()
     known["device"] = str(device)
     path: Path = arguments.input
     if path == STANDARD:

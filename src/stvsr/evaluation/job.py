@@ -10,7 +10,7 @@ import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
-from stvsr.checkpoint import load_network, variant_of
+from stvsr.checkpoint import load_network, variant_of, weight_file
 from stvsr.config import resolved
 from stvsr.data.clip_sets import ClipSet
 from stvsr.data.motion_measure import MotionThresholds
@@ -121,7 +121,7 @@ class Job:
         files |= {stage.option: weights.get(stage.option) for stage in stages.values()}
         for name, path in files.items():
             if path is not None:
-                identity[name] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+                identity[name] = hashlib.sha256(weight_file(path).read_bytes()).hexdigest()
         identity["data"] = chosen["data"]["test_source"]
         clips = dict.fromkeys(task.clip for task in self.tasks)
         listed = "\n".join(f"{clip.clip_set} {clip.name} {clip.frames}" for clip in clips)

@@ -17,10 +17,10 @@ PRECISIONS = ("auto", "float32", "bf16")
 
 EXAMPLES = """\
 examples:
-  stvsr-upscale in.mp4 out.mp4 --checkpoint zsm.pth
-  stvsr-upscale in.mp4 slow.mkv --checkpoint zsm.pth --slow-motion --codec h265
-  stvsr-upscale in.mp4 look.mp4 --checkpoint zsm.pth --preview --start 1:30 --duration 2
-  stvsr-upscale frames/ out.mp4 --checkpoint zsm.pth --rate 24000/1001
+  stvsr-upscale in.mp4 out.mp4
+  stvsr-upscale in.mp4 slow.mkv --slow-motion --codec h265 --checkpoint zsm.pth
+  stvsr-upscale in.mp4 look.mp4 --preview --start 1:30 --duration 2
+  stvsr-upscale frames/ out.mp4 --rate 24000/1001
   ffmpeg -i in.avi -f yuv4mpegpipe - | stvsr-upscale - - --method bicubic | ffmpeg -i - out.webm
 """
 
@@ -39,8 +39,12 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help=f"a file ({' '.join(CONTAINERS)} .y4m), a folder for PNG frames (a name without extension), or - for Y4M",
     )
-    what = made.add_argument_group("what makes the frames (one of them)")
-    what.add_argument("--checkpoint", type=Path, help="trained weights: a file of stvsr.train, or the authors' .pth")
+    what = made.add_argument_group("what makes the frames (one of them, or neither)")
+    what.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="trained weights: a file of stvsr.train, or the authors' .pth (default: starter, our own)",
+    )
     what.add_argument("--method", choices=sorted(METHODS), help="a method that needs no weights")
 
     frames = made.add_argument_group("which frames")
