@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
 from stvsr.files import beside_then_rename
-from stvsr.models.grown_start import can_grow, handing_on
+from stvsr.models.grown_start import PART, can_grow, handing_on
 from stvsr.models.released import from_released, is_released
 from stvsr.models.requirements import Network
 from stvsr.models.stages import from_published
@@ -191,7 +191,7 @@ def weights_for(config: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
     """
     saved, weights = read_checkpoint(path)
     if can_grow(saved, config):
-        return weights | handing_on(_build(config["propagation"], str(path)))
+        return weights | handing_on(_build(config[PART], str(path)))
     _check_same_network(path, saved, config)
     return weights
 

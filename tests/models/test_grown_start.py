@@ -78,4 +78,5 @@ def test_nothing_but_b_grows_and_only_to_e(configure: Configure, smaller: str, l
 
 def test_networks_of_different_size_do_not_grow(configure: Configure) -> None:
     assert can_grow(plain(model(configure, "b", 16)), plain(model(configure, "e", 16)))
+    assert can_grow(plain(model(configure, "b", 16)), plain(model(configure, "e", 16)) | {"checkpointing": True})
     assert not can_grow(plain(model(configure, "b", 8)), plain(model(configure, "e", 16)))

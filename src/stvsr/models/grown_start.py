@@ -24,7 +24,9 @@ def can_grow(smaller: dict[str, Any], larger: dict[str, Any]) -> bool:
     """Whether the network of one config, (b), is that of another, (e), but for the propagation."""
     if (_class(smaller), _class(larger)) != (NoPropagation.__name__, Bidirectional.__name__):
         return False
-    one, other = ({key: value for key, value in config.items() if key != PART} for config in (smaller, larger))
+    # How gradients are computed is no part of the network.
+    beside = (PART, "checkpointing")
+    one, other = ({key: value for key, value in config.items() if key not in beside} for config in (smaller, larger))
     return one == other
 
 
