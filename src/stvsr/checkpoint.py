@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from hydra.utils import get_object
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
@@ -87,7 +87,8 @@ def export(path: str | Path, output: Path, notes: dict[str, str]) -> None:
     fill(build_network(config, origin=str(path)), weights, path)
     says = {MODEL_KEY: json.dumps(config), VARIANT_KEY: str(content.get(VARIANT_KEY, "")), **notes}
     with beside_then_rename(output) as beside:
-        save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, beside, metadata=says)
+        # Not its save_file, whose files only their owner may read.
+        beside.write_bytes(save({name: tensor.half().contiguous() for name, tensor in weights.items()}, metadata=says))
 
 
 def fill(network: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:
