@@ -109,6 +109,13 @@ def test_without_a_checkpoint_the_starter_weights_are_used_and_the_better_ones_n
     assert torch.equal(read_clip(tmp_path / "out.mkv"), read_clip(tmp_path / "named.mkv"))
 
 
+def test_a_missing_input_is_one_line_also_without_a_checkpoint(run: Run) -> None:
+    status, error = run("missing.mp4", "out.mp4")
+    assert status == 1
+    (line,) = error.splitlines()
+    assert line.startswith("error: missing.mp4")
+
+
 def test_a_folder_of_frames_goes_in_and_out(run: Run, tmp_path: Path) -> None:
     (tmp_path / "frames").mkdir()
     frames = moving(5)

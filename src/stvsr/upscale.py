@@ -85,6 +85,11 @@ def upscale(arguments: argparse.Namespace) -> None:
     companions = None
     if encoding is not None and isinstance(source, VideoFile):
         companions = Companions.of(source, part, clock, output.suffix.lower())
+    if arguments.method is None and arguments.checkpoint is None:
+        say(
+            f"with the starter weights, of a short training; the authors' are better: {WEIGHTS} says where to download "
+            "their .pth file, for --checkpoint"
+        )
     announce(source, picture, clock, companions, device)
 
     lasting = encoding is not None or not output.suffix
@@ -124,11 +129,6 @@ def chosen_network(arguments: argparse.Namespace) -> Network:
         if arguments.checkpoint is not None:
             raise InvalidInput(f"--checkpoint and --method {arguments.method} exclude each other; leave one away")
         return METHODS[arguments.method]().eval()
-    if arguments.checkpoint is None:
-        say(
-            f"with the starter weights, of a short training; the authors' are better: {WEIGHTS} says where to download "
-            "their .pth file, for --checkpoint"
-        )
     return load_network(arguments.checkpoint or STARTER)
 
 
