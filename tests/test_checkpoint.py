@@ -96,10 +96,10 @@ def test_an_exported_network_is_the_same_but_for_half_precision(
 def test_an_exported_file_may_be_read_by_whoever_may_read_others_written_here(
     saved: dict[str, Any], tmp_path: Path
 ) -> None:
-    torch.save(saved, tmp_path / "last.ckpt")
-    (tmp_path / "other").touch()
-    export(tmp_path / "last.ckpt", tmp_path / "weights.safetensors", {})
-    assert (tmp_path / "weights.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+    source, exported, other = write(saved, tmp_path / "a.ckpt"), tmp_path / "a.safetensors", tmp_path / "other"
+    other.touch()
+    export(source, exported, {})
+    assert exported.stat().st_mode == other.stat().st_mode
 
 
 def test_an_export_is_refused_before_anything_is_written(saved: dict[str, Any], tmp_path: Path) -> None:
