@@ -40,6 +40,11 @@ def test_nothing_is_computed_and_the_network_stays_as_it_is() -> None:
         assert torch.equal(parameter, was)
 
 
+def test_a_network_on_another_device_is_tried_there() -> None:
+    """As on a GPU; tensors on `meta` refuse to meet those of a CPU as well."""
+    assert bytes_per_pixel(Three().to("meta")) == bytes_per_pixel(Three())
+
+
 def test_the_papers_network_takes_about_40_kilobytes_a_pixel(configure: Callable[..., DictConfig]) -> None:
     from hydra.utils import instantiate
 
