@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,11 @@ from torch.utils._pytree import tree_leaves
 from stvsr.cli import CONFIG_DIR, one_line_errors
 from stvsr.data.vimeo90k import training_clips
 from stvsr.devices import MIB, chosen_device, device_name, has_bf16, peak_memory, synchronise, used_memory
+from stvsr.errors import InvalidInput
 from stvsr.files import write_text
+from stvsr.graphs import Replayed, recorded_step
 from stvsr.models.alignment import DeformableSampling
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
-from stvsr.training.graphs import recorded
 from stvsr.training.losses import charbonnier
 
 SMALL, VID4 = (64, 112), (144, 180)
@@ -82,6 +84,11 @@ def make_network() -> ZoomingSlowMo:
     return network
 
 
+def paper_formulation() -> PaperFormulation:
+    """The same network and weights, as the paper's authors run them: with the weights' channels first."""
+    return PaperFormulation(make_network().to(memory_format=torch.contiguous_format))
+
+
 def inference(network: nn.Module, lr: Tensor, *, bf16: bool) -> Work:
     """One forward pass."""
 
@@ -101,9 +108,8 @@ def training(network: nn.Module, lr: Tensor, hr: Tensor, *, bf16: bool) -> Work:
     optimizer = torch.optim.Adam(network.parameters(), lr=0.0)
     forward: Callable[[Tensor], Tensor] = network
     if lr.is_cuda and isinstance(network, ZoomingSlowMo):
-        network.to(memory_format=torch.channels_last)
         with torch.autocast(lr.device.type, torch.bfloat16, enabled=bf16):
-            forward = recorded(network, lr)
+            forward = recorded_step(network, lr)
 
     def run() -> Tensor:
         optimizer.zero_grad()
@@ -118,7 +124,7 @@ def training(network: nn.Module, lr: Tensor, hr: Tensor, *, bf16: bool) -> Work:
     return run
 
 
-def compared(name: str, paper: Work, ours: Work, device: torch.device, repeats: int) -> Result:
+def compared(name: str, *, paper: Work, ours: Work, device: torch.device, repeats: int) -> list[Result]:
     """Times both by turns; the first turn warms up and is compared."""
     expected, found = paper(), ours()
     difference = ((found - expected).abs().max() / expected.std()).item()
@@ -135,7 +141,7 @@ def compared(name: str, paper: Work, ours: Work, device: torch.device, repeats: 
         say(f"{name}: {pair[0]:.3f} s, {pair[1]:.3f} s")
     ratio = statistics.median(first / second for first, second in times)
     medians = [statistics.median(side) for side in zip(*times, strict=True)]
-    return Result(f"{name}, s", *medians, ratio=ratio, max_difference=difference)
+    return [Result(f"{name}, s", *medians, ratio=ratio, max_difference=difference)]
 
 
 def training_inputs(device: torch.device) -> tuple[Tensor, Tensor]:
@@ -161,9 +167,7 @@ class Step:
 
 def one_step(which: str, gradient: Path, device: torch.device, *, bf16: bool) -> Step:
     """Runs a training step in this process, which must be a new one; saves the gradient of the first layer."""
-    network: nn.Module = make_network().to(device)
-    if which == "paper":
-        network = PaperFormulation(network)  # type: ignore[arg-type]
+    network = (paper_formulation() if which == "paper" else make_network()).to(device)
     lr, hr = training_inputs(device)
     if device.type == "cuda":
         before, warm_up = torch.cuda.memory_allocated(device) / MIB, 3
@@ -183,7 +187,7 @@ def one_step(which: str, gradient: Path, device: torch.device, *, bf16: bool) ->
     return Step(seconds, peak_memory(device) - before)
 
 
-def training_steps(device: torch.device, repeats: int, *, bf16: bool) -> list[Result]:
+def training_steps(name: str, *, device: torch.device, repeats: int, bf16: bool) -> list[Result]:
     """Time and memory of training steps, each in a process of its own, which inherits nothing from the one before."""
     pairs: list[tuple[Step, Step]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -195,11 +199,10 @@ def training_steps(device: torch.device, repeats: int, *, bf16: bool) -> list[Re
                 arguments += ["--bf16"] if bf16 and which == "ours" else []
                 done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=True)
                 pair.append(Step(**json.loads(done.stdout)))
-                say(f"training step, {which}: {pair[-1].seconds:.2f} s, {pair[-1].mib:.0f} MiB")
+                say(f"{name}, {which}: {pair[-1].seconds:.2f} s, {pair[-1].mib:.0f} MiB")
             pairs.append((pair[0], pair[1]))
         expected, found = (torch.load(gradient) for gradient in gradients.values())
     difference = ((found - expected).abs().max() / expected.std()).item()
-    name = f"training step {BATCH}x{GIVEN}x{CROP}x{CROP}{', bf16' if bf16 else ''}"
     results = []
     for what, unit, differs in (("seconds", "s", difference), ("mib", "peak memory, MiB", None)):
         values = [(getattr(paper, what), getattr(ours, what)) for paper, ours in pairs]
@@ -209,7 +212,7 @@ def training_steps(device: torch.device, repeats: int, *, bf16: bool) -> list[Re
     return results
 
 
-def loading() -> Result:
+def loading(name: str) -> list[Result]:
     """Clips/s of one loader process with one thread."""
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as temporary:
@@ -222,7 +225,7 @@ def loading() -> Result:
         torch.set_num_threads(threads)
     first, second = (statistics.median(side) for side in zip(*rates, strict=True))
     ratio = statistics.median(packed / png for png, packed in rates)
-    return Result("loading, clips/s of one process (PNG; packed)", first, second, ratio, None)
+    return [Result(f"{name}, clips/s of one process (PNG; packed)", first, second, ratio, None)]
 
 
 class Needs(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -261,7 +264,7 @@ def peaks(device: torch.device) -> tuple[float, float]:
     return side**3 / seconds(lambda: matrix @ matrix), 8 * words / seconds(lambda: target.copy_(source))
 
 
-def roofline(network: ZoomingSlowMo, results: list[Result], device: torch.device) -> None:
+def roofline(paper: PaperFormulation, results: list[Result], device: torch.device) -> None:
     """Prints for each timed row what the machine would take at its peaks."""
     arithmetic, bandwidth = peaks(device)
     print(
@@ -276,7 +279,7 @@ def roofline(network: ZoomingSlowMo, results: list[Result], device: torch.device
         # One clip of a batch, as each is as much work; a training step is about three passes.
         # Not in inference mode, in which convolutions show under other names.
         with torch.no_grad(), Needs() as counted:
-            PaperFormulation(network)(frames[:1].to(device))
+            paper(frames[:1].to(device))
         times = len(frames) * (3 if name.startswith("training") else 1)
         needs[name] = (times * counted.multiply_adds, times * counted.bytes)
     for result in results:
@@ -292,34 +295,48 @@ def roofline(network: ZoomingSlowMo, results: list[Result], device: torch.device
 
 def measure(device: torch.device, repeats: int, steps: int) -> None:
     """Everything, in one run."""
-    network = make_network().to(device).eval()
-    paper = PaperFormulation(network)
+    output = Path("outputs/bench/results.json")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    network, paper = Replayed(make_network().to(device).eval()), paper_formulation().to(device).eval()
     print(
         f"{device_name(device)}, torch {torch.__version__}; after a turn that warms up medians of {repeats} "
         f"(training steps: of {steps}), ratios pair by pair",
         flush=True,
     )
-    results = []
+    rows: dict[str, Callable[[str], list[Result]]] = {}
     for h, w in (SMALL, VID4):
         lr = torch.rand(1, GIVEN, 3, h, w, generator=torch.Generator().manual_seed(0)).to(device)
         for bf16 in (False, True) if has_bf16(device) else (False,):
-            name = f"inference {GIVEN}x{h}x{w}{', bf16' if bf16 else ''}"
             ours = inference(network, lr, bf16=bf16)
-            results.append(compared(name, inference(paper, lr, bf16=False), ours, device, repeats))
+            work = partial(compared, paper=inference(paper, lr, bf16=False), ours=ours, device=device, repeats=repeats)
+            rows[f"inference {GIVEN}x{h}x{w}{_in_words(bf16)}"] = work
     for bf16 in (False, True) if device.type == "cuda" else (False,):
-        results += training_steps(device, steps, bf16=bf16)
-    results.append(loading())
+        steps_of_both = partial(training_steps, device=device, repeats=steps, bf16=bf16)
+        rows[f"training step {BATCH}x{GIVEN}x{CROP}x{CROP}{_in_words(bf16)}"] = steps_of_both
+    rows["loading"] = loading
+    results, failed = [], []
+    for name, row in rows.items():
+        try:
+            results += row(name)
+        except (RuntimeError, subprocess.CalledProcessError) as error:
+            # The others took minutes, and are as good without it.
+            say(f"{name} failed: {error}")
+            failed.append(name)
+        write_text(output, json.dumps([asdict(result) for result in results], indent=1) + "\n")
     print(f"{'':<58}{'paper':>10}{'ours':>10}{'ratio':>8}{'max difference':>16}")
     for result in results:
         difference = "" if result.max_difference is None else f"{result.max_difference:.1e} std"
         print(f"{result.name:<58}{result.paper:10.3f}{result.ours:10.3f}{result.ratio:8.2f}{difference:>16}")
     if not has_bf16(device):
         print("bf16: not measured, this CPU has no instructions for it")
-    roofline(network, results, device)
-    output = Path("outputs/bench/results.json")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_text(output, json.dumps([asdict(result) for result in results], indent=1) + "\n")
+    roofline(paper, results, device)
     print(f"\nwritten to {output}")
+    if failed:
+        raise InvalidInput(f"{', '.join(failed)}: failed, for what is said above; expected every row: run it again")
+
+
+def _in_words(bf16: bool) -> str:
+    return ", bf16" if bf16 else ""
 
 
 def say(message: str) -> None:

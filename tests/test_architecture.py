@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "stvsr"
 # A room may import from the rooms before it. The first five and cli know no other room; entry points know all.
 ROOMS = [
     *("errors", "files", "unfinished", "config", "devices"),
-    *("data", "ops", "models", "checkpoint", "stage_weights", "evaluation", "tracking", "training", "video"),
+    *("data", "ops", "models", "graphs", "checkpoint", "stage_weights", "evaluation", "tracking", "training", "video"),
 ]
 ENTRY_POINTS = {"train", "evaluate", "upscale", "export", "report", "study", "dashboard", "demo", "pack", "cli"}
 

@@ -25,6 +25,7 @@ from stvsr.evaluation.scores import WindowScore
 from stvsr.evaluation.shown import ShownClips
 from stvsr.evaluation.stage_clock import StageClock
 from stvsr.evaluation.windows import WindowFrames, Windows
+from stvsr.graphs import Replayed
 from stvsr.models.requirements import Network, run_padded
 
 
@@ -69,7 +70,7 @@ class Scorer:
             raise InvalidInput(f"workers={workers}; expected 0 or more")
         self.windows = windows
         self.batches = batches
-        self.network = network.to(device) if network is not None else None
+        self.network = Replayed(network.to(device)) if network is not None else None
         self.clock = StageClock({} if network is None else network.stages, device)
         self.device = device
         self.extras = extras

@@ -68,9 +68,16 @@ class Stage(nn.Module):
 
 
 class Network(nn.Module):
-    """Any network of this package: `(b, n, 3, h, w)` in [0, 1] to `(b, 2n-1, 3, 4h, 4w)`, not clamped."""
+    """Any network of this package: `(b, n, 3, h, w)` in [0, 1] to `(b, 2n-1, 3, 4h, 4w)`, not clamped.
+
+    Attributes:
+        requirements: of its input.
+        replayable: whether it launches the same kernels for all frames of one shape, and copies nothing from or to
+            the CPU between them, so that a GPU may replay them (`stvsr.graphs`).
+    """
 
     requirements: InputRequirements
+    replayable: ClassVar[bool] = False
 
     @property
     def stages(self) -> Mapping[str, Stage]:

@@ -43,6 +43,7 @@ class ZoomingSlowMo(Network):
     """
 
     requirements = InputRequirements(multiple_of=4, minimum_frames=2)
+    replayable = True
 
     def __init__(
         self,
@@ -60,6 +61,8 @@ class ZoomingSlowMo(Network):
         self.interpolation = interpolation
         self.propagation = propagation
         self.reconstruction = Reconstruction(channels=channels, residual_blocks_count=reconstruction_blocks)
+        # As the features do, or convolutions would turn their weights around in every pass.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, lr: Tensor) -> Tensor:
         """Frames `(b, n, 3, h, w)` in [0, 1] to `(b, 2n-1, 3, 4h, 4w)`, not clamped.

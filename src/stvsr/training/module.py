@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
@@ -14,8 +13,8 @@ from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY
 from stvsr.data.clip import Batch
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.splits import MotionSplitScores
+from stvsr.graphs import recorded_step
 from stvsr.models.requirements import Network, run_padded
-from stvsr.training.graphs import recorded
 from stvsr.training.objectives import Objective
 
 
@@ -44,8 +43,7 @@ class SpaceTimeModule(pl.LightningModule):
         cuda_graphs: bool = False,
     ) -> None:
         super().__init__()
-        # Kernels for channels that lie last would otherwise turn the weights around in every pass.
-        self.network = network.to(memory_format=torch.channels_last) if cuda_graphs else network
+        self.network = network
         self.model_config = model_config
         self.variant = variant
         self.objective = objective
@@ -76,7 +74,7 @@ class SpaceTimeModule(pl.LightningModule):
                 raise InvalidInput(
                     f"cuda_graphs=true with {self.trainer.world_size} processes; expected one: add cuda_graphs=false"
                 )
-            self._recorded = recorded(self.network, batch.lr)
+            self._recorded = recorded_step(self.network, batch.lr)
         return self._recorded
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -15,6 +15,7 @@ from stvsr.data.degradation import bicubic
 from stvsr.data.scene_cuts import scene_starts
 from stvsr.devices import has_bf16
 from stvsr.errors import InvalidInput
+from stvsr.graphs import Replayed
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import Network, pad_to_multiple
 from stvsr.video.sources import Picture
@@ -62,7 +63,7 @@ class Upscaler:
         if scale not in SCALES:
             raise InvalidInput(f"--scale {scale}; expected {' or '.join(map(str, SCALES))}")
         self.device = torch.device(device)
-        self.network = network.to(self.device).eval()
+        self.network = Replayed(network.to(self.device).eval())
         self.interpolate = interpolate
         self.scale = scale
         self.preview = preview

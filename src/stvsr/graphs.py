@@ -1,0 +1,162 @@
+"""A network's kernels, recorded once as CUDA graphs and replayed.
+
+On small frames, those of the paper's training or of Vid4, a kernel runs for microseconds, less than Python takes to
+launch it: a pass waits for its launches. A graph launches all of them at once. It holds for one shape of input.
+Hooks inside the network, and anything else in it that is Python, do not run when a graph is replayed.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from stvsr.errors import InvalidInput
+from stvsr.models.requirements import Network
+from stvsr.ops.deformable import backend_on
+
+MOST_PIXELS = 2**17
+"""LR pixels of a batch, of one frame of each clip, above which a GPU no longer waits for launches."""
+
+MOST_FORMS = 8
+"""Of inputs, that are recorded; a recording keeps its output and its input."""
+
+Pass = Callable[[Tensor], Tensor]
+
+
+class Replayed(Network):
+    """A network for inference, whose passes over small inputs on a GPU are replayed.
+
+    The first pass over inputs of a form, which is a shape and a precision, is recorded. Whether the recording makes
+    of other frames what the network makes of them is tried at once; if not, and wherever nothing can be recorded, the
+    network runs as it would by itself.
+
+    Args:
+        network: in evaluation mode, where it is to stay.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        self.requirements = network.requirements
+        self._passes: dict[tuple[torch.Size, torch.dtype | None], Pass] = {}
+        self._pool: Any = None
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """`(b, n, 3, h, w)` to `(b, 2n-1, 3, 4h, 4w)`, as the network."""
+        if not self._is_worth_recording(lr):
+            return cast(Tensor, self.network(lr))
+        form = (lr.shape, _autocast_dtype())
+        if form not in self._passes and len(self._passes) < MOST_FORMS:
+            self._passes[form] = self._replay(lr) or self.network
+        return self._passes.get(form, self.network)(lr)
+
+    def _is_worth_recording(self, lr: Tensor) -> bool:
+        b, _, _, h, w = lr.shape
+        return (
+            lr.is_cuda
+            and self.network.replayable
+            and not torch.is_grad_enabled()
+            and b * h * w <= MOST_PIXELS
+            # Its kernels run on the default stream, outside of any recording.
+            and backend_on("cuda") != "torchvision"
+        )
+
+    def _replay(self, lr: Tensor) -> Pass | None:
+        """A pass over inputs shaped like `lr`, replayed; None where that does not work."""
+        # The recorded frames would agree with what they left in memory, even if kernels had escaped the recording.
+        other = (1 - lr).flip(-1)
+        try:
+            expected = self.network(other)
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            replay = recorded_pass(self.network, lr, pool=self._pool)
+            error, change = (_distance(replay(frames), expected) for frames in (other, lr))
+        except RuntimeError as failure:  # of CUDA, its libraries or its memory
+            warnings.warn(f"passes over {tuple(lr.shape)} are not recorded: {failure}", stacklevel=2)
+            return None
+        # Kernels may be others, which round differently.
+        if not error <= 1e-2 * change:
+            warnings.warn(
+                f"passes over {tuple(lr.shape)} are not recorded: their replay is {error:.2g} off", stacklevel=2
+            )
+            return None
+        return replay
+
+
+def recorded_pass(network: nn.Module, lr: Tensor, *, pool: Any) -> Pass:
+    """A forward pass as a CUDA graph, for inputs shaped like `lr`, under the autocast that is active now.
+
+    Args:
+        network: has run on such inputs before: what is compiled or tried out then is not recorded.
+        lr: `(b, n, 3, h, w)`, on a GPU.
+        pool: of memory, shared by recordings that never run at the same time.
+
+    Returns:
+        Takes such inputs, gives frames that are the caller's own.
+    """
+    alone = _Autocast(network, _autocast_dtype())
+    with torch.inference_mode(), torch.autocast("cuda", enabled=False):
+        given = lr.clone()
+        graph = torch.cuda.CUDAGraph()
+        # A thread that decodes or encodes may go on meanwhile.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            made = alone(given)
+
+    @torch.inference_mode()
+    def replay(frames: Tensor) -> Tensor:
+        given.copy_(frames)
+        graph.replay()
+        return cast(Tensor, made.clone())
+
+    return replay
+
+
+def recorded_step(network: nn.Module, lr: Tensor) -> Pass:
+    """The network as CUDA graphs, for training on inputs shaped like `lr`, under the autocast that is active now.
+
+    Args:
+        network: in training mode.
+        lr: `(b, n, 3, h, w)`, on a GPU.
+
+    Raises:
+        InvalidInput: `lr` is not on a GPU, or deformable convolutions are torchvision's, whose kernels run on
+            the default stream, outside of any recording: replays would compute with what lies in memory.
+    """
+    if not lr.is_cuda:
+        raise InvalidInput("cuda_graphs=true on a CPU; expected a GPU: add trainer=gpu, or cuda_graphs=false")
+    if backend_on("cuda") == "torchvision":
+        raise InvalidInput(
+            "cuda_graphs=true with torchvision's deformable convolution, which cannot be recorded; expected "
+            "deformable=triton: install Triton, or add cuda_graphs=false"
+        )
+    alone = _Autocast(network, _autocast_dtype())
+    with torch.autocast("cuda", enabled=False):
+        graphs = cast(nn.Module, torch.cuda.make_graphed_callables(alone, (lr,)))
+    # Not the module itself, which whoever keeps it would own with all its weights.
+    return graphs.forward
+
+
+def _distance(found: Tensor, expected: Tensor) -> float:
+    return (found.float() - expected.float()).square().mean().sqrt().item()
+
+
+def _autocast_dtype() -> torch.dtype | None:
+    return torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
+
+
+class _Autocast(nn.Module):
+    """A network under an autocast of its own."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.network = network
+        self.dtype = dtype
+
+    def forward(self, lr: Tensor) -> Tensor:
+        # Weights that were cast before the recording would never be cast again, and those cast in it belong to it.
+        torch.clear_autocast_cache()
+        with torch.autocast("cuda", self.dtype, enabled=self.dtype is not None):
+            prediction: Tensor = self.network(lr)
+        torch.clear_autocast_cache()
+        return prediction

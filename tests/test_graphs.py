@@ -1,0 +1,211 @@
+"""CUDA graphs: the same gradients and frames, and the plain network wherever nothing can be recorded."""
+
+import warnings
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from torch import Tensor
+
+from stvsr import graphs
+from stvsr.cli import CONFIG_DIR
+from stvsr.errors import InvalidInput
+from stvsr.graphs import MOST_FORMS, MOST_PIXELS, Replayed, recorded_step
+from stvsr.models.blocks import conv3x3
+from stvsr.models.requirements import Network
+
+
+def test_training_steps_on_a_cpu_are_refused_in_one_line() -> None:
+    with pytest.raises(InvalidInput, match="cuda_graphs=true on a CPU"):
+        recorded_step(conv3x3(3, 3), torch.rand(1, 3, 8, 8))
+
+
+def test_a_deformable_convolution_that_escapes_the_recording_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision launches on the default stream. Seen on an H100: offsets stayed zero, synthesised frames dark."""
+    monkeypatch.setattr(graphs, "backend_on", lambda device: "torchvision")
+    lr = cast(Tensor, SimpleNamespace(is_cuda=True))
+    with pytest.raises(InvalidInput, match="cannot be recorded"):
+        recorded_step(conv3x3(3, 3), lr)
+
+
+def on_gpu(letter: str) -> Network:
+    """A small network of an ablation, with offsets of about a pixel."""
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        small = ["model.channels=32", "model.feature_blocks=1", "model.reconstruction_blocks=2"]
+        network: Network = instantiate(compose("train", [f"ablation={letter}", *small]).model)
+    for name, parameter in network.named_parameters():
+        if "offset_mask" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return network.cuda()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16"])
+@pytest.mark.parametrize("letter", "abcde")
+def test_replayed_gradients_are_those_of_the_network(bf16: bool, letter: str) -> None:
+    """Of new inputs and of changed weights, for every ablation; sums over pixels have no fixed order on a GPU."""
+    network = on_gpu(letter)
+    inputs = [torch.rand(2, 4, 3, 16, 16, device="cuda") for _ in range(3)]
+    with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+        replay = recorded_step(network, inputs[0])
+        for lr in inputs[1:]:
+            gradients = []
+            for run in (network, replay):
+                network.zero_grad()
+                run(lr).float().square().sum().backward()
+                gradients.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+            for plain, replayed in zip(*gradients, strict=True):
+                assert (plain - replayed).norm() <= (0.05 if bf16 else 1e-3) * plain.norm() + 1e-6
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    parameter.add_(0.01 * torch.randn_like(parameter))
+                    torch.clear_autocast_cache()
+
+
+class Counted(Network):
+    """Knows how often it ran, and the shapes of which recordings were made."""
+
+    replayable = True
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network, self.requirements = network, network.requirements
+        self.runs = 0
+        self.recordings: list[torch.Size] = []
+
+    def forward(self, lr: Tensor) -> Tensor:
+        self.runs += 1
+        made: Tensor = self.network(lr)
+        return made
+
+
+@pytest.fixture
+def counted(small_network: Callable[..., Network], monkeypatch: pytest.MonkeyPatch) -> Counted:
+    """A network all of whose passes are worth recording, as on a GPU, and whose recordings work."""
+    network = Counted(small_network())
+
+    def record(network: Counted, lr: Tensor, *, pool: object) -> graphs.Pass:
+        network.recordings.append(lr.shape)
+        return network.network.forward
+
+    monkeypatch.setattr(graphs, "recorded_pass", record)
+    monkeypatch.setattr(Replayed, "_is_worth_recording", lambda self, lr: True)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    return network
+
+
+def windows(count: int, size: int = 16) -> list[Tensor]:
+    draw = torch.Generator().manual_seed(size)
+    return [torch.rand(1, 4, 3, size, size, generator=draw) for _ in range(count)]
+
+
+@torch.no_grad()
+def test_a_form_is_recorded_once_and_replayed_from_then_on(counted: Counted) -> None:
+    replayed = Replayed(counted)
+    for size in (16, 24):
+        for lr in windows(3, size):
+            assert torch.equal(replayed(lr), counted.network(lr))
+    assert counted.recordings == [(1, 4, 3, 16, 16), (1, 4, 3, 24, 24)]
+    assert counted.runs == 2, "but for the trial of each form it was replayed"
+
+
+@torch.no_grad()
+def test_a_recording_that_repeats_what_it_recorded_is_not_used(
+    counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one would from which kernels had escaped: right for the frames that were recorded, wrong for all others."""
+
+    def record(network: Counted, lr: Tensor, *, pool: object) -> graphs.Pass:
+        recorded = network.network(lr)
+        return lambda frames: recorded.clone()
+
+    monkeypatch.setattr(graphs, "recorded_pass", record)
+    replayed = Replayed(counted)
+    first, *others = windows(3)
+    with pytest.warns(UserWarning, match="their replay is .* off"):
+        assert torch.equal(replayed(first), counted.network(first))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for lr in others:
+            assert torch.equal(replayed(lr), counted.network(lr))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("failure", [RuntimeError("no engine"), torch.OutOfMemoryError("no memory")], ids=str)
+def test_what_cannot_be_recorded_runs_as_ever(
+    counted: Counted, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    def record(network: Counted, lr: Tensor, *, pool: object) -> graphs.Pass:
+        raise failure
+
+    monkeypatch.setattr(graphs, "recorded_pass", record)
+    replayed = Replayed(counted)
+    first, second = windows(2)
+    with pytest.warns(UserWarning, match=f"not recorded: {failure}"):
+        assert torch.equal(replayed(first), counted.network(first))
+    assert torch.equal(replayed(second), counted.network(second))
+    assert counted.runs == 3, "not tried again"
+
+
+@torch.no_grad()
+def test_no_more_forms_are_recorded_than_memory_is_meant_for(counted: Counted) -> None:
+    replayed = Replayed(counted)
+    for size in range(4, 4 * (MOST_FORMS + 3), 4):
+        (lr,) = windows(1, size)
+        assert torch.equal(replayed(lr), counted.network(lr))
+    assert len(counted.recordings) == MOST_FORMS
+
+
+@torch.no_grad()
+def test_precision_is_part_of_the_form(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+    replayed = Replayed(counted)
+    (lr,) = windows(1)
+    for dtype in (None, torch.bfloat16, None, torch.bfloat16):
+        monkeypatch.setattr(graphs, "_autocast_dtype", lambda dtype=dtype: dtype)
+        replayed(lr)
+    assert len(counted.recordings) == 2
+
+
+def test_only_small_frames_on_a_gpu_without_gradients_are_worth_recording(
+    small_network: Callable[..., Network], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def input_of(pixels: int, *, is_cuda: bool = True) -> Tensor:
+        return cast(Tensor, SimpleNamespace(is_cuda=is_cuda, shape=(2, 4, 3, 4, pixels // 8)))
+
+    monkeypatch.setattr(graphs, "backend_on", lambda device: "triton")
+    replayed = Replayed(small_network())
+    with torch.no_grad():
+        assert replayed._is_worth_recording(input_of(MOST_PIXELS))
+        assert not replayed._is_worth_recording(input_of(MOST_PIXELS + 8))
+        assert not replayed._is_worth_recording(input_of(MOST_PIXELS, is_cuda=False))
+    assert not replayed._is_worth_recording(input_of(MOST_PIXELS)), "with gradients"
+    with torch.no_grad():
+        monkeypatch.setattr(graphs, "backend_on", lambda device: "torchvision")
+        assert not replayed._is_worth_recording(input_of(MOST_PIXELS)), "its kernels escape a recording"
+        monkeypatch.setattr(graphs, "backend_on", lambda device: "triton")
+        replayed.network.replayable = False
+        assert not replayed._is_worth_recording(input_of(MOST_PIXELS)), "a network that does not declare it"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16"])
+@pytest.mark.parametrize("letter", "abcde")
+def test_replayed_frames_are_those_of_the_network(bf16: bool, letter: str) -> None:
+    """Of two shapes by turns and of changed weights; kernels may be others, which round differently."""
+    network = on_gpu(letter).eval()
+    replayed = Replayed(network)
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("error")
+        for lr in (window.cuda() for pair in zip(windows(3), windows(3, 24), strict=True) for window in pair):
+            with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+                found, expected = replayed(lr).float(), network(lr).float()
+            assert (found - expected).abs().max() <= (0.02 if bf16 else 1e-3) * expected.std()
+            for parameter in network.parameters():
+                parameter.mul_(1.01)
+    assert len(replayed._passes) == 2
