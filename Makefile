@@ -35,8 +35,10 @@ STUDY ?= study_cpu
 study: $(READY) ## train, score and compare (a) to (e) on videos: ROOT=DIR VAL_ROOT=OTHER_DIR; two hours on two CPU cores
 	$(BIN)/python -m stvsr.study 'root=$(ROOT)' 'val_root=$(VAL_ROOT)' runs=$(STUDY)
 
-test: $(READY) ## the tests, in minutes on two CPU cores
-	$(BIN)/python -m pytest -m "not slow"
+# Most tests keep one core busy. JOBS=8 for a machine that has them; each takes a gigabyte or two.
+JOBS ?= 2
+test: $(READY) ## the tests, in minutes on two CPU cores; JOBS=N at a time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow"
 
 test-slow: $(READY) ## the tests that take many minutes
 	$(BIN)/python -m pytest -m slow

@@ -36,9 +36,9 @@ def device_name(device: torch.device) -> str:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster there than float32; a CPU without instructions for it only emulates them."""
+    """Whether bfloat16 is faster there than float32; a device without instructions for it only emulates them."""
     if device.type == "cuda":
-        return True
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 

@@ -16,7 +16,7 @@ from stvsr.errors import InvalidInput
 from stvsr.models.requirements import Network
 from stvsr.ops.deformable import backend_on
 
-MOST_PIXELS = 2**17
+MOST_PIXELS = 2**16
 """LR pixels of a batch, of one frame of each clip, above which a GPU no longer waits for launches."""
 
 MOST_FORMS = 8
@@ -96,7 +96,8 @@ def recorded_pass(network: nn.Module, lr: Tensor, *, pool: Any) -> Pass:
         Takes such inputs, gives frames that are the caller's own.
     """
     alone = _Autocast(network, _autocast_dtype())
-    with torch.inference_mode(), torch.autocast("cuda", enabled=False):
+    # The stream that is recorded is one of the current device.
+    with torch.cuda.device(lr.device), torch.inference_mode(), torch.autocast("cuda", enabled=False):
         given = lr.clone()
         graph = torch.cuda.CUDAGraph()
         # A thread that decodes or encodes may go on meanwhile.

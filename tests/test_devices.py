@@ -1,0 +1,51 @@
+"""Devices are chosen by name, and what they can do is asked before it is used."""
+
+import pytest
+import torch
+
+from stvsr.devices import available_memory, chosen_device, has_bf16, peak_memory, used_memory
+from stvsr.errors import InvalidInput
+
+CPU = torch.device("cpu")
+
+
+def test_auto_is_a_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert chosen_device("auto") == CPU
+    # Which is not there; the message names what was made of the name.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 99)
+    with pytest.raises(InvalidInput, match=r"device=cuda:98: not usable here; expected auto, cpu"):
+        chosen_device("auto", rank=98)
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", ""])
+def test_a_device_that_is_not_there_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(InvalidInput, match=f"device={name}: not usable here"):
+        chosen_device(name)
+
+
+@pytest.mark.parametrize(("capability", "fast"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_a_gpu_older_than_ampere_only_emulates_bf16(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert has_bf16(torch.device("cuda")) is fast
+
+
+@pytest.mark.parametrize("instructions", ["_is_avx512_bf16_supported", "_is_amx_tile_supported"])
+def test_a_cpu_has_bf16_with_either_set_of_instructions(monkeypatch: pytest.MonkeyPatch, instructions: str) -> None:
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    assert not has_bf16(CPU)
+    monkeypatch.setattr(torch.cpu, instructions, lambda: True)
+    assert has_bf16(CPU)
+
+
+def test_memory_is_told_in_the_units_it_is_said_to_be_in() -> None:
+    before = used_memory()
+    held = torch.ones(2**26)
+    assert 0.9 * 2**28 < used_memory() - before < 1.5 * 2**28, "bytes"
+    assert peak_memory(CPU) >= 0.9 * used_memory() / 2**20, "MiB"
+    assert 0 < available_memory(CPU) < 2**50
+    del held
