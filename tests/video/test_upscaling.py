@@ -12,6 +12,7 @@ from stvsr.data.scene_cuts import scene_starts
 from stvsr.errors import InvalidInput
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import InputRequirements, Network, run_padded
+from stvsr.video.memory import grid_within
 from stvsr.video.sources import Picture
 from stvsr.video.tiles import MARGIN, Grid
 from stvsr.video.upscaling import Upscaler, upscale
@@ -44,6 +45,18 @@ def test_1_to_13_frames_become_2n_minus_1_each_as_the_network_gives_it(
     assert len(made) == 2 * count - 1
     for ours, theirs in zip(made, expected, strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_a_gpu_makes_the_frames_of_a_cpu(small_network: Callable[..., Network], noise: Frames) -> None:
+    """Within a level: its convolutions may multiply in TF32."""
+    frames = noise(9, 40, 52)
+    expected = by_hand(small_network(), frames)
+    upscaler = Upscaler(small_network(), device="cuda")
+    upscaler.grid = grid_within(2**33, upscaler.network, 40, 52, limit="-")
+    for ours, theirs in zip(upscale(frames, upscaler), expected, strict=True):
+        assert (ours.int() - theirs.int()).abs().max() <= 1
 
 
 def test_a_scene_cut_is_not_interpolated_and_each_scene_is_made_by_itself(

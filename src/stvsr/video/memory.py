@@ -61,7 +61,7 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def bytes_per_pixel(network: Network) -> float:
     """Memory that a window of four frames takes, for each pixel of an LR frame, in float32."""
     device = next((parameter.device for parameter in network.parameters()), None)
-    # The blocks of the other take no memory to speak of, but seconds to try.
+    # The blocks of the other take no memory to speak of, but seconds to try; and this one is never recorded as a graph.
     before = use_backend("torchvision")
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), _Alive() as alive:
