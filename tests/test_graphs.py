@@ -175,13 +175,13 @@ def test_only_small_frames_on_a_gpu_without_gradients_are_worth_recording(
     small_network: Callable[..., Network], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def input_of(pixels: int, *, is_cuda: bool = True) -> Tensor:
-        return cast(Tensor, SimpleNamespace(is_cuda=is_cuda, shape=(2, 4, 3, 4, pixels // 8)))
+        return cast(Tensor, SimpleNamespace(is_cuda=is_cuda, numel=lambda: 3 * pixels))
 
     monkeypatch.setattr(graphs, "backend_on", lambda device: "triton")
     replayed = Replayed(small_network())
     with torch.no_grad():
         assert replayed._is_worth_recording(input_of(MOST_PIXELS))
-        assert not replayed._is_worth_recording(input_of(MOST_PIXELS + 8))
+        assert not replayed._is_worth_recording(input_of(MOST_PIXELS + 1))
         assert not replayed._is_worth_recording(input_of(MOST_PIXELS, is_cuda=False))
     assert not replayed._is_worth_recording(input_of(MOST_PIXELS)), "with gradients"
     with torch.no_grad():

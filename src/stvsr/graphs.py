@@ -16,8 +16,8 @@ from stvsr.errors import InvalidInput
 from stvsr.models.requirements import Network
 from stvsr.ops.deformable import backend_on
 
-MOST_PIXELS = 2**16
-"""LR pixels of a batch, of one frame of each clip, above which a GPU no longer waits for launches."""
+MOST_PIXELS = 2**18
+"""LR pixels of a batch, of all its frames, above which a GPU no longer waits for launches."""
 
 MOST_FORMS = 8
 """Of inputs, that are recorded; a recording keeps its output and its input."""
@@ -53,12 +53,11 @@ class Replayed(Network):
         return self._passes.get(form, self.network)(lr)
 
     def _is_worth_recording(self, lr: Tensor) -> bool:
-        b, _, _, h, w = lr.shape
         return (
             lr.is_cuda
             and self.network.replayable
             and not torch.is_grad_enabled()
-            and b * h * w <= MOST_PIXELS
+            and lr.numel() <= 3 * MOST_PIXELS
             # Its kernels run on the default stream, outside of any recording.
             and backend_on("cuda") != "torchvision"
         )
@@ -73,7 +72,8 @@ class Replayed(Network):
             replay = recorded_pass(self.network, lr, pool=self._pool)
             error, change = (_distance(replay(frames), expected) for frames in (other, lr))
         except RuntimeError as failure:  # of CUDA, its libraries or its memory
-            warnings.warn(f"passes over {tuple(lr.shape)} are not recorded: {failure}", stacklevel=2)
+            reason = " ".join(str(failure).split())[:200]
+            warnings.warn(f"passes over {tuple(lr.shape)} are not recorded: {reason}", stacklevel=2)
             return None
         # Kernels may be others, which round differently.
         if not error <= 1e-2 * change:
