@@ -244,6 +244,8 @@ def slow_job(tmp_path: Path, checkpoint: Path) -> Callable[..., list[str]]:
 
     def arguments(output: str, pause: float = 0) -> list[str]:
         program = (
+            # What a shell runs in the background ignores Ctrl-C, the tests and this program too.
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
             "import time, stvsr.upscale as u; u.LONGEST_SEGMENT = 1; made = u.Upscaler.__call__; "
             f"u.Upscaler.__call__ = lambda *window: (time.sleep({pause}), made(*window))[1]; u.main()"
         )
