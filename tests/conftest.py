@@ -70,9 +70,9 @@ def small_run(configure: Callable[..., DictConfig], tmp_path: Path) -> Callable[
 def small_network(configure: Callable[..., DictConfig]) -> Callable[..., nn.Module]:
     """A small network of a variant, from a seed; offsets are not zero, as they are before training."""
 
-    def build(variant: str = "e", seed: int = 0) -> nn.Module:
+    def build(variant: str = "e", seed: int = 0, *overrides: str) -> nn.Module:
         torch.manual_seed(seed)
-        network: nn.Module = instantiate(configure("train", f"ablation={variant}", *SMALL_NETWORK).model)
+        network: nn.Module = instantiate(configure("train", f"ablation={variant}", *SMALL_NETWORK, *overrides).model)
         for name, parameter in network.named_parameters():
             if "offset_mask" in name:
                 nn.init.normal_(parameter, std=0.1)

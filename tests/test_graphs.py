@@ -7,12 +7,9 @@ from typing import cast
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from torch import Tensor
 
 from stvsr import graphs
-from stvsr.cli import CONFIG_DIR
 from stvsr.errors import InvalidInput
 from stvsr.graphs import MOST_FORMS, MOST_PIXELS, Replayed, recorded_step
 from stvsr.models.blocks import conv3x3
@@ -32,24 +29,19 @@ def test_a_deformable_convolution_that_escapes_the_recording_is_refused(monkeypa
         recorded_step(conv3x3(3, 3), lr)
 
 
-def on_gpu(letter: str) -> Network:
-    """A small network of an ablation, with offsets of about a pixel."""
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        small = ["model.channels=32", "model.feature_blocks=1", "model.reconstruction_blocks=2"]
-        network: Network = instantiate(compose("train", [f"ablation={letter}", *small]).model)
-    for name, parameter in network.named_parameters():
-        if "offset_mask" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    return network.cuda()
+WIDER = ("model.channels=32", "model.reconstruction_blocks=2")
+"""For tests on a GPU, where a network of 8 channels would show little."""
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16"])
 @pytest.mark.parametrize("letter", "abcde")
-def test_replayed_gradients_are_those_of_the_network(bf16: bool, letter: str) -> None:
+def test_replayed_gradients_are_those_of_the_network(
+    small_network: Callable[..., Network], bf16: bool, letter: str
+) -> None:
     """Of new inputs and of changed weights, for every ablation; sums over pixels have no fixed order on a GPU."""
-    network = on_gpu(letter)
+    network = small_network(letter, 0, *WIDER).cuda().train()
     inputs = [torch.rand(2, 4, 3, 16, 16, device="cuda") for _ in range(3)]
     with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
         replay = recorded_step(network, inputs[0])
@@ -196,9 +188,11 @@ def test_only_small_frames_on_a_gpu_without_gradients_are_worth_recording(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16"])
 @pytest.mark.parametrize("letter", "abcde")
-def test_replayed_frames_are_those_of_the_network(bf16: bool, letter: str) -> None:
+def test_replayed_frames_are_those_of_the_network(
+    small_network: Callable[..., Network], bf16: bool, letter: str
+) -> None:
     """Of two shapes by turns and of changed weights; kernels may be others, which round differently."""
-    network = on_gpu(letter).eval()
+    network = small_network(letter, 0, *WIDER).cuda()
     replayed = Replayed(network)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("error")
