@@ -84,7 +84,7 @@ def test_an_exported_network_is_the_same_but_for_half_precision(
     saved: dict[str, Any], small_network: Callable[..., nn.Module], tmp_path: Path
 ) -> None:
     source, exported = write(saved | {VARIANT_KEY: "e"}, tmp_path / "a.ckpt"), tmp_path / "a.safetensors"
-    export(source, exported, {"steps": "4"})
+    export(source, exported)
     assert exported.stat().st_size < 0.6 * source.stat().st_size
     assert variant_of(exported) == "e"
     halved = {name: tensor.half().float() for name, tensor in small_network("e").state_dict().items()}
@@ -98,18 +98,18 @@ def test_an_exported_file_may_be_read_by_whoever_may_read_others_written_here(
 ) -> None:
     source, exported, other = write(saved, tmp_path / "a.ckpt"), tmp_path / "a.safetensors", tmp_path / "other"
     other.touch()
-    export(source, exported, {})
+    export(source, exported)
     assert exported.stat().st_mode == other.stat().st_mode
 
 
 def test_an_export_is_refused_before_anything_is_written(saved: dict[str, Any], tmp_path: Path) -> None:
     source = write(saved, tmp_path / "a.ckpt")
     with pytest.raises(InvalidInput, match=r"ends in \.safetensors"):
-        export(source, tmp_path / "a.pt", {})
+        export(source, tmp_path / "a.pt")
     saved["state_dict"].popitem()
     lacking = write(saved, tmp_path / "b.ckpt")
     with pytest.raises(InvalidInput, match="do not fit"):
-        export(lacking, tmp_path / "b.safetensors", {})
+        export(lacking, tmp_path / "b.safetensors")
     assert {path.suffix for path in tmp_path.iterdir()} == {".ckpt"}
 
 
@@ -128,7 +128,7 @@ def test_a_safetensors_file_that_is_not_ours_is_named_in_one_line(tmp_path: Path
 
 
 def test_a_safetensors_file_cannot_be_resumed_from(saved: dict[str, Any], tmp_path: Path) -> None:
-    export(write(saved, tmp_path / "a.ckpt"), tmp_path / "a.safetensors", {})
+    export(write(saved, tmp_path / "a.ckpt"), tmp_path / "a.safetensors")
     with pytest.raises(InvalidInput, match="not the state of a run"):
         check_resumable(tmp_path / "a.safetensors", saved[MODEL_KEY])
 

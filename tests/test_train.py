@@ -24,7 +24,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 def test_a_run_begins_with_the_weights_it_is_given_and_a_new_schedule(small_run: Run, tmp_path: Path) -> None:
     train(small_run(*FROZEN, "seed=1", folder="first"))
-    export(tmp_path / "first" / "checkpoints" / "last.ckpt", tmp_path / "first.safetensors", {})
+    export(tmp_path / "first" / "checkpoints" / "last.ckpt", tmp_path / "first.safetensors")
     # A recipe may ask for a blended start: that is for networks without weights.
     given = ["blended_start=true", f"initial_weights='{tmp_path}/first.safetensors'"]
     train(small_run(*FROZEN, "seed=2", *given, folder="second"))

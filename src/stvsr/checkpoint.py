@@ -69,13 +69,12 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
     return _config_and_weights(read_file(path), path)
 
 
-def export(path: str | Path, output: Path, notes: dict[str, str]) -> None:
+def export(path: str | Path, output: Path) -> None:
     """Writes the network of a checkpoint as a compact file: weights in half precision and what rebuilds the network.
 
     Args:
         path: as of `load_network`.
         output: the file; its name ends in `.safetensors`.
-        notes: what else the file says of itself.
 
     Raises:
         InvalidInput: as `load_network`, or another ending.
@@ -85,7 +84,7 @@ def export(path: str | Path, output: Path, notes: dict[str, str]) -> None:
     content = read_file(path)
     config, weights = _config_and_weights(content, path)
     fill(build_network(config, origin=str(path)), weights, path)
-    says = {MODEL_KEY: json.dumps(config), VARIANT_KEY: str(content.get(VARIANT_KEY, "")), **notes}
+    says = {MODEL_KEY: json.dumps(config), VARIANT_KEY: str(content.get(VARIANT_KEY, ""))}
     with beside_then_rename(output) as beside:
         # Not its save_file, whose files only their owner may read.
         beside.write_bytes(save({name: tensor.half().contiguous() for name, tensor in weights.items()}, metadata=says))
@@ -221,7 +220,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
     """
     path = weight_file(path)
     if not path.is_file():
-        raise InvalidInput(f"checkpoint {path}: no such file; give a file that stvsr.train wrote, such as last.ckpt")
+        raise InvalidInput(f"checkpoint {path}: no such file; check the name")
     if path.suffix == COMPACT:
         return _read_compact(path)
     try:

@@ -16,12 +16,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A checkpoint of stvsr.train as half-precision weights to hand on.")
     parser.add_argument("checkpoint", type=Path, help="what stvsr.train wrote, or the authors' .pth")
     parser.add_argument("output", type=Path, help="a new file, NAME.safetensors")
-    parser.add_argument("--note", action="append", default=[], metavar="NAME=TEXT", help="what the file says of itself")
     arguments = parser.parse_args()
-    if wrong := [note for note in arguments.note if "=" not in note]:
-        parser.error(f"--note {wrong[0]}: expected NAME=TEXT")
     with one_line_errors():
-        export(arguments.checkpoint, arguments.output, dict(note.split("=", 1) for note in arguments.note))
+        export(arguments.checkpoint, arguments.output)
         print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB")
 
 
