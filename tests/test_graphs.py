@@ -1,13 +1,15 @@
 """CUDA graphs: the same gradients and frames, and the plain network wherever nothing can be recorded."""
 
+import gc
 import warnings
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stvsr import graphs
 from stvsr.errors import InvalidInput
@@ -27,6 +29,31 @@ def test_a_deformable_convolution_that_escapes_the_recording_is_refused(monkeypa
     lr = cast(Tensor, SimpleNamespace(is_cuda=True))
     with pytest.raises(InvalidInput, match="cannot be recorded"):
         recorded_step(conv3x3(3, 3), lr)
+
+
+def test_a_recorded_step_keeps_what_it_replays(
+    small_network: Callable[..., Network], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch 2.15 holds a module that it recorded by a weak reference alone."""
+
+    def recorded(module: nn.Module, inputs: tuple[Tensor], capture_error_mode: str = "global") -> nn.Module:
+        kept, forward = weakref.ref(module), type(module).forward
+        assert capture_error_mode == "thread_local", "a thread that fills pinned memory would end the recording"
+
+        def replay(lr: Tensor) -> Tensor:
+            alive = kept()
+            assert alive is not None, "the recorded module has been freed"
+            return cast(Tensor, forward(alive, lr))
+
+        module.forward = replay  # type: ignore[method-assign]
+        return module
+
+    monkeypatch.setattr(graphs, "backend_on", lambda device: "triton")
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", recorded)
+    network, lr = small_network(), torch.rand(1, 4, 3, 16, 16)
+    step = recorded_step(network, cast(Tensor, SimpleNamespace(is_cuda=True)))
+    gc.collect()
+    assert torch.equal(step(lr), network(lr))
 
 
 WIDER = ("model.channels=32", "model.reconstruction_blocks=2")

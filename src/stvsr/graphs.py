@@ -5,6 +5,8 @@ launch it: a pass waits for its launches. A graph launches all of them at once. 
 Hooks inside the network, and anything else in it that is Python, do not run when a graph is replayed.
 """
 
+import gc
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any, cast
@@ -21,6 +23,9 @@ MOST_PIXELS = 2**18
 
 MOST_FORMS = 8
 """Of inputs, that are recorded; a recording keeps its output and its input."""
+
+OTHERS_GO_ON = "thread_local"
+"""While one thread records, others may decode, encode or fill pinned memory."""
 
 Pass = Callable[[Tensor], Tensor]
 
@@ -42,6 +47,7 @@ class Replayed(Network):
         self.requirements = network.requirements
         self._passes: dict[tuple[torch.Size, torch.dtype | None], Pass] = {}
         self._pool: Any = None
+        self._failed = False
 
     def forward(self, lr: Tensor) -> Tensor:
         """`(b, n, 3, h, w)` to `(b, 2n-1, 3, 4h, 4w)`, as the network."""
@@ -56,6 +62,7 @@ class Replayed(Network):
         return (
             lr.is_cuda
             and self.network.replayable
+            and not self._failed
             and not torch.is_grad_enabled()
             and lr.numel() <= 3 * MOST_PIXELS
             # Its kernels run on the default stream, outside of any recording.
@@ -66,14 +73,16 @@ class Replayed(Network):
         """A pass over inputs shaped like `lr`, replayed; None where that does not work."""
         # The recorded frames would agree with what they left in memory, even if kernels had escaped the recording.
         other = (1 - lr).flip(-1)
+        expected = self.network(other)
         try:
-            expected = self.network(other)
             self._pool = self._pool or torch.cuda.graph_pool_handle()
             replay = recorded_pass(self.network, lr, pool=self._pool)
             error, change = (_distance(replay(frames), expected) for frames in (other, lr))
         except RuntimeError as failure:  # of CUDA, its libraries or its memory
             reason = " ".join(str(failure).split())[:200]
             warnings.warn(f"passes over {tuple(lr.shape)} are not recorded: {reason}", stacklevel=2)
+            # What a failed recording leaves behind in older versions of torch makes the next one fail too.
+            self._failed = True
             return None
         # Kernels may be others, which round differently.
         if not error <= 1e-2 * change:
@@ -96,12 +105,17 @@ def recorded_pass(network: nn.Module, lr: Tensor, *, pool: Any) -> Pass:
         Takes such inputs, gives frames that are the caller's own.
     """
     alone = _Autocast(network, _autocast_dtype())
-    # The stream that is recorded is one of the current device.
-    with torch.cuda.device(lr.device), torch.inference_mode(), torch.autocast("cuda", enabled=False):
+    _forget_graphs()
+    # The stream that is recorded is one of the current device; after a failure older versions of torch stay on it.
+    with (
+        torch.cuda.device(lr.device),
+        torch.cuda.stream(torch.cuda.current_stream(lr.device)),
+        torch.inference_mode(),
+        torch.autocast("cuda", enabled=False),
+    ):
         given = lr.clone()
         graph = torch.cuda.CUDAGraph()
-        # A thread that decodes or encodes may go on meanwhile.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode=OTHERS_GO_ON):
             made = alone(given)
 
     @torch.inference_mode()
@@ -132,10 +146,23 @@ def recorded_step(network: nn.Module, lr: Tensor) -> Pass:
             "deformable=triton: install Triton, or add cuda_graphs=false"
         )
     alone = _Autocast(network, _autocast_dtype())
+    make: Callable[..., Any] = torch.cuda.make_graphed_callables
+    mode = {"capture_error_mode": OTHERS_GO_ON}
+    _forget_graphs()
     with torch.autocast("cuda", enabled=False):
-        graphs = cast(nn.Module, torch.cuda.make_graphed_callables(alone, (lr,)))
-    # Not the module itself, which whoever keeps it would own with all its weights.
-    return graphs.forward
+        # Older versions of torch do not take it.
+        graphs = make(alone, (lr,), **(mode if mode.keys() <= inspect.signature(make).parameters.keys() else {}))
+
+    # Not the module, which whoever keeps it would own with all its weights; nor its forward, which does not keep it.
+    def step(lr: Tensor) -> Tensor:
+        return cast(Tensor, graphs(lr))
+
+    return step
+
+
+def _forget_graphs() -> None:
+    """Frees recordings that nobody uses: freed during another one, they would end it."""
+    gc.collect()
 
 
 def _distance(found: Tensor, expected: Tensor) -> float:

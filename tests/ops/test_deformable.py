@@ -85,6 +85,18 @@ def test_gpu_gives_what_the_cpu_gives() -> None:
     torch.testing.assert_close(on_gpu, deform_conv2d(*inputs), rtol=1e-9, atol=1e-9)
 
 
+def test_float64_which_the_triton_kernel_does_not_take_is_torchvisions_where_triton_was_not_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs = arguments((2, 8, 6, 5, 4), 3.0)
+    expected = deform_conv2d(*inputs)
+    monkeypatch.setattr(deformable, "backend_on", lambda device: "triton")
+    torch.testing.assert_close(deform_conv2d(*inputs), expected)
+    monkeypatch.setattr(deformable, "_chosen", "triton")
+    with pytest.raises(InvalidInput, match="float64"):
+        deform_conv2d(*inputs)
+
+
 def test_channels_last_features_give_the_same() -> None:
     features, *others = arguments((2, 16, 16, 32, 8), 1.0)
     torch.testing.assert_close(

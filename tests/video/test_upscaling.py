@@ -157,11 +157,13 @@ class Greedy(Network):
 NO_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
+    RuntimeError("Triton Error [CUDA]: out of memory"),
     MemoryError(),
 ]
 
 
-@pytest.mark.parametrize("error", NO_MEMORY, ids=["cuda", "cpu", "python"])
+@pytest.mark.parametrize("error", NO_MEMORY, ids=["cuda", "cpu", "cudnn", "triton", "python"])
 def test_out_of_memory_halves_the_tiles_until_they_fit(noise: Frames, error: BaseException) -> None:
     network = Greedy(180 * 180, error)
     upscaler = Upscaler(network)

@@ -105,6 +105,8 @@ def deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor
             "offset (b, groups*18, h, w) and mask (b, groups*9, h, w) with groups dividing the channels"
         )
     name = backend_on(features.device.type)
+    if _chosen == AUTO and name == "triton" and features.dtype not in deformable_triton.DTYPES:
+        name = "torchvision"
     if name != "blocked":
         return BACKENDS[name](features, offset, mask, weight, bias)
     # As torchvision's does: below float32 the sampling positions would be rounded to whole pixels.

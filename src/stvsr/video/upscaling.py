@@ -140,6 +140,7 @@ class Upscaler:
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
+                reason = " ".join(str(error).split())[:100] or "out of memory"
                 smaller = finer(self.grid, *padded.shape[-2:], multiple=self.network.requirements.multiple_of)
             else:
                 made = [each[..., : self.scale * height, : self.scale * width] for each in made]
@@ -148,7 +149,8 @@ class Upscaler:
             if smaller is None:
                 raise InvalidInput(
                     f"the memory does not suffice for a tile of {width // self.grid.columns}x"
-                    f"{height // self.grid.rows} pixels; close other programs, or take a machine with more"
+                    f"{height // self.grid.rows} pixels ({reason}); close other programs, "
+                    "or take a machine with more"
                 )
             self.grid = smaller
             if self.device.type == "cuda":
@@ -211,5 +213,8 @@ def _joined(pieces: list[Tensor], *, dim: int) -> Tensor:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    # A CPU's allocator has no exception class of its own.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # Those have no class of their own: a CPU's allocator; Triton; cuDNN, which tries algorithm after algorithm.
+    signs = ("can't allocate memory", "out of memory", "unable to find an engine")
+    return any(sign in str(error).lower() for sign in signs)
