@@ -267,3 +267,25 @@ def test_damage_that_pyav_notices_is_refused(tmp_path):
         except DamagedClip:
             refused += 1
     assert refused > 0
+
+
+@pytest.mark.parametrize("hidden", [7, 12, 20])
+def test_frames_that_an_edit_list_hides_are_decoded_but_not_counted(tmp_path, hidden):
+    """As cutting without encoding leaves them: the file begins with a key frame that is not shown."""
+    trimmed = tmp_path / "trimmed.mp4"
+    with av.open(write_video(tmp_path / "whole.mp4")) as source, av.open(trimmed, "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux():
+            if packet.dts is not None:
+                shift = hidden * packet.duration
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+                output.mux(packet)
+    index = index_video(trimmed)
+    assert len(index) == FRAMES - hidden
+    assert numbers(read_frames(index, 0, len(index))) == [*range(hidden, FRAMES)]
+    assert numbers(read_frames(index, 5, 4)) == [*range(hidden + 5, hidden + 9)]
+
+
+def test_a_container_that_cannot_be_set_to_a_time_before_its_first_frame_is_read(tmp_path):
+    path = write_video(tmp_path / "a.flv", "flv", {}, time=lambda number: 500 + 40 * number)
+    assert len(index_video(path)) == FRAMES

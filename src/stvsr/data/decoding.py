@@ -88,7 +88,7 @@ def _indexed(path: Path, resolved: Path, state: tuple[int, int] | None) -> Video
         with av.open(path) as container:
             stream = video_stream(container, path)
             packets = list(scan(container, stream, path))
-            container.seek(0)
+            container.seek(stream.start_time or 0, stream=stream)
             first = next(container.decode(stream))
             return _index(path, container, stream, packets, first)
     except (av.FFmpegError, StopIteration) as error:
@@ -146,7 +146,7 @@ def _index(
 ) -> VideoIndex:
     keys = sorted(packet.pts for packet in packets if packet.key)
     # Frames shown before the first key frame (a file cut out of a longer one) have lost their references.
-    pts = sorted(packet.pts for packet in packets if keys and packet.pts >= keys[0])
+    pts = sorted(packet.pts for packet in packets if packet.shown and keys and packet.pts >= keys[0])
     if len(set(pts)) < len(pts) or not pts:
         raise DamagedClip(f"{path}: frames share timestamps or no key frame exists: encode the video again")
     if first.rotation % 90:

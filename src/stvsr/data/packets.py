@@ -18,11 +18,19 @@ MISSING_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Packet:
-    """One coded frame, as far as the index needs it."""
+    """One coded frame, as far as the index needs it.
+
+    Attributes:
+        pts: its presentation time, in units of the stream's time base.
+        key: whether it is a key frame.
+        idr: whether decoding can start with it.
+        shown: False where the file's edit list hides it: it is decoded, for others need it, and not shown.
+    """
 
     pts: int
     key: bool
     idr: bool
+    shown: bool
 
 
 def video_stream(container: InputContainer, path: Path, *, threads: int = 1) -> VideoStream:
@@ -40,7 +48,7 @@ def video_stream(container: InputContainer, path: Path, *, threads: int = 1) -> 
 
 
 def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator[Packet]:
-    """The packets of `stream` that a player shows, in decoding order."""
+    """The packets of `stream` in decoding order."""
     # All streams are read: the declared duration is that of the longest, which may be the sound.
     end = Fraction(0)
     idr_needed = stream.codec_context.name == "h264"
@@ -49,14 +57,13 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
             continue
         if packet.pts is not None:
             end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-        # Frames outside the edit list are decoded as references and never shown.
-        if packet.stream_index != stream.index or packet.is_discard:
+        if packet.stream_index != stream.index:
             continue
         if packet.is_corrupt or packet.pts is None:
             problem = "is cut short" if packet.is_corrupt else "carries no timestamp"
             raise DamagedClip(f"{path}: a frame {problem}, so frames cannot be told apart: encode the video again")
         idr = packet.is_keyframe and idr_needed and _is_idr(bytes(packet), stream.codec_context.extradata)
-        yield Packet(packet.pts, packet.is_keyframe, idr or not idr_needed)
+        yield Packet(packet.pts, packet.is_keyframe, idr or not idr_needed, not packet.is_discard)
     declared = Fraction(container.duration or 0, av.time_base)
     if declared - end > MISSING_SECONDS:
         raise DamagedClip(
