@@ -4,6 +4,7 @@ The inputs are made by ffmpeg, in the variety that people have.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -240,6 +241,21 @@ def test_a_turned_video_becomes_upright_where_nothing_else_can_say_it(tmp_path: 
     wrong = [small.flip(dims) for dims in ((1, 2), (1,), (2,))]
     errors = [float((turn - upright.float()).abs().mean()) for turn in (small, *wrong)]
     assert errors[0] < min(errors[1:]) / 3
+
+
+@pytest.mark.parametrize("name", ["12:30", "http:a", os.fsdecode(b"caf\xe9")], ids=ascii)
+@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".y4m", ""])
+def test_names_that_ffmpeg_or_python_could_misread_are_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, ending: str
+) -> None:
+    """Relative ones, as people give them: what stands before a colon is no protocol."""
+    monkeypatch.chdir(tmp_path)
+    source = Path(f"{name}.mov")
+    silent(tmp_path / "a.mov")
+    (tmp_path / "a.mov").rename(source)
+    monkeypatch.setattr(sys, "argv", ["stvsr-upscale", str(source), f"{name}-4x{ending}", "--method", "bicubic"])
+    command.main()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source.name, f"{name}-4x{ending}"])
 
 
 def test_what_does_not_fit_is_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def ffmpeg_name(path: Path) -> str:
+    """What FFmpeg, and libraries over it, must be given to open a file.
+
+    Of `12:30.mp4` they would take what stands before the colon for a protocol.
+    """
+    return str(path.absolute())
+
+
 @contextmanager
 def beside_then_rename(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes that name when the block ends, and goes when the block fails."""

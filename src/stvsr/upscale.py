@@ -147,7 +147,7 @@ def identity(arguments: argparse.Namespace, device: torch.device) -> dict[str, A
         return known
     files = [file for file in sorted(path.iterdir()) if file.suffix.lower() == ".png"] if path.is_dir() else [path]
     listed = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
-    known["input"] = f"{path.resolve()} {hashlib.sha256(chr(10).join(listed).encode()).hexdigest()}"
+    known["input"] = f"{path.resolve()} {hashlib.sha256(os.fsencode(chr(10).join(listed))).hexdigest()}"
     return known
 
 

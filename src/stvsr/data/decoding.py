@@ -32,6 +32,7 @@ from torch import Tensor
 
 from stvsr.data.packets import Packet, scan, starts_afresh, video_stream
 from stvsr.errors import DamagedClip
+from stvsr.files import ffmpeg_name
 
 # What goes wrong is told in our own words; FFmpeg's would come once per packet.
 decord.logging.set_level(decord.logging.QUIET)
@@ -85,7 +86,7 @@ def index_video(path: Path) -> VideoIndex:
 def _indexed(path: Path, resolved: Path, state: tuple[int, int] | None) -> VideoIndex:
     """The index of a file in a certain state."""
     try:
-        with av.open(path) as container:
+        with av.open(ffmpeg_name(path)) as container:
             stream = video_stream(container, path)
             packets = list(scan(container, stream, path))
             container.seek(stream.start_time or 0, stream=stream)
@@ -175,7 +176,7 @@ def _index(
 def _read_with_decord(index: VideoIndex, first: int, count: int) -> npt.NDArray[np.uint8] | None:
     """`(count, H, W, 3)`, or None where decord cannot read the file as indexed."""
     try:
-        reader = decord.VideoReader(str(index.path), num_threads=1)
+        reader = decord.VideoReader(ffmpeg_name(index.path), num_threads=1)
         if len(reader) != len(index):
             return None
         frames: npt.NDArray[np.uint8] = reader.get_batch(range(first, first + count)).asnumpy()
@@ -237,7 +238,7 @@ def _decode(path: Path, start: int | None, expected: list[int], count: int) -> n
 def _decoded(path: Path, start: int | None, since: int | None, *, threads: int) -> Iterator[av.VideoFrame]:
     """Frames from `since` on as they come out of a decoder that starts at the key frame `start` (None: at all)."""
     try:
-        with av.open(path) as container:
+        with av.open(ffmpeg_name(path)) as container:
             stream = video_stream(container, path, threads=threads)
             if start is not None:
                 container.seek(start, stream=stream)

@@ -23,6 +23,7 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
+from stvsr.files import ffmpeg_name
 from stvsr.video.clock import Clock
 from stvsr.video.codecs import CODECS, CONTAINERS, takes
 from stvsr.video.sources import Part, Picture, VideoFile
@@ -68,7 +69,7 @@ class Companions:
     def of(cls, source: VideoFile, part: Part, clock: Clock, extension: str) -> Companions:
         """What of a source goes into a kind of file."""
         streams, left_out, starts = [], [], [source.times.start]
-        with av.open(source.path) as container:
+        with av.open(ffmpeg_name(source.path)) as container:
             for stream in container.streams:
                 if stream.index == source.stream_index:
                     continue
@@ -202,12 +203,12 @@ def write_video(path: Path, pictures: Pictures, companions: Companions | None) -
     extension = path.suffix.lower()
     kind = CONTAINERS[extension]
     with ExitStack() as stack:
-        output = stack.enter_context(av.open(path, "w", format=kind.form, container_options=kind.options))
-        first = stack.enter_context(av.open(pictures.segments[0]))
+        output = stack.enter_context(av.open(ffmpeg_name(path), "w", format=kind.form, container_options=kind.options))
+        first = stack.enter_context(av.open(ffmpeg_name(pictures.segments[0])))
         stream = _add_pictures(output, first.streams.video[0], pictures, turned=kind.turns)
         others: Iterable[Packet[Any]] = ()
         if companions is not None:
-            source = stack.enter_context(av.open(companions.path))
+            source = stack.enter_context(av.open(ffmpeg_name(companions.path)))
             copies = {index: _add_copy(output, source.streams[index]) for index in companions.streams}
             _describe(output, stream, source, companions)
             others = companions.packets(source, copies)
@@ -262,7 +263,7 @@ def _passed_on(metadata: dict[str, str]) -> dict[str, str]:
 
 
 def _numbered_packets(path: Path) -> Iterator[Packet[VideoStream]]:
-    with av.open(path) as container:
+    with av.open(ffmpeg_name(path)) as container:
         yield from (packet for packet in container.demux(container.streams.video[0]) if packet.size)
 
 

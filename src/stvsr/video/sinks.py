@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from stvsr.data.png import write_png
+from stvsr.files import ffmpeg_name
 from stvsr.video.codecs import CODECS, Encoding
 from stvsr.video.colour import FromRgb
 from stvsr.video.sources import Picture
@@ -156,7 +157,7 @@ class SegmentedVideo:
 
     def _open(self, number: int) -> None:
         self.number = number
-        self.container = av.open(self._path(".mkv.part"), "w", format="matroska")
+        self.container = av.open(ffmpeg_name(self._path(".mkv.part")), "w", format="matroska")
         self.stream = frame_encoder(
             self.container,
             CODECS[self.encoding.codec].encoder,
@@ -219,7 +220,12 @@ class Y4mOutput:
 
     def __init__(self, path: Path | None, *, picture: Picture, rate: Fraction) -> None:
         self.path = path
-        self.container = av.open(path or "pipe:1", "w", format="yuv4mpegpipe", container_options={"strict": "-1"})
+        self.container = av.open(
+            "pipe:1" if path is None else ffmpeg_name(path),
+            "w",
+            format="yuv4mpegpipe",
+            container_options={"strict": "-1"},
+        )
         self.rate = rate
         self.stream = frame_encoder(self.container, "wrapped_avframe", picture, Y4M_PIXELS, rate, {})
         self.convert = FromRgb(picture.colour, Y4M_PIXELS)

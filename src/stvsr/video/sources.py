@@ -23,6 +23,7 @@ from stvsr.data.frame_folders import FrameFolder
 from stvsr.data.packets import video_stream
 from stvsr.data.videos import pauses
 from stvsr.errors import DamagedClip, InvalidInput
+from stvsr.files import ffmpeg_name
 from stvsr.video.clock import InputTimes, constant_rate, mean_rate
 from stvsr.video.colour import Colour, ToRgb
 
@@ -152,7 +153,7 @@ class VideoFile:
         if not path.is_file():
             raise DamagedClip(f"{path}: no such file; expected a video file, a folder of PNG frames, or - for Y4M")
         self.index: VideoIndex = index_video(path)
-        with av.open(path) as container:
+        with av.open(ffmpeg_name(path)) as container:
             stream = video_stream(container, path)
             time_base = stream.time_base
             assert time_base is not None
