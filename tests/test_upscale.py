@@ -203,7 +203,7 @@ def test_more_windows_than_a_segment_join_without_a_seam(
 # --- pipes
 
 
-def test_y4m_goes_through_a_pipe(tmp_path: Path) -> None:
+def test_y4m_goes_through_a_pipe_and_what_is_cut_off_is_refused(tmp_path: Path) -> None:
     frames = moving(7)
     source = tmp_path / "in.y4m"
     with av.open(source, "w", format="yuv4mpegpipe", container_options={"strict": "-1"}) as container:
@@ -224,6 +224,15 @@ def test_y4m_goes_through_a_pipe(tmp_path: Path) -> None:
     expected = torch.stack(list(upscale(list(read_clip(source)), Upscaler(BicubicBlend())))).float()
     assert (made - expected).abs().mean() < 1, "as it was, but for the rounding of colours"
 
+    # As a program leaves it that crashes.
+    (tmp_path / "cut.y4m").write_bytes(source.read_bytes()[:-100])
+    for cut in ("-", str(tmp_path / "cut.y4m")):
+        program[3] = cut
+        done = subprocess.run(program, stdin=(tmp_path / "cut.y4m").open("rb"), capture_output=True, check=False)
+        assert done.returncode == 1
+        assert b"ends within a frame" in done.stderr
+
+    program[3] = "-"
     for nothing in (b"", b"once upon a time\n" * 1000):
         empty = subprocess.run(program, input=nothing, capture_output=True, check=False)
         assert empty.returncode == 1

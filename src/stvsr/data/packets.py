@@ -16,6 +16,10 @@ MISSING_SECONDS = 0.25
 """A file that ends so much before its declared duration is cut off. Less is the rounding of containers."""
 
 
+Y4M_START = 2**10
+"""Bytes that hold at least the header of the whole and that of its first frame."""
+
+
 @dataclass(frozen=True)
 class Packet:
     """One coded frame, as far as the index needs it.
@@ -51,6 +55,7 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
     """The packets of `stream` in decoding order."""
     # All streams are read: the declared duration is that of the longest, which may be the sound.
     end = Fraction(0)
+    sizes: list[int] = []
     idr_needed = stream.codec_context.name == "h264"
     for packet in container.demux():
         if packet.size == 0 or packet.time_base is None:
@@ -63,13 +68,31 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
             problem = "is cut short" if packet.is_corrupt else "carries no timestamp"
             raise DamagedClip(f"{path}: a frame {problem}, so frames cannot be told apart: encode the video again")
         idr = packet.is_keyframe and idr_needed and _is_idr(bytes(packet), stream.codec_context.extradata)
+        sizes.append(packet.size)
         yield Packet(packet.pts, packet.is_keyframe, idr or not idr_needed, not packet.is_discard)
+    if container.format.name == "yuv4mpegpipe":
+        with path.open("rb") as file:
+            whole = is_whole_y4m(file.read(Y4M_START), path.stat().st_size, sizes)
+        if not whole:
+            raise DamagedClip(f"{path}: ends within a frame; the file is cut off: replace or remove it")
     declared = Fraction(container.duration or 0, av.time_base)
     if declared - end > MISSING_SECONDS:
         raise DamagedClip(
             f"{path}: {float(end):.2f} s of video for a declared {float(declared):.2f} s; "
             "the file is cut off: replace or remove it"
         )
+
+
+def is_whole_y4m(start: bytes, total: int, sizes: list[int]) -> bool:
+    """Whether Y4M ends where a frame ends, of which FFmpeg says nothing.
+
+    Args:
+        start: its first `Y4M_START` bytes.
+        total: how many bytes there are.
+        sizes: bytes of the frames that FFmpeg found.
+    """
+    header, frame_header = (len(line) + 1 for line in start.split(b"\n")[:2])
+    return total == header + len(sizes) * frame_header + sum(sizes)
 
 
 def starts_afresh(packets: list[Packet]) -> bool:

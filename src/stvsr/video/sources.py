@@ -5,6 +5,7 @@ first (`data/decoding.py`), so that a truncated one is refused before hours of w
 their exact times are known.
 """
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ from typing import Protocol
 import av
 import numpy as np
 from av.buffer import Buffer
+from av.video.stream import VideoStream
 from torch import Tensor
 
 from stvsr.data.decoding import VideoIndex, index_video, stream_frames
 from stvsr.data.frame_folders import FrameFolder
-from stvsr.data.packets import video_stream
+from stvsr.data.packets import Y4M_START, is_whole_y4m, video_stream
 from stvsr.data.videos import pauses
 from stvsr.errors import DamagedClip, InvalidInput
 from stvsr.files import ffmpeg_name
@@ -29,6 +31,9 @@ from stvsr.video.colour import Colour, ToRgb
 
 STANDARD = Path("-")
 """Stands for standard input and output."""
+
+PIPE_BUFFER = 2**20
+"""Bytes that are asked of standard input at once."""
 
 
 @dataclass(frozen=True)
@@ -236,9 +241,10 @@ class Y4mInput:
     def __init__(self, part: Part) -> None:
         self.path = STANDARD
         try:
-            self.container = av.open("pipe:0", format="yuv4mpegpipe")
+            self.pipe = CountedPipe()
+            self.container = av.open(self.pipe, "r", format="yuv4mpegpipe", buffer_size=PIPE_BUFFER)
             stream = video_stream(self.container, self.path)
-            self.decoded = self.container.decode(stream)
+            self.decoded = self._frames_of(stream)
             self.head = next(self.decoded)
         except (av.FFmpegError, StopIteration):
             raise DamagedClip(
@@ -260,12 +266,38 @@ class Y4mInput:
     def _decode(self) -> Iterator[av.VideoFrame]:
         yield self.head
         try:
-            for frame in self.decoded:
-                if frame.is_corrupt:
-                    raise DamagedClip("standard input: ends within a frame; send the whole video")
-                yield frame
+            yield from self.decoded
         except av.FFmpegError as error:
             raise DamagedClip(f"standard input: {error.strerror}; send the video again") from None
+
+    def _frames_of(self, stream: VideoStream) -> Iterator[av.VideoFrame]:
+        sizes = []
+        for packet in self.container.demux(stream):
+            if packet.size:
+                sizes.append(packet.size)
+            yield from packet.decode()
+        if not is_whole_y4m(self.pipe.start, self.pipe.total, sizes):
+            raise DamagedClip("standard input: ends within a frame; send the whole video")
+
+
+class CountedPipe:
+    """Standard input as a file for FFmpeg.
+
+    Attributes:
+        start: its first bytes, `Y4M_START` at most.
+        total: how many bytes have been read.
+    """
+
+    def __init__(self) -> None:
+        self.start = b""
+        self.total = 0
+
+    def read(self, most: int) -> bytes:
+        """The next bytes, as soon as there are any; none at the end."""
+        read = os.read(0, most)
+        self.start += read[: max(0, Y4M_START - self.total)]
+        self.total += len(read)
+        return read
 
 
 def open_source(path: Path, *, rate: Fraction | None, part: Part) -> Source:
