@@ -10,14 +10,11 @@ from av.codec.context import ThreadType
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from stvsr.data.y4m import Y4M_START, is_whole_y4m
 from stvsr.errors import DamagedClip
 
 MISSING_SECONDS = 0.25
 """A file that ends so much before its declared duration is cut off. Less is the rounding of containers."""
-
-
-Y4M_START = 2**10
-"""Bytes that hold at least the header of the whole and that of its first frame."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +78,6 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
             f"{path}: {float(end):.2f} s of video for a declared {float(declared):.2f} s; "
             "the file is cut off: replace or remove it"
         )
-
-
-def is_whole_y4m(start: bytes, total: int, sizes: list[int]) -> bool:
-    """Whether Y4M ends where a frame ends, of which FFmpeg says nothing.
-
-    Args:
-        start: its first `Y4M_START` bytes.
-        total: how many bytes there are.
-        sizes: bytes of the frames that FFmpeg found.
-    """
-    header, frame_header = (len(line) + 1 for line in start.split(b"\n")[:2])
-    return total == header + len(sizes) * frame_header + sum(sizes)
 
 
 def starts_afresh(packets: list[Packet]) -> bool:

@@ -5,7 +5,6 @@ first (`data/decoding.py`), so that a truncated one is refused before hours of w
 their exact times are known.
 """
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,8 +21,9 @@ from torch import Tensor
 
 from stvsr.data.decoding import VideoIndex, index_video, stream_frames
 from stvsr.data.frame_folders import FrameFolder
-from stvsr.data.packets import Y4M_START, is_whole_y4m, video_stream
+from stvsr.data.packets import video_stream
 from stvsr.data.videos import pauses
+from stvsr.data.y4m import PIPE_BUFFER, CountedPipe, is_whole_y4m
 from stvsr.errors import DamagedClip, InvalidInput
 from stvsr.files import ffmpeg_name
 from stvsr.video.clock import InputTimes, constant_rate, mean_rate
@@ -31,9 +31,6 @@ from stvsr.video.colour import Colour, ToRgb
 
 STANDARD = Path("-")
 """Stands for standard input and output."""
-
-PIPE_BUFFER = 2**20
-"""Bytes that are asked of standard input at once."""
 
 
 @dataclass(frozen=True)
@@ -278,26 +275,6 @@ class Y4mInput:
             yield from packet.decode()
         if not is_whole_y4m(self.pipe.start, self.pipe.total, sizes):
             raise DamagedClip("standard input: ends within a frame; send the whole video")
-
-
-class CountedPipe:
-    """Standard input as a file for FFmpeg.
-
-    Attributes:
-        start: its first bytes, `Y4M_START` at most.
-        total: how many bytes have been read.
-    """
-
-    def __init__(self) -> None:
-        self.start = b""
-        self.total = 0
-
-    def read(self, most: int) -> bytes:
-        """The next bytes, as soon as there are any; none at the end."""
-        read = os.read(0, most)
-        self.start += read[: max(0, Y4M_START - self.total)]
-        self.total += len(read)
-        return read
 
 
 def open_source(path: Path, *, rate: Fraction | None, part: Part) -> Source:
