@@ -286,6 +286,24 @@ def test_frames_that_an_edit_list_hides_are_decoded_but_not_counted(tmp_path, hi
     assert numbers(read_frames(index, 5, 4)) == [*range(hidden + 5, hidden + 9)]
 
 
-def test_a_container_that_cannot_be_set_to_a_time_before_its_first_frame_is_read(tmp_path):
+def test_a_container_that_cannot_be_set_back_to_its_beginning_is_read(tmp_path):
     path = write_video(tmp_path / "a.flv", "flv", {}, time=lambda number: 500 + 40 * number)
     assert len(index_video(path)) == FRAMES
+
+
+def test_a_transport_stream_whose_clock_starts_anew_is_read_whole(tmp_path):
+    """FFmpeg then counts from before zero."""
+    path = tmp_path / "a.ts"
+    with (
+        av.open(write_video(tmp_path / "a.mp4")) as source,
+        av.open(path, "w", options={"mpegts_copyts": "1"}) as output,
+    ):
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux():
+            if packet.dts is not None:
+                shift = round((2**33 / 90_000 - 1.3) / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
+                output.mux(packet)
+    index = index_video(path)
+    assert index.pts[0] < 0
+    assert numbers(read_frames(index, 0, len(index))) == [*range(FRAMES)]

@@ -89,8 +89,9 @@ def _indexed(path: Path, resolved: Path, state: tuple[int, int] | None) -> Video
         with av.open(ffmpeg_name(path)) as container:
             stream = video_stream(container, path)
             packets = list(scan(container, stream, path))
-            container.seek(stream.start_time or 0, stream=stream)
-            first = next(container.decode(stream))
+            # Opened once more, since not every container can be set back to its beginning.
+            with av.open(ffmpeg_name(path)) as again:
+                first = next(again.decode(video_stream(again, path)))
             return _index(path, container, stream, packets, first)
     except (av.FFmpegError, StopIteration) as error:
         reason = getattr(error, "strerror", None) or "no frame can be decoded"

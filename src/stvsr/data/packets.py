@@ -73,6 +73,8 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
         if not whole:
             raise DamagedClip(f"{path}: ends within a frame; the file is cut off: replace or remove it")
     declared = Fraction(container.duration or 0, av.time_base)
+    # Times before the clock of an MPEG-TS starts anew are negative.
+    end -= min(Fraction(container.start_time or 0, av.time_base), Fraction(0))
     if declared - end > MISSING_SECONDS:
         raise DamagedClip(
             f"{path}: {float(end):.2f} s of video for a declared {float(declared):.2f} s; "
