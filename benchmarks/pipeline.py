@@ -73,7 +73,7 @@ def through_pipeline(video: Path, folder: Path, upscaler: Upscaler) -> int:
     """As `stvsr-upscale` does it; gives the number of output frames."""
     source = VideoFile(video, Part())
     clock = Clock(source.times, interpolated=True, slow_motion=False)
-    picture = upscaler.picture(source.picture, turns=0)
+    picture = upscaler.picture(source.picture)
     whole = folder / "whole.mp4"
 
     def join(segments: list[Path]) -> Path:
@@ -81,7 +81,7 @@ def through_pipeline(video: Path, folder: Path, upscaler: Upscaler) -> int:
         return whole
 
     sink = SegmentedVideo(folder, picture=picture, rate=clock.rate, encoding=Encoding("h264"), windows=16, join=join)
-    job = Job(source=source, upscaler=upscaler, sink=sink, folder=None, turns=0, say=print)
+    job = Job(source=source, upscaler=upscaler, sink=sink, folder=None, say=print)
     assert source.count is not None
     job.run(clock.count(source.count))
     return job.count

@@ -18,8 +18,12 @@ from typing import Any
 
 import av
 import pytest
+import torch
+from torch import Tensor
 
 from stvsr import upscale as command
+from stvsr.data.degradation import bicubic
+from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.video import muxing
 from stvsr.video.clock import Clock, InputTimes
 
@@ -57,12 +61,12 @@ def open_gop(path: Path) -> None:
     ffmpeg(*pictures("25", seconds=2), *sound(seconds=2), "-c:v", "libx265", "-x265-params", settings, *AAC, path)
 
 
-def turned(path: Path) -> None:
+def turned(path: Path, degrees: int = 90) -> None:
     upright = path.with_name("upright.mp4")
     at_rate("25")(upright)
     with av.open(upright) as source, av.open(path, "w") as target:
         copies = {stream.index: target.add_stream_from_template(stream, opaque=True) for stream in source.streams}
-        copies[0].set_display_rotation(90)  # type: ignore[union-attr]
+        copies[0].set_display_rotation(degrees)  # type: ignore[union-attr]
         for packet in source.demux():
             if packet.size:
                 packet.stream = copies[packet.stream_index]
@@ -256,6 +260,30 @@ def test_names_that_ffmpeg_or_python_could_misread_are_names(
     monkeypatch.setattr(sys, "argv", ["stvsr-upscale", str(source), f"{name}-4x{ending}", "--method", "bicubic"])
     command.main()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source.name, f"{name}-4x{ending}"])
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_a_preview_has_bicubic_at_the_left_as_it_is_shown(
+    tmp_path: Path, degrees: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The method is one that makes white frames."""
+    from stvsr.data.decoding import index_video, read_frames
+
+    class White(BicubicBlend):
+        def forward(self, lr: Tensor) -> Tensor:
+            return torch.ones_like(super().forward(lr))
+
+    monkeypatch.setattr(command, "chosen_network", lambda arguments: White().eval())
+    source = tmp_path / "turned.mp4"
+    turned(source, degrees)
+    before = read_frames(index_video(source), 0, 1)[0].float()
+    path = upscaled(tmp_path, source, ".mp4", "--preview", "--no-interpolate", "--duration", "0.04")
+    left, right = read_frames(index_video(path), 0, 1)[0].float().tensor_split(2, dim=-1)
+    assert "side_data_list" not in picture_stream(probe(path))
+    assert right.mean() > 250
+    assert left.shape == (3, 4 * before.shape[1], 4 * before.shape[2])
+    errors = [float((bicubic(left, factor=1 / 4).rot90(turns, (1, 2)) - before).abs().mean()) for turns in (0, 2)]
+    assert errors[0] < errors[1] / 3
 
 
 def test_what_does_not_fit_is_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,10 +78,11 @@ def upscale(arguments: argparse.Namespace) -> None:
         interpolate=clock.interpolated,
         scale=arguments.scale,
         preview=arguments.preview,
+        # The halves of a preview stand side by side as it is shown.
+        turns=0 if _can_turn(output) and not arguments.preview else source.picture.turns,
         precision=arguments.precision,
     )
-    turns = 0 if _can_turn(output) else source.picture.turns
-    picture = upscaler.picture(source.picture, turns=turns)
+    picture = upscaler.picture(source.picture)
     companions = None
     if encoding is not None and isinstance(source, VideoFile):
         companions = Companions.of(source, part, clock, output.suffix.lower())
@@ -96,7 +97,7 @@ def upscale(arguments: argparse.Namespace) -> None:
     with delivery(output, identity(arguments, device), overwrite=arguments.overwrite, lasting=lasting) as place:
         upscaler.grid = fitting_grid(arguments, upscaler, source.picture, picture)
         sink = open_sink(place, encoding, picture, clock, companions, windows_per_segment(upscaler, source.picture))
-        job = Job(source=source, upscaler=upscaler, sink=sink, folder=place.folder, turns=turns, say=say)
+        job = Job(source=source, upscaler=upscaler, sink=sink, folder=place.folder, say=say)
         place.deliver(job.run(None if source.count is None else clock.count(source.count)))
 
 

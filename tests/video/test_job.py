@@ -59,7 +59,7 @@ class Recording(Network):
 def run(folder: Path, network: Network, count: int = 14) -> Job:
     folder.mkdir(exist_ok=True)
     sink = PngFolder(folder / "frames")
-    job = Job(source=Frames(count), upscaler=Upscaler(network), sink=sink, folder=folder, turns=0, say=print)
+    job = Job(source=Frames(count), upscaler=Upscaler(network), sink=sink, folder=folder, say=print)
     job.run(2 * count - 1)
     return job
 

@@ -267,10 +267,9 @@ def test_what_is_turned_by_a_player_stays_and_what_is_turned_by_us_is_said_to_be
 
     matrix = (0, 65536, 0, -65536, 0, 0, 48 << 16, 0, 1 << 30)
     lr = Picture(64, 48, Colour(), Fraction(4, 3), matrix, turns=1)
-    upscaler = Upscaler(BicubicBlend())
-    kept = upscaler.picture(lr, turns=0)
+    kept = Upscaler(BicubicBlend()).picture(lr)
     assert (kept.width, kept.height, kept.pixel_aspect) == (256, 192, Fraction(4, 3))
     assert kept.display_matrix == (*matrix[:6], 4 * 48 << 16, 0, 1 << 30)
-    turned = upscaler.picture(lr, turns=1)
+    turned = Upscaler(BicubicBlend(), turns=1).picture(lr)
     assert (turned.width, turned.height, turned.pixel_aspect) == (192, 256, Fraction(3, 4))
     assert (turned.display_matrix, turned.turns) == (None, 0)

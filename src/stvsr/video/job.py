@@ -61,7 +61,6 @@ class Job:
         upscaler: what makes the new ones.
         sink: where they go.
         folder: where a part of the work may lie already; None where none is kept.
-        turns: counter-clockwise quarter turns of each finished frame.
         say: tells the user something.
     """
 
@@ -72,14 +71,12 @@ class Job:
         upscaler: Upscaler,
         sink: Sink,
         folder: Path | None,
-        turns: int,
         say: Callable[[str], None],
     ) -> None:
         self.source = source
         self.upscaler = upscaler
         self.sink = sink
         self.settings = None if folder is None else folder / "settings.json"
-        self.turns = turns
         self.say = say
         self.count = 0
         self._grids: dict[int, Grid] = {}
@@ -140,7 +137,7 @@ class Job:
         if self.upscaler.grid not in finest[-1:]:
             self._grids[number] = self.upscaler.grid
             self._write_settings()
-        return frames.rot90(self.turns, dims=(-2, -1)) if self.turns else frames
+        return frames
 
     def _scenes(self) -> Iterator[tuple[Tensor, bool]]:
         """Each frame with whether it must not be joined with the one before."""

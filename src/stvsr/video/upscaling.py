@@ -41,6 +41,8 @@ class Upscaler:
         interpolate: whether there is an output frame between two input frames.
         scale: one of `SCALES`.
         preview: whether bicubic + blending stands at the left of each frame.
+        turns: counter-clockwise quarter turns of each finished frame, after which it needs none any more; 0 leaves
+            turning to the player.
         grid: into how many tiles frames are divided; becomes finer where the memory does not suffice.
         precision: `float32`, `bf16`, or `auto`: bf16 where it is fast, on a GPU or a recent CPU, and the first
             window agrees with float32.
@@ -57,6 +59,7 @@ class Upscaler:
         interpolate: bool = True,
         scale: int = SCALE,
         preview: bool = False,
+        turns: int = 0,
         grid: Grid | None = None,
         precision: str = "float32",
     ) -> None:
@@ -67,6 +70,7 @@ class Upscaler:
         self.interpolate = interpolate
         self.scale = scale
         self.preview = preview
+        self.turns = turns
         self.grid = grid or Grid()
         self.half = precision == "bf16"
         self.undecided = precision == "auto" and self.is_learned and has_bf16(self.device)
@@ -76,19 +80,19 @@ class Upscaler:
         """Whether the network has weights; without any it is quick."""
         return any(True for _ in self.network.parameters())
 
-    def picture(self, lr: Picture, *, turns: int) -> Picture:
+    def picture(self, lr: Picture) -> Picture:
         """What the finished frames have in common.
 
         Args:
             lr: the same of the input.
-            turns: quarter turns after which frames need no turning any more; 0 leaves that to the player.
         """
-        width, height = lr.width * self.scale * (2 if self.preview else 1), lr.height * self.scale
-        if turns:
-            swapped = turns % 2 == 1
+        halves = 2 if self.preview else 1
+        width, height = lr.width * self.scale, lr.height * self.scale
+        if self.turns:
+            swapped = self.turns % 2 == 1
             return replace(
                 lr,
-                width=height if swapped else width,
+                width=halves * (height if swapped else width),
                 height=width if swapped else height,
                 pixel_aspect=1 / lr.pixel_aspect if swapped else lr.pixel_aspect,
                 display_matrix=None,
@@ -100,7 +104,7 @@ class Upscaler:
             *(self.scale * shift for shift in lr.display_matrix[6:8]),
             lr.display_matrix[8],
         )
-        return replace(lr, width=width, height=height, display_matrix=matrix)
+        return replace(lr, width=halves * width, height=height, display_matrix=matrix)
 
     def count(self, window: Window) -> int:
         """How many frames `__call__` makes of a window."""
@@ -111,7 +115,7 @@ class Upscaler:
         """The frames of a window that count.
 
         Returns:
-            `(t, 3, scale*h, scale*w)`, uint8 RGB on the CPU; twice as wide with `preview`.
+            `(t, 3, scale*h, scale*w)`, uint8 RGB on the CPU; turned by `turns`, and then twice as wide with `preview`.
 
         Raises:
             InvalidInput: the memory does not suffice for the smallest tile, or the network's answer is not finite.
@@ -144,6 +148,8 @@ class Upscaler:
                 smaller = finer(self.grid, *padded.shape[-2:], multiple=self.network.requirements.multiple_of)
             else:
                 made = [each[..., : self.scale * height, : self.scale * width] for each in made]
+                if self.turns:
+                    made = [each.rot90(self.turns, dims=(-2, -1)) for each in made]
                 return _joined(made, dim=-1)
             # Outside of the handler, which keeps what was computed alive.
             if smaller is None:
