@@ -12,12 +12,29 @@ from torch import Tensor
 from stvsr.errors import InvalidInput
 from stvsr.video.clock import Clock, InputTimes
 from stvsr.video.codecs import BIG_FRAME, CODECS, CONTAINERS, Encoding, chosen_codec, takes
-from stvsr.video.colour import Colour, ToRgb
+from stvsr.video.colour import BT2020_NCL, Colour, ToRgb
 from stvsr.video.muxing import Pictures, write_video
 from stvsr.video.sinks import SegmentedVideo
 from stvsr.video.sources import Picture
 
 PAIRS = [(extension, codec) for extension, container in CONTAINERS.items() for codec in container.codecs]
+
+
+def write(path: Path, encoding: Encoding, frames: list[Tensor], colour: Colour) -> None:
+    """A video of 24000/1001 frames a second, of segments of seven frames each."""
+    clock = Clock(InputTimes(Fraction(24000, 1001)), interpolated=False, slow_motion=False)
+    height, width = frames[0].shape[1:]
+    picture = Picture(width, height, colour)
+
+    def join(segments: list[Path]) -> Path:
+        assert len(segments) == -(-len(frames) // 7)
+        write_video(path, Pictures(segments, clock, encoding.codec, picture), None)
+        return path
+
+    sink = SegmentedVideo(path.parent, picture=picture, rate=clock.rate, encoding=encoding, windows=1, join=join)
+    for number, frame in enumerate(frames):
+        sink.write(number // 7, number, frame)
+    assert sink.finish() == path
 
 
 @pytest.mark.parametrize(("extension", "codec"), PAIRS, ids=lambda value: value)
@@ -26,21 +43,8 @@ def test_every_codec_goes_into_every_container_that_names_it(
 ) -> None:
     """In two segments, which must join: 13 frames come back, in order, at their times."""
     frames = noise(13, 64, 96)
-    clock = Clock(InputTimes(Fraction(24000, 1001)), interpolated=False, slow_motion=False)
-    picture = Picture(96, 64, Colour())
     path = tmp_path / f"whole{extension}"
-
-    def join(segments: list[Path]) -> Path:
-        assert len(segments) == 2
-        write_video(path, Pictures(segments, clock, codec, picture), None)
-        return path
-
-    sink = SegmentedVideo(
-        tmp_path, picture=picture, rate=clock.rate, encoding=Encoding(chosen_codec(path, codec)), windows=1, join=join
-    )
-    for number, frame in enumerate(frames):
-        sink.write(number // 7, number, frame)
-    assert sink.finish() == path
+    write(path, Encoding(chosen_codec(path, codec)), frames, Colour())
     with av.open(path) as container:
         stream = container.streams.video[0]
         assert stream.average_rate == pytest.approx(Fraction(24000, 1001), rel=1e-5)
@@ -55,6 +59,25 @@ def test_every_codec_goes_into_every_container_that_names_it(
         assert errors.diagonal().max() == 0
     else:
         assert errors.diagonal().max() < 255**2 * 10**-2.5
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["studio", "full"])
+@pytest.mark.parametrize(("extension", "codec"), PAIRS, ids=lambda value: value)
+def test_every_codec_keeps_contrast_and_what_its_colours_mean(
+    tmp_path: Path, extension: str, codec: str, full: bool
+) -> None:
+    """Whatever range it is stored in."""
+    levels = (0, 64, 192, 255)
+    frame = torch.tensor(levels, dtype=torch.uint8).repeat_interleave(32).expand(3, 64, -1)
+    path = tmp_path / f"whole{extension}"
+    write(path, Encoding(codec), [frame] * 5, Colour(BT2020_NCL, full, primaries=9, transfer=16))
+    with av.open(path) as container:
+        decoded = next(container.decode(video=0))
+    colour = Colour.of(decoded)
+    assert colour.primaries == 9
+    assert decoded.color_trc == 16
+    assert decoded.format.is_rgb or colour.matrix == BT2020_NCL
+    assert ToRgb(colour)(decoded)[:, 32, 16::32].float().mean(0).tolist() == pytest.approx(levels, abs=2)
 
 
 @pytest.mark.parametrize(

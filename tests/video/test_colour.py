@@ -57,7 +57,7 @@ def test_stored_colours_are_understood(matrix: int, full: bool, bits: int) -> No
 def test_there_and_back_a_smooth_picture_stays(matrix: int, full: bool, pixels: str) -> None:
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     rgb = torch.from_numpy(np.stack([60 + 3 * x, 80 + 4 * y, 200 - 2 * x]).astype(np.uint8))
-    colour = Colour(matrix, full)
+    colour = Colour(matrix, full, primaries=9, transfer=16)
     stored = FromRgb(colour, pixels)(rgb)
     assert (stored.colorspace, stored.color_range) == (matrix, 2 if full else 1)
     assert Colour.of(stored) == colour

@@ -1,12 +1,13 @@
 """What a video can be written as: codecs by name, containers by file name extension."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import av
 from av.codec import Codec as LibraryCodec
 
 from stvsr.errors import InvalidInput
+from stvsr.video.colour import Colour
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Codec:
         crf: its usual constant quality, lower is better; None where it has none.
         options: further ones.
         tag: of the codec in MP4 and MOV, where players insist on one.
+        full_range: whether it can say that black and white are 0 and 255.
     """
 
     encoder: str
@@ -26,6 +28,7 @@ class Codec:
     crf: int | None
     options: dict[str, str] = field(default_factory=dict)
     tag: str | None = None
+    full_range: bool = True
 
 
 CODECS = {
@@ -33,7 +36,7 @@ CODECS = {
     "h265": Codec("libx265", "yuv420p", 20, {"preset": "medium", "x265-params": "log-level=error"}, tag="hvc1"),
     "av1": Codec("libsvtav1", "yuv420p", 26, {"preset": "8"}),
     "vp9": Codec("libvpx-vp9", "yuv420p", 24, {"b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}),
-    "prores": Codec("prores_ks", "yuv422p10le", None, {"profile": "hq", "vendor": "apl0"}),
+    "prores": Codec("prores_ks", "yuv422p10le", None, {"profile": "hq", "vendor": "apl0"}, full_range=False),
     # Exact: what the network made, to the bit.
     "ffv1": Codec("ffv1", "bgr0", None, {"level": "3", "slicecrc": "1"}),
 }
@@ -128,6 +131,10 @@ class Encoding:
     def pixel_format(self) -> str:
         """The chosen one, or the codec's usual one."""
         return self.pixels or CODECS[self.codec].pixels
+
+    def stored(self, colour: Colour) -> Colour:
+        """What frames are stored as that shall look like others: the same, as far as the codec can say it."""
+        return replace(colour, full_range=colour.full_range and CODECS[self.codec].full_range)
 
     def options(self, pixels_per_frame: int) -> dict[str, str]:
         """For the encoder.

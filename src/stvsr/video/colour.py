@@ -148,4 +148,6 @@ class FromRgb:
         )
         if not frame.format.is_rgb:
             frame.colorspace = self.colour.matrix
+        # Some encoders look only here.
+        frame.color_primaries, frame.color_trc = self.colour.primaries, self.colour.transfer
         return frame

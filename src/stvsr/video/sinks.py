@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -102,12 +103,12 @@ class SegmentedVideo:
         join: Callable[[list[Path]], Path],
     ) -> None:
         self.folder = folder
-        self.picture = picture
+        self.picture = replace(picture, colour=encoding.stored(picture.colour))
         self.rate = rate
         self.encoding = encoding
         self.windows = windows
         self.join = join
-        self.convert = FromRgb(picture.colour, encoding.pixel_format)
+        self.convert = FromRgb(self.picture.colour, encoding.pixel_format)
         for path in folder.glob("*.part"):
             path.unlink()
         self.whole = {int(path.stem) for path in self.segments}
