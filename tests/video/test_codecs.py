@@ -61,22 +61,35 @@ def test_every_codec_goes_into_every_container_that_names_it(
         assert errors.diagonal().max() < 255**2 * 10**-2.5
 
 
+ENCODINGS = [
+    *((extension, Encoding(codec)) for extension, codec in PAIRS),
+    # In full range, whatever the converter is told.
+    *((".mp4", Encoding("h264", pixels=pixels)) for pixels in ("gray", "gray10le", "yuvj420p")),
+    *((".mov", Encoding("h265", pixels=pixels)) for pixels in ("gray", "gray10le", "yuvj444p")),
+    *((".mkv", Encoding("ffv1", pixels=pixels)) for pixels in ("gray", "gray16le", "ya8")),
+]
+
+
 @pytest.mark.parametrize("full", [False, True], ids=["studio", "full"])
-@pytest.mark.parametrize(("extension", "codec"), PAIRS, ids=lambda value: value)
+@pytest.mark.parametrize(
+    ("extension", "encoding"),
+    ENCODINGS,
+    ids=lambda value: value if isinstance(value, str) else f"{value.codec}-{value.pixel_format}",
+)
 def test_every_codec_keeps_contrast_and_what_its_colours_mean(
-    tmp_path: Path, extension: str, codec: str, full: bool
+    tmp_path: Path, extension: str, encoding: Encoding, full: bool
 ) -> None:
-    """Whatever range it is stored in."""
+    """Whatever range they are stored in."""
     levels = (0, 64, 192, 255)
     frame = torch.tensor(levels, dtype=torch.uint8).repeat_interleave(32).expand(3, 64, -1)
     path = tmp_path / f"whole{extension}"
-    write(path, Encoding(codec), [frame] * 5, Colour(BT2020_NCL, full, primaries=9, transfer=16))
+    write(path, encoding, [frame] * 5, Colour(BT2020_NCL, full, primaries=9, transfer=16))
     with av.open(path) as container:
         decoded = next(container.decode(video=0))
     colour = Colour.of(decoded)
     assert colour.primaries == 9
     assert decoded.color_trc == 16
-    assert decoded.format.is_rgb or colour.matrix == BT2020_NCL
+    assert encoding.pixel_format.startswith(("bgr", "gray", "ya")) or colour.matrix == BT2020_NCL
     assert ToRgb(colour)(decoded)[:, 32, 16::32].float().mean(0).tolist() == pytest.approx(levels, abs=2)
 
 

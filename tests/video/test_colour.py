@@ -107,6 +107,22 @@ def test_a_matrix_that_cannot_be_converted_is_refused() -> None:
         Colour.of(frame)
 
 
+@pytest.mark.parametrize("full", [False, True], ids=["studio", "full"])
+@pytest.mark.parametrize("pixels", ["gray", "gray10le", "ya8"])
+def test_grey_is_read_in_the_range_that_is_said(pixels: str, full: bool) -> None:
+    levels = np.arange(16, 236, dtype=np.uint8)
+    frame = av.VideoFrame(len(levels), 2, pixels)
+    (plane,) = frame.planes
+    rows = np.frombuffer(memoryview(plane), np.uint16 if pixels == "gray10le" else np.uint8).reshape(2, -1)
+    if pixels == "ya8":
+        rows = rows[:, ::2]
+    rows[:, : len(levels)] = levels * np.uint16(4) if pixels == "gray10le" else levels
+    frame.color_range = 2 if full else 1
+    expected = levels.astype(float) if full else (levels - 16.0) * 255 / 219
+    # Half a level of rounding; deeper samples are dithered.
+    assert np.abs(ToRgb(Colour.of(frame))(frame).numpy() - expected).max() < (1.8 if pixels == "gray10le" else 0.6)
+
+
 @pytest.mark.parametrize("pixels", ["gray", "gray10le", "pal8", "yuva420p", "ya8", "nv12", "uyvy422"])
 def test_other_kinds_of_pixels_are_taken(pixels: str) -> None:
     frame = av.VideoFrame(64, 48, pixels)

@@ -7,7 +7,7 @@ import av
 from av.codec import Codec as LibraryCodec
 
 from stvsr.errors import InvalidInput
-from stvsr.video.colour import Colour
+from stvsr.video.colour import ALWAYS_FULL, Colour
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,9 @@ class Encoding:
         return self.pixels or CODECS[self.codec].pixels
 
     def stored(self, colour: Colour) -> Colour:
-        """What frames are stored as that shall look like others: the same, as far as the codec can say it."""
-        return replace(colour, full_range=colour.full_range and CODECS[self.codec].full_range)
+        """What frames are stored as that shall look like others: the same, in a range that can be had."""
+        full = colour.full_range and CODECS[self.codec].full_range
+        return replace(colour, full_range=full or self.pixel_format.startswith(ALWAYS_FULL))
 
     def options(self, pixels_per_frame: int) -> dict[str, str]:
         """For the encoder.

@@ -23,6 +23,9 @@ RGB, BT709, UNSPECIFIED, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020_NCL, BT2020_
 SWSCALE = {BT709: 1, FCC: 4, BT470BG: 5, SMPTE170M: 5, SMPTE240M: 7, BT2020_NCL: 9, BT2020_CL: 9}
 """What FFmpeg's converter calls them."""
 
+ALWAYS_FULL = ("gray", "ya", "yuvj")
+"""How pixel formats begin whose range FFmpeg's converter takes for full, whatever it is told."""
+
 SD_WIDTH, SD_HEIGHT = 1024, 576
 """Largest frame for which players assume BT.601."""
 
@@ -30,6 +33,9 @@ SD_WIDTH, SD_HEIGHT = 1024, 576
 QUALITY = (
     Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 )
+
+STRETCHED = ((np.arange(256) - 16) * (255 / 219)).round().clip(0, 255).astype(np.uint8)
+"""What grey of studio range is in full range."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,10 @@ class ToRgb:
             np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
             for plane in planar.planes
         )
-        return torch.from_numpy(np.stack([red, green, blue]))
+        rgb = np.stack([red, green, blue])
+        if frame.color_range == ColorRange.MPEG and frame.format.name.startswith(("gray", "ya")):
+            rgb = STRETCHED[rgb]
+        return torch.from_numpy(rgb)
 
 
 class FromRgb:
