@@ -294,6 +294,44 @@ def test_what_does_not_fit_is_left_out_and_said(tmp_path: Path, capsys: pytest.C
     assert "left out: subtitle stream 3 (.mp4 does not hold srt)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("output", "codec"), [(".mov", "flac"), (".mov", "libopus"), (".mp4", "truehd")])
+def test_sound_that_a_muxer_refuses_is_left_out_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str, codec: str
+) -> None:
+    """FFmpeg's list of what the container holds names all of them."""
+    source = tmp_path / "in.mkv"
+    ffmpeg(*pictures("25", seconds=0.2), *sound(seconds=0.2), *X264, "-c:a", codec, "-strict", -2, source)
+    assert others(probe(upscaled(tmp_path, source, output))) == []
+    codec = codec.removeprefix("lib")
+    assert f"left out: audio stream 1 ({output} does not hold {codec})" in capsys.readouterr().err
+
+
+def test_channels_without_a_usual_layout_are_left_out_of_mp4_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in.avi"
+    eleven = ["-f", "lavfi", "-i", f"aevalsrc={'|'.join(11 * ['sin(440*t)'])}:d=0.2"]
+    ffmpeg(*pictures("25", seconds=0.2), *eleven, "-c:v", "mjpeg", "-c:a", "pcm_s16le", source)
+    assert others(probe(upscaled(tmp_path, source, ".mp4"))) == []
+    assert "left out: audio stream 1 (.mp4 does not hold pcm_s16le)" in capsys.readouterr().err
+    assert others(probe(upscaled(tmp_path, source, ".mov")))[0]["channels"] == 11
+
+
+@pytest.mark.parametrize("output", [".mp4", ".m4v", ".mov", ".mkv"])
+@pytest.mark.parametrize("name", ["cam.avi", "cam.mkv"])
+def test_stereo_of_a_camera_is_kept_though_its_layout_is_not_told(tmp_path: Path, name: str, output: str) -> None:
+    source = tmp_path / name
+    stereo = ["-f", "lavfi", "-i", "aevalsrc=sin(440*t)|sin(500*t):d=0.2"]
+    ffmpeg(*pictures("25", seconds=0.2), *stereo, "-c:v", "mjpeg", "-c:a", "pcm_s16le", source)
+    heard = []
+    for path in (source, upscaled(tmp_path, source, output)):
+        with av.open(path) as container:
+            frames = list(container.decode(audio=0))
+            assert {frame.layout.nb_channels for frame in frames} == {2}
+            heard.append(b"".join(bytes(frame.planes[0])[: frame.samples * 4] for frame in frames))
+    assert heard[0] == heard[1]
+
+
 def test_slow_motion_keeps_subtitles_in_step_and_leaves_sound_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,8 +9,9 @@ file cannot hold is left out, and told before the work begins.
 from __future__ import annotations
 
 import heapq
+import io
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, gcd, inf
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
@@ -133,9 +135,32 @@ def _unfit(stream: Stream, extension: str, clock: Clock) -> str | None:
     # The types of PyAV do not say so, but a stream that FFmpeg cannot decode has none.
     if stream.codec_context is None:
         return "of a codec that FFmpeg does not know"
-    if not takes(extension, stream.codec_context.name):
-        return f"{extension} does not hold {stream.codec_context.name}"
+    name = stream.codec_context.name
+    if not takes(extension, name) or not _muxes(stream, extension):
+        return f"{extension} does not hold {name}"
     return None
+
+
+def _muxes(stream: Stream, extension: str) -> bool:
+    """Whether a file of that kind can be made of a stream alone; the list of codecs promises more than is kept."""
+    try:
+        # Opened anew: what is read here would be missing to whoever reads the same container next.
+        with (
+            av.open(stream.container.name) as source,
+            av.open(io.BytesIO(), "w", format=CONTAINERS[extension].form) as trial,
+        ):
+            copy = _add_copy(trial, source.streams[stream.index])
+            trial.start_encoding()
+            # The first words of a subtitle may be an hour away.
+            packets = source.demux(source.streams[stream.index]) if stream.type == "audio" else ()
+            for packet in packets:
+                if packet.size and packet.pts is not None:
+                    packet.pts, packet.dts, packet.stream = 0, 0, copy
+                    trial.mux(packet)
+                    break
+    except av.FFmpegError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -235,6 +260,13 @@ def _add_copy(output: OutputContainer, template: Stream) -> Stream:
     stream = output.add_stream_from_template(template)
     stream.metadata.update(_passed_on(template.metadata))
     stream.disposition = template.disposition
+    if isinstance(stream, AudioStream):
+        layout = stream.codec_context.layout
+        # Matroska and AVI tell a number of channels alone, which MP4 refuses; players take it for the usual layout.
+        if layout.name == f"{layout.nb_channels} channels":
+            # Of nine or eleven there is no usual one.
+            with suppress(ValueError):
+                stream.codec_context.layout = f"{layout.nb_channels}c"
     return stream
 
 
