@@ -371,6 +371,18 @@ def test_subtitles_that_are_shown_where_a_part_begins_are_kept(tmp_path: Path) -
     assert [float(packet["duration_time"]) for packet in packets(found, subtitles)] == pytest.approx([0.3, 0.3])
 
 
+def test_a_subtitle_ends_with_the_part(tmp_path: Path) -> None:
+    """What would be shown longer made the file last longer than its pictures."""
+    text, source = tmp_path / "words.srt", tmp_path / "in.mkv"
+    text.write_text("1\n00:00:00,200 --> 00:00:01,100\nhello\n\n2\n00:00:00,600 --> 00:00:01,150\nworld\n")
+    ffmpeg(*pictures("25"), "-i", text, *X264, "-c:s", "srt", source)
+    found = probe(upscaled(tmp_path, source, ".mkv", "--start", "0.4", "--duration", "0.4"))
+    (subtitles,) = others(found)
+    assert times(found, subtitles) == pytest.approx([0, 0.2])
+    assert [float(packet["duration_time"]) for packet in packets(found, subtitles)] == pytest.approx([0.4, 0.2])
+    assert float(found["format"]["duration"]) == pytest.approx(0.4, abs=0.03)
+
+
 def test_a_stream_of_an_unknown_codec_is_left_out() -> None:
     stream = SimpleNamespace(type="audio", codec_context=None)
     clock = Clock(InputTimes(Fraction(25)), True, False)

@@ -101,12 +101,8 @@ class Companions:
             unit = packet.time_base
             if packet.size == 0 or packet.pts is None or unit is None:
                 continue
-            late = self.begin - packet.pts * unit
-            if packet.stream.type == "subtitle" and 0 < late < (packet.duration or 0) * unit:
-                # Shown already where the part begins: what is left of it.
-                packet.duration = (packet.duration or 0) - ceil(late / unit)
-                packet.pts += ceil(late / unit)
-                packet.dts = packet.pts
+            if packet.stream.type == "subtitle":
+                self._cut(packet, packet.pts, unit)
             if not self.begin <= packet.pts * unit < self.end:
                 continue
             packet.pts = self._moved(packet.pts, unit)
@@ -119,6 +115,17 @@ class Companions:
     def start_of(self, time: Fraction) -> Fraction:
         """When something that begins at a time of the input begins in the output, in seconds."""
         return (time - self.zero) * self.stretch
+
+    def _cut(self, subtitle: Packet[Stream], pts: int, unit: Fraction) -> None:
+        """Leaves of a subtitle what is shown within the part."""
+        late = self.begin - pts * unit
+        if 0 < late < (subtitle.duration or 0) * unit:
+            subtitle.duration = (subtitle.duration or 0) - ceil(late / unit)
+            pts += ceil(late / unit)
+            subtitle.pts = subtitle.dts = pts
+        left = self.end - pts * unit
+        if 0 < left < (subtitle.duration or 0) * unit:
+            subtitle.duration = ceil(left / unit)
 
     def _moved(self, time: int, unit: Fraction) -> int:
         return round((time - self.zero / unit) * self.stretch)
