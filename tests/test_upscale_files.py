@@ -24,7 +24,7 @@ from torch import Tensor
 from stvsr import upscale as command
 from stvsr.data.degradation import bicubic
 from stvsr.models.bicubic_blend import BicubicBlend
-from stvsr.video import muxing
+from stvsr.video import companions
 from stvsr.video.clock import Clock, InputTimes
 
 pytestmark = pytest.mark.skipif(
@@ -386,7 +386,7 @@ def test_a_subtitle_ends_with_the_part(tmp_path: Path) -> None:
 def test_a_stream_of_an_unknown_codec_is_left_out() -> None:
     stream = SimpleNamespace(type="audio", codec_context=None)
     clock = Clock(InputTimes(Fraction(25)), True, False)
-    assert muxing._unfit(stream, ".mkv", clock) == "of a codec that FFmpeg does not know"  # type: ignore[arg-type]
+    assert companions._unfit(stream, ".mkv", clock) == "of a codec that FFmpeg does not know"  # type: ignore[arg-type]
 
 
 def test_chapters_are_kept(tmp_path: Path) -> None:

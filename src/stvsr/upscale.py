@@ -29,10 +29,11 @@ from stvsr.errors import InvalidInput
 from stvsr.models.requirements import Network
 from stvsr.video.clock import Clock
 from stvsr.video.codecs import CONTAINERS, Encoding, chosen_codec
+from stvsr.video.companions import Companions
 from stvsr.video.delivery import Place, check_free, delivery
 from stvsr.video.job import Job
 from stvsr.video.memory import FRAME_BYTES, grid_within
-from stvsr.video.muxing import Companions, Pictures, write_video
+from stvsr.video.muxing import Pictures, write_video
 from stvsr.video.options import METHODS, parser
 from stvsr.video.prefetch import still_running
 from stvsr.video.sinks import PngFolder, SegmentedVideo, Sink, Y4mOutput

@@ -1,0 +1,204 @@
+"""What travels with the pictures of a file: sound, subtitles, attachments, titles, chapters, copied as they are.
+
+Sound and subtitles are copied packet by packet, not one byte changed, and keep their distance in time to the pictures.
+What the output's kind of file cannot hold is left out, and told before the work begins.
+"""
+
+# PyAV's packets are generic for type checkers alone.
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, inf
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Disposition, Stream
+from av.video.stream import VideoStream
+
+from stvsr.files import ffmpeg_name
+from stvsr.video.clock import Clock
+from stvsr.video.codecs import CONTAINERS, takes
+from stvsr.video.sources import Part, VideoFile
+
+if TYPE_CHECKING:
+    from av.container.core import Chapter
+
+# They describe the input's file or its pictures' bit stream, not what it shows.
+NOT_PASSED_ON = (
+    *("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id", "timecode"),
+    *("bps", "number_of_frames", "number_of_bytes", "_statistics", "alpha_mode"),
+)
+
+
+@dataclass(frozen=True)
+class Companions:
+    """What travels with the pictures of a file.
+
+    Attributes:
+        path: the file.
+        streams: indices of what is copied.
+        left_out: what the output cannot hold, in words.
+        zero: the time of the file that becomes 0.
+        begin: the time before which nothing is copied.
+        end: the time from which on nothing is copied.
+        stretch: how many times as long everything lasts.
+        picture_stream: index of the pictures' stream.
+    """
+
+    path: Path
+    streams: list[int]
+    left_out: list[str]
+    zero: Fraction
+    begin: float | Fraction
+    end: float | Fraction
+    stretch: int
+    picture_stream: int
+
+    @classmethod
+    def of(cls, source: VideoFile, part: Part, clock: Clock, extension: str) -> Companions:
+        """What of a source goes into a kind of file."""
+        streams, left_out, starts = [], [], [source.times.start]
+        with av.open(ffmpeg_name(source.path)) as container:
+            for stream in container.streams:
+                if stream.index == source.stream_index:
+                    continue
+                reason = _unfit(stream, extension, clock)
+                if reason is None:
+                    streams.append(stream.index)
+                    if stream.type == "audio" and stream.start_time is not None and stream.time_base is not None:
+                        starts.append(stream.start_time * stream.time_base)
+                else:
+                    left_out.append(f"{stream.type} stream {stream.index} ({reason})")
+        return cls(
+            path=source.path,
+            streams=streams,
+            left_out=left_out,
+            zero=min(starts) if part.whole else source.times.start,
+            # Of a whole file everything, also sound from before its start that a decoder needs.
+            begin=-inf if part.whole else source.times.start,
+            end=inf if part.duration is None else source.times.start + part.duration,
+            stretch=clock.stretch,
+            picture_stream=source.stream_index,
+        )
+
+    def packets(self, container: InputContainer, copies: dict[int, Stream]) -> Iterator[Packet[Stream]]:
+        """The packets of everything that is copied, with the output's times and streams."""
+        streams = [container.streams[index] for index in copies if container.streams[index].type != "attachment"]
+        for packet in container.demux(streams) if streams else ():
+            unit = packet.time_base
+            if packet.size == 0 or packet.pts is None or unit is None:
+                continue
+            if packet.stream.type == "subtitle":
+                self._cut(packet, packet.pts, unit)
+            if not self.begin <= packet.pts * unit < self.end:
+                continue
+            packet.pts = self._moved(packet.pts, unit)
+            packet.dts = packet.pts if packet.dts is None else self._moved(packet.dts, unit)
+            if packet.duration:
+                packet.duration *= self.stretch
+            packet.stream = copies[packet.stream_index]
+            yield packet
+
+    def start_of(self, time: Fraction) -> Fraction:
+        """When something that begins at a time of the input begins in the output, in seconds."""
+        return (time - self.zero) * self.stretch
+
+    def _cut(self, subtitle: Packet[Stream], pts: int, unit: Fraction) -> None:
+        """Leaves of a subtitle what is shown within the part."""
+        late = self.begin - pts * unit
+        if 0 < late < (subtitle.duration or 0) * unit:
+            subtitle.duration = (subtitle.duration or 0) - ceil(late / unit)
+            pts += ceil(late / unit)
+            subtitle.pts = subtitle.dts = pts
+        left = self.end - pts * unit
+        if 0 < left < (subtitle.duration or 0) * unit:
+            subtitle.duration = ceil(left / unit)
+
+    def _moved(self, time: int, unit: Fraction) -> int:
+        return round((time - self.zero / unit) * self.stretch)
+
+
+def _unfit(stream: Stream, extension: str, clock: Clock) -> str | None:
+    """Why a stream cannot be copied, or None."""
+    if stream.type == "attachment":
+        return None if extension == ".mkv" else f"{extension} holds no attachments"
+    if stream.type not in ("audio", "subtitle"):
+        return "only sound, subtitles and attachments are copied"
+    if stream.type == "audio" and clock.slow_motion:
+        return "in slow motion it would be out of step"
+    # The types of PyAV do not say so, but a stream that FFmpeg cannot decode has none.
+    if stream.codec_context is None:
+        return "of a codec that FFmpeg does not know"
+    name = stream.codec_context.name
+    if not takes(extension, name) or not _muxes(stream, extension):
+        return f"{extension} does not hold {name}"
+    return None
+
+
+def _muxes(stream: Stream, extension: str) -> bool:
+    """Whether a file of that kind can be made of a stream alone; the list of codecs promises more than is kept."""
+    try:
+        # Opened anew: what is read here would be missing to whoever reads the same container next.
+        with (
+            av.open(stream.container.name) as source,
+            av.open(io.BytesIO(), "w", format=CONTAINERS[extension].form) as trial,
+        ):
+            copy = add_copy(trial, source.streams[stream.index])
+            trial.start_encoding()
+            # The first words of a subtitle may be an hour away.
+            packets = source.demux(source.streams[stream.index]) if stream.type == "audio" else ()
+            for packet in packets:
+                if packet.size and packet.pts is not None:
+                    packet.pts, packet.dts, packet.stream = 0, 0, copy
+                    trial.mux(packet)
+                    break
+    except av.FFmpegError:
+        return False
+    return True
+
+
+def add_copy(output: OutputContainer, template: Stream) -> Stream:
+    """A stream of the output for the packets of one of the input."""
+    stream = output.add_stream_from_template(template)
+    stream.metadata.update(_passed_on(template.metadata))
+    stream.disposition = template.disposition
+    if isinstance(stream, AudioStream):
+        layout = stream.codec_context.layout
+        # Matroska and AVI tell a number of channels alone, which MP4 refuses; players take it for the usual layout.
+        if layout.name == f"{layout.nb_channels} channels":
+            # Of nine or eleven there is no usual one.
+            with suppress(ValueError):
+                stream.codec_context.layout = f"{layout.nb_channels}c"
+    return stream
+
+
+def describe(output: OutputContainer, stream: VideoStream, source: InputContainer, companions: Companions) -> None:
+    """Titles, languages and chapters."""
+    output.metadata.update(_passed_on(source.metadata))
+    original = source.streams[companions.picture_stream]
+    stream.metadata.update(_passed_on(original.metadata))
+    stream.disposition = original.disposition & ~Disposition.attached_pic
+    chapters: list[Chapter] = []
+    for chapter in source.chapters():
+        unit = chapter["time_base"]
+        if unit is None or not companions.zero < chapter["end"] * unit or chapter["start"] * unit >= companions.end:
+            continue
+        start, end = (
+            round(max(Fraction(0), (min(time * unit, companions.end) - companions.zero) * companions.stretch) / unit)
+            for time in (chapter["start"], chapter["end"])
+        )
+        chapters.append({**chapter, "start": start, "end": end})
+    if chapters:
+        output.set_chapters(chapters)
+
+
+def _passed_on(metadata: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in metadata.items() if not key.lower().startswith(NOT_PASSED_ON)}
