@@ -332,6 +332,25 @@ def test_stereo_of_a_camera_is_kept_though_its_layout_is_not_told(tmp_path: Path
     assert heard[0] == heard[1]
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [
+        ("in.webm", ["libvpx-vp9", "-auto-alt-ref", 0], "yuva420p"),
+        ("in.mov", ["prores_ks", "-profile:v", 4444], "yuva444p10le"),
+        ("in.mkv", ["ffv1"], "bgra"),
+        ("opaque.mkv", ["ffv1"], "bgr0"),
+    ],
+)
+def test_transparency_that_is_lost_is_said_and_no_longer_promised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, codec: list[object], pixels: str
+) -> None:
+    source = tmp_path / name
+    ffmpeg(*pictures("25", seconds=0.2), "-vf", f"format={pixels}", "-c:v", *codec, source)
+    made = picture_stream(probe(upscaled(tmp_path, source, ".mkv")))
+    assert "alpha_mode" not in {key.lower() for key in made["tags"]}
+    assert ("the video has an alpha channel; it is dropped" in capsys.readouterr().err) == (name != "opaque.mkv")
+
+
 def test_slow_motion_keeps_subtitles_in_step_and_leaves_sound_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -221,6 +221,8 @@ def announce(
         say("the video is interlaced; deinterlace it first (ffmpeg -vf bwdif), or lines will show where things move")
     if lr.bits > 8:
         say(f"the video has {lr.bits} bits a sample; they are rounded to 8")
+    if lr.transparent:
+        say("the video has an alpha channel; it is dropped, so nothing will be transparent")
 
 
 def say(message: str) -> None:

@@ -46,6 +46,7 @@ class Picture:
         turns: counter-clockwise quarter turns of the same.
         interlaced: whether the frames are made of two fields.
         bits: of a stored sample.
+        transparent: whether an alpha channel is stored.
     """
 
     width: int
@@ -56,10 +57,11 @@ class Picture:
     turns: int = 0
     interlaced: bool = False
     bits: int = 8
+    transparent: bool = False
 
     @classmethod
-    def of(cls, frame: av.VideoFrame, pixel_aspect: Fraction | None) -> "Picture":
-        """What a decoded frame tells."""
+    def of(cls, frame: av.VideoFrame, stream: VideoStream) -> "Picture":
+        """What a decoded frame and its stream tell."""
         side_data: Mapping[str, Buffer] = frame.side_data  # type: ignore[assignment]
         stored = side_data.get("DISPLAYMATRIX")
         matrix = None if stored is None else tuple(np.frombuffer(bytes(stored), np.int32).tolist())
@@ -67,11 +69,14 @@ class Picture:
             width=frame.width,
             height=frame.height,
             colour=Colour.of(frame),
-            pixel_aspect=pixel_aspect or Fraction(1),
+            pixel_aspect=stream.sample_aspect_ratio or Fraction(1),
             display_matrix=matrix,
             turns=frame.rotation // 90 % 4,
             interlaced=bool(frame.interlaced_frame),
             bits=max(component.bits for component in frame.format.components),
+            # VP8 and VP9 keep it beside the frames, where their decoders do not look.
+            transparent=any(component.is_alpha for component in frame.format.components)
+            or any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items()),
         )
 
 
@@ -161,7 +166,7 @@ class VideoFile:
             assert time_base is not None
             declared = (stream.guessed_rate, stream.average_rate, stream.base_rate)
             frame = next(container.decode(stream))
-            self.picture = Picture.of(frame, stream.sample_aspect_ratio)
+            self.picture = Picture.of(frame, stream)
             self.stream_index = stream.index
         pts = self.index.pts
         # Where a container stores no times, frames follow at the declared rate.
@@ -247,7 +252,7 @@ class Y4mInput:
             raise DamagedClip(
                 "standard input: not Y4M, or empty; expected raw video as written by ffmpeg -f yuv4mpegpipe -"
             ) from None
-        self.picture = Picture.of(self.head, stream.sample_aspect_ratio)
+        self.picture = Picture.of(self.head, stream)
         self.times = InputTimes(stream.guessed_rate or Fraction(25))
         first, stop = part.of(self.times, None, self.path)
         self.first, self.stop = first, stop
