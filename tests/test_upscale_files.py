@@ -351,6 +351,17 @@ def test_transparency_that_is_lost_is_said_and_no_longer_promised(
     assert ("the video has an alpha channel; it is dropped" in capsys.readouterr().err) == (name != "opaque.mkv")
 
 
+def test_times_that_y4m_cannot_keep_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, steady = tmp_path / "varying.mkv", tmp_path / "steady.mp4"
+    varying(source)
+    silent(steady)
+    warned = []
+    for path, output in ((source, ".y4m"), (source, ".mkv"), (steady, ".y4m")):
+        upscaled(tmp_path, path, output, "--duration", "0.4", "--overwrite")
+        warned.append("they come at the mean rate, some too early or late; choose .mkv" in capsys.readouterr().err)
+    assert warned == [True, False, False]
+
+
 def test_slow_motion_keeps_subtitles_in_step_and_leaves_sound_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,6 +93,7 @@ def upscale(arguments: argparse.Namespace) -> None:
             "their .pth file, for --checkpoint"
         )
     announce(source, picture, clock, companions, device)
+    warn_of_loss(source, clock, output)
 
     lasting = encoding is not None or not output.suffix
     with delivery(output, identity(arguments, device), overwrite=arguments.overwrite, lasting=lasting) as place:
@@ -111,7 +112,7 @@ def chosen_encoding(arguments: argparse.Namespace) -> Encoding | None:
     if arguments.slow_motion and arguments.no_interpolate:
         raise InvalidInput("--slow-motion and --no-interpolate exclude each other; leave one away")
     output: Path = arguments.output
-    if output == STANDARD or output.suffix.lower() in ("", ".y4m"):
+    if _is_y4m(output) or not output.suffix:
         for option in ("codec", "crf", "pixel_format"):
             if getattr(arguments, option) is not None:
                 raise InvalidInput(f"--{option.replace('_', '-')}: {output} is not compressed; leave it away")
@@ -207,7 +208,7 @@ def open_sink(
 def announce(
     source: Source, picture: Picture, clock: Clock, companions: Companions | None, device: torch.device
 ) -> None:
-    """Says what will be made of what, and what a user might miss."""
+    """Says what will be made of what, and what of it is left out."""
     lr, times = source.picture, clock.times
     count = "" if source.count is None else f", {source.count} frames"
     varying = "" if times.pts is None else " on average"
@@ -217,12 +218,19 @@ def announce(
     )
     if companions is not None and companions.left_out:
         say(f"left out: {'; '.join(companions.left_out)}")
+
+
+def warn_of_loss(source: Source, clock: Clock, output: Path) -> None:
+    """Says what of the pictures cannot be kept, or spoils them."""
+    lr = source.picture
     if lr.interlaced:
         say("the video is interlaced; deinterlace it first (ffmpeg -vf bwdif), or lines will show where things move")
     if lr.bits > 8:
         say(f"the video has {lr.bits} bits a sample; they are rounded to 8")
     if lr.transparent:
         say("the video has an alpha channel; it is dropped, so nothing will be transparent")
+    if clock.times.pts is not None and _is_y4m(output):
+        say("Y4M has no times of frames: they come at the mean rate, some too early or late; choose .mkv to keep times")
 
 
 def say(message: str) -> None:
@@ -234,6 +242,10 @@ def _can_turn(output: Path) -> bool:
     """Whether a kind of output can tell players to turn the frames."""
     container = CONTAINERS.get(output.suffix.lower())
     return container is not None and container.turns
+
+
+def _is_y4m(output: Path) -> bool:
+    return output == STANDARD or output.suffix.lower() == ".y4m"
 
 
 def main() -> None:
