@@ -30,8 +30,9 @@ from stvsr.video.codecs import CODECS, Encoding
 from stvsr.video.colour import Colour, FromRgb
 from stvsr.video.job import Job
 from stvsr.video.muxing import Pictures, write_video
+from stvsr.video.picture import Picture
 from stvsr.video.sinks import SegmentedVideo, frame_encoder
-from stvsr.video.sources import Part, Picture, VideoFile
+from stvsr.video.sources import Part, VideoFile
 from stvsr.video.upscaling import Upscaler
 
 RATE = Fraction(24)

@@ -35,9 +35,10 @@ from stvsr.video.job import Job
 from stvsr.video.memory import FRAME_BYTES, grid_within
 from stvsr.video.muxing import Pictures, write_video
 from stvsr.video.options import METHODS, parser
+from stvsr.video.picture import Picture
 from stvsr.video.prefetch import still_running
 from stvsr.video.sinks import PngFolder, SegmentedVideo, Sink, Y4mOutput
-from stvsr.video.sources import STANDARD, Part, Picture, Source, VideoFile, open_source
+from stvsr.video.sources import STANDARD, Part, Source, VideoFile, open_source
 from stvsr.video.tiles import Grid
 from stvsr.video.upscaling import Upscaler
 

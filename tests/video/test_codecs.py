@@ -14,8 +14,8 @@ from stvsr.video.clock import Clock, InputTimes
 from stvsr.video.codecs import BIG_FRAME, CODECS, CONTAINERS, Encoding, chosen_codec, takes
 from stvsr.video.colour import BT2020_NCL, Colour, ToRgb
 from stvsr.video.muxing import Pictures, write_video
+from stvsr.video.picture import Picture
 from stvsr.video.sinks import SegmentedVideo
-from stvsr.video.sources import Picture
 
 PAIRS = [(extension, codec) for extension, container in CONTAINERS.items() for codec in container.codecs]
 

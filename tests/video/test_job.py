@@ -14,8 +14,8 @@ from stvsr.models.requirements import InputRequirements, Network
 from stvsr.video.clock import InputTimes
 from stvsr.video.colour import Colour
 from stvsr.video.job import Job
+from stvsr.video.picture import Picture
 from stvsr.video.sinks import PngFolder
-from stvsr.video.sources import Picture
 from stvsr.video.tiles import Grid
 from stvsr.video.upscaling import Upscaler
 

@@ -13,7 +13,7 @@ from stvsr.errors import InvalidInput
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import InputRequirements, Network, run_padded
 from stvsr.video.memory import grid_within
-from stvsr.video.sources import Picture
+from stvsr.video.picture import Picture
 from stvsr.video.tiles import MARGIN, Grid
 from stvsr.video.upscaling import Upscaler, upscale
 from stvsr.video.windows import windows

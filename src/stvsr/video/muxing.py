@@ -21,7 +21,7 @@ from stvsr.files import ffmpeg_name
 from stvsr.video.clock import Clock
 from stvsr.video.codecs import CODECS, CONTAINERS
 from stvsr.video.companions import Companions, add_copy, describe
-from stvsr.video.sources import Picture
+from stvsr.video.picture import Picture
 
 FINEST = 2**31 - 1
 """Units a second that every container can count."""

@@ -25,7 +25,7 @@ from stvsr.data.png import write_png
 from stvsr.files import ffmpeg_name
 from stvsr.video.codecs import CODECS, Encoding
 from stvsr.video.colour import FromRgb
-from stvsr.video.sources import Picture
+from stvsr.video.picture import Picture
 
 NUMBER_UNIT = Fraction(1, 1000)
 """Matroska counts milliseconds; in a segment one stands for one frame, so that nothing is rounded."""

@@ -18,7 +18,7 @@ from stvsr.errors import InvalidInput
 from stvsr.graphs import Replayed
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import Network, pad_to_multiple
-from stvsr.video.sources import Picture
+from stvsr.video.picture import Picture
 from stvsr.video.tiles import Grid, Span, finer, join
 from stvsr.video.windows import Window, windows
 
