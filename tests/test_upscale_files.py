@@ -362,6 +362,33 @@ def test_times_that_y4m_cannot_keep_are_said(tmp_path: Path, capsys: pytest.Capt
     assert warned == [True, False, False]
 
 
+@pytest.mark.parametrize(
+    ("output", "codec", "remedy"),
+    [
+        (".mkv", "h264", None),
+        (".mkv", "h265", None),
+        (".mp4", "vp9", None),
+        (".mov", "prores", None),
+        (".y4m", None, None),
+        (".mkv", "av1", "choose .mp4 to"),
+        (".mkv", "prores", "choose .mov to"),
+        (".mkv", "ffv1", "choose .mp4 and another codec to"),
+        (".webm", "vp9", "choose .mp4 to"),
+    ],
+)
+def test_pixels_keep_their_shape_or_their_loss_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str, codec: str | None, remedy: str | None
+) -> None:
+    source = tmp_path / "in.mp4"
+    ffmpeg(*pictures("25", seconds=0.08), "-vf", "setsar=16/11", *X264, source)
+    options = [] if codec is None else ["--codec", codec]
+    made = picture_stream(probe(upscaled(tmp_path, source, output, *options)))
+    warning = capsys.readouterr().err
+    assert (made.get("sample_aspect_ratio") == "16:11") == (remedy is None)
+    assert ("pixels are not square" in warning) == (remedy is not None)
+    assert (remedy or "") in warning
+
+
 def test_slow_motion_keeps_subtitles_in_step_and_leaves_sound_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

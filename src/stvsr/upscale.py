@@ -28,7 +28,7 @@ from stvsr.devices import available_memory, chosen_device, device_name, used_mem
 from stvsr.errors import InvalidInput
 from stvsr.models.requirements import Network
 from stvsr.video.clock import Clock
-from stvsr.video.codecs import CONTAINERS, Encoding, chosen_codec
+from stvsr.video.codecs import CONTAINERS, Encoding, chosen_codec, keeps_shapes
 from stvsr.video.companions import Companions
 from stvsr.video.delivery import Place, check_free, delivery
 from stvsr.video.job import Job
@@ -94,7 +94,7 @@ def upscale(arguments: argparse.Namespace) -> None:
             "their .pth file, for --checkpoint"
         )
     announce(source, picture, clock, companions, device)
-    warn_of_loss(source, clock, output)
+    warn_of_loss(source, clock, output, encoding)
 
     lasting = encoding is not None or not output.suffix
     with delivery(output, identity(arguments, device), overwrite=arguments.overwrite, lasting=lasting) as place:
@@ -221,7 +221,7 @@ def announce(
         say(f"left out: {'; '.join(companions.left_out)}")
 
 
-def warn_of_loss(source: Source, clock: Clock, output: Path) -> None:
+def warn_of_loss(source: Source, clock: Clock, output: Path, encoding: Encoding | None) -> None:
     """Says what of the pictures cannot be kept, or spoils them."""
     lr = source.picture
     if lr.interlaced:
@@ -230,6 +230,13 @@ def warn_of_loss(source: Source, clock: Clock, output: Path) -> None:
         say(f"the video has {lr.bits} bits a sample; they are rounded to 8")
     if lr.transparent:
         say("the video has an alpha channel; it is dropped, so nothing will be transparent")
+    extension = output.suffix.lower()
+    if lr.pixel_aspect != 1 and encoding is not None and not keeps_shapes(extension, encoding.codec):
+        fitting = [name for name, kind in CONTAINERS.items() if kind.shapes and encoding.codec in kind.codecs]
+        say(
+            f"the video's pixels are not square; {extension} with {encoding.codec} will show them square: "
+            f"choose {' or '.join(fitting) or '.mp4 and another codec'} to keep their shape"
+        )
     if clock.times.pts is not None and _is_y4m(output):
         say("Y4M has no times of frames: they come at the mean rate, some too early or late; choose .mkv to keep times")
 

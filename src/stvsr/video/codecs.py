@@ -21,6 +21,7 @@ class Codec:
         options: further ones.
         tag: of the codec in MP4 and MOV, where players insist on one.
         full_range: whether it can say that black and white are 0 and 255.
+        shapes: whether its bit stream tells the shape of pixels.
     """
 
     encoder: str
@@ -29,11 +30,14 @@ class Codec:
     options: dict[str, str] = field(default_factory=dict)
     tag: str | None = None
     full_range: bool = True
+    shapes: bool = False
 
 
 CODECS = {
-    "h264": Codec("libx264", "yuv420p", 18, {"preset": "medium"}),
-    "h265": Codec("libx265", "yuv420p", 20, {"preset": "medium", "x265-params": "log-level=error"}, tag="hvc1"),
+    "h264": Codec("libx264", "yuv420p", 18, {"preset": "medium"}, shapes=True),
+    "h265": Codec(
+        "libx265", "yuv420p", 20, {"preset": "medium", "x265-params": "log-level=error"}, tag="hvc1", shapes=True
+    ),
     "av1": Codec("libsvtav1", "yuv420p", 26, {"preset": "8"}),
     "vp9": Codec("libvpx-vp9", "yuv420p", 24, {"b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}),
     "prores": Codec("prores_ks", "yuv422p10le", None, {"profile": "hq", "vendor": "apl0"}, full_range=False),
@@ -51,12 +55,14 @@ class Container:
         codecs: of ours that go into it, its usual one first.
         options: for the muxer.
         turns: whether it can say how players shall turn the frames.
+        shapes: whether it can be made to tell the shape of pixels; PyAV cannot make Matroska do so.
     """
 
     form: str
     codecs: tuple[str, ...]
     options: dict[str, str] = field(default_factory=dict)
     turns: bool = True
+    shapes: bool = False
 
 
 # With its index first a file can be played while it is loaded; streams that do not start at 0 start to a hundredth of a
@@ -64,9 +70,9 @@ class Container:
 QUICKTIME = {"movflags": "+faststart", "movie_timescale": "90000"}
 
 CONTAINERS = {
-    ".mp4": Container("mp4", ("h264", "h265", "av1", "vp9"), QUICKTIME),
-    ".m4v": Container("mp4", ("h264", "h265"), QUICKTIME),
-    ".mov": Container("mov", ("h264", "h265", "prores"), QUICKTIME),
+    ".mp4": Container("mp4", ("h264", "h265", "av1", "vp9"), QUICKTIME, shapes=True),
+    ".m4v": Container("mp4", ("h264", "h265"), QUICKTIME, shapes=True),
+    ".mov": Container("mov", ("h264", "h265", "prores"), QUICKTIME, shapes=True),
     ".mkv": Container("matroska", ("h264", "h265", "av1", "vp9", "prores", "ffv1")),
     ".webm": Container("webm", ("vp9", "av1"), turns=False),
 }
@@ -155,6 +161,11 @@ class Encoding:
 
 BIG_FRAME = 3840 * 2160
 """Pixels above which encoders get a shorter look-ahead."""
+
+
+def keeps_shapes(extension: str, codec: str) -> bool:
+    """Whether players learn of a file of ours that its pixels are not square."""
+    return CONTAINERS[extension].shapes or CODECS[codec].shapes
 
 
 def takes(extension: str, codec: str) -> bool:

@@ -30,6 +30,9 @@ from stvsr.video.picture import Picture
 NUMBER_UNIT = Fraction(1, 1000)
 """Matroska counts milliseconds; in a segment one stands for one frame, so that nothing is rounded."""
 
+REORDERED = 16
+"""Frames that no encoder moves a frame further ahead."""
+
 Y4M_PIXELS = "yuv444p"
 """Nothing is thrown away; whoever reads the pipe decides."""
 
@@ -115,6 +118,7 @@ class SegmentedVideo:
         self.number: int | None = None
         self.container: OutputContainer | None = None
         self.stream: VideoStream | None = None
+        self.decoding_time = 0
 
     @property
     def segments(self) -> list[Path]:
@@ -129,7 +133,7 @@ class SegmentedVideo:
         """See `Sink`."""
         if window // self.windows != self.number:
             self._close()
-            self._open(window // self.windows)
+            self._open(window // self.windows, number)
         encoded = self.convert(frame)
         encoded.pts, encoded.time_base = number, 1 / self.rate
         assert self.stream is not None
@@ -156,7 +160,7 @@ class SegmentedVideo:
             self.container = None
             self._path(".mkv.part").replace(self._path(".mkv"))
 
-    def _open(self, number: int) -> None:
+    def _open(self, number: int, first: int) -> None:
         self.number = number
         self.container = av.open(ffmpeg_name(self._path(".mkv.part")), "w", format="matroska")
         self.stream = frame_encoder(
@@ -168,12 +172,16 @@ class SegmentedVideo:
             self.encoding.options(self.picture.width * self.picture.height),
         )
         self.stream.time_base = NUMBER_UNIT
+        self.decoding_time = first - REORDERED
 
     def _mux(self, packets: Iterable[av.Packet[VideoStream]]) -> None:
         assert self.container is not None
         for packet in packets:
             # The encoder counts in frames, and so does the segment.
             packet.time_base = NUMBER_UNIT
+            # Not what it says itself: x265 makes it up for videos of one or two frames.
+            packet.dts = self.decoding_time
+            self.decoding_time += 1
             self.container.mux(packet)
 
     def _path(self, extension: str) -> Path:
@@ -221,15 +229,10 @@ class Y4mOutput:
 
     def __init__(self, path: Path | None, *, picture: Picture, rate: Fraction) -> None:
         self.path = path
-        self.container = av.open(
-            "pipe:1" if path is None else ffmpeg_name(path),
-            "w",
-            format="yuv4mpegpipe",
-            container_options={"strict": "-1"},
-        )
-        self.rate = rate
-        self.stream = frame_encoder(self.container, "wrapped_avframe", picture, Y4M_PIXELS, rate, {})
+        self.file = open(path or 1, "wb", closefd=path is not None)  # noqa: SIM115
         self.convert = FromRgb(picture.colour, Y4M_PIXELS)
+        # Not by PyAV, which cannot tell this muxer the shape of pixels.
+        self.file.write(_y4m_header(picture, rate))
 
     def has(self, window: int, numbers: range) -> bool:
         """See `Sink`."""
@@ -237,17 +240,25 @@ class Y4mOutput:
 
     def write(self, window: int, number: int, frame: Tensor) -> None:
         """See `Sink`."""
-        encoded = self.convert(frame)
-        encoded.pts, encoded.time_base = number, 1 / self.rate
-        for packet in self.stream.encode(encoded):
-            self.container.mux(packet)
+        self.file.write(b"FRAME\n")
+        self.file.write(self.convert(frame).to_ndarray().tobytes())
 
     def finish(self) -> Path | None:
         """See `Sink`."""
-        self.container.close()
+        self.file.close()
         return self.path
 
     def abandon(self) -> None:
         """See `Sink`."""
-        with suppress(av.FFmpegError):
-            self.container.close()
+        # On a full disk, or where nobody reads any more, closing fails as well.
+        with suppress(OSError):
+            self.file.close()
+
+
+def _y4m_header(picture: Picture, rate: Fraction) -> bytes:
+    aspect = picture.pixel_aspect
+    levels = "FULL" if picture.colour.full_range else "LIMITED"
+    return (
+        f"YUV4MPEG2 W{picture.width} H{picture.height} F{rate.numerator}:{rate.denominator} "
+        f"Ip A{aspect.numerator}:{aspect.denominator} C444 XYSCSS=444 XCOLORRANGE={levels}\n"
+    ).encode()
