@@ -25,8 +25,8 @@ def test_training_steps_on_a_cpu_are_refused_in_one_line() -> None:
 
 def test_a_deformable_convolution_that_escapes_the_recording_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """torchvision launches on the default stream. Seen on an H100: offsets stayed zero, synthesised frames dark."""
-    monkeypatch.setattr(graphs, "backend_on", lambda device: "torchvision")
-    lr = cast(Tensor, SimpleNamespace(is_cuda=True))
+    monkeypatch.setattr(graphs, "backend_on", lambda device, dtype: "torchvision")
+    lr = cast(Tensor, SimpleNamespace(is_cuda=True, dtype=torch.float32))
     with pytest.raises(InvalidInput, match="cannot be recorded"):
         recorded_step(conv3x3(3, 3), lr)
 
@@ -48,10 +48,10 @@ def test_a_recorded_step_keeps_what_it_replays(
         module.forward = replay  # type: ignore[method-assign]
         return module
 
-    monkeypatch.setattr(graphs, "backend_on", lambda device: "triton")
+    monkeypatch.setattr(graphs, "backend_on", lambda device, dtype: "triton")
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", recorded)
     network, lr = small_network(), torch.rand(1, 4, 3, 16, 16)
-    step = recorded_step(network, cast(Tensor, SimpleNamespace(is_cuda=True)))
+    step = recorded_step(network, cast(Tensor, SimpleNamespace(is_cuda=True, dtype=torch.float32)))
     gc.collect()
     assert torch.equal(step(lr), network(lr))
 
@@ -194,9 +194,9 @@ def test_only_small_frames_on_a_gpu_without_gradients_are_worth_recording(
     small_network: Callable[..., Network], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def input_of(pixels: int, *, is_cuda: bool = True) -> Tensor:
-        return cast(Tensor, SimpleNamespace(is_cuda=is_cuda, numel=lambda: 3 * pixels))
+        return cast(Tensor, SimpleNamespace(is_cuda=is_cuda, dtype=torch.float32, numel=lambda: 3 * pixels))
 
-    monkeypatch.setattr(graphs, "backend_on", lambda device: "triton")
+    monkeypatch.setattr(graphs, "backend_on", lambda device, dtype: "triton")
     replayed = Replayed(small_network())
     with torch.no_grad():
         assert replayed._is_worth_recording(input_of(MOST_PIXELS))
@@ -204,9 +204,9 @@ def test_only_small_frames_on_a_gpu_without_gradients_are_worth_recording(
         assert not replayed._is_worth_recording(input_of(MOST_PIXELS, is_cuda=False))
     assert not replayed._is_worth_recording(input_of(MOST_PIXELS)), "with gradients"
     with torch.no_grad():
-        monkeypatch.setattr(graphs, "backend_on", lambda device: "torchvision")
+        monkeypatch.setattr(graphs, "backend_on", lambda device, dtype: "torchvision")
         assert not replayed._is_worth_recording(input_of(MOST_PIXELS)), "its kernels escape a recording"
-        monkeypatch.setattr(graphs, "backend_on", lambda device: "triton")
+        monkeypatch.setattr(graphs, "backend_on", lambda device, dtype: "triton")
         replayed.network.replayable = False
         assert not replayed._is_worth_recording(input_of(MOST_PIXELS)), "a network that does not declare it"
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from stvsr.errors import InvalidInput
+from stvsr.errors import InvalidInput, one_line
 from stvsr.files import beside_then_rename
 from stvsr.models.grown_start import PART, can_grow, handing_on
 from stvsr.models.released import from_released, is_released
@@ -104,7 +104,7 @@ def fill(network: nn.Module, weights: dict[str, Tensor], path: str | Path) -> No
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        summary = " ".join(str(error).split())
+        summary = one_line(error)
         raise InvalidInput(
             f"{path}: the weights do not fit the network it names ({summary[:200]}); "
             "the file is damaged or was edited: use another"
@@ -148,7 +148,7 @@ def build_network(config: dict[str, Any], *, origin: str) -> Network:
     except (TypeError, ValueError) as error:
         if isinstance(error, InvalidInput) and str(error).startswith(origin):
             raise
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise InvalidInput(
             f"{origin}: the network it names cannot be built ({reason[:200]}); use another file"
         ) from None

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from stvsr.errors import InvalidInput
+from stvsr.errors import InvalidInput, one_line
 from stvsr.models.requirements import Network
 from stvsr.ops.deformable import backend_on
 
@@ -66,7 +66,7 @@ class Replayed(Network):
             and not torch.is_grad_enabled()
             and lr.numel() <= 3 * MOST_PIXELS
             # Its kernels run on the default stream, outside of any recording.
-            and backend_on("cuda") != "torchvision"
+            and backend_on("cuda", lr.dtype) != "torchvision"
         )
 
     def _replay(self, lr: Tensor) -> Pass | None:
@@ -79,7 +79,7 @@ class Replayed(Network):
             replay = recorded_pass(self.network, lr, pool=self._pool)
             error, change = (_distance(replay(frames), expected) for frames in (other, lr))
         except RuntimeError as failure:  # of CUDA, its libraries or its memory
-            reason = " ".join(str(failure).split())[:200]
+            reason = one_line(failure)[:200]
             warnings.warn(f"passes over {tuple(lr.shape)} are not recorded: {reason}", stacklevel=2)
             # What a failed recording leaves behind in older versions of torch makes the next one fail too.
             self._failed = True
@@ -140,7 +140,7 @@ def recorded_step(network: nn.Module, lr: Tensor) -> Pass:
     """
     if not lr.is_cuda:
         raise InvalidInput("cuda_graphs=true on a CPU; expected a GPU: add trainer=gpu, or cuda_graphs=false")
-    if backend_on("cuda") == "torchvision":
+    if backend_on("cuda", lr.dtype) == "torchvision":
         raise InvalidInput(
             "cuda_graphs=true with torchvision's deformable convolution, which cannot be recorded; expected "
             "deformable=triton: install Triton, or add cuda_graphs=false"

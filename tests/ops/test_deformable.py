@@ -5,7 +5,7 @@ import torch
 
 from stvsr.errors import InvalidInput
 from stvsr.ops import deformable, deformable_cpu
-from stvsr.ops.deformable import AUTO, BACKENDS, deform_conv2d, torchvision_deform_conv2d, use_backend
+from stvsr.ops.deformable import AUTO, BACKENDS, backend_on, deform_conv2d, torchvision_deform_conv2d, use_backend
 from stvsr.ops.deformable_cpu import blocked_deform_conv2d
 
 SHAPES = [(2, 16, 32, 32, 8), (1, 8, 27, 45, 8), (3, 4, 5, 3, 1), (1, 8, 2, 2, 4), (1, 2, 1, 7, 2)]
@@ -90,7 +90,9 @@ def test_float64_which_the_triton_kernel_does_not_take_is_torchvisions_where_tri
 ) -> None:
     inputs = arguments((2, 8, 6, 5, 4), 3.0)
     expected = deform_conv2d(*inputs)
-    monkeypatch.setattr(deformable, "backend_on", lambda device: "triton")
+    monkeypatch.setattr(deformable, "_triton_agrees", lambda: True)
+    monkeypatch.setattr(deformable, "backend_on", lambda device, dtype: backend_on("cuda", dtype))
+    assert deformable.backend_on("cpu", torch.float32) == "triton"
     torch.testing.assert_close(deform_conv2d(*inputs), expected)
     monkeypatch.setattr(deformable, "_chosen", "triton")
     with pytest.raises(InvalidInput, match="float64"):
@@ -175,5 +177,5 @@ def test_autocast_does_not_decide_which_back_end_runs_on_a_gpu() -> None:
     for bf16 in (False, True):
         deformable._triton_agrees.cache_clear()
         with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
-            found.append(deformable.backend_on("cuda"))
+            found.append(deformable.backend_on("cuda", torch.float32))
     assert found[0] == found[1]

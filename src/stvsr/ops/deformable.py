@@ -67,13 +67,13 @@ def use_backend(name: str) -> str:
     return before
 
 
-def backend_on(device: str) -> str:
-    """The one of `BACKENDS` that `deform_conv2d` runs on a type of device, `cpu` or `cuda`."""
+def backend_on(device: str, dtype: torch.dtype) -> str:
+    """The one of `BACKENDS` that `deform_conv2d` runs on a type of device, `cpu` or `cuda`, for features of a type."""
     if _chosen != AUTO:
         return _chosen
     if device != "cuda":
         return "blocked"
-    return "triton" if _triton_agrees() else "torchvision"
+    return "triton" if dtype in deformable_triton.DTYPES and _triton_agrees() else "torchvision"
 
 
 def deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -104,9 +104,7 @@ def deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor
             f"features {tuple(features.shape)}, offset {tuple(offset.shape)}, mask {tuple(mask.shape)}: expected "
             "offset (b, groups*18, h, w) and mask (b, groups*9, h, w) with groups dividing the channels"
         )
-    name = backend_on(features.device.type)
-    if _chosen == AUTO and name == "triton" and features.dtype not in deformable_triton.DTYPES:
-        name = "torchvision"
+    name = backend_on(features.device.type, features.dtype)
     if name != "blocked":
         return BACKENDS[name](features, offset, mask, weight, bias)
     # As torchvision's does: below float32 the sampling positions would be rounded to whole pixels.

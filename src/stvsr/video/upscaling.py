@@ -14,7 +14,7 @@ from stvsr.data.clip import FRAMES, SCALE, to_8bit, to_float
 from stvsr.data.degradation import bicubic
 from stvsr.data.scene_cuts import scene_starts
 from stvsr.devices import has_bf16
-from stvsr.errors import InvalidInput
+from stvsr.errors import InvalidInput, one_line
 from stvsr.graphs import Replayed
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import Network, pad_to_multiple
@@ -144,7 +144,7 @@ class Upscaler:
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
-                reason = " ".join(str(error).split())[:100] or "out of memory"
+                reason = one_line(error)[:100] or "out of memory"
                 smaller = finer(self.grid, *padded.shape[-2:], multiple=self.network.requirements.multiple_of)
             else:
                 made = [each[..., : self.scale * height, : self.scale * width] for each in made]
