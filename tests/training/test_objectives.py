@@ -18,10 +18,17 @@ from stvsr.errors import InvalidInput
 from stvsr.models.frame_interpolation.blend import Blend
 from stvsr.models.frame_upscaling.bicubic import Bicubic
 from stvsr.models.two_stage import FrameInterpolator, FrameUpscaler, TwoStage
+from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 from stvsr.stage_weights import load_stage
 from stvsr.train import train
 from stvsr.training.losses import charbonnier, l1
-from stvsr.training.objectives import frame_interpolation, of_prediction, space_time, super_resolution
+from stvsr.training.objectives import (
+    feature_interpolation,
+    frame_interpolation,
+    of_prediction,
+    space_time,
+    super_resolution,
+)
 
 
 class Recorder:
@@ -95,6 +102,48 @@ def test_super_resolution_sees_true_lr_frames(batch: Batch) -> None:
     assert torch.equal(system.upscaler.seen[:, 1::2], downsample(batch.hr[:, 1::2]))
     assert torch.equal(recorder.target, batch.hr)
     assert system.upscaler.scale.grad != 0
+
+
+def test_feature_interpolation_compares_synthesised_features_with_those_of_the_true_frames(
+    small_network: Callable[..., ZoomingSlowMo], batch: Batch
+) -> None:
+    recorder, network = Recorder(), small_network()
+    feature_interpolation(network, batch, loss=recorder).backward()
+    for pair in range(3):
+        torch.testing.assert_close(
+            recorder.target[pair], network.features(downsample(batch.hr[:, 2 * pair + 1])), msg=f"pair {pair}"
+        )
+        alone = network.interpolation(network.extract(batch.lr[:, pair : pair + 2]))
+        torch.testing.assert_close(recorder.prediction[pair], alone[1], msg=f"pair {pair}")
+
+
+def test_feature_interpolation_trains_the_interpolation_alone(
+    small_network: Callable[..., ZoomingSlowMo], batch: Batch
+) -> None:
+    network = small_network()
+    feature_interpolation(network, batch, loss=charbonnier).backward()
+    trained = {name.split(".")[0] for name, weight in network.named_parameters() if weight.grad is not None}
+    assert trained == {"interpolation"}
+
+
+def test_feature_interpolation_refuses_a_two_stage_system(batch: Batch) -> None:
+    with pytest.raises(InvalidInput, match="use model=zooming_slow_mo"):
+        feature_interpolation(TwoStage(interpolator=Blend(), upscaler=Bicubic()), batch, loss=l1)
+
+
+def test_a_training_on_features_changes_the_interpolation_alone(
+    configure: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    trained = []
+    for objective, steps in (("space_time", 1), ("feature_interpolation", 3)):
+        folder = tmp_path / objective
+        first = f"initial_weights='{trained[0]}'" if trained else "initial_weights=null"
+        settings = [*SMALL_RUN, f"objective={objective}", f"trainer.max_steps={steps}", f"output_dir='{folder}'", first]
+        train(configure("train", *settings))
+        trained.append(folder / "checkpoints" / "last.ckpt")
+    before, after = (load_network(path).state_dict() for path in trained)
+    changed = {name.split(".")[0] for name, weight in before.items() if not torch.equal(weight, after[name])}
+    assert changed == {"interpolation"}
 
 
 @pytest.mark.parametrize("objective", [frame_interpolation, super_resolution])

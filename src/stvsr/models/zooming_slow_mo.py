@@ -72,12 +72,16 @@ class ZoomingSlowMo(Network):
         """
         self.requirements.check(lr)
         b, n = lr.shape[:2]
-        frames = lr.transpose(0, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        features = torch.unflatten(self._stage(self.features, frames), 0, (n, b))
-        features = self._stage(self.interpolation, features)  # (2n-1, b, c, h, w)
+        features = self._stage(self.interpolation, self.extract(lr))  # (2n-1, b, c, h, w)
         features = self._stage(self.propagation, features)
         frames = torch.cat([self._stage(self.reconstruction, at_once) for at_once in self._together(features)])
         return torch.unflatten(frames, 0, (2 * n - 1, b)).transpose(0, 1)
+
+    def extract(self, lr: Tensor) -> Tensor:
+        """The features of each frame alone: `(b, n, 3, h, w)` in [0, 1] to `(n, b, c, h, w)`."""
+        b, n = lr.shape[:2]
+        frames = lr.transpose(0, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        return torch.unflatten(self._stage(self.features, frames), 0, (n, b))
 
     def _stage(self, stage: nn.Module, given: Tensor) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():

@@ -2,18 +2,21 @@
 
 An objective maps a network and a batch to a loss, a sum over everything. The stages of a two-stage system are trained
 apart: the interpolator on LR frames, of which the missing ones are made from the HR clip as the given ones were; the
-upscaler on true LR frames, all of them. LR frames made here know nothing beyond the crop: at its border, two pixels
-wide, they differ a little from those of the whole frame.
+upscaler on true LR frames, all of them. The interpolation of a one-stage network can be trained alone as well, on
+features. LR frames made here know nothing beyond the crop: at its border, two pixels wide, they differ a little from
+those of the whole frame.
 """
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from stvsr.data.clip import Batch
 from stvsr.data.degradation import downsample
 from stvsr.errors import InvalidInput
 from stvsr.models.two_stage import FrameInterpolator, TwoStage
+from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 
 Trained = Callable[[Tensor], Tensor]
 """A network, or something that gives what it gives."""
@@ -54,6 +57,23 @@ def super_resolution(network: Trained, batch: Batch, *, loss: Loss) -> Tensor:
     """LR to HR: every HR frame from the true LR frames. A `TwoStage`, of which the upscaler is trained."""
     upscaler = _two_stage(network).upscaler
     return loss(upscaler(downsample(batch.hr)), batch.hr)
+
+
+def feature_interpolation(network: Trained, batch: Batch, *, loss: Loss) -> Tensor:
+    """The interpolation of a `ZoomingSlowMo` alone: features between frames against those of the true LR frame there.
+
+    Not in the paper, which trains everything at once. Features are extracted without gradients, and neither propagated
+    nor reconstructed: a step costs a fraction of one of the whole task. The features of a missing frame then mean what
+    those of a given one do, and the rest of the network, which learned from given ones, shows them as sharp.
+    """
+    if not isinstance(network, ZoomingSlowMo):
+        raise InvalidInput(
+            "the objective trains the interpolation of a one-stage network, the network is a "
+            f"{type(network).__name__}: use model=zooming_slow_mo and cuda_graphs=false, or objective=space_time"
+        )
+    with torch.no_grad():
+        given, missing = (network.extract(frames) for frames in (batch.lr, downsample(batch.hr[:, 1::2])))
+    return loss(network.interpolation(given)[1::2], missing)
 
 
 def _two_stage(network: Trained) -> TwoStage:
