@@ -446,6 +446,23 @@ def test_a_stream_of_an_unknown_codec_is_left_out() -> None:
     assert companions._unfit(stream, ".mkv", clock) == "of a codec that FFmpeg does not know"  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("output", [".mov", ".mp4", ".mkv"])
+def test_place_and_date_of_a_phone_are_kept(tmp_path: Path, output: str) -> None:
+    """The muxers of MP4 and MOV drop names that are not in their list unless they are told not to."""
+    noted = {
+        "com.apple.quicktime.location.ISO6709": "+48.1000+011.5000/",
+        "com.apple.quicktime.creationdate": "2026-01-01T10:00:00+0100",
+        "com.apple.quicktime.make": "Apple",
+        "title": "A title",
+    }
+    options = [option for name, value in noted.items() for option in ("-metadata", f"{name}={value}")]
+    ffmpeg(*pictures("25", seconds=0.2), *X264, "-movflags", "use_metadata_tags", *options, tmp_path / "phone.mov")
+    found = probe(upscaled(tmp_path, tmp_path / "phone.mov", output))["format"]["tags"]
+    assert {name.lower(): value for name, value in noted.items()}.items() <= {
+        name.lower(): value for name, value in found.items()
+    }.items()
+
+
 def test_chapters_are_kept(tmp_path: Path) -> None:
     source, marked = tmp_path / "silent.mp4", tmp_path / "marked.mkv"
     silent(source)

@@ -25,7 +25,7 @@ from av.video.stream import VideoStream
 
 from stvsr.files import ffmpeg_name
 from stvsr.video.clock import Clock
-from stvsr.video.codecs import CONTAINERS, takes
+from stvsr.video.codecs import CONTAINERS, Container, takes
 from stvsr.video.sources import Part, VideoFile
 
 if TYPE_CHECKING:
@@ -178,6 +178,16 @@ def add_copy(output: OutputContainer, template: Stream) -> Stream:
             with suppress(ValueError):
                 stream.codec_context.layout = f"{layout.nb_channels}c"
     return stream
+
+
+def options_for(kind: Container, metadata: dict[str, str]) -> dict[str, str]:
+    """The muxer's options, with which it keeps what a phone notes: `com.apple.quicktime.location.ISO6709` and the like.
+
+    MP4 and MOV have two places for metadata. The usual one, which all players read, has a fixed list of names.
+    """
+    if "movflags" in kind.options and any(name.startswith("com.") for name in metadata):
+        return {**kind.options, "movflags": kind.options["movflags"] + "+use_metadata_tags"}
+    return kind.options
 
 
 def describe(output: OutputContainer, stream: VideoStream, source: InputContainer, companions: Companions) -> None:

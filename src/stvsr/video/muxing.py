@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 from stvsr.files import ffmpeg_name
 from stvsr.video.clock import Clock
 from stvsr.video.codecs import CODECS, CONTAINERS
-from stvsr.video.companions import Companions, add_copy, describe
+from stvsr.video.companions import Companions, add_copy, describe, options_for
 from stvsr.video.picture import Picture
 
 FINEST = 2**31 - 1
@@ -92,12 +92,13 @@ def write_video(path: Path, pictures: Pictures, companions: Companions | None) -
     extension = path.suffix.lower()
     kind = CONTAINERS[extension]
     with ExitStack() as stack:
-        output = stack.enter_context(av.open(ffmpeg_name(path), "w", format=kind.form, container_options=kind.options))
+        source = None if companions is None else stack.enter_context(av.open(ffmpeg_name(companions.path)))
+        options = options_for(kind, {} if source is None else source.metadata)
+        output = stack.enter_context(av.open(ffmpeg_name(path), "w", format=kind.form, container_options=options))
         first = stack.enter_context(av.open(ffmpeg_name(pictures.segments[0])))
         stream = _add_pictures(output, first.streams.video[0], pictures, turned=kind.turns)
         others: Iterable[Packet[Any]] = ()
-        if companions is not None:
-            source = stack.enter_context(av.open(ffmpeg_name(companions.path)))
+        if companions is not None and source is not None:
             copies = {index: add_copy(output, source.streams[index]) for index in companions.streams}
             describe(output, stream, source, companions)
             others = companions.packets(source, copies)
