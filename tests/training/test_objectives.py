@@ -126,6 +126,20 @@ def test_feature_interpolation_trains_the_interpolation_alone(
     assert trained == {"interpolation"}
 
 
+def test_guidance_adds_the_distance_of_offsets_from_flow(
+    small_network: Callable[..., ZoomingSlowMo], batch: Batch
+) -> None:
+    network = small_network()
+    for name, parameter in network.interpolation.named_parameters():
+        if name.endswith("offset_mask.bias"):
+            nn.init.constant_(parameter, 5)
+    without, once, twice = (
+        feature_interpolation(network, batch, loss=l1, guidance=guidance).item() for guidance in (0, 1, 2)
+    )
+    assert once > without
+    assert twice - without == pytest.approx(2 * (once - without), rel=1e-3)
+
+
 def test_feature_interpolation_refuses_a_two_stage_system(batch: Batch) -> None:
     with pytest.raises(InvalidInput, match="use model=zooming_slow_mo"):
         feature_interpolation(TwoStage(interpolator=Blend(), upscaler=Bicubic()), batch, loss=l1)

@@ -8,6 +8,7 @@ those of the whole frame.
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,8 +16,10 @@ from torch import Tensor
 from stvsr.data.clip import Batch
 from stvsr.data.degradation import downsample
 from stvsr.errors import InvalidInput
+from stvsr.models.alignment import AlignedFusion
 from stvsr.models.two_stage import FrameInterpolator, TwoStage
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
+from stvsr.training.offset_guidance import flow_from_missing, listening, offset_fidelity
 
 Trained = Callable[[Tensor], Tensor]
 """A network, or something that gives what it gives."""
@@ -59,12 +62,18 @@ def super_resolution(network: Trained, batch: Batch, *, loss: Loss) -> Tensor:
     return loss(upscaler(downsample(batch.hr)), batch.hr)
 
 
-def feature_interpolation(network: Trained, batch: Batch, *, loss: Loss) -> Tensor:
+def feature_interpolation(network: Trained, batch: Batch, *, loss: Loss, guidance: float = 0) -> Tensor:
     """The interpolation of a `ZoomingSlowMo` alone: features between frames against those of the true LR frame there.
 
     Not in the paper, which trains everything at once. Features are extracted without gradients, and neither propagated
     nor reconstructed: a step costs a fraction of one of the whole task. The features of a missing frame then mean what
     those of a given one do, and the rest of the network, which learned from given ones, shows them as sharp.
+
+    Args:
+        network: of which the interpolation is trained.
+        batch: clips.
+        loss: of features.
+        guidance: weight of the distance of offsets from optical flow (`offset_guidance`); 0 goes without.
     """
     if not isinstance(network, ZoomingSlowMo):
         raise InvalidInput(
@@ -73,7 +82,12 @@ def feature_interpolation(network: Trained, batch: Batch, *, loss: Loss) -> Tens
         )
     with torch.no_grad():
         given, missing = (network.extract(frames) for frames in (batch.lr, downsample(batch.hr[:, 1::2])))
-    return loss(network.interpolation(given)[1::2], missing)
+    with listening(cast(AlignedFusion, network.interpolation.fusion)) as heard:
+        total = loss(network.interpolation(given)[1::2], missing)
+    if guidance:
+        for offsets, flow in zip(heard, flow_from_missing(batch.hr), strict=True):
+            total = total + guidance * sum(offset_fidelity(level, flow) for level in offsets)
+    return total
 
 
 def _two_stage(network: Trained) -> TwoStage:
