@@ -351,15 +351,15 @@ def test_transparency_that_is_lost_is_said_and_no_longer_promised(
     assert ("the video has an alpha channel; it is dropped" in capsys.readouterr().err) == (name != "opaque.mkv")
 
 
-def test_times_that_y4m_cannot_keep_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_times_that_y4m_and_png_cannot_keep_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, steady = tmp_path / "varying.mkv", tmp_path / "steady.mp4"
     varying(source)
     silent(steady)
     warned = []
-    for path, output in ((source, ".y4m"), (source, ".mkv"), (steady, ".y4m")):
+    for path, output in ((source, ".y4m"), (source, ""), (source, ".mkv"), (steady, ".y4m"), (steady, "")):
         upscaled(tmp_path, path, output, "--duration", "0.4", "--overwrite")
-        warned.append("they come at the mean rate, some too early or late; choose .mkv" in capsys.readouterr().err)
-    assert warned == [True, False, False]
+        warned.append("at one rate some come too early or late; choose .mkv" in capsys.readouterr().err)
+    assert warned == [True, True, False, False, False]
 
 
 @pytest.mark.parametrize(
@@ -387,6 +387,14 @@ def test_pixels_keep_their_shape_or_their_loss_is_said(
     assert (made.get("sample_aspect_ratio") == "16:11") == (remedy is None)
     assert ("pixels are not square" in warning) == (remedy is not None)
     assert (remedy or "") in warning
+
+
+def test_what_a_folder_of_frames_does_not_tell_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, options in (("wide.mp4", ["-vf", "setsar=16/11"]), ("square.mp4", [])):
+        ffmpeg(*pictures("25", seconds=0.08), *options, *X264, tmp_path / name)
+        frames = upscaled(tmp_path, tmp_path / name, "", "--overwrite")
+        assert len(list(frames.iterdir())) == 3
+        assert ("are 1.45455 times as wide as high" in capsys.readouterr().err) == (name == "wide.mp4")
 
 
 def test_slow_motion_keeps_subtitles_in_step_and_leaves_sound_out(

@@ -237,8 +237,14 @@ def warn_of_loss(source: Source, clock: Clock, output: Path, encoding: Encoding 
             f"the video's pixels are not square; {extension} with {encoding.codec} will show them square: "
             f"choose {' or '.join(fitting) or '.mp4 and another codec'} to keep their shape"
         )
-    if clock.times.pts is not None and _is_y4m(output):
-        say("Y4M has no times of frames: they come at the mean rate, some too early or late; choose .mkv to keep times")
+    if lr.pixel_aspect != 1 and not output.suffix and output != STANDARD:
+        say(
+            f"the video's pixels are {float(lr.pixel_aspect):.6g} times as wide as high, which PNG frames do not tell: "
+            "give that to what reads them (ffmpeg -vf setsar), or choose .mp4 to keep it"
+        )
+    if clock.times.pts is not None and encoding is None:
+        kind = "Y4M has" if _is_y4m(output) else "PNG frames have"
+        say(f"{kind} no times of frames: at one rate some come too early or late; choose .mkv to keep times")
 
 
 def say(message: str) -> None:
