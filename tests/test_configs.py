@@ -86,7 +86,7 @@ def test_every_objective_learns_from_a_batch(configure: Callable[..., DictConfig
     """A call of each, with the network it is for; SuperSloMo's without VGG-16, whose weights are downloaded."""
     small = ["+frame_interpolator.channels=[4,4,4,4,4,4]", "frame_interpolator=superslomo"]
     two_stage = ["~ablation", "model=two_stage", *(small if "superslomo" in option else [])]
-    one_stage = option in ("space_time", "feature_interpolation")
+    one_stage = option in ("space_time", "feature_interpolation", "flow_guided_offsets")
     config = configure("train", f"objective={option}", *(["model.channels=8"] if one_stage else two_stage))
     if "superslomo" in option:
         config.objective.loss.perceptual = 0

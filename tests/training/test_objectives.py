@@ -10,13 +10,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from conftest import SMALL_RUN
+from conftest import SMALL_RUN, moving_frames
 from stvsr.checkpoint import load_network
 from stvsr.data.clip import Batch
 from stvsr.data.degradation import downsample
 from stvsr.errors import InvalidInput
 from stvsr.models.frame_interpolation.blend import Blend
 from stvsr.models.frame_upscaling.bicubic import Bicubic
+from stvsr.models.interpolation import neighbours
 from stvsr.models.two_stage import FrameInterpolator, FrameUpscaler, TwoStage
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 from stvsr.stage_weights import load_stage
@@ -24,6 +25,7 @@ from stvsr.train import train
 from stvsr.training.losses import charbonnier, l1
 from stvsr.training.objectives import (
     feature_interpolation,
+    flow_guided_offsets,
     frame_interpolation,
     of_prediction,
     space_time,
@@ -126,18 +128,50 @@ def test_feature_interpolation_trains_the_interpolation_alone(
     assert trained == {"interpolation"}
 
 
-def test_guidance_adds_the_distance_of_offsets_from_flow(
+def test_offsets_learn_the_flow_of_a_clip_and_nothing_else_changes(
+    small_network: Callable[..., ZoomingSlowMo],
+) -> None:
+    hr = moving_frames(7, (64, 64), speed=8)[None] / 255
+    batch = Batch(lr=downsample(hr[:, ::2]), hr=hr, names=["a"], motions=["all"])
+    network = small_network()
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    distances = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        distance = flow_guided_offsets(network, batch)
+        distance.backward()
+        optimizer.step()
+        distances.append(distance.item())
+    assert distances[-1] < 0.3 * distances[0]
+    trained = {name.split(".")[0] for name, weight in network.named_parameters() if weight.grad is not None}
+    assert trained == {"interpolation"}
+    # The first of each pair is sampled to the left of where things have moved to, the second to the right.
+    fusion = network.interpolation.fusion
+    with torch.no_grad():
+        levels = fusion.offsets(*neighbours(network.extract(batch.lr), fusion))
+    right = [torch.unflatten(offsets.level1, 1, (-1, 2))[:, :, 1, 4:-4, 4:-4].median().item() for offsets in levels]
+    assert right == pytest.approx([-2, 2], abs=0.75)
+
+
+def test_offsets_are_those_at_which_the_interpolation_samples(
     small_network: Callable[..., ZoomingSlowMo], batch: Batch
 ) -> None:
     network = small_network()
-    for name, parameter in network.interpolation.named_parameters():
-        if name.endswith("offset_mask.bias"):
-            nn.init.constant_(parameter, 5)
-    without, once, twice = (
-        feature_interpolation(network, batch, loss=l1, guidance=guidance).item() for guidance in (0, 1, 2)
-    )
-    assert once > without
-    assert twice - without == pytest.approx(2 * (once - without), rel=1e-3)
+    fusion, sampled = network.interpolation.fusion, []
+    for align in (fusion.align_first, fusion.align_second):
+        for sampling in (align.sample1, align.sample2, align.sample3):
+            sampling.offsets.register_forward_hook(lambda module, given, offset: sampled.append(offset))
+    partners = neighbours(network.extract(batch.lr), fusion)
+    asked = [level for levels in fusion.offsets(*partners) for level in levels]
+    sampled.clear()
+    fusion(*partners)
+    for place, coarse_to_fine in enumerate((2, 1, 0, 5, 4, 3)):
+        assert torch.equal(sampled[place], asked[coarse_to_fine])
+
+
+def test_offsets_are_refused_where_there_are_none(small_network: Callable[..., ZoomingSlowMo], batch: Batch) -> None:
+    with pytest.raises(InvalidInput, match="NaiveInterpolation has none"):
+        flow_guided_offsets(small_network("a"), batch)
 
 
 def test_feature_interpolation_refuses_a_two_stage_system(batch: Batch) -> None:
@@ -145,14 +179,15 @@ def test_feature_interpolation_refuses_a_two_stage_system(batch: Batch) -> None:
         feature_interpolation(TwoStage(interpolator=Blend(), upscaler=Bicubic()), batch, loss=l1)
 
 
-def test_a_training_on_features_changes_the_interpolation_alone(
-    configure: Callable[..., DictConfig], tmp_path: Path
+@pytest.mark.parametrize("objective", ["feature_interpolation", "flow_guided_offsets"])
+def test_a_training_of_the_interpolation_changes_it_alone(
+    configure: Callable[..., DictConfig], tmp_path: Path, objective: str
 ) -> None:
     trained = []
-    for objective, steps in (("space_time", 1), ("feature_interpolation", 3)):
-        folder = tmp_path / objective
+    for chosen, steps in (("space_time", 1), (objective, 3)):
+        folder = tmp_path / chosen
         first = f"initial_weights='{trained[0]}'" if trained else "initial_weights=null"
-        settings = [*SMALL_RUN, f"objective={objective}", f"trainer.max_steps={steps}", f"output_dir='{folder}'", first]
+        settings = [*SMALL_RUN, f"objective={chosen}", f"trainer.max_steps={steps}", f"output_dir='{folder}'", first]
         train(configure("train", *settings))
         trained.append(folder / "checkpoints" / "last.ckpt")
     before, after = (load_network(path).state_dict() for path in trained)

@@ -80,13 +80,18 @@ class DeformableSampling(nn.Module):
 
     def forward(self, features: Tensor, offset_features: Tensor) -> Tensor:
         """Two maps `(b, c, h, w)` to one of the same shape."""
-        # Offsets are pixels: below float32 a far one would be rounded to a sixteenth of a pixel.
-        with torch.autocast(features.device.type, enabled=False):
-            exact = offset_features.to(self.offset_mask.weight.dtype)
-            offset = self.offsets(self._predict(exact, slice(None, self.offset_channels)))
+        offset = self.offset(offset_features)
         # By itself, so that training need not keep both to keep one.
         mask = self._predict(offset_features, slice(self.offset_channels, None)).sigmoid_()
         return deform_conv2d(features, offset, mask, self.weight, self.bias)
+
+    def offset(self, offset_features: Tensor) -> Tensor:
+        """Where to sample, `(b, 2 * 9 * deformable_groups, h, w)`: down and right by turns, in pixels, float32."""
+        # Offsets are pixels: below float32 a far one would be rounded to a sixteenth of a pixel.
+        with torch.autocast(offset_features.device.type, enabled=False):
+            exact = offset_features.to(self.offset_mask.weight.dtype)
+            offset: Tensor = self.offsets(self._predict(exact, slice(None, self.offset_channels)))
+        return offset
 
     def _predict(self, offset_features: Tensor, channels: slice) -> Tensor:
         assert self.offset_mask.bias is not None
@@ -117,17 +122,25 @@ class PCDAlignment(nn.Module):
 
     def forward(self, source: Pyramid, share_of_source: Pyramid, share_of_target: Pyramid) -> Tensor:
         """Samples a pyramid towards another: `(b, c, h, w)`."""
-        of1, of2, of3 = (one + other for one, other in zip(share_of_source, share_of_target, strict=True))
-        offset3 = leaky_relu(self.offset3[1](leaky_relu(of3)))
+        offset1, offset2, offset3 = self._offset_features(share_of_source, share_of_target)
         aligned3 = leaky_relu(self.sample3(source.level3, offset3))
-
-        offset2 = self._refine_offset(self.offset2, of2, offset3)
         aligned2 = self.sample2(source.level2, offset2)
         aligned2 = leaky_relu(conv_of_two(self.merge2, aligned2, upsample2(aligned3)))
-
-        offset1 = self._refine_offset(self.offset1, of1, offset2)
         aligned1 = self.sample1(source.level1, offset1)
         return conv_of_two(self.merge1, aligned1, upsample2(aligned2))
+
+    def offsets(self, share_of_source: Pyramid, share_of_target: Pyramid) -> Pyramid:
+        """Where each level of the source is sampled, without sampling it (`DeformableSampling.offset`)."""
+        levels = self._offset_features(share_of_source, share_of_target)
+        samplings = (self.sample1, self.sample2, self.sample3)
+        return Pyramid(*(sampling.offset(level) for sampling, level in zip(samplings, levels, strict=True)))
+
+    def _offset_features(self, share_of_source: Pyramid, share_of_target: Pyramid) -> Pyramid:
+        of1, of2, of3 = (one + other for one, other in zip(share_of_source, share_of_target, strict=True))
+        level3 = leaky_relu(self.offset3[1](leaky_relu(of3)))
+        level2 = self._refine_offset(self.offset2, of2, level3)
+        level1 = self._refine_offset(self.offset1, of1, level2)
+        return Pyramid(level1, level2, level3)
 
     def _shares(self, share: Callable[[nn.Conv2d, Tensor], Tensor], pyramid: Pyramid) -> Pyramid:
         firsts = (cast(nn.Conv2d, convs[0]) for convs in (self.offset1, self.offset2, self.offset3))
@@ -196,6 +209,15 @@ class AlignedFusion(nn.Module):
         aligned_first = self.align_first(first.pyramid, first.in_first, second.in_first)
         aligned_second = self.align_second(second.pyramid, second.in_second, first.in_second)
         return conv_of_two(self.fuse, aligned_first, aligned_second)
+
+    def offsets(self, first: Partner, second: Partner) -> tuple[Pyramid, Pyramid]:
+        """Where the levels of each map are sampled, without sampling them; of maps that are sampled at offsets."""
+        align_first, align_second = (cast(PCDAlignment, align) for align in (self.align_first, self.align_second))
+        in_first, in_second = (
+            cast(tuple[Pyramid, Pyramid], shares)
+            for shares in ((first.in_first, second.in_first), (second.in_second, first.in_second))
+        )
+        return align_first.offsets(*in_first), align_second.offsets(*in_second)
 
 
 def deformable_fusion(*, channels: int, deformable_groups: int) -> AlignedFusion:

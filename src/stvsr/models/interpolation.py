@@ -9,7 +9,23 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from stvsr.models.alignment import AlignedFusion, Pyramid, deformable_fusion, naive_fusion
+from stvsr.models.alignment import AlignedFusion, Partner, Pyramid, deformable_fusion, naive_fusion
+
+
+def neighbours(features: Tensor, fusion: AlignedFusion) -> tuple[Partner, Partner]:
+    """All pairs of neighbours, prepared for a fusion.
+
+    Args:
+        features: `(n, b, c, h, w)`, time first.
+        fusion: blends the features of two neighbours.
+
+    Returns:
+        The first of each pair, then the second: `(n-1) b` maps each, pairs in order of time, each of all clips.
+    """
+    b = features.shape[1]
+    pyramid = fusion.pyramid(features.flatten(0, 1))
+    before, after = (Pyramid(*(level[pairs] for level in pyramid)) for pairs in (slice(None, -b), slice(b, None)))
+    return fusion.as_first(before), fusion.as_second(after)
 
 
 def interpolate_features(features: Tensor, fusion: AlignedFusion) -> Tensor:
@@ -23,9 +39,7 @@ def interpolate_features(features: Tensor, fusion: AlignedFusion) -> Tensor:
         `(2n-1, b, c, h, w)`, the given maps at even indices.
     """
     n, b = features.shape[:2]
-    pyramid = fusion.pyramid(features.flatten(0, 1))
-    before, after = (Pyramid(*(level[pairs] for level in pyramid)) for pairs in (slice(None, -b), slice(b, None)))
-    between = torch.split(fusion(fusion.as_first(before), fusion.as_second(after)), b)
+    between = torch.split(fusion(*neighbours(features, fusion)), b)
     *given, last = features
     return torch.unflatten(torch.cat([*chain(*zip(given, between, strict=True)), last]), 0, (2 * n - 1, b))
 

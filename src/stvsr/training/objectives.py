@@ -8,7 +8,6 @@ those of the whole frame.
 """
 
 from collections.abc import Callable
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,10 +15,10 @@ from torch import Tensor
 from stvsr.data.clip import Batch
 from stvsr.data.degradation import downsample
 from stvsr.errors import InvalidInput
-from stvsr.models.alignment import AlignedFusion
+from stvsr.models.interpolation import DeformableInterpolation, neighbours
 from stvsr.models.two_stage import FrameInterpolator, TwoStage
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
-from stvsr.training.offset_guidance import flow_from_missing, listening, offset_fidelity
+from stvsr.training.offset_guidance import flow_from_missing, offset_fidelity
 
 Trained = Callable[[Tensor], Tensor]
 """A network, or something that gives what it gives."""
@@ -62,32 +61,47 @@ def super_resolution(network: Trained, batch: Batch, *, loss: Loss) -> Tensor:
     return loss(upscaler(downsample(batch.hr)), batch.hr)
 
 
-def feature_interpolation(network: Trained, batch: Batch, *, loss: Loss, guidance: float = 0) -> Tensor:
+def feature_interpolation(network: Trained, batch: Batch, *, loss: Loss) -> Tensor:
     """The interpolation of a `ZoomingSlowMo` alone: features between frames against those of the true LR frame there.
 
     Not in the paper, which trains everything at once. Features are extracted without gradients, and neither propagated
     nor reconstructed: a step costs a fraction of one of the whole task. The features of a missing frame then mean what
     those of a given one do, and the rest of the network, which learned from given ones, shows them as sharp.
-
-    Args:
-        network: of which the interpolation is trained.
-        batch: clips.
-        loss: of features.
-        guidance: weight of the distance of offsets from optical flow (`offset_guidance`); 0 goes without.
     """
+    one_stage = _one_stage(network)
+    with torch.no_grad():
+        given, missing = (one_stage.extract(frames) for frames in (batch.lr, downsample(batch.hr[:, 1::2])))
+    return loss(one_stage.interpolation(given)[1::2], missing)
+
+
+def flow_guided_offsets(network: Trained, batch: Batch) -> Tensor:
+    """The offsets of the interpolation of a `ZoomingSlowMo` alone, towards optical flow (`offset_guidance`).
+
+    Nothing is sampled. What `feature_interpolation` then has to learn is where flow is wrong, and how to blend.
+    """
+    one_stage = _one_stage(network)
+    if not isinstance(one_stage.interpolation, DeformableInterpolation):
+        raise InvalidInput(
+            f"the objective trains offsets, which {type(one_stage.interpolation).__name__} has none of: use "
+            "model/interpolation=deformable, or objective=space_time"
+        )
+    fusion = one_stage.interpolation.fusion
+    with torch.no_grad():
+        given = one_stage.extract(batch.lr)
+    offsets = fusion.offsets(*neighbours(given, fusion))
+    flow = flow_from_missing(batch.hr)
+    return torch.stack(
+        [offset_fidelity(level, way) for levels, way in zip(offsets, flow, strict=True) for level in levels]
+    ).sum()
+
+
+def _one_stage(network: Trained) -> ZoomingSlowMo:
     if not isinstance(network, ZoomingSlowMo):
         raise InvalidInput(
             "the objective trains the interpolation of a one-stage network, the network is a "
             f"{type(network).__name__}: use model=zooming_slow_mo and cuda_graphs=false, or objective=space_time"
         )
-    with torch.no_grad():
-        given, missing = (network.extract(frames) for frames in (batch.lr, downsample(batch.hr[:, 1::2])))
-    with listening(cast(AlignedFusion, network.interpolation.fusion)) as heard:
-        total = loss(network.interpolation(given)[1::2], missing)
-    if guidance:
-        for offsets, flow in zip(heard, flow_from_missing(batch.hr), strict=True):
-            total = total + guidance * sum(offset_fidelity(level, flow) for level in offsets)
-    return total
+    return network
 
 
 def _two_stage(network: Trained) -> TwoStage:

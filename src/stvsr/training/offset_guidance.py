@@ -1,48 +1,21 @@
-"""Offsets of the interpolation held near optical flow while they are learned: a loss for short trainings.
+"""Offsets of the interpolation held to optical flow: how they can be learned in a short training.
 
-Offsets start at zero and are slow to learn: after thousands of steps they can still be a fraction of a pixel where
-things move by ten. Flow says at once where to sample. The loss is the offset-fidelity loss of Chan et al.,
-"Understanding Deformable Alignment in Video Super-Resolution" (AAAI 2021), with the flow of the true HR frames; it is
-not in the paper of Zooming Slow-Mo. Flow is computed on the CPU, some milliseconds a pair.
+Offsets start at zero and are slow to learn by what is sampled: after thousands of steps they can still be a fraction of
+a pixel where things move by ten. Flow says at once where to sample. The distance from it is the offset-fidelity loss of
+Chan et al., "Understanding Deformable Alignment in Video Super-Resolution" (AAAI 2021), with the flow of the true HR
+frames; it is not in the paper of Zooming Slow-Mo. Flow is computed on the CPU, some milliseconds a pair.
 """
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from stvsr.data.clip import SCALE, to_8bit
 from stvsr.data.optical_flow import optical_flow
-from stvsr.models.alignment import AlignedFusion, DeformableSampling
 
 TOLERANCE = 0.5
-"""How far from the flow an offset may be for nothing, in pixels of its level: samples need not all be of one place."""
-
-
-@contextmanager
-def listening(fusion: AlignedFusion) -> Iterator[list[list[Tensor]]]:
-    """Offsets of the next pass through a fusion: of its first map, then of its second, each finest level first.
-
-    Empty for a fusion that does not sample at offsets.
-    """
-    heard: list[list[Tensor]] = [[], []]
-    hooks = []
-    for alignment, offsets in zip((fusion.align_first, fusion.align_second), heard, strict=True):
-
-        def listen(module: nn.Module, given: Any, offset: Tensor, offsets: list[Tensor] = offsets) -> None:
-            # Alignment goes from coarse to fine.
-            offsets.insert(0, offset)
-
-        samplings = [module for module in alignment.modules() if isinstance(module, DeformableSampling)]
-        hooks += [sampling.offsets.register_forward_hook(listen) for sampling in samplings]
-    try:
-        yield heard
-    finally:
-        for hook in hooks:
-            hook.remove()
+"""How far from the flow an offset may be for nothing, in pixels of the finest level: samples need not all be of one
+place."""
 
 
 def flow_from_missing(hr: Tensor) -> Tensor:
@@ -66,20 +39,21 @@ def flow_from_missing(hr: Tensor) -> Tensor:
 def offset_fidelity(offsets: Tensor, flow: Tensor) -> Tensor:
     """Distance of offsets from flow beyond what is for nothing, summed over everything.
 
-    Places whose flow leads out of the frame are left out: nobody knows what is there.
+    Distances are counted in pixels of the finest level, and each level counts as much as the finest. Places whose flow
+    leads out of the frame are left out: nobody knows what is there.
 
     Args:
-        offsets: `(b, 2 k, h, w)`, down and right by turns, in pixels.
-        flow: `(b, 2, h', w')` of the same or a finer level, down and right, in pixels of that level.
+        offsets: `(b, 2 k, h, w)`, down and right by turns, in pixels of their level.
+        flow: `(b, 2, h', w')`, down and right, in pixels of the finest level, which it is of.
 
     Returns:
         A scalar.
     """
-    h, w = offsets.shape[-2:]
-    finer = flow.shape[-1] // w
-    flow = F.avg_pool2d(flow, finer) / finer
+    h, w = flow.shape[-2:]
+    finer = w // offsets.shape[-1]
     places = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")).to(flow)
     target, last = places + flow, flow.new_tensor([h - 1, w - 1]).view(2, 1, 1)
-    inside = ((target >= 0) & (target <= last)).all(dim=1)  # (b, h, w)
-    distance = (torch.unflatten(offsets, 1, (-1, 2)) - flow[:, None]).abs()
-    return (F.relu(distance - TOLERANCE) * inside[:, None, None]).sum()
+    inside = ((target >= 0) & (target <= last)).all(dim=1, keepdim=True).to(flow)
+    flow, known = F.avg_pool2d(flow, finer), F.avg_pool2d(inside, finer)
+    distance = (finer * torch.unflatten(offsets, 1, (-1, 2)) - flow[:, None]).abs()
+    return finer**2 * (F.relu(distance - TOLERANCE) * known[:, None]).sum()
