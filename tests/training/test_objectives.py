@@ -134,15 +134,15 @@ def test_offsets_learn_the_flow_of_a_clip_and_nothing_else_changes(
     hr = moving_frames(7, (64, 64), speed=8)[None] / 255
     batch = Batch(lr=downsample(hr[:, ::2]), hr=hr, names=["a"], motions=["all"])
     network = small_network()
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.005)
     distances = []
-    for _ in range(60):
+    for _ in range(150):
         optimizer.zero_grad()
         distance = flow_guided_offsets(network, batch)
         distance.backward()
         optimizer.step()
         distances.append(distance.item())
-    assert distances[-1] < 0.3 * distances[0]
+    assert distances[-1] < 0.1 * distances[0]
     trained = {name.split(".")[0] for name, weight in network.named_parameters() if weight.grad is not None}
     assert trained == {"interpolation"}
     # The first of each pair is sampled to the left of where things have moved to, the second to the right.
@@ -150,7 +150,7 @@ def test_offsets_learn_the_flow_of_a_clip_and_nothing_else_changes(
     with torch.no_grad():
         levels = fusion.offsets(*neighbours(network.extract(batch.lr), fusion))
     right = [torch.unflatten(offsets.level1, 1, (-1, 2))[:, :, 1, 4:-4, 4:-4].median().item() for offsets in levels]
-    assert right == pytest.approx([-2, 2], abs=0.75)
+    assert right == pytest.approx([-2, 2], abs=0.5)
 
 
 def test_offsets_are_those_at_which_the_interpolation_samples(
