@@ -41,11 +41,11 @@ def limits(network: ZoomingSlowMo, hr: Tensor) -> list[float]:
     """The figures of a row for a clip `(7, 3, H, W)` in [0, 1]."""
     lr, missing = downsample(hr[None, ::2]), downsample(hr[None, 1::2])
     given, true = network.extract(lr), network.extract(missing)
+    made = network.interpolation(given)
     scores = []
-    for between in (None, (given[:-1] + given[1:]) / 2, true):
-        features = network.interpolation(given)
-        if between is not None:
-            features[1::2] = between
+    for between in (made[1::2], (given[:-1] + given[1:]) / 2, true):
+        features = made.clone()
+        features[1::2] = between
         frames = torch.cat([network.reconstruction(frame) for frame in network.propagation(features)])
         scores.append(psnr_rgb(frames, hr))
     fusion = network.interpolation.fusion

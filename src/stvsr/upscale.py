@@ -237,7 +237,7 @@ def warn_of_loss(source: Source, clock: Clock, output: Path, encoding: Encoding 
             f"the video's pixels are not square; {extension} with {encoding.codec} will show them square: "
             f"choose {' or '.join(fitting) or '.mp4 and another codec'} to keep their shape"
         )
-    if lr.pixel_aspect != 1 and not output.suffix and output != STANDARD:
+    if lr.pixel_aspect != 1 and encoding is None and not _is_y4m(output):
         say(
             f"the video's pixels are {float(lr.pixel_aspect):.6g} times as wide as high, which PNG frames do not tell: "
             "give that to what reads them (ffmpeg -vf setsar), or choose .mp4 to keep it"

@@ -212,12 +212,14 @@ class AlignedFusion(nn.Module):
 
     def offsets(self, first: Partner, second: Partner) -> tuple[Pyramid, Pyramid]:
         """Where the levels of each map are sampled, without sampling them; of maps that are sampled at offsets."""
-        align_first, align_second = (cast(PCDAlignment, align) for align in (self.align_first, self.align_second))
-        in_first, in_second = (
-            cast(tuple[Pyramid, Pyramid], shares)
-            for shares in ((first.in_first, second.in_first), (second.in_second, first.in_second))
+        of_first, of_second = (
+            cast(PCDAlignment, align).offsets(cast(Pyramid, source), cast(Pyramid, target))
+            for align, source, target in (
+                (self.align_first, first.in_first, second.in_first),
+                (self.align_second, second.in_second, first.in_second),
+            )
         )
-        return align_first.offsets(*in_first), align_second.offsets(*in_second)
+        return of_first, of_second
 
 
 def deformable_fusion(*, channels: int, deformable_groups: int) -> AlignedFusion:

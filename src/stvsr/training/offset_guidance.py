@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stvsr.data.clip import SCALE, to_8bit
 from stvsr.data.optical_flow import optical_flow
+from stvsr.ops.sampling import pixel_positions
 
 TOLERANCE = 0.5
 """How far from the flow an offset may be for nothing, in pixels of the finest level: samples need not all be of one
@@ -51,8 +52,7 @@ def offset_fidelity(offsets: Tensor, flow: Tensor) -> Tensor:
     """
     h, w = flow.shape[-2:]
     finer = w // offsets.shape[-1]
-    places = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")).to(flow)
-    target, last = places + flow, flow.new_tensor([h - 1, w - 1]).view(2, 1, 1)
+    target, last = pixel_positions(h, w, like=flow).flip(1) + flow, flow.new_tensor([h - 1, w - 1]).view(2, 1, 1)
     inside = ((target >= 0) & (target <= last)).all(dim=1, keepdim=True).to(flow)
     flow, known = F.avg_pool2d(flow, finer), F.avg_pool2d(inside, finer)
     distance = (finer * torch.unflatten(offsets, 1, (-1, 2)) - flow[:, None]).abs()
