@@ -61,12 +61,16 @@ def open_gop(path: Path) -> None:
     ffmpeg(*pictures("25", seconds=2), *sound(seconds=2), "-c:v", "libx265", "-x265-params", settings, *AAC, path)
 
 
-def turned(path: Path, degrees: int = 90) -> None:
+def turned(path: Path, degrees: int = 90, *, mirrored: bool = False) -> None:
     upright = path.with_name("upright.mp4")
     at_rate("25")(upright)
     with av.open(upright) as source, av.open(path, "w") as target:
         copies = {stream.index: target.add_stream_from_template(stream, opaque=True) for stream in source.streams}
-        copies[0].set_display_rotation(degrees)  # type: ignore[union-attr]
+        if mirrored:
+            # Each pixel at (x, y) is shown at (y, x).
+            copies[0].set_display_matrix((0, 1 << 16, 0, 1 << 16, 0, 0, 0, 0, 1 << 30))  # type: ignore[union-attr]
+        else:
+            copies[0].set_display_rotation(degrees)  # type: ignore[union-attr]
         for packet in source.demux():
             if packet.size:
                 packet.stream = copies[packet.stream_index]
@@ -230,14 +234,16 @@ def test_everything_besides_the_pictures_is_kept(tmp_path: Path, case: Case) -> 
     assert new["color_space"] == old.get("color_space", "smpte170m"), "what was left open is written"
 
 
-def test_a_turned_video_becomes_upright_where_nothing_else_can_say_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_turned_video_becomes_upright_where_nothing_else_can_say_it(tmp_path: Path, mirrored: bool) -> None:
     from stvsr.data.decoding import index_video, read_frames
     from stvsr.data.png import read_png
 
     source = tmp_path / "turned.mp4"
-    turned(source)
+    turned(source, mirrored=mirrored)
     frames = upscaled(tmp_path, source, "", "--no-interpolate")
-    upright = read_frames(index_video(source), 0, 1)[0]
+    stored = read_frames(index_video(tmp_path / "upright.mp4"), 0, 1)[0]
+    upright = stored.transpose(1, 2) if mirrored else stored.rot90(dims=(1, 2))
     first = read_png(frames / "00000001.png")
     assert first.shape == (3, 4 * 96, 4 * 64)
     small = first.float().unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).mean(dim=(2, 4))

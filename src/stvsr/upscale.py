@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from stvsr.checkpoint import STARTER, load_network, weight_file
 from stvsr.cli import one_line_errors
+from stvsr.data.orientation import UPRIGHT
 from stvsr.devices import available_memory, chosen_device, device_name, used_memory
 from stvsr.errors import InvalidInput
 from stvsr.models.requirements import Network
@@ -81,7 +82,7 @@ def upscale(arguments: argparse.Namespace) -> None:
         scale=arguments.scale,
         preview=arguments.preview,
         # The halves of a preview stand side by side as it is shown.
-        turns=0 if _can_turn(output) and not arguments.preview else source.picture.turns,
+        orientation=UPRIGHT if _can_turn(output) and not arguments.preview else source.picture.orientation,
         precision=arguments.precision,
     )
     picture = upscaler.picture(source.picture)

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from stvsr.data import videos
 from stvsr.data.decoding import VideoIndex
+from stvsr.data.orientation import Orientation
 from stvsr.data.videos import VideoFolder, first_frames, pauses, segment
 from stvsr.errors import DamagedClip, InvalidInput
 
@@ -138,7 +139,7 @@ def test_no_clip_crosses_a_pause(tmp_path):
 
 def test_jitter_and_a_single_dropped_frame_are_no_pause():
     times = np.cumsum([0, 33, 41, 28, 33, 66, 33, 50])
-    index = VideoIndex(Path("a.mp4"), times, times[:1], seekable=True, decord=True, quarter_turns=0)
+    index = VideoIndex(Path("a.mp4"), times, times[:1], seekable=True, decord=True, orientation=Orientation())
     assert pauses(index) == set()
 
 

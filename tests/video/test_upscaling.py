@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from stvsr.data.clip import to_8bit, to_float
 from stvsr.data.degradation import bicubic
+from stvsr.data.orientation import Orientation
 from stvsr.data.scene_cuts import scene_starts
 from stvsr.errors import InvalidInput
 from stvsr.models.bicubic_blend import BicubicBlend
@@ -266,10 +267,10 @@ def test_what_is_turned_by_a_player_stays_and_what_is_turned_by_us_is_said_to_be
     from stvsr.video.colour import Colour
 
     matrix = (0, 65536, 0, -65536, 0, 0, 48 << 16, 0, 1 << 30)
-    lr = Picture(64, 48, Colour(), Fraction(4, 3), matrix, turns=1)
+    lr = Picture(64, 48, Colour(), Fraction(4, 3), matrix, Orientation(turns=1))
     kept = Upscaler(BicubicBlend()).picture(lr)
     assert (kept.width, kept.height, kept.pixel_aspect) == (256, 192, Fraction(4, 3))
     assert kept.display_matrix == (*matrix[:6], 4 * 48 << 16, 0, 1 << 30)
-    turned = Upscaler(BicubicBlend(), turns=1).picture(lr)
+    turned = Upscaler(BicubicBlend(), orientation=lr.orientation).picture(lr)
     assert (turned.width, turned.height, turned.pixel_aspect) == (192, 256, Fraction(3, 4))
-    assert (turned.display_matrix, turned.turns) == (None, 0)
+    assert (turned.display_matrix, turned.orientation) == (None, Orientation())

@@ -30,6 +30,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from stvsr.data.orientation import UPRIGHT, Orientation, display_matrix
 from stvsr.data.packets import Packet, scan, starts_afresh, video_stream
 from stvsr.errors import DamagedClip
 from stvsr.files import ffmpeg_name
@@ -57,7 +58,7 @@ class VideoIndex:
         keys: presentation times of the key frames, ascending.
         seekable: False where the container stores no presentation times, which FFmpeg then guesses.
         decord: whether decord's random access into this file is right.
-        quarter_turns: counter-clockwise turns by 90 degrees that make the decoded frames upright.
+        orientation: what makes the decoded frames upright.
     """
 
     path: Path
@@ -65,7 +66,7 @@ class VideoIndex:
     keys: npt.NDArray[np.int64]
     seekable: bool
     decord: bool
-    quarter_turns: int
+    orientation: Orientation
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -112,7 +113,7 @@ def read_frames(index: VideoIndex, first: int, count: int) -> Tensor:
     frames = _read_with_decord(index, first, count) if index.decord else None
     if frames is None:
         frames = _read_with_pyav(index, first, count)
-    return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
+    return index.orientation.upright(torch.from_numpy(frames).permute(0, 3, 1, 2)).contiguous()
 
 
 def stream_frames(index: VideoIndex, first: int, stop: int) -> Iterator[av.VideoFrame]:
@@ -153,6 +154,7 @@ def _index(
         raise DamagedClip(f"{path}: frames share timestamps or no key frame exists: encode the video again")
     if first.rotation % 90:
         raise DamagedClip(f"{path}: turned by {first.rotation} degrees; expected a multiple of 90: encode it upright")
+    orientation = Orientation.of(display_matrix(first))
     trusted = (
         # AVI and MPEG-TS store too little for decord's seeking: 44 and 60 of 60 reads were wrong.
         any(name in container.format.name for name in ("mp4", "matroska"))
@@ -161,7 +163,7 @@ def _index(
         and starts_afresh(packets)
         # Deeper samples are dithered to 8 bits by decord and rounded by PyAV.
         and all(component.bits == 8 for component in first.format.components)
-        and first.rotation == 0
+        and orientation == UPRIGHT
         and path.stat().st_size <= DECORD_MAX_BYTES
     )
     return VideoIndex(
@@ -170,7 +172,7 @@ def _index(
         keys=np.array(keys, dtype=np.int64),
         seekable=container.format.name != "avi",
         decord=trusted,
-        quarter_turns=first.rotation // 90,
+        orientation=orientation,
     )
 
 
@@ -187,14 +189,14 @@ def _read_with_decord(index: VideoIndex, first: int, count: int) -> npt.NDArray[
 
 
 def _read_with_pyav(index: VideoIndex, first: int, count: int) -> npt.NDArray[np.uint8]:
-    """`(count, H, W, 3)`, upright."""
+    """`(count, H, W, 3)`."""
     wanted: list[int] = index.pts[first : first + count].tolist()
     for start in _starts(index, wanted[0]):
         # From the beginning every frame must have its indexed time, so guessed times show.
         expected: list[int] = index.pts[: first + count].tolist() if start is None else wanted
         frames = _decode(index.path, start, expected, count)
         if frames is not None:
-            return np.ascontiguousarray(np.rot90(frames, index.quarter_turns, axes=(1, 2)))
+            return frames
     raise _other_times(index, f"frames {first} to {first + count - 1}")
 
 

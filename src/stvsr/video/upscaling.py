@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stvsr.data.clip import FRAMES, SCALE, to_8bit, to_float
 from stvsr.data.degradation import bicubic
+from stvsr.data.orientation import UPRIGHT, Orientation
 from stvsr.data.scene_cuts import scene_starts
 from stvsr.devices import has_bf16
 from stvsr.errors import InvalidInput, one_line
@@ -41,8 +42,8 @@ class Upscaler:
         interpolate: whether there is an output frame between two input frames.
         scale: one of `SCALES`.
         preview: whether bicubic + blending stands at the left of each frame.
-        turns: counter-clockwise quarter turns of each finished frame, after which it needs none any more; 0 leaves
-            turning to the player.
+        orientation: what each finished frame is made upright by, after which it needs nothing any more; the usual one
+            leaves that to the player.
         grid: into how many tiles frames are divided; becomes finer where the memory does not suffice.
         precision: `float32`, `bf16`, or `auto`: bf16 where it is fast, on a GPU or a recent CPU, and the first
             window agrees with float32.
@@ -59,7 +60,7 @@ class Upscaler:
         interpolate: bool = True,
         scale: int = SCALE,
         preview: bool = False,
-        turns: int = 0,
+        orientation: Orientation = UPRIGHT,
         grid: Grid | None = None,
         precision: str = "float32",
     ) -> None:
@@ -70,7 +71,7 @@ class Upscaler:
         self.interpolate = interpolate
         self.scale = scale
         self.preview = preview
-        self.turns = turns
+        self.orientation = orientation
         self.grid = grid or Grid()
         self.half = precision == "bf16"
         self.undecided = precision == "auto" and self.is_learned and has_bf16(self.device)
@@ -88,15 +89,15 @@ class Upscaler:
         """
         halves = 2 if self.preview else 1
         width, height = lr.width * self.scale, lr.height * self.scale
-        if self.turns:
-            swapped = self.turns % 2 == 1
+        if self.orientation != UPRIGHT:
+            swapped = self.orientation.swaps_sides
             return replace(
                 lr,
                 width=halves * (height if swapped else width),
                 height=width if swapped else height,
                 pixel_aspect=1 / lr.pixel_aspect if swapped else lr.pixel_aspect,
                 display_matrix=None,
-                turns=0,
+                orientation=UPRIGHT,
             )
         # The last row of the matrix moves the turned frame, in pixels.
         matrix = lr.display_matrix and (
@@ -115,7 +116,7 @@ class Upscaler:
         """The frames of a window that count.
 
         Returns:
-            `(t, 3, scale*h, scale*w)`, uint8 RGB on the CPU; turned by `turns`, and then twice as wide with `preview`.
+            `(t, 3, scale*h, scale*w)`, uint8 RGB on the CPU; upright, and then twice as wide with `preview`.
 
         Raises:
             InvalidInput: the memory does not suffice for the smallest tile, or the network's answer is not finite.
@@ -148,9 +149,7 @@ class Upscaler:
                 smaller = finer(self.grid, *padded.shape[-2:], multiple=self.network.requirements.multiple_of)
             else:
                 made = [each[..., : self.scale * height, : self.scale * width] for each in made]
-                if self.turns:
-                    made = [each.rot90(self.turns, dims=(-2, -1)) for each in made]
-                return _joined(made, dim=-1)
+                return _joined([self.orientation.upright(each) for each in made], dim=-1)
             # Outside of the handler, which keeps what was computed alive.
             if smaller is None:
                 raise InvalidInput(
