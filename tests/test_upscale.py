@@ -321,6 +321,23 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(slow_job: Callable[...,
     assert len(read_clip(tmp_path / "out.mkv")) == 2 * INPUT - 1
 
 
+def test_nothing_is_promised_or_kept_of_what_came_through_a_pipe(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "stvsr.upscale", "-", str(tmp_path / "out.mkv"), *BICUBIC]
+    process = subprocess.Popen(program, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(b"YUV4MPEG2 W24 H16 F25:1 Ip C444\n" + 9 * (b"FRAME\n" + bytes(3 * 24 * 16)))
+    process.stdin.flush()
+    # There before the first frame is waited for, and the pipe stays open.
+    while not (tmp_path / ".out.mkv.part" / "lock").is_file():
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate()
+    assert process.returncode == 130, error.decode()
+    assert error.decode().splitlines()[-1].startswith("stopped; nothing is kept where Y4M goes in or out")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_unfinished_work_of_another_job_is_refused_and_overwritten_on_request(
     slow_job: Callable[..., list[str]], tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from wandb_workspaces.reports.v2.interface import BarPlot, LinePlot, MediaBrowse
 
 from stvsr.cli import entry_point
 from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
-from stvsr.errors import UserError
+from stvsr.errors import InvalidInput, UserError
 from stvsr.files import write_text
 
 STEP = "trainer/global_step"
@@ -70,8 +70,11 @@ def dashboard(config: DictConfig) -> str:
     """Saves the dashboard on W&B, or writes its specification; says where it is.
 
     Raises:
+        InvalidInput: sets that are no list.
         UserError: W&B does not take it.
     """
+    if isinstance(config.sets, str):
+        raise InvalidInput(f"sets={config.sets}; expected a list: sets=[{config.sets}]")
     view = workspace(entity=config.entity, project=config.project, sets=list(config.sets))
     if config.online:
         try:

@@ -18,8 +18,10 @@ def report(config: DictConfig) -> None:
     """Writes `report.html` and `comparison.md`, `.csv`, `.tex` to `output_dir`, and prints the table.
 
     Raises:
-        InvalidInput: no runs, or a folder without results.
+        InvalidInput: no runs, no list of them, or a folder without results.
     """
+    if isinstance(config.runs, str):
+        raise InvalidInput(f"runs={config.runs}; expected a list: runs=[{config.runs}]")
     runs = [Path(run) for run in config.runs]
     if not runs:
         raise InvalidInput("runs=[]; expected folders of finished evaluations: runs=[FOLDER,FOLDER]")

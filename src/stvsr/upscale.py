@@ -97,7 +97,8 @@ def upscale(arguments: argparse.Namespace) -> None:
     announce(source, picture, clock, companions, device)
     warn_of_loss(source, clock, output, encoding)
 
-    lasting = encoding is not None or not output.suffix
+    # What a pipe has given cannot be had again.
+    lasting = arguments.input != STANDARD and (encoding is not None or not output.suffix)
     with delivery(output, identity(arguments, device), overwrite=arguments.overwrite, lasting=lasting) as place:
         upscaler.grid = fitting_grid(arguments, upscaler, source.picture, picture)
         sink = open_sink(place, encoding, picture, clock, companions, windows_per_segment(upscaler, source.picture))

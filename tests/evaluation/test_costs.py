@@ -13,6 +13,7 @@ from stvsr.evaluation.costs import measured_cost, multiply_adds
 from stvsr.evaluation.progress import BatchRecord
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import InputRequirements, Network
+from stvsr.ops.deformable import use_backend
 
 
 class OneConvolution(Network):
@@ -54,6 +55,17 @@ def test_the_papers_network_has_its_487_g_but_for_what_both_directions_share(
     deformable = 62 * levels * layer
     shared = 7 * (2 * 2 * (levels - 1) + 4 * levels + 4) * layer
     assert 7 * multiply_adds(network, 64, 112) - deformable + shared == pytest.approx(487e9, rel=0.002)
+
+
+def test_deformable_convolutions_are_counted_whatever_runs_them(configure: Callable[..., DictConfig]) -> None:
+    network = instantiate(configure("train", "model.channels=8").model)
+    counted = multiply_adds(network, 16, 16)
+    before = use_backend("torchvision")
+    try:
+        assert multiply_adds(network, 16, 16) == counted
+        assert use_backend("torchvision") == "torchvision", "what was chosen stays chosen"
+    finally:
+        use_backend(before)
 
 
 def record(

@@ -147,7 +147,9 @@ def test_what_does_not_go_together_is_refused(name: str, codec: str | None, says
     ("encoding", "says"),
     [
         (Encoding("ffv1", crf=3), "ffv1 has no such setting"),
-        (Encoding("h264", crf=99), "--crf 99; expected 0"),
+        (Encoding("h264", crf=99), r"--crf 99; expected 0 \(best\) to 51 with h264"),
+        (Encoding("h265", crf=52), r"--crf 52; expected 0 \(best\) to 51 with h265"),
+        (Encoding("vp9", crf=64), r"--crf 64; expected 0 \(best\) to 63 with vp9"),
         (Encoding("h264", pixels="rgb48be"), "h264 does not write it; expected one of yuv420p"),
     ],
 )
@@ -159,6 +161,7 @@ def test_settings_an_encoder_does_not_take_are_refused(encoding: Encoding, says:
 def test_usual_settings_are_taken_and_quality_can_be_chosen() -> None:
     for name in CODECS:
         Encoding(name).check()
+        Encoding(name, CODECS[name].crf and CODECS[name].worst_crf).check()
     assert Encoding("h264").options(100)["crf"] == "18"
     assert Encoding("h265", crf=30).options(100)["crf"] == "30"
     assert "crf" not in Encoding("prores").options(100)

@@ -92,12 +92,14 @@ def test_old_names_of_full_range_are_understood() -> None:
     assert Colour.of(frame).full_range
 
 
-def test_primaries_and_transfer_are_passed_on() -> None:
-    frame = av.VideoFrame(64, 48, "yuv420p")
+@pytest.mark.parametrize("pixels", ["yuv420p", "bgr0", "gbrp", "gray"])
+def test_primaries_and_transfer_are_passed_on(pixels: str) -> None:
+    frame = av.VideoFrame(64, 48, pixels)
     frame.color_primaries, frame.color_trc, frame.colorspace = 9, 16, BT2020_NCL
     colour = Colour.of(frame)
     assert (colour.primaries, colour.transfer) == (9, 16)
-    assert Colour.of(av.VideoFrame(64, 48, "yuv420p")).primaries == UNSPECIFIED
+    colour = Colour.of(av.VideoFrame(64, 48, pixels))
+    assert (colour.primaries, colour.transfer) == (UNSPECIFIED, UNSPECIFIED)
 
 
 def test_a_matrix_that_cannot_be_converted_is_refused() -> None:

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stvsr.data.clip import FRAMES, GIVEN, SCALE
 from stvsr.evaluation.progress import BatchRecord
 from stvsr.models.requirements import Network
+from stvsr.ops.deformable import use_backend
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,17 @@ def _parameters(network: nn.Module) -> int:
 def multiply_adds(network: Network, height: int, width: int) -> float | None:
     """Multiply-adds for each output frame, four LR frames of `height` x `width` given.
 
-    None where there are neither convolutions nor matrix products. Counted on fake tensors: nothing is computed. They
-    are on the CPU, whose deformable convolution ends in a matrix product that is counted; torchvision's operator
-    would not be.
+    None where there are neither convolutions nor matrix products. Counted on fake tensors: nothing is computed.
     """
     multiple = network.requirements.multiple_of
     h, w = (-(-side // multiple) * multiple for side in (height, width))
     twin: nn.Module = deepcopy(network).cpu()
-    with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, torch.no_grad():
-        twin(torch.empty(1, GIVEN, 3, h, w))
+    # This deformable convolution ends in a matrix product, which is counted; the others would not be.
+    before = use_backend("blocked")
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, torch.no_grad():
+            twin(torch.empty(1, GIVEN, 3, h, w))
+    finally:
+        use_backend(before)
     counted: int = counter.get_total_flops()
     return counted / 2 / FRAMES if counted else None

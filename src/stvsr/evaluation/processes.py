@@ -115,7 +115,8 @@ def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank
 
 
 def _leave(number: int, frame: object) -> None:
-    sys.exit(0)
+    # As shells have it; 0 would be taken for work that is done.
+    sys.exit(128 + number)
 
 
 def progress_folder(config: DictConfig) -> Path:

@@ -18,6 +18,7 @@ class Codec:
         encoder: FFmpeg's name.
         pixels: its usual pixel format.
         crf: its usual constant quality, lower is better; None where it has none.
+        worst_crf: the largest number it takes for it.
         options: further ones.
         tag: of the codec in MP4 and MOV, where players insist on one.
         full_range: whether it can say that black and white are 0 and 255.
@@ -31,6 +32,7 @@ class Codec:
     tag: str | None = None
     full_range: bool = True
     shapes: bool = False
+    worst_crf: int = 51
 
 
 CODECS = {
@@ -38,8 +40,10 @@ CODECS = {
     "h265": Codec(
         "libx265", "yuv420p", 20, {"preset": "medium", "x265-params": "log-level=error"}, tag="hvc1", shapes=True
     ),
-    "av1": Codec("libsvtav1", "yuv420p", 26, {"preset": "8"}),
-    "vp9": Codec("libvpx-vp9", "yuv420p", 24, {"b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}),
+    "av1": Codec("libsvtav1", "yuv420p", 26, {"preset": "8"}, worst_crf=63),
+    "vp9": Codec(
+        "libvpx-vp9", "yuv420p", 24, {"b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}, worst_crf=63
+    ),
     "prores": Codec("prores_ks", "yuv422p10le", None, {"profile": "hq", "vendor": "apl0"}, full_range=False),
     # Exact: what the network made, to the bit.
     "ffv1": Codec("ffv1", "bgr0", None, {"level": "3", "slicecrc": "1"}),
@@ -125,8 +129,8 @@ class Encoding:
         chosen = CODECS[self.codec]
         if self.crf is not None and chosen.crf is None:
             raise InvalidInput(f"--crf {self.crf}: {self.codec} has no such setting; leave it away")
-        if self.crf is not None and not 0 <= self.crf <= 63:
-            raise InvalidInput(f"--crf {self.crf}; expected 0 (best) to 51, or 63 with av1 and vp9")
+        if self.crf is not None and not 0 <= self.crf <= chosen.worst_crf:
+            raise InvalidInput(f"--crf {self.crf}; expected 0 (best) to {chosen.worst_crf} with {self.codec}")
         formats = [form.name for form in LibraryCodec(chosen.encoder, "w").video_formats or []]
         if self.pixels is not None and self.pixels not in formats:
             raise InvalidInput(

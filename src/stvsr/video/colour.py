@@ -63,7 +63,8 @@ class Colour:
         """
         if frame.format.is_rgb or frame.format.name.startswith(("gray", "pal", "mono")):
             # Stored without a matrix; the output gets the usual one and studio range.
-            return replace(cls.for_size(frame.width, frame.height), primaries=frame.color_primaries)
+            usual = cls.for_size(frame.width, frame.height)
+            return replace(usual, primaries=int(frame.color_primaries), transfer=int(frame.color_trc))
         matrix = int(frame.colorspace)
         if matrix == UNSPECIFIED:
             matrix = cls.for_size(frame.width, frame.height).matrix

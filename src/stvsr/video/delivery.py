@@ -100,7 +100,7 @@ def delivery(output: Path, identity: dict[str, Any], *, overwrite: bool, lasting
         except KeyboardInterrupt:
             if not lasting:
                 unfinished.remove()
-                raise Interrupted(f"stopped; nothing is kept of a {output.suffix} file") from None
+                raise Interrupted("stopped; nothing is kept where Y4M goes in or out: begin anew") from None
             raise Interrupted(f"stopped; the same command goes on from what is done (in {folder})") from None
         except BaseException as error:
             if not lasting or (not resumed and time.monotonic() - started < WORTH_KEEPING):
