@@ -89,3 +89,17 @@ def test_longer_training_continues_a_run_and_scores_it_again(run: Callable[..., 
     (row,) = (line for line in report.splitlines() if line.startswith("| (a), seed 1 |"))
     assert row.split(" | ")[2] == "3"
     assert scored.stat().st_mtime_ns > before
+
+
+def test_runs_of_other_settings_are_not_taken_for_those_asked_for(
+    run: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("[a]")
+    for setting, says in (
+        ("optimizer.lr=0.5", "was trained with another optimizer; choose another output_dir"),
+        ("loader.crop=12", "was trained with another loader; choose another output_dir"),
+        ("trainer.max_steps=1", "of 2 steps, not 1; choose another output_dir"),
+    ):
+        with pytest.raises(SystemExit):
+            run("[a]", setting)
+        assert says in capsys.readouterr().err

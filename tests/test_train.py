@@ -1,5 +1,6 @@
 """Where a run begins: at random, at blended frames, or at the weights of another run."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,3 +58,22 @@ def test_a_blended_start_is_part_of_a_run(small_run: Run, tmp_path: Path) -> Non
     train(small_run(*FROZEN, "blended_start=true"))
     carries = weights(tmp_path / "run")["features.head.weight"][0, 0]
     torch.testing.assert_close(carries, torch.eye(3)[1].outer(torch.eye(3)[1]), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("seed=-1", "seed=-1; expected 0 to"),
+        ("optimizer.lr=0", "optimizer.lr=0; expected more than 0"),
+        ("optimizer.lr=-1", "optimizer: Invalid learning rate: -1"),
+        ("optimizer.betas=[2,0.9]", "optimizer: Invalid beta parameter"),
+    ],
+)
+def test_values_that_cannot_be_trained_with_are_refused_in_words(small_run: Run, override: str, says: str) -> None:
+    with pytest.raises(InvalidInput, match=re.escape(says)):
+        train(small_run(override))
+
+
+def test_a_run_without_a_log_trains(small_run: Run, tmp_path: Path) -> None:
+    train(small_run("trainer.log_every_n_steps=0", "trainer.max_steps=2"))
+    assert (tmp_path / "run/checkpoints/last.ckpt").is_file()

@@ -101,6 +101,9 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Interrupted as stop:
+        # All processes of a run stop together. Lightning kills the first as soon as another's status is not 0.
+        if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+            sys.exit(0)
         print(stop, file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:

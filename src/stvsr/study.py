@@ -6,8 +6,11 @@ finished is not done again: a study that was stopped or killed goes on when the 
 """
 
 import csv
+import json
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from hydra import compose
 from hydra.utils import instantiate
@@ -26,6 +29,9 @@ from stvsr.evaluation.figures import save_figure, show_clip
 from stvsr.evaluation.results import RESULTS, Results, read_results
 from stvsr.files import write_text
 from stvsr.train import train
+
+SETTINGS = ("model", "data", "loader", "objective", "optimizer", "blended_start", "initial_weights")
+"""Of a training run, what a longer one of the same has in common with it."""
 
 PICTURES = "study"
 """The folder of the pictures, beside the report."""
@@ -51,6 +57,8 @@ def study(config: DictConfig) -> Path:
     folder = Path(config.output_dir)
     # Seed by seed, so that one stopped early has something to compare.
     trainings = {run: training_config(config, *run) for run in product(config.seeds, config.ablations)}
+    for training in trainings.values():
+        check_settings(training)
     missing = {run for run, training in trainings.items() if not is_trained(training)}
     if not config.train:
         trainings = {run: training for run, training in trainings.items() if run not in missing}
@@ -59,6 +67,9 @@ def study(config: DictConfig) -> Path:
     for number, ((seed, ablation), training) in enumerate(trainings.items(), 1):
         if (seed, ablation) in missing:
             print(f"training ({ablation}), seed {seed}: {number} of {len(trainings)}", flush=True)
+            path, settings = settings_of(training)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(settings, indent=1))
             train(training)
     baseline = scored(config, "bicubic_blend")
     runs = []
@@ -108,21 +119,61 @@ def checkpoint_of(training: DictConfig) -> Path:
     return Path(training.callbacks.last.path)
 
 
+def settings_of(training: DictConfig) -> tuple[Path, dict[str, Any]]:
+    """Where a run notes its settings, and what they are."""
+    plain = resolved(training)
+    settings = {name: plain[name] for name in SETTINGS}
+    # That is the machine's.
+    del settings["loader"]["workers"]
+    return Path(training.output_dir) / "settings.json", settings
+
+
+def check_settings(training: DictConfig) -> None:
+    """Refuses to go on with a run of other settings.
+
+    Raises:
+        InvalidInput: names what differs.
+    """
+    path, ours = settings_of(training)
+    theirs = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else ours
+    if different := [name for name in SETTINGS if theirs.get(name) != ours[name]]:
+        raise InvalidInput(
+            f"{path.parent}: was trained with another {', '.join(different)}; choose another output_dir, or remove that "
+            "folder"
+        )
+
+
 def is_trained(training: DictConfig) -> bool:
-    """Whether a run has done all of its steps."""
+    """Whether a run has done all of its steps.
+
+    Raises:
+        InvalidInput: it has done more.
+    """
     last = checkpoint_of(training)
-    return last.is_file() and read_file(last).get("global_step", 0) >= training.trainer.max_steps
+    if not last.is_file():
+        return False
+    done, wanted = read_file(last).get("global_step", 0), training.trainer.max_steps
+    if done > wanted:
+        raise InvalidInput(
+            f"{last}: of {done} steps, not {wanted}; choose another output_dir, or training=[trainer.max_steps={done}]"
+        )
+    return bool(done == wanted)
 
 
 def scored(config: DictConfig, name: str, checkpoint: Path | None = None) -> Results:
-    """The scores of a checkpoint, or of bicubic + blending; made unless there are some of it and of these clips."""
+    """The scores of a checkpoint, or of bicubic + blending; made unless there are some of it, scored alike."""
     folder = Path(config.output_dir) / "scores" / name
     method = "method=bicubic_blend" if checkpoint is None else f"checkpoint='{checkpoint}'"
     scoring = scoring_config(config, folder, method)
     path = folder / RESULTS
     if path.is_file() and (checkpoint is None or path.stat().st_mtime > checkpoint.stat().st_mtime):
         results = read_results(folder)
-        if results.settings["data"] == resolved(scoring)["data"]["test_source"]:
+        same = (
+            results.settings["data"] == resolved(scoring)["data"]["test_source"]
+            and results.protocol == instantiate(scoring.protocol)
+            and results.settings["thresholds"] == asdict(instantiate(scoring.motion))
+        )
+        if same:
             return results
     return evaluate(scoring)
 

@@ -9,15 +9,19 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
-from stvsr.checkpoint import check_resumable, fill, weights_for
+from stvsr.checkpoint import check_resumable, fill, read_file, weights_for
 from stvsr.cli import entry_point
 from stvsr.config import resolved
+from stvsr.errors import InvalidInput
 from stvsr.models.blended_start import start_at_blended_frames
 from stvsr.models.two_stage import TwoStage
 from stvsr.ops.deformable import use_backend
 from stvsr.stage_weights import load_stages
 from stvsr.tracking import describe_run, finish
 from stvsr.training.module import SpaceTimeModule
+
+SEEDS = 2**32
+"""As many as NumPy takes."""
 
 
 def train(config: DictConfig) -> dict[str, float]:
@@ -34,6 +38,8 @@ def train(config: DictConfig) -> dict[str, float]:
     """
     # Lightning says so of every loader without state of its own; ours is a function of the step.
     warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
+    if not 0 <= config.seed < SEEDS:
+        raise InvalidInput(f"seed={config.seed}; expected 0 to {SEEDS - 1}")
     pl.seed_everything(config.seed, workers=True, verbose=False)
     use_backend(config.deformable)
     model_config = resolved(config.model)
@@ -76,15 +82,24 @@ def train(config: DictConfig) -> dict[str, float]:
 def run_to_continue(config: DictConfig) -> Path | None:
     """The checkpoint that `resume` names, or one that an earlier run left in this very output folder.
 
-    The second makes a job that a cluster starts anew go on, and keeps a run from writing over another.
+    The second makes a job that a cluster starts anew go on, and keeps a run from writing over another. So it also is
+    the second where a run that began with `resume` of another folder has come further.
     """
-    if config.resume is not None:
-        return Path(config.resume)
     last = Path(config.callbacks.last.path)
-    if not last.is_file():
+    if config.resume is not None:
+        resume = Path(config.resume)
+        elsewhere = resume.resolve().parent != last.resolve().parent
+        if not (elsewhere and last.is_file() and _steps(last) > _steps(resume)):
+            return resume
+    elif not last.is_file():
         return None
     rank_zero_info(f"continuing {last}; to start anew, choose another output_dir")
     return last
+
+
+def _steps(checkpoint: Path) -> int:
+    steps: int = read_file(checkpoint).get("global_step", 0)
+    return steps
 
 
 @rank_zero_only

@@ -43,6 +43,14 @@ def test_a_clip_is_a_crop_of_the_degraded_whole(noise_source: Any, crop: int) ->
     assert torch.equal(clip.lr[..., inner, inner], downsample(clip.hr[::2])[..., inner, inner])
 
 
+@pytest.mark.parametrize("draw", range(12))
+def test_no_crop_reaches_into_rows_and_columns_that_form_no_lr_pixel(noise_source: Any, draw: int) -> None:
+    """At 35x38 each side has one place for a crop, or half of a crop would lie in them."""
+    source = noise_source(size=(35, 38))
+    clip = TrainingClips(source=source, crop=8, draws=12, seed=0)[draw]
+    assert clip.hr.shape[-2:] == (32, 32)
+
+
 def test_crop_as_large_as_the_frame_is_allowed(noise_source: Any) -> None:
     assert TrainingClips(source=noise_source(size=(32, 32)), crop=8, draws=1, seed=0)[0].hr.shape[-1] == 32
 

@@ -18,8 +18,9 @@ RNG = np.random.default_rng(0)
 class Recordings:
     """Clips of given frames."""
 
-    def __init__(self, clips: Sequence[torch.Tensor]) -> None:
+    def __init__(self, clips: Sequence[torch.Tensor], pauses: frozenset[int] = frozenset()) -> None:
         self.clips = clips
+        self.pauses = pauses
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -28,7 +29,7 @@ class Recordings:
         return ClipInfo("recordings", f"clip{index}", len(self.clips[index]), 10, None)
 
     def excerpt(self, index: int, first: int, count: int) -> Excerpt:
-        return Excerpt(hr=self.clips[index][first : first + count])
+        return Excerpt(hr=self.clips[index][first : first + count], pauses=self.pauses)
 
 
 def recording(frames: int, *, level: int = 0, size: tuple[int, int] = (16, 20)) -> torch.Tensor:
@@ -50,6 +51,11 @@ def test_no_window_crosses_a_scene_cut() -> None:
     clip = torch.cat([recording(8), recording(9, level=200)])
     source = HeldClips(clips=Recordings([clip]))
     assert [first for _, first in source.windows] == [0, 1, 8, 9, 10]
+
+
+def test_no_window_crosses_a_pause() -> None:
+    source = HeldClips(clips=Recordings([recording(17)], pauses=frozenset({9})))
+    assert [first for _, first in source.windows] == [0, 1, 2, 9, 10]
 
 
 def test_an_incomplete_last_row_or_column_is_cut() -> None:

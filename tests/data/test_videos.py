@@ -181,6 +181,20 @@ def test_one_bad_file_leaves_the_others_readable(folder):
     assert source.read(1, RNG(0)).name.startswith("b@")
 
 
+def test_a_damaged_spot_is_not_taken_for_the_whole_file(folder, monkeypatch):
+    source = VideoFolder(root=folder, clips_per_video=1)
+    whole = source.read(0, RNG(0))
+
+    def damaged(*arguments):
+        raise DamagedClip("a.mp4: frame 3 cannot be decoded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(videos, "read_frames", damaged)
+        with pytest.raises(DamagedClip, match="frame 3"):
+            source.read(0, RNG(0))
+    assert source.read(0, RNG(0)).name == whole.name
+
+
 class Clips(Dataset[tuple[str, torch.Tensor]]):
     """The least that a data loader needs."""
 

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from conftest import SMALL_RUN, with_callback
 from stvsr.errors import Interrupted
-from stvsr.train import train
+from stvsr.train import run_to_continue, train
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -108,8 +108,9 @@ def test_a_run_that_died_continues_from_its_last_validation_without_being_told(
     assert (tmp_path / "parts/csv/metrics.1.csv").is_file()
 
 
-def test_ctrl_c_in_a_terminal_saves_and_exits_with_130(tmp_path: Path) -> None:
-    """A terminal sends the signal to every process of the group, the loader's workers too."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_saves_and_exits_with_130(tmp_path: Path, number: int) -> None:
+    """A terminal sends SIGINT to every process of the group, the loader's workers too; a cluster SIGTERM."""
     arguments = [*SMALL_RUN, "trainer.max_steps=100000", "trainer.val_check_interval=100000", "loader.workers=2"]
     command = [
         sys.executable,
@@ -124,7 +125,7 @@ def test_ctrl_c_in_a_terminal_saves_and_exits_with_130(tmp_path: Path) -> None:
         deadline = time.monotonic() + 120
         while not last.exists() and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.2)
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         _, error = process.communicate(timeout=120)
     assert process.returncode == 130, error[-2000:]
     assert f"continue with resume={last}" in error
@@ -155,6 +156,30 @@ def test_a_resumed_run_takes_the_configured_learning_rate(small_run: Callable[..
     last = tmp_path / "run/checkpoints/last.ckpt"
     metrics = train(small_run("trainer.max_steps=3", "optimizer.lr=1e-5", f"resume='{last}'", folder="resumed"))
     assert metrics["train/learning_rate"] == pytest.approx(1e-5, rel=1e-3)
+
+
+def test_a_resumed_run_takes_the_optimizers_configured_figures(
+    small_run: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    train(small_run("trainer.max_steps=2"))
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    other = ["optimizer.betas=[0.8,0.95]", "+optimizer.weight_decay=0.25", "trainer.max_steps=3", f"resume='{last}'"]
+    train(small_run(*other, folder="resumed"))
+    (group,) = load(tmp_path / "resumed/checkpoints/last.ckpt")["optimizer_states"][0]["param_groups"]
+    assert (tuple(group["betas"]), group["weight_decay"]) == ((0.8, 0.95), 0.25)
+
+
+def test_a_run_that_began_elsewhere_goes_on_from_where_it_has_come_when_it_is_started_again(
+    small_run: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    train(small_run("trainer.max_steps=2"))
+    resume = f"resume='{tmp_path}/run/checkpoints/last.ckpt'"
+    assert run_to_continue(small_run(resume, folder="other")) == tmp_path / "run/checkpoints/last.ckpt"
+    train(small_run("trainer.max_steps=4", resume, folder="other"))
+    assert run_to_continue(small_run(resume, folder="other")) == tmp_path / "other/checkpoints/last.ckpt"
+    # Back to an earlier state of the same run, as asked for.
+    best = f"resume='{tmp_path}/other/checkpoints/best.ckpt'"
+    assert run_to_continue(small_run(best, folder="other")) == tmp_path / "other/checkpoints/best.ckpt"
 
 
 def test_resuming_with_other_draws_warns(small_run: Callable[..., DictConfig], tmp_path: Path) -> None:

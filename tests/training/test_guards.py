@@ -1,5 +1,7 @@
-"""Non-finite steps change nothing and are counted; too many end the run with a remedy; a stop loses no work."""
+"""Non-finite steps change nothing and are counted; too many end the run with a remedy; none is saved."""
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from conftest import with_callback
-from stvsr.errors import TrainingDiverged
+from stvsr.errors import Interrupted, TrainingDiverged
 from stvsr.train import train
 from stvsr.training import losses
 
@@ -58,6 +60,24 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(
     assert metrics["train/skipped_steps"] == 1
     checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["callbacks"]["NonFiniteGuard"] == {"skipped": 1, "in_a_row": 0}
+
+
+class Stop(pl.Callback):
+    """Asks for a stop in the middle of the third step."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_stop_after_a_skipped_step_keeps_the_last_good_checkpoint(
+    small_run: Callable[..., DictConfig], poison: Callable[[set[int], float], None], tmp_path: Path
+) -> None:
+    poison({2}, float("nan"))
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    with pytest.raises(Interrupted, match=rf"step 3, .*no finite loss or gradient; {last} is of before"):
+        train(with_callback(small_run("callbacks.last.every_steps=1"), Stop))
+    assert torch.load(last, weights_only=True)["global_step"] == 2
 
 
 def test_many_in_a_row_end_the_run_and_name_the_last_good_checkpoint(

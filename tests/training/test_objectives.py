@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -199,6 +200,15 @@ def test_a_training_of_the_interpolation_changes_it_alone(
 def test_an_objective_of_a_stage_refuses_a_network_of_one_stage(objective: object, batch: Batch) -> None:
     with pytest.raises(InvalidInput, match="use model=two_stage"):
         objective(nn.Identity(), batch, loss=l1)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("objective", "title"), [(frame_interpolation, "blend"), (super_resolution, "bicubic")])
+def test_an_objective_refuses_a_stage_that_has_nothing_to_learn(
+    configure: Callable[..., DictConfig], objective: Any, title: str, batch: Batch
+) -> None:
+    system = instantiate(configure("evaluate", "model=two_stage").model)
+    with pytest.raises(InvalidInput, match=f"(?i){title}.* nothing to learn"):
+        objective(system, batch, loss=l1)
 
 
 def test_a_stage_is_trained_saved_and_given_to_another_system(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.models import vgg
 
 from stvsr.errors import InvalidInput
+from stvsr.models.frame_interpolation.blend import Blend
 from stvsr.models.frame_interpolation.superslomo import SuperSloMo, warp
 from stvsr.training import superslomo_loss
 from stvsr.training.superslomo_loss import SuperSloMoLoss, roughness
@@ -67,6 +68,11 @@ def test_smoothness_is_of_both_flows_and_scaled_as_the_other_terms(interpolator:
 def test_roughness_is_the_mean_step_across_and_down() -> None:
     flow = torch.tensor([[0.0, 1, 3], [0, 1, 5]]).expand(1, 2, 2, 3)
     assert roughness(flow).item() == pytest.approx((1 + 2 + 1 + 4) / 4 + (0 + 0 + 2) / 3)
+
+
+def test_another_interpolator_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"the interpolator is Blend: use frame_interpolator=superslomo"):
+        SuperSloMoLoss(**NO_TERM)(Blend(), *triplet())  # type: ignore[arg-type]
 
 
 def test_the_terms_add_up(interpolator: SuperSloMo) -> None:

@@ -184,3 +184,9 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory."""
         return Batch(self.lr.pin_memory(), self.hr.pin_memory(), self.names, self.motions, self.skipped)
+
+
+def whole_pixels(frames: Tensor) -> Tensor:
+    """HR frames `(…, H, W)` without the last row and column that form no whole LR pixel."""
+    h, w = (side - side % SCALE for side in frames.shape[-2:])
+    return frames[..., :h, :w]

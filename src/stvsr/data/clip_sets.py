@@ -49,11 +49,13 @@ class Excerpt:
         hr: `(t, 3, H, W)`, uint8.
         lr: `((t+1)/2, 3, h, w)`, uint8: every other frame from the first, where LR frames are given; else None.
         interruption: why these frames do not belong together, for example a scene cut; None if they do.
+        pauses: those that follow a pause, counted from 0.
     """
 
     hr: Tensor
     lr: Tensor | None = None
     interruption: str | None = None
+    pauses: frozenset[int] = frozenset()
 
 
 class ClipSet(Protocol):

@@ -47,8 +47,10 @@ class DrawBatches(Sampler[list[int]]):
 
 
 def ignore_interrupts(worker: int) -> None:
-    # Ctrl-C reaches every process of a terminal; the training process decides what becomes of it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C reaches every process of a terminal, and a cluster's SIGTERM every process of a job; the process that is
+    # served decides what becomes of it, and a worker ends when that has ended.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class ClipDataModule(pl.LightningDataModule):
@@ -95,7 +97,7 @@ class ClipDataModule(pl.LightningDataModule):
         self.seed = seed
 
     def setup(self, stage: str) -> None:
-        """Opens the sources, so that what is wrong with them shows at once."""
+        """Opens the sources, so that a folder that is missing or empty shows at once."""
         if self.train_source is None:
             self.train_source, self.val_source = self.make_train_source(), self.make_val_source()
 

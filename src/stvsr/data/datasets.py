@@ -13,7 +13,7 @@ import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from stvsr.data.augmentation import augment
-from stvsr.data.clip import SCALE, Clip, Footage, Source, to_float
+from stvsr.data.clip import SCALE, Clip, Footage, Source, to_float, whole_pixels
 from stvsr.data.clip_sets import SEED
 from stvsr.data.degradation import MARGIN, downsample, downsample_crop
 from stvsr.errors import DamagedClip, InvalidInput
@@ -69,7 +69,8 @@ class TrainingClips(Dataset[Clip]):
 
     def _crop(self, footage: Footage, rng: np.random.Generator, skipped: tuple[str, ...]) -> Clip:
         side = SCALE * self.crop
-        h, w = footage.frames.shape[-2:]
+        frames = whole_pixels(footage.frames)
+        h, w = frames.shape[-2:]
         if min(h, w) < side:
             raise DamagedClip(
                 f"clip {footage.name} is {w}x{h}, too small for a crop of {side}x{side}; "
@@ -77,8 +78,8 @@ class TrainingClips(Dataset[Clip]):
             )
         top, left = (SCALE * int(rng.integers((size - side) // SCALE + 1)) for size in (h, w))
         footage.will_read(max(top - MARGIN, 0), min(top + side + MARGIN, h))
-        lr = downsample_crop(footage.frames[::2], top=top, left=left, height=side, width=side)
-        hr = to_float(footage.frames[..., top : top + side, left : left + side])
+        lr = downsample_crop(frames[::2], top=top, left=left, height=side, width=side)
+        hr = to_float(frames[..., top : top + side, left : left + side])
         lr, hr = augment(lr, hr, rng)
         return Clip(lr=lr, hr=hr, name=footage.name, motion=footage.motion, skipped=skipped)
 
@@ -103,8 +104,7 @@ class ValidationClips(Dataset[Clip]):
             DamagedClip: the clip cannot be read; a validation that left it out would be one of something else.
         """
         footage = self.source.read(index, np.random.default_rng((SEED, index)))
-        h, w = (side - side % SCALE for side in footage.frames.shape[-2:])
-        hr = to_float(footage.frames[..., :h, :w])
+        hr = to_float(whole_pixels(footage.frames))
         return Clip(lr=downsample(hr[::2]), hr=hr, name=footage.name, motion=footage.motion)
 
 

@@ -2,7 +2,7 @@
 
 A small collection of videos fits in memory many times over, and a GPU asks for more clips a second than can be decoded
 for it. So every clip is decoded once, at the start, and each of its windows of seven frames comes once a pass, long
-clips as often as they have windows. Windows that cross a scene cut are left out.
+clips as often as they have windows. Windows that cross a scene cut or a pause are left out.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from stvsr.data.clip import FRAMES, SCALE, Footage
+from stvsr.data.clip import FRAMES, Footage, whole_pixels
 from stvsr.data.clip_sets import ClipSet, Several, ShortClips
 from stvsr.data.scene_cuts import scene_starts
 from stvsr.data.synthetic import SyntheticScenes
@@ -70,9 +70,8 @@ def videos_with_scenes(*, root: str | Path, scenes: int, side: int) -> HeldClips
 
 def _read(clips: ClipSet, index: int) -> tuple[Tensor, list[int]]:
     """All frames of a clip, cut to sides that are multiples of 4, and the first frames of its windows."""
-    frames = clips.excerpt(index, 0, clips.describe(index).frames).hr
-    h, w = (side - side % SCALE for side in frames.shape[-2:])
-    frames = frames[..., :h, :w].contiguous()
-    starts = [position for position, (_, starts) in enumerate(scene_starts(frames)) if starts]
+    excerpt = clips.excerpt(index, 0, clips.describe(index).frames)
+    frames = whole_pixels(excerpt.hr).contiguous()
+    starts = [position for position, (_, cut) in enumerate(scene_starts(frames)) if cut or position in excerpt.pauses]
     scenes = pairwise([0, *starts, len(frames)])
     return frames, list(chain.from_iterable(range(first, end - FRAMES + 1) for first, end in scenes))

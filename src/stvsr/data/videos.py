@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stvsr.data.clip import FRAMES, SCALE, UNSPLIT, Footage
+from stvsr.data.clip import FRAMES, UNSPLIT, Footage, whole_pixels
 from stvsr.data.decoding import VideoIndex, index_video, read_frames
 from stvsr.data.scene_cuts import first_cut
 from stvsr.errors import DamagedClip, InvalidInput
@@ -65,7 +65,7 @@ class VideoFolder:
         self.root = Path(root)
         self.clips_per_video = clips_per_video
         self.frames = frames
-        self._damage: dict[Path, str] = {}
+        self._useless: dict[Path, str] = {}
         if clips_per_video < 1:
             raise InvalidInput(f"data.clips_per_video={clips_per_video}; expected at least 1")
         if frames < 1:
@@ -81,21 +81,27 @@ class VideoFolder:
         Height and width are cropped to multiples of 4 at the bottom and right.
 
         Raises:
-            DamagedClip: no readable video, shorter than a clip, or without a window that shows one scene.
+            DamagedClip: no readable video, shorter than a clip, without a window that shows one scene, or damaged where
+                chance would have it; the rest of such a file can be read.
         """
         path = self.paths[index // self.clips_per_video]
-        if path not in self._damage:
-            try:
-                return self._read(path, index % self.clips_per_video, rng)
-            except DamagedClip as error:
-                # Found once, at some cost; a long run comes by again and again.
-                self._damage[path] = str(error)
-        raise DamagedClip(self._damage[path])
+        # Found once, at some cost; a long run comes by again and again.
+        if path in self._useless:
+            raise DamagedClip(self._useless[path])
+        try:
+            video = self._index(path)
+        except DamagedClip as error:
+            self._useless[path] = str(error)
+            raise
+        return self._read(path, video, index % self.clips_per_video, rng)
 
-    def _read(self, path: Path, number: int, rng: np.random.Generator) -> Footage:
+    def _index(self, path: Path) -> VideoIndex:
         video = index_video(path)
         if len(video) < self.frames:
             raise DamagedClip(f"{path}: {len(video)} frames; expected at least {self.frames}: remove the file")
+        return video
+
+    def _read(self, path: Path, video: VideoIndex, number: int, rng: np.random.Generator) -> Footage:
         candidates = first_frames(len(video) - self.frames + 1, number, self.clips_per_video, rng)
         breaks = pauses(video)
         decoded = 0
@@ -109,16 +115,14 @@ class VideoFolder:
             frames = read_frames(video, first, self.frames)
             cut = first_cut(frames)
             if cut is None:
-                h, w = (size - size % SCALE for size in frames.shape[-2:])
-                # An LR pixel stands for 4x4 HR pixels; an incomplete last row or column has none.
-                cropped = frames[:, :, :h, :w].contiguous()
                 name = f"{path.relative_to(self.root).with_suffix('').as_posix()}@{first:06d}"
-                return Footage(frames=cropped, name=name, motion=UNSPLIT)
+                return Footage(frames=whole_pixels(frames).contiguous(), name=name, motion=UNSPLIT)
             breaks.add(first + cut)
-        raise DamagedClip(
+        self._useless[path] = (
             f"{path}: no {self.frames} consecutive frames without a scene cut or a pause; "
             "expected longer scenes: remove the file"
         )
+        raise DamagedClip(self._useless[path])
 
 
 def segment(positions: int, number: int, segments: int) -> tuple[int, int]:

@@ -51,9 +51,10 @@ class WholeVideos:
         """
         video = self.indices[index]
         frames = read_frames(video, first, count)
+        lost = frozenset(position - first for position in pauses(video) if first < position < first + count)
         interruption = None
         if first_cut(frames) is not None:
             interruption = "scene cut"
-        elif any(first < position < first + count for position in pauses(video)):
+        elif lost:
             interruption = "pause in the video"
-        return Excerpt(hr=frames, interruption=interruption)
+        return Excerpt(hr=frames, interruption=interruption, pauses=lost)

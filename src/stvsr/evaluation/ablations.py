@@ -101,7 +101,8 @@ def curve_figure(runs: Sequence[Trained]) -> Figure:
     for run in sorted(runs, key=lambda run: run.ablation):
         first = run.seed == min(other.seed for other in runs if other.ablation == run.ablation)
         axis.plot(
-            *zip(*run.curve, strict=True),
+            [step for step, _ in run.curve],
+            [psnr for _, psnr in run.curve],
             color=f"C{letters.index(run.ablation)}",
             alpha=1.0 if first else 0.5,
             label=f"({run.ablation})" if first else None,
@@ -117,14 +118,15 @@ def training_table(runs: Sequence[Trained]) -> Table:
     """What each training took, where it ended, and what its last quarter still brought."""
     rows = []
     for run in sorted(runs, key=lambda run: (run.ablation, run.seed)):
-        (steps, end), last_quarter = (
-            run.curve[-1],
-            [psnr for step, psnr in run.curve if 4 * step >= 3 * run.curve[-1][0]],
-        )
-        gained = figure(end - last_quarter[0], 2) if len(last_quarter) > 1 else NOTHING
+        # A run of fewer steps than from one validation to the next has no curve.
+        steps, end = run.curve[-1] if run.curve else (0, None)
+        last_quarter = [psnr for step, psnr in run.curve if 4 * step >= 3 * steps]
+        gained = figure(last_quarter[-1] - last_quarter[0], 2) if len(last_quarter) > 1 else NOTHING
         parameters = f"{run.results.cost.parameters:,}" if run.results.cost.parameters else NOTHING
         name = f"({run.ablation}), seed {run.seed}"
-        rows.append([name, parameters, str(steps), f"{run.minutes:.1f}", f"{end:.2f}", gained])
+        rows.append(
+            [name, parameters, str(steps) if run.curve else NOTHING, f"{run.minutes:.1f}", figure(end, 2), gained]
+        )
     columns = ["run", "parameters", "steps", "minutes", "validation PSNR Y", "of that in the last quarter"]
     return Table(columns, rows, "validation: seven frames of each video; minutes of training without validation")
 

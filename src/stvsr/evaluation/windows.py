@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stvsr.data.clip import FRAMES, SCALE, to_float
+from stvsr.data.clip import FRAMES, to_float, whole_pixels
 from stvsr.data.clip_sets import ClipInfo, ClipSet
 from stvsr.data.degradation import downsample
 from stvsr.data.motion_measure import measure_motion
@@ -119,17 +119,16 @@ class Windows(Dataset[WindowFrames]):
                 "the clip has changed or is damaged"
             )
         height, width = excerpt.hr.shape[-2:]
-        h, w = height // SCALE * SCALE, width // SCALE * SCALE
-        if min(h, w) < SSIM_WINDOW:
+        hr = whole_pixels(excerpt.hr)
+        if min(hr.shape[-2:]) < SSIM_WINDOW:
             raise DamagedClip(
                 f"clip {task.clip.name}: frames are {width}x{height}; expected at least {SSIM_WINDOW} pixels each way "
                 "after the cut to whole LR pixels: remove the clip"
             )
-        hr = excerpt.hr[..., :h, :w]
         pairs = frame_pairs(hr)[task.window.kept.start : task.window.kept.stop]
         prediction = None
         if self.predictions is not None and excerpt.interruption is None:
-            prediction = self.predictions.read(task.clip, task.numbers, (width, height))[..., :h, :w]
+            prediction = whole_pixels(self.predictions.read(task.clip, task.numbers, (width, height)))
         return WindowFrames(
             task=task,
             hr=hr,

@@ -75,15 +75,19 @@ class LastCheckpoint(pl.Callback):
         """Saves where it is time to.
 
         Raises:
-            Interrupted: the run was asked to stop; it is saved.
+            Interrupted: the run was asked to stop; it is saved, unless its last step was skipped.
         """
         # Processes must agree, or one would wait for the others for ever.
         stop = trainer.strategy.reduce_boolean_decision(self.stop_requested, all=False)
         step = trainer.global_step
-        if stop or ((step % self.every_steps == 0 or step == trainer.max_steps) and not _in_trouble(trainer)):
+        due = stop or step % self.every_steps == 0 or step == trainer.max_steps
+        if due and not _in_trouble(trainer):
             save_whole(trainer, self.path)
-        if stop:
+        if stop and not _in_trouble(trainer):
             raise Interrupted(f"stopped after step {step}; continue with resume={self.path}")
+        if stop:
+            known = f"{self.path} is of before" if self.path.is_file() else "nothing is saved"
+            raise Interrupted(f"stopped after step {step}, the last of which had no finite loss or gradient; {known}")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves, so that a run that dies later does not validate again and remembers its best score."""

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY
 from stvsr.data.clip import Batch
-from stvsr.errors import InvalidInput
+from stvsr.errors import InvalidInput, one_line
 from stvsr.evaluation.splits import MotionSplitScores
 from stvsr.graphs import recorded_step
 from stvsr.models.requirements import Network, run_padded
@@ -90,8 +90,15 @@ class SpaceTimeModule(pl.LightningModule):
         self.val_scores.reset()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer, and the schedule stepped once a batch."""
-        optimizer = self.make_optimizer(self.network.parameters())
+        """The optimizer, and the schedule stepped once a batch.
+
+        Raises:
+            InvalidInput: values that they do not take.
+        """
+        try:
+            optimizer = self.make_optimizer(self.network.parameters())
+        except ValueError as error:
+            raise InvalidInput(f"optimizer: {one_line(error)}; choose other values of optimizer.…") from None
         self.learning_rate = optimizer.param_groups[0]["lr"]
         return {
             "optimizer": optimizer,
@@ -99,11 +106,18 @@ class SpaceTimeModule(pl.LightningModule):
         }
 
     def on_train_start(self) -> None:
-        """Lets the configured learning rate hold in a resumed run, where the saved one would."""
+        """Lets the optimizer's configured figures hold in a resumed run, where the saved ones would."""
         optimizer, scheduler = self.trainer.optimizers[0], self.lr_schedulers()
         assert isinstance(scheduler, LambdaLR)
         scheduler.base_lrs = [self.learning_rate] * len(scheduler.base_lrs)
+        # Figures alone: which kernel computes a step decides where its state lies.
+        figures = {
+            name: value
+            for name, value in optimizer.defaults.items()
+            if isinstance(value, float | int | list | tuple) and not isinstance(value, bool)
+        }
         for group, factor in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+            group.update(figures)
             group["initial_lr"] = self.learning_rate
             group["lr"] = self.learning_rate * factor(scheduler.last_epoch)
 

@@ -1,5 +1,6 @@
 """What a run tells about itself: learning rate, offsets, throughput, damaged clips, pictures."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from stvsr.models.bicubic_blend import BicubicBlend
 
 
 def log_interval(trainer: pl.Trainer) -> int:
-    """Steps between two entries of the log."""
+    """Steps between two entries of the log; more than there will be where nothing is logged."""
     interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    return interval
+    return interval or sys.maxsize
 
 
 class Monitor(pl.Callback):

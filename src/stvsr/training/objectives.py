@@ -16,6 +16,7 @@ from stvsr.data.clip import Batch
 from stvsr.data.degradation import downsample
 from stvsr.errors import InvalidInput
 from stvsr.models.interpolation import DeformableInterpolation, neighbours
+from stvsr.models.requirements import Stage
 from stvsr.models.two_stage import FrameInterpolator, TwoStage
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 from stvsr.training.offset_guidance import flow_from_missing, offset_fidelity
@@ -45,7 +46,9 @@ def frame_interpolation(network: Trained, batch: Batch, *, loss: InterpolationLo
     """
     missing = downsample(batch.hr[:, 1::2])
     before, after = batch.lr[:, :-1], batch.lr[:, 1:]
-    return loss(_two_stage(network).interpolator, *(frames.flatten(0, 1) for frames in (before, after, missing)))
+    interpolator = _two_stage(network).interpolator
+    _check_learns(interpolator)
+    return loss(interpolator, *(frames.flatten(0, 1) for frames in (before, after, missing)))
 
 
 def of_prediction(
@@ -58,6 +61,7 @@ def of_prediction(
 def super_resolution(network: Trained, batch: Batch, *, loss: Loss) -> Tensor:
     """LR to HR: every HR frame from the true LR frames. A `TwoStage`, of which the upscaler is trained."""
     upscaler = _two_stage(network).upscaler
+    _check_learns(upscaler)
     return loss(upscaler(downsample(batch.hr)), batch.hr)
 
 
@@ -111,3 +115,11 @@ def _two_stage(network: Trained) -> TwoStage:
             "model=two_stage, or objective=space_time"
         )
     return network
+
+
+def _check_learns(stage: Stage) -> None:
+    if not any(True for _ in stage.parameters()):
+        raise InvalidInput(
+            f"the objective trains {stage.title}, which has nothing to learn: choose another network for that stage, "
+            "or another objective"
+        )

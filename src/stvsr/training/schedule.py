@@ -20,13 +20,16 @@ def cosine_restarts(optimizer: Optimizer, *, period: int, minimum: float, warmup
         warmup: over so many steps at the start the rate is also ramped up linearly; 0, the paper's way, for none.
 
     Raises:
-        InvalidInput: a period below 1 or a warm-up below 0.
+        InvalidInput: a period below 1, a warm-up below 0, or a rate that is not above 0.
     """
     if period < 1 or warmup < 0:
         raise InvalidInput(
             f"scheduler.period={period}, warmup={warmup}; expected a period of 1 or more, a warm-up of 0 or more"
         )
-    floor = minimum / optimizer.param_groups[0]["lr"]  # of the configured rate, which holds in a resumed run too
+    highest = optimizer.param_groups[0]["lr"]
+    if highest <= 0:
+        raise InvalidInput(f"optimizer.lr={highest:g}; expected more than 0, such as 4e-4")
+    floor = minimum / highest  # of the configured rate, which holds in a resumed run too
 
     def factor(step: int) -> float:
         cosine = (1 + math.cos(math.pi * (step % period) / period)) / 2

@@ -94,6 +94,12 @@ class SuperSloMoLoss:
         Returns:
             A scalar.
         """
+        # A config may put any interpolator here.
+        if not isinstance(interpolator, SuperSloMo):
+            raise InvalidInput(
+                f"the objective is SuperSloMo's own, the interpolator is {type(interpolator).__name__}: use "
+                "frame_interpolator=superslomo, or objective=frame_interpolation_l1"
+            )
         h, w = target.shape[-2:]
 
         def difference(ours: Tensor, theirs: Tensor) -> Tensor:
