@@ -294,6 +294,30 @@ def test_a_job_that_fails_does_not_end_its_sweep_and_the_rest_is_compared(run: R
     assert (tmp_path / "sweep" / "report.html").is_file()
 
 
+def test_a_bug_in_a_job_does_not_end_its_sweep_and_keeps_its_traceback(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stvsr.evaluation import scoring
+
+    score = scoring.frame_scores
+
+    def faulty(prediction: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        if faulty.calls == 0:  # type: ignore[attr-defined]
+            faulty.calls = 1  # type: ignore[attr-defined]
+            raise AssertionError("a bug")
+        return score(prediction, target)
+
+    faulty.calls = 0  # type: ignore[attr-defined]
+    monkeypatch.setattr(scoring, "frame_scores", faulty)
+    small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
+    small += ["method=bicubic_blend", "logger=csv", "workers=0"]
+    status, error = run(evaluate.main, "-m", *small, "protocol=paper,rstt", "output_dir=sweep")
+    assert status == 1
+    assert "AssertionError: a bug" in error
+    assert "error: job 0 of the sweep failed" in error
+    assert "| bicubic_blend | measured | rstt |" in (tmp_path / "sweep" / "comparison.md").read_text()
+
+
 def test_finished_evaluations_are_compared_afterwards(run: Run, tmp_path: Path) -> None:
     small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
     small += ["method=bicubic_blend", "logger=csv", "workers=0"]
@@ -306,3 +330,12 @@ def test_finished_evaluations_are_compared_afterwards(run: Run, tmp_path: Path) 
     assert "| one | measured |" in table
     assert "| two | measured |" in table
     assert (tmp_path / "both" / "report.html").is_file()
+    # Of the same name and protocol they are told apart by their folders.
+    status, error = run(evaluate.main, *small, "name=one", "output_dir=three")
+    status, error = run(report.main, "runs=[one,three]", "output_dir=alike")
+    assert status == 0, error
+    table = (tmp_path / "alike" / "comparison.md").read_text()
+    assert "| one, one | measured |" in table
+    assert "| one, three | measured |" in table
+    status, error = run(report.main, "runs=one")
+    assert (status, error) == (1, "error: runs=one; expected a list: runs=[one]\n")

@@ -29,7 +29,8 @@ from stvsr.data.png import read_png, write_png
 from stvsr.data.vimeo90k import motion_list
 from stvsr.errors import DamagedClip, InvalidInput, UserError
 from stvsr.evaluate import evaluate
-from stvsr.evaluation import processes
+from stvsr.evaluation import processes, scoring
+from stvsr.evaluation.metrics import frame_scores
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import run_padded
 
@@ -212,6 +213,44 @@ def test_progress_of_another_evaluation_is_not_mixed_in(
     with pytest.raises(InvalidInput, match=r"progress of another evaluation \(another protocol\)"):
         scored(*data, "protocol=released")
     scored(*data)
+
+
+def test_frames_that_are_saved_anew_after_a_stop_are_scored_anew(scored: Evaluate, vid4: Path, tmp_path: Path) -> None:
+    """A kill because the figures look wrong, a mended program, the same command."""
+    data = ["data=clips", f"data.root='{vid4}'"]
+    scored("method=bicubic_blend", *data, "save_frames=true")
+    frames = tmp_path / "out" / "frames"
+    wrong = sorted(frames.rglob("*.png"))[0]
+    right = wrong.read_bytes()
+    write_png(wrong, 255 - read_png(wrong))
+    last = sorted(frames.rglob("*.png"))[-1]
+    damaged = last.read_bytes()
+    last.write_bytes(damaged[:-200])
+    saved = [f"predictions='{frames}'", *data]
+    with pytest.raises(DamagedClip, match=last.name):
+        scored(*saved, folder="saved")
+    done = (tmp_path / "saved" / "progress" / "part-000-000.jsonl").read_text().count("\n")
+    assert done > 1
+    wrong.write_bytes(right)
+    last.write_bytes(damaged)
+    with pytest.MonkeyPatch.context() as patch:
+        scores = []
+        patch.setattr(scoring, "frame_scores", lambda *a: scores.append(1) or frame_scores(*a))
+        resumed = scored(*saved, folder="saved")
+    windows = sum(len(range(0, frames - 1, 6)) for frames in VID4.values())
+    assert len(scores) == windows - done + 1, "only what had changed, and what was not done"
+    assert resumed["frames"] == scored(*saved, folder="afresh")["frames"]
+
+
+def test_too_many_windows_at_once_for_the_memory_are_one_line(
+    scored: Evaluate, vid4: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(network: object, lr: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    monkeypatch.setattr(scoring, "run_padded", full)
+    with pytest.raises(InvalidInput, match=r"the memory does not suffice for 3 window\(s\) of .* smaller batch_size"):
+        scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'", "batch_size=3")
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from conftest import SMALL_RUN
 from stvsr.dashboard import HEALTH, dashboard, workspace
-from stvsr.errors import UserError
+from stvsr.errors import InvalidInput, UserError
 from stvsr.evaluate import evaluate
 from stvsr.train import train
 
@@ -110,6 +110,27 @@ def test_what_wandb_does_not_take_is_one_line(
     config = configure("dashboard", "online=true", "entity=me", f"output_dir='{tmp_path}'")
     with pytest.raises(UserError, match=r"W&B did not take the dashboard of me/stvsr"):
         dashboard(config)
+
+
+def test_an_account_that_is_not_there_is_one_line_and_the_scores_are_kept(
+    configure: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    def refuse(**settings: object) -> None:
+        raise wandb.errors.UsageError("No API key configured.")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
+    config = configure("evaluate", "method=bicubic_blend", *small, f"output_dir='{tmp_path}'")
+    with pytest.raises(UserError, match=r"W&B does not begin a run \(No API key configured\.\); run `wandb login`"):
+        evaluate(config)
+    assert (tmp_path / "results.json").is_file()
+
+
+def test_a_list_without_brackets_is_not_taken_for_its_letters(configure: Callable[..., DictConfig]) -> None:
+    with pytest.raises(InvalidInput, match=r"sets=Vid4; expected a list: sets=\[Vid4\]"):
+        dashboard(configure("dashboard", "sets=Vid4"))
 
 
 def test_workspace_is_saved_online_when_asked(

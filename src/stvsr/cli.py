@@ -7,6 +7,7 @@ Anything else is a bug of ours and keeps its traceback.
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -50,6 +51,12 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
                 if stop.code == INTERRUPTED or not _others_wait():
                     raise
                 # A job that failed does not take the others of its sweep with it.
+                failed.append(HydraConfig.get().job.num)
+            except Exception:
+                if not _others_wait():
+                    raise
+                # Nor does a bug of ours.
+                traceback.print_exc()
                 failed.append(HydraConfig.get().job.num)
 
         @wraps(run)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from stvsr.cgroups import within_limits
 from stvsr.errors import InvalidInput
 
 MIB = 2**20
@@ -72,11 +73,21 @@ def used_memory() -> int:
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes of memory that can be had: of the GPU, or of the machine without swapping."""
+    """Bytes of memory that can be had: of the GPU, or of the machine without swapping, within a container's limit."""
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
         return free
     meminfo = Path("/proc/meminfo")
     lines = meminfo.read_text().splitlines() if meminfo.is_file() else []
     available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
-    return available[0] if available else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    of_machine = available[0] if available else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return min([of_machine, *within_limits()])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether something was raised for want of memory."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # Those have no class of their own: a CPU's allocator; Triton; cuDNN, which tries algorithm after algorithm.
+    signs = ("can't allocate memory", "out of memory", "unable to find an engine")
+    return any(sign in str(error).lower() for sign in signs)

@@ -87,7 +87,7 @@ def evaluate(config: DictConfig) -> Results:
 def score(job: Job, progress: Progress) -> list[BatchRecord]:
     """Scores what is not scored yet, with a progress bar, and gives all records in order."""
     batches = job.scorer.batches
-    done = progress.records()
+    done = progress.records(job.is_current)
     todo = [number for number in range(len(batches)) if number not in done]
     if not done:
         job.clear_earlier()
@@ -111,7 +111,7 @@ def score(job: Job, progress: Progress) -> list[BatchRecord]:
             f"stopped after {bar.n} of {bar.total} windows; the same evaluation in the same output_dir "
             f"({job.config.output_dir}) goes on from there"
         ) from None
-    records = progress.records()
+    records = progress.records(job.is_current)
     return [records[number] for number in range(len(batches))]
 
 

@@ -1,6 +1,8 @@
 """Files appear under their name only when they are whole."""
 
-from collections.abc import Iterator
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,3 +30,9 @@ def write_text(path: Path, content: str) -> None:
     """Writes a text, UTF-8; it appears only when whole."""
     with beside_then_rename(path) as beside:
         beside.write_text(content, encoding="utf-8", newline="")
+
+
+def state_of(paths: Iterable[Path]) -> str:
+    """What tells files from what they were before one was written again: a checksum of names, sizes and times."""
+    listed = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
+    return hashlib.sha256(os.fsencode("\n".join(listed))).hexdigest()

@@ -9,9 +9,7 @@ from omegaconf import DictConfig
 
 from stvsr.cli import entry_point
 from stvsr.errors import InvalidInput
-from stvsr.evaluation.comparison import comparison_table, entries
 from stvsr.evaluation.report import write_report
-from stvsr.evaluation.results import read_results
 
 
 def report(config: DictConfig) -> None:
@@ -25,10 +23,8 @@ def report(config: DictConfig) -> None:
     runs = [Path(run) for run in config.runs]
     if not runs:
         raise InvalidInput("runs=[]; expected folders of finished evaluations: runs=[FOLDER,FOLDER]")
-    results = [read_results(run) for run in runs]
     folder = Path(config.output_dir)
-    write_report(folder, runs)
-    print(comparison_table(entries(results)).as_text())
+    print(write_report(folder, runs).as_text())
     print(f"comparison and report: {folder}")
 
 

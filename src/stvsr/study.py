@@ -138,8 +138,8 @@ def check_settings(training: DictConfig) -> None:
     theirs = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else ours
     if different := [name for name in SETTINGS if theirs.get(name) != ours[name]]:
         raise InvalidInput(
-            f"{path.parent}: was trained with another {', '.join(different)}; choose another output_dir, or remove that "
-            "folder"
+            f"{path.parent}: was trained with another {', '.join(different)}; choose another output_dir, or remove "
+            "that folder"
         )
 
 

@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 
 from stvsr.config import resolved
 from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
+from stvsr.errors import UserError, one_line
 from stvsr.evaluation.results import Results
 from stvsr.evaluation.scores import PARTS
 
@@ -24,14 +25,23 @@ def validation_metrics() -> list[str]:
 
 
 def describe_run(loggers: list[Logger], config: DictConfig, *, parameters: int | None) -> None:
-    """Tells each logger what is run, and W&B that the best validation score is the one to show."""
+    """Tells each logger what is run, and W&B that the best validation score is the one to show.
+
+    Raises:
+        UserError: W&B does not begin a run.
+    """
     description = resolved(config)
-    for logger in loggers:
-        logger.log_hyperparams({**description, "parameters": parameters})
-        if isinstance(logger, WandbLogger):
-            for name in validation_metrics():
-                step = {"step_metric": "trainer/global_step", "step_sync": True}
-                logger.experiment.define_metric(name, summary="max", **step)
+    try:
+        for logger in loggers:
+            logger.log_hyperparams({**description, "parameters": parameters})
+            if isinstance(logger, WandbLogger):
+                for name in validation_metrics():
+                    step = {"step_metric": "trainer/global_step", "step_sync": True}
+                    logger.experiment.define_metric(name, summary="max", **step)
+    except wandb.errors.Error as error:
+        raise UserError(
+            f"W&B does not begin a run ({one_line(error)}); run `wandb login`, or leave logger.wandb.offline=false away"
+        ) from None
 
 
 def evaluation_metrics(results: Results) -> dict[str, float]:

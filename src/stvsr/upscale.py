@@ -27,6 +27,7 @@ from stvsr.cli import one_line_errors
 from stvsr.data.orientation import UPRIGHT
 from stvsr.devices import available_memory, chosen_device, device_name, used_memory
 from stvsr.errors import InvalidInput
+from stvsr.files import state_of
 from stvsr.models.requirements import Network
 from stvsr.video.clock import Clock
 from stvsr.video.codecs import CONTAINERS, Encoding, chosen_codec, keeps_shapes
@@ -102,7 +103,14 @@ def upscale(arguments: argparse.Namespace) -> None:
     with delivery(output, identity(arguments, device), overwrite=arguments.overwrite, lasting=lasting) as place:
         upscaler.grid = fitting_grid(arguments, upscaler, source.picture, picture)
         sink = open_sink(place, encoding, picture, clock, companions, windows_per_segment(upscaler, source.picture))
-        job = Job(source=source, upscaler=upscaler, sink=sink, folder=place.folder, say=say)
+        job = Job(
+            source=source,
+            upscaler=upscaler,
+            sink=sink,
+            folder=place.folder,
+            limited=arguments.memory is not None,
+            say=say,
+        )
         place.deliver(job.run(None if source.count is None else clock.count(source.count)))
 
 
@@ -152,8 +160,7 @@ def identity(arguments: argparse.Namespace, device: torch.device) -> dict[str, A
         known["input"] = f"- {time.time_ns()}"
         return known
     files = [file for file in sorted(path.iterdir()) if file.suffix.lower() == ".png"] if path.is_dir() else [path]
-    listed = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
-    known["input"] = f"{path.resolve()} {hashlib.sha256(os.fsencode(chr(10).join(listed))).hexdigest()}"
+    known["input"] = f"{path.resolve()} {state_of(files)}"
     return known
 
 

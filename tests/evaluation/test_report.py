@@ -224,5 +224,5 @@ def test_a_frame_of_two_different_runs_is_labelled_by_what_tells_them_apart(
     text = (tmp_path / "report.html").read_text()
     methods = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S).group(1))["methods"]  # type: ignore[union-attr]
     write_report(tmp_path / "one", [folders[0], folders[0]])
-    assert "bicubic_blend, paper, one #2" in (tmp_path / "one" / "report.html").read_text()
+    assert "bicubic_blend #2" in (tmp_path / "one" / "report.html").read_text()
     assert methods == ["bicubic_blend, paper, one", "bicubic_blend, released", "bicubic_blend, paper, three"]

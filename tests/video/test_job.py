@@ -56,10 +56,11 @@ class Recording(Network):
         return BicubicBlend()(lr)
 
 
-def run(folder: Path, network: Network, count: int = 14) -> Job:
+def run(folder: Path, network: Network, count: int = 14, limit: Grid | None = None) -> Job:
     folder.mkdir(exist_ok=True)
     sink = PngFolder(folder / "frames")
-    job = Job(source=Frames(count), upscaler=Upscaler(network), sink=sink, folder=folder, say=print)
+    upscaler, limited = Upscaler(network, grid=limit), limit is not None
+    job = Job(source=Frames(count), upscaler=upscaler, sink=sink, folder=folder, limited=limited, say=print)
     job.run(2 * count - 1)
     return job
 
@@ -78,6 +79,24 @@ def test_a_window_that_is_made_again_is_made_in_the_tiles_of_the_first_time(tmp_
     job = run(tmp_path / "job", again)
     assert again.widths == [WIDTH, half, half]
     assert job.upscaler.grid == Grid(1, 2)
+
+
+def test_less_memory_than_the_first_time_makes_smaller_tiles_of_what_is_left(tmp_path: Path) -> None:
+    """The remedy where the first run was killed for want of memory."""
+    run(tmp_path / "job", Recording(enough_for=99))
+    lost = [tmp_path / "job" / "frames" / f"{number:08d}.png" for number in (16, 22)]
+    for path in lost:
+        path.unlink()
+    again = Recording(enough_for=99)
+    run(tmp_path / "job", again, limit=Grid(1, 2))
+    assert len(again.widths) == 4
+    assert max(again.widths) < WIDTH
+    # Those are the tiles of the job from then on; more memory does not change them back.
+    for path in lost:
+        path.unlink()
+    third = Recording(enough_for=99)
+    run(tmp_path / "job", third, limit=Grid(1, 1))
+    assert third.widths == again.widths
 
 
 def test_a_source_without_frames_is_said(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from stvsr.errors import InvalidInput
 from stvsr.evaluation.motion_cache import read_motion
 from stvsr.evaluation.perceptual import EXTRAS
 from stvsr.evaluation.predictions import SavedFrames
+from stvsr.evaluation.progress import BatchRecord
 from stvsr.evaluation.protocols import Protocol
-from stvsr.evaluation.scoring import Scorer, fixed_batches
+from stvsr.evaluation.scoring import Scorer, fixed_batches, saved_state
 from stvsr.evaluation.shown import ShownClips
 from stvsr.evaluation.windows import Windows, plan
 from stvsr.models.requirements import Network, Stage
@@ -105,6 +106,14 @@ class Job:
             },
         }
 
+    def is_current(self, record: BatchRecord) -> bool:
+        """Whether what a batch was scored on is what there is now."""
+        states = (saved_state(self.scorer.windows, self.tasks[window.position]) for window in record.windows)
+        return all(
+            window.interruption is not None or window.saved == state
+            for window, state in zip(record.windows, states, strict=True)
+        )
+
     def notes(self) -> list[str]:
         """What a reader must know of the networks of a two-stage system."""
         stages = {} if self.network is None else self.network.stages
@@ -114,6 +123,7 @@ class Job:
         """Everything that decides the scores, as plain values."""
         chosen = resolved(self.config)
         identity: dict[str, Any] = {key: chosen.get(key) for key in IDENTITY}
+        identity["version"] = version("stvsr")
         # Of all weights that are named, those of the networks that run.
         weights = self.config.get("weights") or {}
         stages = {} if self.network is None else self.network.stages

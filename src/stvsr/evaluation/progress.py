@@ -5,7 +5,7 @@ counted and its batch is scored again. When the results are written the folder g
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,13 +60,18 @@ class Progress(Unfinished):
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
         super().__init__(folder, identity, job="evaluation", elsewhere="choose another output_dir")
 
-    def records(self) -> dict[int, BatchRecord]:
-        """The batches scored so far, by number."""
+    def records(self, is_current: Callable[[BatchRecord], bool]) -> dict[int, BatchRecord]:
+        """The batches scored so far, by number.
+
+        Args:
+            is_current: whether a record is of what there is to score now; others do not count.
+        """
         records = {}
         for path in sorted(self.folder.glob("part-*.jsonl")):
             for line in path.read_text().split("\n")[:-1]:  # what follows the last line break was cut off
                 record = _parse(line)
-                records[record.batch] = record
+                if is_current(record):
+                    records[record.batch] = record
         return records
 
     @contextmanager

@@ -7,7 +7,7 @@ import csv
 import json
 from base64 import b64encode
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.resources import files
 from math import isfinite
@@ -43,19 +43,27 @@ class Run:
     label: str
 
 
-def write_report(folder: Path, runs: list[Path]) -> None:
+def write_report(folder: Path, runs: list[Path]) -> Table:
     """Writes `report.html` and the comparison as `comparison.md`, `.csv` and `.tex`; each appears only when whole.
 
     Args:
         folder: where to write.
         runs: folders of finished evaluations.
 
+    Returns:
+        The comparison.
+
     Raises:
         InvalidInput: a folder holds no results.
     """
     read = [(path, read_results(path)) for path in runs]
     labelled = [Run(path, results, label) for (path, results), label in zip(read, labels(read), strict=True)]
-    compared = entries(run.results for run in labelled)
+    # The protocol has a column of its own there.
+    counts = Counter((results.name, results.protocol.name) for _, results in read)
+    compared = entries(
+        replace(run.results, name=run.label) if counts[run.results.name, run.results.protocol.name] > 1 else run.results
+        for run in labelled
+    )
     table = comparison_table(compared)
     written = {
         "comparison.md": table.as_markdown(),
@@ -65,6 +73,7 @@ def write_report(folder: Path, runs: list[Path]) -> None:
     }
     for name, content in written.items():
         write_text(folder / name, content)
+    return table
 
 
 def labels(runs: list[tuple[Path, Results]]) -> list[str]:
@@ -73,8 +82,12 @@ def labels(runs: list[tuple[Path, Results]]) -> list[str]:
     protocols = [results.protocol.name for _, results in runs]
     folders = [folder.name for folder, _ in runs]
     for additions in (protocols, folders):
-        counts = Counter(names)
-        names = [f"{name}, {more}" if counts[name] > 1 else name for name, more in zip(names, additions, strict=True)]
+        kinds: dict[str, set[str]] = {}
+        for name, more in zip(names, additions, strict=True):
+            kinds.setdefault(name, set()).add(more)
+        names = [
+            f"{name}, {more}" if len(kinds[name]) > 1 else name for name, more in zip(names, additions, strict=True)
+        ]
     # Folders may be called alike, or be the same.
     counts = Counter(names)
     return [f"{name} #{place}" if counts[name] > 1 else name for place, name in enumerate(names, start=1)]

@@ -33,6 +33,7 @@ class WindowScore:
         black: whether a frame of the ground truth is all black.
         size: width and height of the ground truth before an incomplete last row or column was cut off.
         interruption: why the window was not scored; None if it was.
+        saved: changes when a saved frame that was scored is saved anew; None where a network made the frames.
     """
 
     position: int
@@ -42,6 +43,7 @@ class WindowScore:
     black: list[bool]
     size: tuple[int, int]
     interruption: str | None
+    saved: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from stvsr.data.clip import to_8bit
 from stvsr.data.datamodule import ignore_interrupts
-from stvsr.devices import device_name, peak_memory, synchronise
+from stvsr.devices import device_name, is_out_of_memory, peak_memory, synchronise
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.metrics import frame_scores
 from stvsr.evaluation.perceptual import Metric
@@ -24,7 +24,7 @@ from stvsr.evaluation.progress import BatchRecord
 from stvsr.evaluation.scores import WindowScore
 from stvsr.evaluation.shown import ShownClips
 from stvsr.evaluation.stage_clock import StageClock
-from stvsr.evaluation.windows import WindowFrames, Windows
+from stvsr.evaluation.windows import Task, WindowFrames, Windows
 from stvsr.graphs import Replayed
 from stvsr.models.requirements import Network, run_padded
 
@@ -86,7 +86,7 @@ class Scorer:
 
         Raises:
             DamagedClip: a frame cannot be read.
-            InvalidInput: the network's answer is not finite.
+            InvalidInput: the network's answer is not finite, or the memory does not suffice.
         """
         todo = list(numbers)
         loader = DataLoader(
@@ -153,8 +153,18 @@ class Scorer:
             return [window.prediction for window in group if window.prediction is not None]
         lr = torch.stack([window.lr for window in group]).to(self.device)
         synchronise(self.device)
-        prediction = run_padded(self.network, lr)
-        synchronise(self.device)
+        try:
+            prediction = run_padded(self.network, lr)
+            synchronise(self.device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            height, width = lr.shape[-2:]
+            raise InvalidInput(
+                f"clip {group[0].task.clip.name}: the memory does not suffice for {len(group)} window(s) of "
+                f"{width}x{height} LR pixels at once on {self.device_name}; choose a smaller batch_size, or "
+                "device=cpu"
+            ) from None
         if not prediction.isfinite().all():
             raise InvalidInput(
                 f"clip {group[0].task.clip.name}: the network's answer is not finite; use another checkpoint"
@@ -174,6 +184,7 @@ class Scorer:
             black=(target == 0).flatten(1).all(dim=1).tolist(),
             size=window.size,
             interruption=None,
+            saved=saved_state(self.windows, window.task),
         )
 
     def _save(self, window: WindowFrames, prediction: Tensor) -> None:
@@ -181,6 +192,11 @@ class Scorer:
         if self.save_to is not None:
             folder = clip_folder(self.save_to, window.task.clip, several=self.several)
             save_frames(folder, window.task.numbers, prediction)
+
+
+def saved_state(windows: Windows, task: Task) -> str | None:
+    """Of the saved frames that are scored in a window; None where a network makes them."""
+    return None if windows.predictions is None else windows.predictions.state(task.clip, task.numbers)
 
 
 def _counted(window: WindowFrames, prediction: Tensor) -> Tensor:

@@ -6,9 +6,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from stvsr.evaluation.comparison import comparison_table, entries
 from stvsr.evaluation.report import write_report
-from stvsr.evaluation.results import RESULTS, read_results
+from stvsr.evaluation.results import RESULTS
 
 
 class SweepReport(Callback):
@@ -19,8 +18,7 @@ class SweepReport(Callback):
         folder = Path(config.hydra.sweep.dir)
         runs = sorted((path.parent for path in folder.glob(f"*/{RESULTS}")), key=_job_number)
         if runs:
-            write_report(folder, runs)
-            print(comparison_table(entries(map(read_results, runs))).as_text())
+            print(write_report(folder, runs).as_text())
             print(f"comparison and report: {folder.resolve()}")
 
 

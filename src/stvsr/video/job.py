@@ -61,6 +61,8 @@ class Job:
         upscaler: what makes the new ones.
         sink: where they go.
         folder: where a part of the work may lie already; None where none is kept.
+        limited: whether the tiles of `upscaler` are as small as somebody asks for: what an earlier run took must not
+            be larger.
         say: tells the user something.
     """
 
@@ -71,12 +73,14 @@ class Job:
         upscaler: Upscaler,
         sink: Sink,
         folder: Path | None,
+        limited: bool = False,
         say: Callable[[str], None],
     ) -> None:
         self.source = source
         self.upscaler = upscaler
         self.sink = sink
         self.settings = None if folder is None else folder / "settings.json"
+        self.limited = limited
         self.say = say
         self.count = 0
         self._grids: dict[int, Grid] = {}
@@ -129,15 +133,19 @@ class Job:
             self.count = numbers.stop
 
     def _upscaled(self, number: int, window: Window) -> Tensor:
+        known = self._grid_of(number)
+        if known is not None and (self._begun or not self.limited or known.tiles >= self.upscaler.grid.tiles):
+            self.upscaler.grid = known
         self._begun = self._begun or time.monotonic()
-        # What an earlier run has done once more is done in the tiles of then.
-        finest = [grid for since, grid in self._grids.items() if since <= number]
-        self.upscaler.grid = finest[-1] if finest else self.upscaler.grid
         frames = self.upscaler(window)
-        if self.upscaler.grid not in finest[-1:]:
+        if self.upscaler.grid != known:
             self._grids[number] = self.upscaler.grid
             self._write_settings()
         return frames
+
+    def _grid_of(self, number: int) -> Grid | None:
+        """The tiles of a window: what an earlier run has done once more is done in those of then."""
+        return next((grid for since, grid in reversed(self._grids.items()) if since <= number), None)
 
     def _scenes(self) -> Iterator[tuple[Tensor, bool]]:
         """Each frame with whether it must not be joined with the one before."""

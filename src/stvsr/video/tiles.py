@@ -108,6 +108,11 @@ class Grid:
     rows: int = 1
     columns: int = 1
 
+    @property
+    def tiles(self) -> int:
+        """How many there are."""
+        return self.rows * self.columns
+
     def spans(self, height: int, width: int, *, multiple: int) -> tuple[list[Span], list[Span]]:
         """The tiles of a frame, along its height and along its width."""
         return spans(height, self.rows, multiple=multiple), spans(width, self.columns, multiple=multiple)
@@ -147,7 +152,7 @@ def coarsest_grid(height: int, width: int, *, most: int, multiple: int) -> Grid 
     fitting = [grid for grid in choices if grid.largest(height, width, multiple=multiple) <= most]
     return min(
         fitting,
-        key=lambda grid: (grid.computed(height, width, multiple=multiple), grid.rows * grid.columns),
+        key=lambda grid: (grid.computed(height, width, multiple=multiple), grid.tiles),
         default=None,
     )
 

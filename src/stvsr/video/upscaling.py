@@ -14,7 +14,7 @@ from stvsr.data.clip import FRAMES, SCALE, to_8bit, to_float
 from stvsr.data.degradation import bicubic
 from stvsr.data.orientation import UPRIGHT, Orientation
 from stvsr.data.scene_cuts import scene_starts
-from stvsr.devices import has_bf16
+from stvsr.devices import has_bf16, is_out_of_memory
 from stvsr.errors import InvalidInput, one_line
 from stvsr.graphs import Replayed
 from stvsr.models.bicubic_blend import BicubicBlend
@@ -143,7 +143,7 @@ class Upscaler:
             try:
                 made = [self._through(network, padded, positions) for network in networks]
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 reason = one_line(error)[:100] or "out of memory"
                 smaller = finer(self.grid, *padded.shape[-2:], multiple=self.network.requirements.multiple_of)
@@ -215,11 +215,3 @@ def upscale(frames: Iterable[Tensor], upscaler: Upscaler) -> Iterator[Tensor]:
 def _joined(pieces: list[Tensor], *, dim: int) -> Tensor:
     """Pieces beside each other; a single one is not copied."""
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=dim)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # Those have no class of their own: a CPU's allocator; Triton; cuDNN, which tries algorithm after algorithm.
-    signs = ("can't allocate memory", "out of memory", "unable to find an engine")
-    return any(sign in str(error).lower() for sign in signs)

@@ -1,0 +1,45 @@
+"""The memory that a container or a cluster's job leaves to this process; `/proc/meminfo` tells that of the machine.
+
+Linux calls such a limit one of a control group. A process is in a group of each hierarchy, whose parents limit it too.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path("/")
+
+# Of either version: where its hierarchy is, the limit, what is used, and in memory.stat what of that can be had back.
+VERSIONS = {
+    "": ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+
+
+def within_limits(root: Path = ROOT) -> Iterator[int]:
+    """What each limit leaves, in bytes; nothing where there are none.
+
+    Args:
+        root: of the file system.
+    """
+    groups = root / "proc/self/cgroup"
+    for line in groups.read_text().splitlines() if groups.is_file() else []:
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            if controller in VERSIONS:
+                place, *names = VERSIONS[controller]
+                group = Path(path.lstrip("/"))
+                # In a container the path may be that of outside; its own group then is the top.
+                for parent in (group, *group.parents):
+                    yield from _left(root / place / parent, *names)
+
+
+def _left(group: Path, limit: str, used: str, idle: str) -> Iterator[int]:
+    # No such group, no limit ("max"), or not ours to read.
+    with suppress(OSError, ValueError):
+        most = int((group / limit).read_text())
+        held = int((group / used).read_text())
+        kept = [
+            line.split()[1] for line in (group / "memory.stat").read_text().splitlines() if line.startswith(f"{idle} ")
+        ]
+        yield max(0, most - held + sum(map(int, kept)))
