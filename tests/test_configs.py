@@ -93,7 +93,10 @@ def test_every_objective_learns_from_a_batch(configure: Callable[..., DictConfig
     network = instantiate(config.model)
     hr = torch.rand(1, 7, 3, 32, 32)
     batch = Batch(lr=torch.rand(1, 4, 3, 8, 8), hr=hr, names=["a"], motions=["all"])
-    assert instantiate(config.objective)(network, batch).shape == ()
+    loss = instantiate(config.objective)(network, batch)
+    assert loss.shape == ()
+    loss.backward()
+    assert any(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())
 
 
 @pytest.mark.parametrize("axis", ["interpolation", "propagation"])
