@@ -12,8 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
+from conftest import moving_frames
 from stvsr.cli import CONFIG_DIR, explain
-from stvsr.data.clip import Batch
+from stvsr.data.clip import Batch, to_float
+from stvsr.data.degradation import downsample
 from stvsr.data.synthetic import MOTION_RANGES
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.protocols import Protocol
@@ -84,15 +86,19 @@ def test_every_option_of_a_group_builds(configure: Callable[..., DictConfig], gr
 @pytest.mark.parametrize("option", options("objective"))
 def test_every_objective_learns_from_a_batch(configure: Callable[..., DictConfig], option: str) -> None:
     """A call of each, with the network it is for; SuperSloMo's without VGG-16, whose weights are downloaded."""
-    small = ["+frame_interpolator.channels=[4,4,4,4,4,4]", "frame_interpolator=superslomo"]
-    two_stage = ["~ablation", "model=two_stage", *(small if "superslomo" in option else [])]
+    two_stage = ["~ablation", "model=two_stage", "frame_interpolator=superslomo", "frame_upscaler=rcan"]
+    two_stage += [
+        "+frame_interpolator.channels=[4,4,4,4,4,4]",
+        "+frame_upscaler.channels=16",
+        "+frame_upscaler.groups=1",
+    ]
     one_stage = option in ("space_time", "feature_interpolation", "flow_guided_offsets")
     config = configure("train", f"objective={option}", *(["model.channels=8"] if one_stage else two_stage))
     if "superslomo" in option:
         config.objective.loss.perceptual = 0
     network = instantiate(config.model)
-    hr = torch.rand(1, 7, 3, 32, 32)
-    batch = Batch(lr=torch.rand(1, 4, 3, 8, 8), hr=hr, names=["a"], motions=["all"])
+    hr = to_float(moving_frames(7, (64, 64), speed=6.0))[None]
+    batch = Batch(lr=downsample(hr[:, ::2]), hr=hr, names=["a"], motions=["all"])
     loss = instantiate(config.objective)(network, batch)
     assert loss.shape == ()
     loss.backward()
