@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from conftest import SMALL_RUN
 from stvsr.checkpoint import export, load_network
 from stvsr.errors import InvalidInput
 from stvsr.train import train
@@ -77,3 +78,23 @@ def test_values_that_cannot_be_trained_with_are_refused_in_words(small_run: Run,
 def test_a_run_without_a_log_trains(small_run: Run, tmp_path: Path) -> None:
     train(small_run("trainer.log_every_n_steps=0", "trainer.max_steps=2"))
     assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
+
+
+def test_a_run_whose_steps_cannot_be_recorded_trains_without_and_says_so(
+    small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(network: object, lr: object) -> None:
+        raise RuntimeError("cuDNN Frontend error: unable to find an engine")
+
+    monkeypatch.setattr("stvsr.training.module.recorded_step", fail)
+    with pytest.warns(UserWarning, match=r"not recorded as CUDA graphs \(cuDNN Frontend error"):
+        train(small_run("cuda_graphs=true"))
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
+
+
+def test_a_network_that_waits_for_the_host_is_not_recorded(configure: Run, tmp_path: Path) -> None:
+    settings = [option for option in SMALL_RUN if not option.startswith("model.")]
+    small = [f"+frame_upscaler.{size}" for size in ("channels=8", "groups=1", "blocks=1", "reduction=2")]
+    rcan = ["experiment=two_stage/rcan", *settings, *small, "cuda_graphs=true", f"output_dir='{tmp_path}'"]
+    with pytest.raises(InvalidInput, match="cuda_graphs=true with TwoStage, whose steps cannot be recorded"):
+        train(configure("train", *rcan))

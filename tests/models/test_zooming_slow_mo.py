@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from conftest import SMALL_NETWORK
 from stvsr.errors import InvalidInput
 from stvsr.models import zooming_slow_mo
 from stvsr.models.bicubic_blend import BicubicBlend
@@ -179,3 +180,16 @@ def test_bicubic_blend_keeps_given_frames_and_averages_between() -> None:
     torch.testing.assert_close(output[:, 3], (output[:, 2] + output[:, 4]) / 2)
     flat = torch.full((1, 2, 3, 4, 4), 0.25)
     torch.testing.assert_close(BicubicBlend()(flat), torch.full((1, 3, 3, 16, 16), 0.25))
+
+
+def test_bright_frames_have_finer_steps_than_bfloat16_under_autocast(configure: Callable[..., DictConfig]) -> None:
+    """In [0.5, 1) bfloat16 has 128 values: half of the grey levels."""
+    torch.manual_seed(0)
+    network = instantiate(configure("train", *SMALL_NETWORK, "ablation=a").model)
+    with torch.no_grad():
+        network.reconstruction.tail.bias.fill_(0.75)
+        with torch.autocast("cpu", torch.bfloat16):
+            frames = network(torch.rand(1, 2, 3, 16, 16))
+    assert frames.dtype == torch.float32
+    bright = frames[(frames >= 0.5) & (frames < 1)]
+    assert len(bright.unique()) > 128

@@ -53,9 +53,10 @@ def to_8bit(frames: Tensor) -> Tensor:
         return frames
     stored = torch.empty(frames.shape, dtype=torch.uint8, device=frames.device)
     # In double precision, so that ties do not depend on the device; a few rows at a time, which stay in the cache:
-    # about as fast as single precision, and without an eightfold copy of whole frames.
+    # about as fast as single precision, and without an eightfold copy of whole frames. A GPU would wait for launches.
+    together = ROWS if frames.device.type == "cpu" else frames.shape[-2]
     for plane, target in zip(frames.flatten(0, -3), stored.flatten(0, -3), strict=True):
-        for rows, part in zip(torch.split(plane, ROWS), torch.split(target, ROWS), strict=True):
+        for rows, part in zip(torch.split(plane, together), torch.split(target, together), strict=True):
             # The first step makes a copy: frames that are double already must stay as they are.
             part.copy_(rows.double().clamp(0, 1).mul_(PEAK).round_())
     return stored
@@ -177,7 +178,9 @@ class Batch:
 
     # The two methods by which Lightning moves a batch and a data loader pins it.
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
-        """The same batch on another device."""
+        """The same batch on another device; not waited for where the memory is page-locked."""
+        # Lightning asks for that with tensors alone.
+        non_blocking = non_blocking or self.lr.is_pinned()
         lr, hr = (frames.to(device, non_blocking=non_blocking) for frames in (self.lr, self.hr))
         return Batch(lr, hr, self.names, self.motions, self.skipped)
 

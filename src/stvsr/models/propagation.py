@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
 from stvsr.models.alignment import Partner, deformable_fusion
@@ -72,16 +72,14 @@ class Recurrence(nn.Module):
             `(t, b, c, h, w)` or `(t, 2b, c, h, w)`, each sequence in the order it was run through.
         """
         t, b = features.shape[:2]
-        prepared = self.prepare(features.flatten(0, 1))
+        tensors, form = tree_flatten(self.prepare(features.flatten(0, 1)))
+        # Split once: the gradient of a slice would be as large as all frames, nearly all of it zeros, for each slice.
+        frames = [torch.split(tensor, b) for tensor in tensors]
         hidden = cell = torch.zeros_like(torch.cat([features[0], features[0]]) if both_ways else features[0])
         states = []
         for step in range(t):
-
-            def of_step(frames: Tensor, step: int = step) -> Tensor:
-                forward, backward = (frames[at * b : (at + 1) * b] for at in (step, t - 1 - step))
-                return torch.cat([forward, backward]) if both_ways else forward
-
-            hidden, cell = self._recomputed(tree_map(of_step, prepared), hidden, cell)
+            now = [torch.cat([frame[step], frame[t - 1 - step]]) if both_ways else frame[step] for frame in frames]
+            hidden, cell = self._recomputed(tree_unflatten(now, form), hidden, cell)
             states.append(hidden)
         return torch.unflatten(torch.cat(states), 0, (t, -1))
 

@@ -1,5 +1,6 @@
 """Frame reconstruction: features to HR frames by residual blocks and sub-pixel upscaling (Sec. 3.3)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,5 +30,8 @@ class Reconstruction(nn.Module):
         features = self.trunk(features)
         features = leaky_relu(F.pixel_shuffle(self.up1(features), 2))
         features = leaky_relu(F.pixel_shuffle(self.up2(features), 2))
-        frames: Tensor = self.tail(leaky_relu(self.conv(features)))
+        features = leaky_relu(self.conv(features))
+        # Bright frames in bfloat16 would have steps of a whole grey level.
+        with torch.autocast(features.device.type, enabled=False):
+            frames: Tensor = self.tail(features.to(self.tail.weight.dtype))
         return frames

@@ -80,7 +80,7 @@ class _BlockedDeformConv2d(torch.autograd.Function):
         kernel = weight.flatten(1).t()
         # Channels last in memory, as the product gives them and the layers that follow want them.
         shape = (sampler.b, len(weight), sampler.h, sampler.w)
-        output = torch.empty(shape, dtype=features.dtype, memory_format=torch.channels_last)
+        output = torch.empty(shape, dtype=features.dtype, device=features.device, memory_format=torch.channels_last)
         rows_last = output.permute(0, 2, 3, 1)
         for rows in sampler.blocks():
             samples = sampler.samples(sampler.padded, sampler.grid(rows)).mul_(sampler.mask[..., rows, :])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
@@ -66,7 +67,11 @@ class SpaceTimeModule(pl.LightningModule):
         return whole
 
     def _in_training(self, batch: Batch) -> Callable[[Tensor], Tensor]:
-        """The network, or its recording."""
+        """The network, or its recording.
+
+        Raises:
+            InvalidInput: steps are to be recorded and cannot be.
+        """
         if not self.cuda_graphs:
             return self.network
         if self._recorded is None:
@@ -74,7 +79,18 @@ class SpaceTimeModule(pl.LightningModule):
                 raise InvalidInput(
                     f"cuda_graphs=true with {self.trainer.world_size} processes; expected one: add cuda_graphs=false"
                 )
-            self._recorded = recorded_step(self.network, batch.lr)
+            if not self.network.replayable:
+                raise InvalidInput(
+                    f"cuda_graphs=true with {type(self.network).__name__}, whose steps cannot be recorded: add "
+                    "cuda_graphs=false"
+                )
+            try:
+                self._recorded = recorded_step(self.network, batch.lr)
+            except RuntimeError as error:
+                # Of CUDA, cuDNN or Triton: a slower training is better than none.
+                rank_zero_warn(f"training steps are not recorded as CUDA graphs ({one_line(error)[:200]})")
+                self.cuda_graphs = False
+                return self.network
         return self._recorded
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
