@@ -31,7 +31,7 @@ def test_what_version_2_leaves_is_the_limit_less_what_cannot_be_had_back(tmp_pat
         5000,
         "anon 3000\ninactive_file 1500\nactive_file 500",
     )
-    assert min(within_limits(tmp_path)) == 8000 - 5000 + 1500
+    assert min(within_limits(tmp_path)) == 8000 - 5000 + 1500 + 500
 
 
 def test_a_parents_limit_holds_too(tmp_path: Path) -> None:
@@ -45,7 +45,13 @@ def test_a_parents_limit_holds_too(tmp_path: Path) -> None:
 def test_version_1_is_read_where_its_memory_controller_is(tmp_path: Path) -> None:
     process(tmp_path, "5:cpu,cpuacct:/job\n4:memory:/job\n0::/\n")
     names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-    group(tmp_path / "sys/fs/cgroup/memory/job", names, "900", 300, "total_inactive_file 50")
+    group(
+        tmp_path / "sys/fs/cgroup/memory/job",
+        names,
+        "900",
+        300,
+        "inactive_file 9\ntotal_inactive_file 20\ntotal_active_file 30",
+    )
     group(tmp_path / "sys/fs/cgroup/memory", names, NONE, 300, "total_inactive_file 50")
     assert min(within_limits(tmp_path)) == 650
 

@@ -242,6 +242,36 @@ def test_frames_that_are_saved_anew_after_a_stop_are_scored_anew(scored: Evaluat
     assert resumed["frames"] == scored(*saved, folder="afresh")["frames"]
 
 
+def test_frames_that_are_saved_anew_while_they_are_scored_are_said(
+    scored: Evaluate, vid4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = ["data=clips", f"data.root='{vid4}'"]
+    scored("method=bicubic_blend", *data, "save_frames=true")
+    frames = tmp_path / "out" / "frames"
+    first = sorted(frames.rglob("*.png"))[0]
+
+    def meanwhile(*arguments: torch.Tensor) -> dict[str, torch.Tensor]:
+        write_png(first, read_png(first))
+        return frame_scores(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "frame_scores", meanwhile)
+        with pytest.raises(InvalidInput, match=r"1 of 29 batches were saved anew while they were scored"):
+            scored(f"predictions='{frames}'", *data, folder="saved")
+    assert len(scored(f"predictions='{frames}'", *data, folder="saved")["frames"]) == sum(VID4.values())
+
+
+def test_a_worker_that_finds_damage_does_not_keep_the_program_from_ending(vid4: Path, tmp_path: Path) -> None:
+    """Workers leave SIGTERM to the process that they serve, but for its own."""
+    file = vid4 / "walk" / "00000047.png"
+    file.write_bytes(file.read_bytes()[:500])
+    arguments = ["method=bicubic_blend", "data=clips", f"data.root='{vid4}'", "workers=2", "logger=csv"]
+    command = [sys.executable, "-m", "stvsr.evaluate", *arguments, f"output_dir='{tmp_path}/out'"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=180)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
 def test_too_many_windows_at_once_for_the_memory_are_one_line(
     scored: Evaluate, vid4: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,7 +279,7 @@ def test_too_many_windows_at_once_for_the_memory_are_one_line(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
 
     monkeypatch.setattr(scoring, "run_padded", full)
-    with pytest.raises(InvalidInput, match=r"the memory does not suffice for 3 window\(s\) of .* smaller batch_size"):
+    with pytest.raises(InvalidInput, match=r"does not suffice for 3 window\(s\) of .* a smaller batch_size or a"):
         scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'", "batch_size=3")
 
 

@@ -91,6 +91,18 @@ def test_longer_training_continues_a_run_and_scores_it_again(run: Callable[..., 
     assert scored.stat().st_mtime_ns > before
 
 
+def test_a_run_that_failed_before_it_began_does_not_stand_in_the_way(run: Callable[..., str]) -> None:
+    with pytest.raises(SystemExit):
+        run("[a]", "optimizer.lr=0")
+    assert "| (a), seed 1 |" in run("[a]")
+
+
+def test_a_list_without_brackets_is_refused(run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("a")
+    assert "ablations=a; expected a list: ablations=[a]" in capsys.readouterr().err
+
+
 def test_runs_of_other_settings_are_not_taken_for_those_asked_for(
     run: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -327,10 +327,13 @@ def test_nothing_is_promised_or_kept_of_what_came_through_a_pipe(tmp_path: Path)
     assert process.stdin is not None
     process.stdin.write(b"YUV4MPEG2 W24 H16 F25:1 Ip C444\n" + 9 * (b"FRAME\n" + bytes(3 * 24 * 16)))
     process.stdin.flush()
-    # There before the first frame is waited for, and the pipe stays open.
+    deadline = time.monotonic() + 120
     while not (tmp_path / ".out.mkv.part" / "lock").is_file():
         assert process.poll() is None
-        time.sleep(0.005)
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    # The pipe stays open: by now it waits for more frames.
+    time.sleep(2)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
     assert process.returncode == 130, error.decode()

@@ -9,10 +9,10 @@ from pathlib import Path
 
 ROOT = Path("/")
 
-# Of either version: where its hierarchy is, the limit, what is used, and in memory.stat what of that can be had back.
+# Of either version: where its hierarchy is, the limit, what is used, and how memory.stat calls what is a group's own.
 VERSIONS = {
-    "": ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
-    "memory": ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    "": ("sys/fs/cgroup", "memory.max", "memory.current", ""),
+    "memory": ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
 }
 
 
@@ -34,12 +34,12 @@ def within_limits(root: Path = ROOT) -> Iterator[int]:
                     yield from _left(root / place / parent, *names)
 
 
-def _left(group: Path, limit: str, used: str, idle: str) -> Iterator[int]:
+def _left(group: Path, limit: str, used: str, prefix: str) -> Iterator[int]:
     # No such group, no limit ("max"), or not ours to read.
     with suppress(OSError, ValueError):
         most = int((group / limit).read_text())
         held = int((group / used).read_text())
-        kept = [
-            line.split()[1] for line in (group / "memory.stat").read_text().splitlines() if line.startswith(f"{idle} ")
-        ]
-        yield max(0, most - held + sum(map(int, kept)))
+        said = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        # What was read from files is kept as long as nobody needs the memory.
+        files = sum(int(said.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
+        yield max(0, most - held + files)

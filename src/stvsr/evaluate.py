@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from stvsr.cli import entry_point
 from stvsr.devices import chosen_device
-from stvsr.errors import Interrupted
+from stvsr.errors import Interrupted, InvalidInput
 from stvsr.evaluation.costs import Cost, measured_cost
 from stvsr.evaluation.job import Job, check_one_method, method_name
 from stvsr.evaluation.motion_cache import write_motion
@@ -112,6 +112,11 @@ def score(job: Job, progress: Progress) -> list[BatchRecord]:
             f"({job.config.output_dir}) goes on from there"
         ) from None
     records = progress.records(job.is_current)
+    if len(records) < len(batches):
+        raise InvalidInput(
+            f"predictions={job.config.predictions}: {len(batches) - len(records)} of {len(batches)} batches were saved "
+            "anew while they were scored; when all are saved, give the same command again"
+        )
     return [records[number] for number in range(len(batches))]
 
 

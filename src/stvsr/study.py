@@ -14,7 +14,7 @@ from typing import Any
 
 from hydra import compose
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from stvsr.checkpoint import load_network, read_file
 from stvsr.cli import entry_point
@@ -54,11 +54,15 @@ def study(config: DictConfig) -> Path:
     Raises:
         UserError: a setting or the data is not as it should be.
     """
+    for name in ("ablations", "seeds", "training", "scoring"):
+        if not OmegaConf.is_list(config[name]):
+            raise InvalidInput(f"{name}={config[name]}; expected a list: {name}=[{config[name]}]")
     folder = Path(config.output_dir)
     # Seed by seed, so that one stopped early has something to compare.
     trainings = {run: training_config(config, *run) for run in product(config.seeds, config.ablations)}
-    for training in trainings.values():
-        check_settings(training)
+    if config.train:
+        for training in trainings.values():
+            check_settings(training)
     missing = {run for run, training in trainings.items() if not is_trained(training)}
     if not config.train:
         trainings = {run: training for run, training in trainings.items() if run not in missing}
@@ -91,6 +95,11 @@ def study(config: DictConfig) -> Path:
     return report
 
 
+def places(config: DictConfig) -> list[str]:
+    """Where the clips are, however a user names it."""
+    return [f"data.{name}='{Path(config[name]).resolve()}'" for name in ("root", "val_root")]
+
+
 def training_config(config: DictConfig, seed: int, ablation: str) -> DictConfig:
     """Of one run."""
     return compose(
@@ -100,8 +109,7 @@ def training_config(config: DictConfig, seed: int, ablation: str) -> DictConfig:
             *config.training,
             f"ablation={ablation}",
             f"seed={seed}",
-            f"data.root='{config.root}'",
-            f"data.val_root='{config.val_root}'",
+            *places(config),
             f"output_dir='{Path(config.output_dir) / 'train' / f'{ablation}-{seed}'}'",
         ],
     )
@@ -109,7 +117,7 @@ def training_config(config: DictConfig, seed: int, ablation: str) -> DictConfig:
 
 def scoring_config(config: DictConfig, folder: Path, *method: str) -> DictConfig:
     """Of the scoring of one method."""
-    common = ["data=held", f"data.root='{config.root}'", f"data.val_root='{config.val_root}'", "logger=csv"]
+    common = ["data=held", *places(config), "logger=csv"]
     cache = f"motion_cache='{Path(config.output_dir) / 'motion.csv'}'"
     return compose("evaluate", [*common, cache, *config.scoring, *method, f"output_dir='{folder}'"])
 
@@ -135,7 +143,9 @@ def check_settings(training: DictConfig) -> None:
         InvalidInput: names what differs.
     """
     path, ours = settings_of(training)
-    theirs = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else ours
+    if not (path.is_file() and checkpoint_of(training).is_file()):
+        return
+    theirs = json.loads(path.read_text(encoding="utf-8"))
     if different := [name for name in SETTINGS if theirs.get(name) != ours[name]]:
         raise InvalidInput(
             f"{path.parent}: was trained with another {', '.join(different)}; choose another output_dir, or remove "

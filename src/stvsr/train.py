@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from stvsr.checkpoint import check_resumable, fill, read_file, weights_for
 from stvsr.cli import entry_point
@@ -91,7 +91,9 @@ def run_to_continue(config: DictConfig) -> Path | None:
         elsewhere = resume.resolve().parent != last.resolve().parent
         if not (elsewhere and last.is_file() and _steps(last) > _steps(resume)):
             return resume
-    elif not last.is_file():
+        rank_zero_warn(f"continuing {last}, which is further than resume={resume}; for that, choose another output_dir")
+        return last
+    if not last.is_file():
         return None
     rank_zero_info(f"continuing {last}; to start anew, choose another output_dir")
     return last

@@ -99,6 +99,16 @@ def test_less_memory_than_the_first_time_makes_smaller_tiles_of_what_is_left(tmp
     assert third.widths == again.widths
 
 
+def test_less_memory_also_counts_for_windows_whose_tiles_were_known(tmp_path: Path) -> None:
+    """A first run that went from whole frames to halves, killed before any of it was kept."""
+    run(tmp_path / "job", Recording(enough_for=2))
+    for path in (tmp_path / "job" / "frames").iterdir():
+        path.unlink()
+    again = Recording(enough_for=0)
+    run(tmp_path / "job", again, limit=Grid(1, 3))
+    assert len(again.widths) == 5 * 3
+
+
 def test_a_source_without_frames_is_said(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="grey: no frame in what is asked for"):
         run(tmp_path / "job", BicubicBlend(), 0)

@@ -190,6 +190,6 @@ class Batch:
 
 
 def whole_pixels(frames: Tensor) -> Tensor:
-    """HR frames `(…, H, W)` without the last row and column that form no whole LR pixel."""
+    """HR frames `(…, H, W)` without the last rows and columns that form no whole LR pixel."""
     h, w = (side - side % SCALE for side in frames.shape[-2:])
     return frames[..., :h, :w]

@@ -5,7 +5,9 @@ Step `s` of a run takes the draws `s * batch_size … (s+1) * batch_size - 1`, a
 sees the clips that one process would. Validation clips are dealt out in turn, each exactly once.
 """
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -48,9 +50,19 @@ class DrawBatches(Sampler[list[int]]):
 
 def ignore_interrupts(worker: int) -> None:
     # Ctrl-C reaches every process of a terminal, and a cluster's SIGTERM every process of a job; the process that is
-    # served decides what becomes of it, and a worker ends when that has ended.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # served decides what becomes of it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # macOS does not tell who sends a signal.
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when its parent says so by SIGTERM, as it does where it does not wait for workers' work."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 class ClipDataModule(pl.LightningDataModule):

@@ -20,7 +20,7 @@ from stvsr.evaluation.perceptual import EXTRAS
 from stvsr.evaluation.predictions import SavedFrames
 from stvsr.evaluation.progress import BatchRecord
 from stvsr.evaluation.protocols import Protocol
-from stvsr.evaluation.scoring import Scorer, fixed_batches, saved_state
+from stvsr.evaluation.scoring import Scorer, fixed_batches
 from stvsr.evaluation.shown import ShownClips
 from stvsr.evaluation.windows import Windows, plan
 from stvsr.models.requirements import Network, Stage
@@ -108,11 +108,8 @@ class Job:
 
     def is_current(self, record: BatchRecord) -> bool:
         """Whether what a batch was scored on is what there is now."""
-        states = (saved_state(self.scorer.windows, self.tasks[window.position]) for window in record.windows)
-        return all(
-            window.interruption is not None or window.saved == state
-            for window, state in zip(record.windows, states, strict=True)
-        )
+        windows = self.scorer.windows
+        return all(window.saved == windows.saved(self.tasks[window.position]) for window in record.windows)
 
     def notes(self) -> list[str]:
         """What a reader must know of the networks of a two-stage system."""

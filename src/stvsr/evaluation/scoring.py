@@ -24,7 +24,7 @@ from stvsr.evaluation.progress import BatchRecord
 from stvsr.evaluation.scores import WindowScore
 from stvsr.evaluation.shown import ShownClips
 from stvsr.evaluation.stage_clock import StageClock
-from stvsr.evaluation.windows import Task, WindowFrames, Windows
+from stvsr.evaluation.windows import WindowFrames, Windows
 from stvsr.graphs import Replayed
 from stvsr.models.requirements import Network, run_padded
 
@@ -99,8 +99,23 @@ class Scorer:
         asked = time.perf_counter()
         for number, batch in zip(todo, loader, strict=True):
             waited = time.perf_counter() - asked
-            yield self._score(number, batch, waited)
+            try:
+                record = self._score(number, batch, waited)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise self._too_large(batch) from None
+            yield record
             asked = time.perf_counter()
+
+    def _too_large(self, batch: list[WindowFrames]) -> InvalidInput:
+        height, width = batch[0].lr.shape[-2:]
+        remedies = ["a smaller batch_size"] if len(batch) > 1 else []
+        remedies.append("device=cpu" if self.device.type == "cuda" else "a machine with more")
+        return InvalidInput(
+            f"clip {batch[0].task.clip.name}: the memory of {self.device_name} does not suffice for {len(batch)} "
+            f"window(s) of {width}x{height} LR pixels at once; choose {' or '.join(remedies)}"
+        )
 
     @torch.inference_mode()
     def _score(self, number: int, batch: list[WindowFrames], waited: float) -> BatchRecord:
@@ -153,18 +168,8 @@ class Scorer:
             return [window.prediction for window in group if window.prediction is not None]
         lr = torch.stack([window.lr for window in group]).to(self.device)
         synchronise(self.device)
-        try:
-            prediction = run_padded(self.network, lr)
-            synchronise(self.device)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            height, width = lr.shape[-2:]
-            raise InvalidInput(
-                f"clip {group[0].task.clip.name}: the memory does not suffice for {len(group)} window(s) of "
-                f"{width}x{height} LR pixels at once on {self.device_name}; choose a smaller batch_size, or "
-                "device=cpu"
-            ) from None
+        prediction = run_padded(self.network, lr)
+        synchronise(self.device)
         if not prediction.isfinite().all():
             raise InvalidInput(
                 f"clip {group[0].task.clip.name}: the network's answer is not finite; use another checkpoint"
@@ -184,7 +189,7 @@ class Scorer:
             black=(target == 0).flatten(1).all(dim=1).tolist(),
             size=window.size,
             interruption=None,
-            saved=saved_state(self.windows, window.task),
+            saved=window.saved,
         )
 
     def _save(self, window: WindowFrames, prediction: Tensor) -> None:
@@ -194,11 +199,6 @@ class Scorer:
             save_frames(folder, window.task.numbers, prediction)
 
 
-def saved_state(windows: Windows, task: Task) -> str | None:
-    """Of the saved frames that are scored in a window; None where a network makes them."""
-    return None if windows.predictions is None else windows.predictions.state(task.clip, task.numbers)
-
-
 def _counted(window: WindowFrames, prediction: Tensor) -> Tensor:
     """Of a whole window the frames that count."""
     kept = window.task.window.kept
@@ -206,4 +206,4 @@ def _counted(window: WindowFrames, prediction: Tensor) -> Tensor:
 
 
 def _unscored(position: int, window: WindowFrames) -> WindowScore:
-    return WindowScore(position, {}, window.motion, window.pairs, [], window.size, window.interruption)
+    return WindowScore(position, {}, window.motion, window.pairs, [], window.size, window.interruption, window.saved)

@@ -67,6 +67,7 @@ class WindowFrames:
         pairs: what tells the frame and the one before from all others, likewise.
         size: width and height before the cut.
         interruption: why the frames do not belong together; None if they do.
+        saved: changes when one of the saved frames is saved anew; None without them.
     """
 
     task: Task
@@ -77,6 +78,7 @@ class WindowFrames:
     pairs: list[str | None]
     size: tuple[int, int]
     interruption: str | None
+    saved: str | None
 
 
 class Windows(Dataset[WindowFrames]):
@@ -126,7 +128,8 @@ class Windows(Dataset[WindowFrames]):
                 "after the cut to whole LR pixels: remove the clip"
             )
         pairs = frame_pairs(hr)[task.window.kept.start : task.window.kept.stop]
-        prediction = None
+        # Before they are read: frames that are saved anew meanwhile are not those that were scored.
+        saved, prediction = self.saved(task), None
         if self.predictions is not None and excerpt.interruption is None:
             prediction = whole_pixels(self.predictions.read(task.clip, task.numbers, (width, height)))
         return WindowFrames(
@@ -138,7 +141,12 @@ class Windows(Dataset[WindowFrames]):
             pairs=pairs,
             size=(width, height),
             interruption=excerpt.interruption,
+            saved=saved,
         )
+
+    def saved(self, task: Task) -> str | None:
+        """Changes when one of the saved frames of a window is saved anew; None without them."""
+        return None if self.predictions is None else self.predictions.state(task.clip, task.numbers)
 
     def _motion(self, task: Task, hr: Tensor, pairs: list[str | None]) -> list[float | None]:
         """The motion to each frame that counts; measured unless it is known."""

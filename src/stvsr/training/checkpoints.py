@@ -86,8 +86,8 @@ class LastCheckpoint(pl.Callback):
         if stop and not _in_trouble(trainer):
             raise Interrupted(f"stopped after step {step}; continue with resume={self.path}")
         if stop:
-            known = f"{self.path} is of before" if self.path.is_file() else "nothing is saved"
-            raise Interrupted(f"stopped after step {step}, the last of which had no finite loss or gradient; {known}")
+            known = f"continue with resume={self.path}, of before" if self.path.is_file() else "nothing is saved"
+            raise Interrupted(f"stopped after step {step}, which had no finite loss or gradient; {known}")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves, so that a run that dies later does not validate again and remembers its best score."""

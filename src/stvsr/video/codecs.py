@@ -18,11 +18,11 @@ class Codec:
         encoder: FFmpeg's name.
         pixels: its usual pixel format.
         crf: its usual constant quality, lower is better; None where it has none.
-        worst_crf: the largest number it takes for it.
         options: further ones.
         tag: of the codec in MP4 and MOV, where players insist on one.
         full_range: whether it can say that black and white are 0 and 255.
         shapes: whether its bit stream tells the shape of pixels.
+        worst_crf: the largest number it takes for quality.
     """
 
     encoder: str

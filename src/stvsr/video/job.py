@@ -139,12 +139,15 @@ class Job:
         self._begun = self._begun or time.monotonic()
         frames = self.upscaler(window)
         if self.upscaler.grid != known:
+            # As the last entry, whatever was known of that window.
+            self._grids.pop(number, None)
             self._grids[number] = self.upscaler.grid
             self._write_settings()
         return frames
 
     def _grid_of(self, number: int) -> Grid | None:
         """The tiles of a window: what an earlier run has done once more is done in those of then."""
+        # What was found out last counts.
         return next((grid for since, grid in reversed(self._grids.items()) if since <= number), None)
 
     def _scenes(self) -> Iterator[tuple[Tensor, bool]]:
