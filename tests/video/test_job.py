@@ -100,13 +100,13 @@ def test_less_memory_than_the_first_time_makes_smaller_tiles_of_what_is_left(tmp
 
 
 def test_less_memory_also_counts_for_windows_whose_tiles_were_known(tmp_path: Path) -> None:
-    """A first run that went from whole frames to halves, killed before any of it was kept."""
-    run(tmp_path / "job", Recording(enough_for=2))
-    for path in (tmp_path / "job" / "frames").iterdir():
-        path.unlink()
-    again = Recording(enough_for=0)
-    run(tmp_path / "job", again, limit=Grid(1, 3))
-    assert len(again.widths) == 5 * 3
+    """Of a first run that noted tiles of the first window, and of a later one."""
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "settings.json").write_text('{"grids": [[0, 1, 1], [3, 1, 1]], "half": false}')
+    again = Recording(enough_for=99)
+    run(tmp_path / "job", again, limit=Grid(1, 2))
+    assert len(again.widths) == 5 * 2
+    assert max(again.widths) < WIDTH
 
 
 def test_a_source_without_frames_is_said(tmp_path: Path) -> None:

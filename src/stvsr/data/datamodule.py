@@ -59,7 +59,7 @@ def ignore_interrupts(worker: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process when its parent says so by SIGTERM, as it does where it does not wait for workers' work."""
+    """Ends this process when its parent sends SIGTERM, as Python does with children that are left at its end."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)
