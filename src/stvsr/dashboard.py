@@ -14,8 +14,9 @@ from omegaconf import DictConfig
 from wandb_workspaces.reports.v2.interface import BarPlot, LinePlot, MediaBrowser
 
 from stvsr.cli import entry_point
+from stvsr.config import check_list
 from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
-from stvsr.errors import InvalidInput, UserError
+from stvsr.errors import UserError
 from stvsr.files import write_text
 
 STEP = "trainer/global_step"
@@ -73,8 +74,7 @@ def dashboard(config: DictConfig) -> str:
         InvalidInput: sets that are no list.
         UserError: W&B does not take it.
     """
-    if isinstance(config.sets, str):
-        raise InvalidInput(f"sets={config.sets}; expected a list: sets=[{config.sets}]")
+    check_list(config, "sets")
     view = workspace(entity=config.entity, project=config.project, sets=list(config.sets))
     if config.online:
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from stvsr.cli import entry_point
+from stvsr.config import check_list
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.report import write_report
 
@@ -18,8 +19,7 @@ def report(config: DictConfig) -> None:
     Raises:
         InvalidInput: no runs, no list of them, or a folder without results.
     """
-    if isinstance(config.runs, str):
-        raise InvalidInput(f"runs={config.runs}; expected a list: runs=[{config.runs}]")
+    check_list(config, "runs")
     runs = [Path(run) for run in config.runs]
     if not runs:
         raise InvalidInput("runs=[]; expected folders of finished evaluations: runs=[FOLDER,FOLDER]")

@@ -14,11 +14,11 @@ from typing import Any
 
 from hydra import compose
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from stvsr.checkpoint import load_network, read_file
 from stvsr.cli import entry_point
-from stvsr.config import resolved
+from stvsr.config import check_list, resolved
 from stvsr.data.clip import Batch
 from stvsr.data.datasets import ValidationClips
 from stvsr.devices import chosen_device, device_name
@@ -55,8 +55,7 @@ def study(config: DictConfig) -> Path:
         UserError: a setting or the data is not as it should be.
     """
     for name in ("ablations", "seeds", "training", "scoring"):
-        if not OmegaConf.is_list(config[name]):
-            raise InvalidInput(f"{name}={config[name]}; expected a list: {name}=[{config[name]}]")
+        check_list(config, name)
     folder = Path(config.output_dir)
     # Seed by seed, so that one stopped early has something to compare.
     trainings = {run: training_config(config, *run) for run in product(config.seeds, config.ablations)}

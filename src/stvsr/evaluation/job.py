@@ -11,7 +11,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
 from stvsr.checkpoint import load_network, variant_of, weight_file
-from stvsr.config import resolved
+from stvsr.config import check_list, resolved
 from stvsr.data.clip_sets import ClipSet
 from stvsr.data.motion_measure import MotionThresholds
 from stvsr.errors import InvalidInput
@@ -63,8 +63,7 @@ class Job:
             raise InvalidInput("motion_cache=null; expected a file: leave it away for one beside the results")
         self.motion = read_motion(Path(config.motion_cache))
         folder = Path(config.output_dir)
-        if isinstance(config.extras, str):
-            raise InvalidInput(f"extras={config.extras}; expected a list: extras=[{config.extras}]")
+        check_list(config, "extras")
         needed = ((task.clip, task.numbers) for task in self.tasks)
         saved = None if config.predictions is None else SavedFrames(root=config.predictions, needed=needed)
         for name in config.extras:
