@@ -43,9 +43,10 @@ from stvsr.graphs import Replayed, recorded_step
 from stvsr.models.alignment import DeformableSampling
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 from stvsr.training.losses import charbonnier
+from stvsr.video.memory import bytes_taken
 
-SMALL, VID4 = (64, 112), (144, 180)
-"""LR height and width: the issue's example, and Vid4's."""
+SMALL, VID4, FULL_HD = (64, 112), (144, 180), (1080, 1920)
+"""LR height and width: the issue's example, Vid4's, and those of a common video."""
 
 BATCH, CROP, GIVEN = 24, 32, 4
 
@@ -212,6 +213,12 @@ def training_steps(name: str, *, device: torch.device, repeats: int, bf16: bool)
     return results
 
 
+def memory(name: str, *, paper: nn.Module, ours: nn.Module) -> list[Result]:
+    """GiB that a pass over frames of Full HD needs at once; counted, nothing is computed."""
+    first, second = (bytes_taken(network, *FULL_HD) / 2**30 for network in (paper, ours))
+    return [Result(f"{name}, memory counted, GiB", first, second, first / second, None)]
+
+
 def loading(name: str) -> list[Result]:
     """Clips/s of one loader process with one thread."""
     threads = torch.get_num_threads()
@@ -310,6 +317,7 @@ def measure(device: torch.device, repeats: int, steps: int) -> None:
             ours = inference(network, lr, bf16=bf16)
             work = partial(compared, paper=inference(paper, lr, bf16=False), ours=ours, device=device, repeats=repeats)
             rows[f"inference {GIVEN}x{h}x{w}{_in_words(bf16)}"] = work
+    rows["inference {}x{}x{}".format(GIVEN, *FULL_HD)] = partial(memory, paper=paper, ours=network)
     for bf16 in (False, True) if device.type == "cuda" else (False,):
         steps_of_both = partial(training_steps, device=device, repeats=steps, bf16=bf16)
         rows[f"training step {BATCH}x{GIVEN}x{CROP}x{CROP}{_in_words(bf16)}"] = steps_of_both

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from conftest import SMALL_NETWORK
 from stvsr.errors import InvalidInput
-from stvsr.models import zooming_slow_mo
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.propagation import Recurrence
 from stvsr.models.requirements import run_padded
@@ -153,16 +152,6 @@ def test_steps_of_the_recurrence_are_not_kept_and_give_the_same_gradients(
     assert kept[0] < 0.7 * kept[1]
     for ours, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_frames_reconstructed_in_turns_are_those_reconstructed_together(
-    small_network: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network, lr = small_network("e"), torch.rand(2, 3, 3, 8, 12)
-    together = network(lr).detach()
-    monkeypatch.setattr(zooming_slow_mo, "AT_ONCE", 1)
-    with torch.no_grad():
-        torch.testing.assert_close(network(lr), together, rtol=1e-5, atol=1e-6)
 
 
 def test_deformable_groups_that_do_not_divide_the_channels_are_refused() -> None:

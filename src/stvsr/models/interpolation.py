@@ -1,7 +1,7 @@
 """Feature temporal interpolation: features of the missing frames from those of their two neighbours (Sec. 3.1).
 
 The first axis of the paper's Table 2. Both classes map the features of `n` frames to those of `2n-1`; the given
-frames keep theirs. All pairs of a clip go through the network together.
+frames keep theirs. All pairs of a clip go through the network together, those of large frames in turns.
 """
 
 from itertools import chain
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stvsr.models.alignment import AlignedFusion, Partner, Pyramid, deformable_fusion, naive_fusion
+from stvsr.models.turns import in_turns
 
 
 def neighbours(features: Tensor, fusion: AlignedFusion) -> tuple[Partner, Partner]:
@@ -39,7 +40,10 @@ def interpolate_features(features: Tensor, fusion: AlignedFusion) -> Tensor:
         `(2n-1, b, c, h, w)`, the given maps at even indices.
     """
     n, b = features.shape[:2]
-    between = torch.split(fusion(*neighbours(features, fusion)), b)
+    if in_turns(features):
+        between = [fusion(*neighbours(features[pair : pair + 2], fusion)) for pair in range(n - 1)]
+    else:
+        between = list(torch.split(fusion(*neighbours(features, fusion)), b))
     *given, last = features
     return torch.unflatten(torch.cat([*chain(*zip(given, between, strict=True)), last]), 0, (2 * n - 1, b))
 

@@ -4,11 +4,13 @@ The second axis of the paper's Table 2. Every class maps `(t, b, c, h, w)` to th
 zero. `Bidirectional` runs one recurrence, with one set of weights, over a sequence and its reversal.
 
 What a step needs of its frame alone is computed for all frames together, once for both directions. Only what depends
-on the states is left to the loop over time, where both directions are one batch.
+on the states is left to the loop over time, where both directions are one batch. Large frames go through time one by
+one instead, in one direction after the other (`models/turns.py`).
 
 Limits: run over long sequences the recurrence loses quality; short windows are part of the method.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -18,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from stvsr.models.alignment import Partner, deformable_fusion
 from stvsr.models.blocks import conv3x3, conv_of_two, share_of_first, share_of_second
+from stvsr.models.turns import in_turns
 
 
 class NoPropagation(nn.Module):
@@ -57,9 +60,24 @@ class Recurrence(nn.Module):
         """What was prepared of a frame, and the states `(b, c, h, w)` before it, to those after it."""
         raise NotImplementedError
 
+    def advance(self, frame: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """`step` with a frame `(b, c, h, w)` that has not been prepared."""
+        return self.step(self.prepare(frame), hidden, cell)
+
     def forward(self, features: Tensor) -> Tensor:
         """`(t, b, c, h, w)` to the hidden states, of the same shape."""
+        if in_turns(features):
+            return torch.stack([*self.states(features)])
         return self.scan(features, both_ways=False)
+
+    def states(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The hidden states after frames `(b, c, h, w)`, one after the other; each is prepared when its turn comes."""
+        hidden = cell = None
+        for frame in frames:
+            if hidden is None or cell is None:
+                hidden = cell = torch.zeros_like(frame)
+            hidden, cell = self.advance(frame, hidden, cell)
+            yield hidden
 
     def scan(self, features: Tensor, *, both_ways: bool) -> Tensor:
         """The hidden states along one or both directions.
@@ -151,6 +169,15 @@ class DeformableConvLSTM(Recurrence):
         states: tuple[Tensor, Tensor] = self.cell(prepared.gates, hidden, cell)
         return states
 
+    def advance(self, frame: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Recurrence`; what is prepared for one state is gone before the other's turn."""
+        hidden, cell = (
+            align(align.as_first(align.pyramid(frame)), align.as_second(align.pyramid(state)))
+            for align, state in ((self.align_hidden, hidden), (self.align_cell, cell))
+        )
+        states: tuple[Tensor, Tensor] = self.cell(self.cell.share_of_frame(frame), hidden, cell)
+        return states
+
 
 class Bidirectional(nn.Module):
     """A recurrence over the sequence and its reversal, blended by a 1x1 convolution, variant (e)."""
@@ -162,7 +189,15 @@ class Bidirectional(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """`(t, b, c, h, w)` to the same shape."""
+        if in_turns(features):
+            return self._in_turns(features)
         t, b = features.shape[:2]
         states = self.recurrence.scan(features, both_ways=True)
         forward, backward = (torch.cat([*frames]) for frames in (states[:, :b], reversed([*states[:, b:]])))
         return torch.unflatten(conv_of_two(self.fuse, forward, backward), 0, (t, b))
+
+    def _in_turns(self, features: Tensor) -> Tensor:
+        blended = [share_of_first(self.fuse, hidden) for hidden in self.recurrence.states(features)]
+        for frame, hidden in zip(reversed(blended), self.recurrence.states(reversed(features.unbind())), strict=True):
+            frame.add_(share_of_second(self.fuse, hidden))
+        return torch.stack(blended)

@@ -4,7 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stvsr.data.clip import SCALE
 from stvsr.models.blocks import conv3x3, leaky_relu, residual_blocks
+from stvsr.models.turns import in_turns, rows_together
+
+REACH = 2
+"""Rows that the layers after the trunk look up and down, rounded up: 1 + 1/2 + 1/4 + 1/4."""
 
 
 class Reconstruction(nn.Module):
@@ -28,6 +33,19 @@ class Reconstruction(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """`(b, c, h, w)` to RGB `(b, 3, 4h, 4w)`, not clamped."""
         features = self.trunk(features)
+        return self._enlarge_in_turns(features) if in_turns(features) else self._enlarge(features)
+
+    def _enlarge_in_turns(self, features: Tensor) -> Tensor:
+        """As `_enlarge`, some rows after the other: what it holds in between is 16 times as large as the features."""
+        height, together = features.shape[-2], rows_together(features, reach=REACH)
+        strips = []
+        for start in range(0, height, together):
+            above, rows = min(start, REACH), min(together, height - start)
+            strip = self._enlarge(features[..., start - above : start + rows + REACH, :])
+            strips.append(strip.narrow(-2, SCALE * above, SCALE * rows))
+        return torch.cat(strips, dim=-2)
+
+    def _enlarge(self, features: Tensor) -> Tensor:
         features = leaky_relu(F.pixel_shuffle(self.up1(features), 2))
         features = leaky_relu(F.pixel_shuffle(self.up2(features), 2))
         features = leaky_relu(self.conv(features))

@@ -21,9 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from stvsr.models.features import FeatureExtraction
 from stvsr.models.reconstruction import Reconstruction
 from stvsr.models.requirements import InputRequirements, Network
-
-AT_ONCE = 2**14
-"""LR pixels that are reconstructed together where no gradients are wanted."""
+from stvsr.models.turns import frames_together
 
 
 class ZoomingSlowMo(Network):
@@ -95,5 +93,5 @@ class ZoomingSlowMo(Network):
         """
         frames = features.flatten(0, 1)
         if not torch.is_grad_enabled():
-            return torch.split(frames, max(1, AT_ONCE // (frames.shape[-2] * frames.shape[-1])))
+            return torch.split(frames, frames_together(frames))
         return torch.split(frames, features.shape[1]) if self.checkpointing else [frames]

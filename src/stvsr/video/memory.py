@@ -1,15 +1,18 @@
 """How much memory a network takes, and so into how many tiles a frame must be divided.
 
-What a network holds at once is proportional to the pixels of its input, and is found without computing anything: it
-runs on tensors that have shapes but no content, and what is alive at the same time is added up.
+What a network holds at once is found without computing anything: it runs on tensors that have shapes but no content,
+and what is alive at the same time is added up.
 """
 
+import math
 import weakref
+from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -18,10 +21,6 @@ from stvsr.errors import InvalidInput
 from stvsr.models.requirements import Network
 from stvsr.ops.deformable import use_backend
 from stvsr.video.tiles import Grid, coarsest_grid, finest_grid
-
-PROBE = 128
-"""Height and width of the input that is tried; no tile is smaller, and above it networks take frames one by one
-where they can."""
 
 OVERHEAD = 1.3
 """What a run takes beyond the tensors that are alive: scratch space, and what an allocator keeps."""
@@ -58,18 +57,22 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= size
 
 
-def bytes_per_pixel(network: Network) -> float:
-    """Memory that a window of four frames takes, for each pixel of an LR frame, in float32."""
+def bytes_taken(network: nn.Module, height: int, width: int) -> int:
+    """Memory that a window of four LR frames takes, in float32."""
     device = next((parameter.device for parameter in network.parameters()), None)
     # The blocks of the other take no memory to speak of, but seconds to try; and this one is never recorded as a graph.
     before = use_backend("torchvision")
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), _Alive() as alive:
-            network(torch.empty(1, GIVEN, 3, PROBE, PROBE, device=device))
+        with FakeTensorMode(allow_non_fake_inputs=True) as empty, torch.no_grad():
+            # Once, not in each operation: that would take as long as everything else.
+            tensors = chain(network.named_parameters(), network.named_buffers())
+            weights: dict[str, Tensor] = {name: empty.from_tensor(tensor) for name, tensor in tensors}
+            with _Alive() as alive:
+                functional_call(network, weights, torch.empty(1, GIVEN, 3, height, width, device=device))
     finally:
         use_backend(before)
     most: int = alive.most
-    return most / PROBE**2
+    return most
 
 
 def grid_within(memory: float, network: Network, height: int, width: int, *, limit: str) -> Grid:
@@ -85,14 +88,23 @@ def grid_within(memory: float, network: Network, height: int, width: int, *, lim
     Raises:
         InvalidInput: not even the smallest tiles fit.
     """
-    each = OVERHEAD * bytes_per_pixel(network)
     multiple = network.requirements.multiple_of
     height, width = (-(-side // multiple) * multiple for side in (height, width))
-    grid = coarsest_grid(height, width, most=int(memory / each), multiple=multiple)
-    if grid is None:
-        least = finest_grid(height, width, multiple=multiple).largest(height, width, multiple=multiple) * each
-        raise InvalidInput(
-            f"{limit}, of which {max(memory, 0) / 2**30:.1f} GiB remain for the network; the smallest tiles of frames "
-            f"of {width}x{height} need {least / 2**30:.1f} GiB: allow more, or use smaller frames"
-        )
-    return grid
+
+    def needed(grid: Grid) -> float:
+        return OVERHEAD * bytes_taken(network, *grid.largest(height, width, multiple=multiple))
+
+    grid: Grid | None = Grid()
+    while grid is not None:
+        least = needed(grid)
+        if least <= memory:
+            return grid
+        # Nearly proportional to the pixels of a tile; where it is not, the next try is further off.
+        pixels = math.prod(grid.largest(height, width, multiple=multiple))
+        most = min(int(pixels * max(memory, 0) / least), pixels - 1)
+        grid = coarsest_grid(height, width, most=most, multiple=multiple)
+    least = needed(finest_grid(height, width, multiple=multiple))
+    raise InvalidInput(
+        f"{limit}, of which {max(memory, 0) / 2**30:.1f} GiB remain for the network; the smallest tiles of frames "
+        f"of {width}x{height} need {least / 2**30:.1f} GiB: allow more, or use smaller frames"
+    )

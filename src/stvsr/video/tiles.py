@@ -117,9 +117,10 @@ class Grid:
         """The tiles of a frame, along its height and along its width."""
         return spans(height, self.rows, multiple=multiple), spans(width, self.columns, multiple=multiple)
 
-    def largest(self, height: int, width: int, *, multiple: int) -> int:
-        """LR pixels of the largest tile."""
-        return math.prod(max(map(_length, side)) for side in self.spans(height, width, multiple=multiple))
+    def largest(self, height: int, width: int, *, multiple: int) -> tuple[int, int]:
+        """Height and width of the largest tile."""
+        rows, columns = self.spans(height, width, multiple=multiple)
+        return max(map(_length, rows)), max(map(_length, columns))
 
     def computed(self, height: int, width: int, *, multiple: int) -> int:
         """LR pixels of all tiles together: what the work is proportional to."""
@@ -149,7 +150,7 @@ def coarsest_grid(height: int, width: int, *, most: int, multiple: int) -> Grid 
         for rows in range(1, most_parts(height, multiple=multiple) + 1)
         for columns in range(1, most_parts(width, multiple=multiple) + 1)
     ]
-    fitting = [grid for grid in choices if grid.largest(height, width, multiple=multiple) <= most]
+    fitting = [grid for grid in choices if math.prod(grid.largest(height, width, multiple=multiple)) <= most]
     return min(
         fitting,
         key=lambda grid: (grid.computed(height, width, multiple=multiple), grid.tiles),

@@ -17,14 +17,12 @@ from torch import Tensor, nn
 
 from stvsr.data.clip import PEAK
 from stvsr.models.blocks import conv3x3
+from stvsr.models.turns import frames_together
 from stvsr.models.two_stage import FrameUpscaler
 from stvsr.models.weight_files import WeightFile
 
 MEAN = (0.4488, 0.4371, 0.4040)
 """Mean colour of DIV2K, RGB in [0, 1]."""
-
-AT_ONCE = 2**14
-"""LR pixels that are enlarged together where no gradients are wanted."""
 
 # The authors' names | those of BasicSR.
 RENAMING = (
@@ -81,9 +79,8 @@ class RCAN(FrameUpscaler):
 
     def forward(self, frames: Tensor) -> Tensor:
         """See `FrameUpscaler`."""
-        h, w = frames.shape[-2:]
         images = PEAK * frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        together = len(images) if torch.is_grad_enabled() else max(1, AT_ONCE // (h * w))
+        together = len(images) if torch.is_grad_enabled() else frames_together(images)
         enlarged = torch.cat([self.enlarge(part) for part in torch.split(images, together)])
         return torch.unflatten(enlarged / PEAK, 0, frames.shape[:2])
 

@@ -1,0 +1,32 @@
+"""Frames so large that one at a time is work enough for a machine, and all at once more than its memory holds.
+
+Where gradients are wanted everything is kept for them anyway. Where not, the stages of a network take large frames,
+pairs of neighbours and directions in time in turns, and the widest layers some rows at a time. What they compute is the
+same; what they hold at once is a quarter (docs/performance.md).
+"""
+
+import torch
+from torch import Tensor
+
+AT_ONCE = 2**15
+"""Pixels of a feature map that are taken together."""
+
+
+def in_turns(features: Tensor) -> bool:
+    """Whether maps `(…, h, w)` are so large that they are taken one by one."""
+    return not torch.is_grad_enabled() and features.shape[-2] * features.shape[-1] > AT_ONCE
+
+
+def frames_together(features: Tensor) -> int:
+    """How many maps `(…, h, w)` are taken together, at least one."""
+    return max(1, AT_ONCE // (features.shape[-2] * features.shape[-1]))
+
+
+def rows_together(features: Tensor, *, reach: int) -> int:
+    """How many rows of a map `(…, h, w)` are taken together.
+
+    Args:
+        features: the maps.
+        reach: rows above and below that are needed as well; they are computed twice, at most an eighth more.
+    """
+    return max(16 * reach, AT_ONCE // features.shape[-1])
