@@ -28,6 +28,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
     monkeypatch.setattr(script, "compared", compared)
     monkeypatch.setattr(script, "training_steps", training_steps)
+    monkeypatch.setattr(script, "memory", lambda name, **_: [script.Result(name, 12.0, 1.0, 12.0, None)])
     monkeypatch.setattr(script, "loading", lambda name: [script.Result(name, 20.0, 200.0, 10.0, None)])
     monkeypatch.setattr(script, "roofline", lambda *_: None)
     monkeypatch.setattr(script, "has_bf16", lambda device: False)
@@ -41,7 +42,11 @@ def test_a_row_that_fails_is_named_and_the_others_are_written(
     with pytest.raises(InvalidInput, match="inference 4x64x112, training step 24x4x32x32: failed"):
         bench.measure(torch.device("cpu"), 1, 1)
     written = json.loads(Path("outputs/bench/results.json").read_text())
-    assert [(row["name"], row["ratio"]) for row in written] == [("inference 4x144x180", 2.0), ("loading", 10.0)]
+    assert [(row["name"], row["ratio"]) for row in written] == [
+        ("inference 4x144x180", 2.0),
+        ("inference 4x1080x1920", 12.0),
+        ("loading", 10.0),
+    ]
     said = capsys.readouterr()
     assert "inference 4x64x112 failed: no engine" in said.err
     assert "inference 4x144x180" in said.out

@@ -19,9 +19,13 @@ from torch import Tensor
 from stvsr import upscale as command
 from stvsr.checkpoint import MODEL_KEY, load_network
 from stvsr.data.png import read_png, write_png
+from stvsr.errors import InvalidInput
 from stvsr.models.bicubic_blend import BicubicBlend
+from stvsr.video.colour import Colour
 from stvsr.video.options import parser
+from stvsr.video.picture import Picture
 from stvsr.video.sources import Part, VideoFile
+from stvsr.video.tiles import Grid
 from stvsr.video.upscaling import Upscaler, upscale
 
 Run = Callable[..., tuple[int, str]]
@@ -420,6 +424,8 @@ BAD_COMMANDS = {
     "taken": ([*BICUBIC, "taken.mp4"], "taken.mp4: exists already; choose another name, or add --overwrite"),
     "itself": ([*BICUBIC, "in.mkv"], "in.mkv: exists already"),
     "itself-overwritten": ([*BICUBIC, "in.mkv", "--overwrite"], "in.mkv: is the input itself"),
+    "mount": ([*BICUBIC, "/proc"], "/proc: is a mount point, which cannot be replaced"),
+    "too-much-memory": ([*BICUBIC, "--memory", "1e400"], "argument --memory: 1e400 is too large"),
     "endless-memory": ([*BICUBIC, "--memory", "inf"], "argument --memory: 'inf' is not a number"),
     "no-name": ([*BICUBIC, "."], ".: has no name of its own"),
     "its-own-folder": ([*BICUBIC, "{folder}", "--overwrite"], "holds it; choose another output"),
@@ -432,7 +438,7 @@ BAD_COMMANDS = {
     "no-time": ([*BICUBIC, "--start", "soon"], "argument --start: 'soon' is not a number"),
     "negative": ([*BICUBIC, "--duration", "-1"], "argument --duration: -1 is not positive"),
     "device": ([*BICUBIC, "--device", "abacus"], "abacus: not usable here"),
-    "memory": ([*BICUBIC, "--memory", "0.01"], "--memory 0.01, of which 0.0 GiB remain for the network"),
+    "memory": ([*BICUBIC, "--memory", "0.01"], "--memory 0.01, but frames of"),
 }
 
 
@@ -467,6 +473,43 @@ def test_a_folder_without_a_rate_and_a_read_only_folder_are_said(run: Run, tmp_p
     status, error = run("frames", "/proc/out.mp4", "--rate", "25", *BICUBIC)
     assert status == 1
     assert error.splitlines()[-1].startswith("error: /proc/")
+
+
+def test_frames_too_large_for_the_codec_are_said_before_any_work(run: Run, tmp_path: Path) -> None:
+    write_clip(tmp_path / "in.mkv", moving(2, height=8, width=4104))
+    status, error = run("in.mkv", "out.mp4", *BICUBIC)
+    assert (status, error.splitlines()) == (
+        1,
+        [
+            "error: frames of 16416x32; h264 takes 16384x16384 at most: choose --codec h265, --codec vp9, --scale 2, "
+            "or a folder of PNG frames"
+        ],
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "free", "fitting"),
+    [([], 2**31, True), ([], 2**20, False), (["--memory", "64"], 2**20, True), (["--memory", "0.1"], 2**31, False)],
+)
+def test_tiles_of_an_earlier_run_are_taken_if_there_is_room_for_them_now(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], free: int, fitting: bool
+) -> None:
+    """Or a job that was killed for want of memory would be killed for ever."""
+    monkeypatch.setattr(command, "available_memory", lambda device: free)
+    upscaler = Upscaler(BicubicBlend())
+    lr = Picture(240, 160, Colour.for_size(240, 160))
+    parsed = parser().parse_args(["in.mkv", "out.mkv", *arguments])
+    assert command.fits(parsed, upscaler, lr, upscaler.picture(lr), Grid()) is fitting
+
+
+def test_a_gpu_asks_the_machine_for_room_for_finished_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "available_memory", lambda device: 2**33 if device.type == "cuda" else 2**34)
+    parsed = parser().parse_args(["in.mkv", "out.mkv"])
+    full_hd, uhd = (Picture(width, height, Colour.for_size(8, 8)) for width, height in ((7680, 4320), (15360, 8640)))
+    assert command.memory_for_network(parsed, torch.device("cuda"), full_hd, share=0.5) == 2**32
+    with pytest.raises(InvalidInput, match=r"15360x8640 take 19\.8 GiB of the machine's memory, of which 16\.0"):
+        command.memory_for_network(parsed, torch.device("cuda"), uhd, share=0.5)
 
 
 def test_an_output_is_replaced_on_request(run: Run, tmp_path: Path) -> None:

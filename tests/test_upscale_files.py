@@ -357,6 +357,24 @@ def test_transparency_that_is_lost_is_said_and_no_longer_promised(
     assert ("the video has an alpha channel; it is dropped" in capsys.readouterr().err) == (name != "opaque.mkv")
 
 
+def test_what_frames_carry_and_new_ones_do_not_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """HDR10: how bright the film was made for."""
+    display = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1):max-cll=1000,400"
+    settings = ["-c:v", "libx265", "-x265-params", f"log-level=none:hdr10=1:{display}", "-pix_fmt", "yuv420p10le"]
+    ffmpeg(*pictures("25", seconds=0.2), *settings, tmp_path / "hdr.mp4")
+    upscaled(tmp_path, tmp_path / "hdr.mp4", ".mp4")
+    assert "the video carries HDR brightness beside its frames; that is dropped" in capsys.readouterr().err
+
+
+def test_sound_with_a_cover_picture_is_no_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ffmpeg(*pictures("25", seconds=0.04), "-frames:v", 1, tmp_path / "cover.png")
+    cover = ["-map", 0, "-map", 1, "-c:v", "png", "-disposition:v", "attached_pic"]
+    ffmpeg(*sound(seconds=0.2), "-i", tmp_path / "cover.png", *cover, *AAC, tmp_path / "song.m4a")
+    with pytest.raises(SystemExit):
+        upscaled(tmp_path, tmp_path / "song.m4a", ".mp4")
+    assert "song.m4a: holds no video stream" in capsys.readouterr().err
+
+
 def test_times_that_y4m_and_png_cannot_keep_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, steady = tmp_path / "varying.mkv", tmp_path / "steady.mp4"
     varying(source)

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from fractions import Fraction
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from stvsr.video.codecs import CONTAINERS, Encoding, chosen_codec, keeps_shapes
 from stvsr.video.companions import Companions
 from stvsr.video.delivery import Place, check_free, delivery
 from stvsr.video.job import Job
-from stvsr.video.memory import FRAME_BYTES, grid_within
+from stvsr.video.memory import FRAME_BYTES, bytes_needed, grid_within
 from stvsr.video.muxing import Pictures, write_video
 from stvsr.video.options import METHODS, parser
 from stvsr.video.picture import Picture
@@ -95,6 +96,8 @@ def upscale(arguments: argparse.Namespace) -> None:
             f"with the starter weights, of a short training; the authors' are better: {WEIGHTS} says where to download "
             "their .pth file, for --checkpoint"
         )
+    if encoding is not None:
+        encoding.check_size(output.suffix.lower(), picture.width, picture.height)
     announce(source, picture, clock, companions, device)
     warn_of_loss(source, clock, output, encoding)
 
@@ -108,7 +111,7 @@ def upscale(arguments: argparse.Namespace) -> None:
             upscaler=upscaler,
             sink=sink,
             folder=place.folder,
-            limited=arguments.memory is not None,
+            fits=partial(fits, arguments, upscaler, source.picture, picture),
             say=say,
         )
         place.deliver(job.run(None if source.count is None else clock.count(source.count)))
@@ -170,14 +173,37 @@ def fitting_grid(arguments: argparse.Namespace, upscaler: Upscaler, lr: Picture,
     Raises:
         InvalidInput: there is too little.
     """
-    device = upscaler.device
-    memory = SHARE * available_memory(device)
-    if arguments.memory is not None:
-        memory = arguments.memory * 2**30 - (used_memory() if device.type == "cpu" else 0)
+    memory = memory_for_network(arguments, upscaler.device, hr, share=SHARE)
+    free = available_memory(upscaler.device) / 2**30
+    limit = (
+        f"--memory {arguments.memory:g}" if arguments.memory else f"{free:.1f} GiB are free, {SHARE:.0%} of it for us"
+    )
+    return grid_within(memory, upscaler.network, lr.height, lr.width, limit=limit)
+
+
+def fits(arguments: argparse.Namespace, upscaler: Upscaler, lr: Picture, hr: Picture, grid: Grid) -> bool:
+    """Whether tiles of an earlier run fit into the memory there is, all of it unless somebody asks for less."""
+    memory = memory_for_network(arguments, upscaler.device, hr, share=1.0)
+    return bytes_needed(grid, upscaler.network, lr.height, lr.width) <= memory
+
+
+def memory_for_network(arguments: argparse.Namespace, device: torch.device, hr: Picture, *, share: float) -> float:
+    """Bytes beside what the finished frames take.
+
+    Raises:
+        InvalidInput: the machine has no room for the finished frames of a GPU.
+    """
+    finished = FRAME_BYTES * hr.width * hr.height
+    if device.type == "cpu":
+        memory = share * available_memory(device)
+        return (memory if arguments.memory is None else arguments.memory * 2**30 - used_memory()) - finished
     # Finished frames wait in the machine's memory; on a GPU they take none from the network.
-    finished = FRAME_BYTES * hr.width * hr.height if device.type == "cpu" else 0
-    limit = f"--memory {arguments.memory:g}" if arguments.memory is not None else f"{memory / 2**30:.1f} GiB are free"
-    return grid_within(memory - finished, upscaler.network, lr.height, lr.width, limit=limit)
+    if finished > (free := available_memory(torch.device("cpu"))):
+        raise InvalidInput(
+            f"finished frames of {hr.width}x{hr.height} take {finished / 2**30:.1f} GiB of the machine's memory, of "
+            f"which {free / 2**30:.1f} are free: close other programs, choose --scale 2, or use smaller frames"
+        )
+    return share * available_memory(device) if arguments.memory is None else arguments.memory * 2**30
 
 
 def windows_per_segment(upscaler: Upscaler, picture: Picture) -> int:
@@ -237,6 +263,8 @@ def warn_of_loss(source: Source, clock: Clock, output: Path, encoding: Encoding 
         say("the video is interlaced; deinterlace it first (ffmpeg -vf bwdif), or lines will show where things move")
     if lr.bits > 8:
         say(f"the video has {lr.bits} bits a sample; they are rounded to 8")
+    if lr.not_kept:
+        say(f"the video carries {', '.join(lr.not_kept)} beside its frames; that is dropped")
     if lr.transparent:
         say("the video has an alpha channel; it is dropped, so nothing will be transparent")
     extension = output.suffix.lower()

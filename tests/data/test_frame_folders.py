@@ -1,5 +1,6 @@
 """Clip folders: which frames there are, in which order, and what is wrong with them before any work begins."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,42 @@ def test_empty_folders_are_refused(tmp_path: Path) -> None:
         FrameFolders(root=tmp_path)
 
 
+def test_links_that_lead_nowhere_or_in_circles_are_refused(tmp_path: Path) -> None:
+    """One would be a clip less in the mean, the other forty more."""
+    write_frames(tmp_path / "elsewhere", FRAMES)
+    write_frames(tmp_path / "set" / "a", FRAMES)
+    (tmp_path / "set" / "b").symlink_to(tmp_path / "elsewhere")
+    assert FrameFolders(root=tmp_path / "set").names == ["a", "b"]
+    for target, where in ((tmp_path / "gone", "nowhere"), (tmp_path / "set", "a folder that it is in")):
+        (tmp_path / "set" / "c").symlink_to(target)
+        with pytest.raises(InvalidInput, match=rf"data\.root: .*c is a link to {where}"):
+            FrameFolders(root=tmp_path / "set")
+        (tmp_path / "set" / "c").unlink()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_clip_that_cannot_be_read_is_named_and_not_left_out(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", FRAMES)
+    write_frames(tmp_path / "b", FRAMES)
+    (tmp_path / "b").chmod(0)
+    try:
+        with pytest.raises(InvalidInput, match="b cannot be read"):
+            FrameFolders(root=tmp_path)
+    finally:
+        (tmp_path / "b").chmod(0o755)
+
+
+def test_clips_that_must_be_there_are_and_no_others(tmp_path: Path) -> None:
+    """A folder of Vid4 with HR and LR frames in it would score the LR frames as ground truth."""
+    write_frames(tmp_path / "GT" / "a", FRAMES)
+    write_frames(tmp_path / "LR" / "a", LR)
+    assert FrameFolders(root=tmp_path / "GT", frames={"a": 9}).names == ["a"]
+    with pytest.raises(InvalidInput, match=r"GT/a \(9 frames\), LR/a \(\d frames\); Vid4 is a \(9 frames\)"):
+        FrameFolders(root=tmp_path, name="Vid4", frames={"a": 9})
+    with pytest.raises(InvalidInput, match=r"a \(9 frames\); Vid4 is a \(41 frames\)"):
+        FrameFolders(root=tmp_path / "GT", name="Vid4", frames={"a": 41})
+
+
 def test_frame_number_is_the_last_in_the_name() -> None:
     assert frame_number(Path("vid4_city_0012.png")) == 12
 
@@ -155,7 +192,7 @@ def test_lr_of_other_clips_is_refused(tmp_path: Path) -> None:
 
 def test_clip_folders_can_be_trained_on(tmp_path: Path) -> None:
     write_frames(tmp_path / "a", FRAMES)
-    source = training_excerpts(root=tmp_path)
+    source = training_excerpts(root=tmp_path, lr_root=None)
     seen = {source.read(0, np.random.default_rng(seed)).name for seed in range(20)}
     assert seen == {"a@000001", "a@000002", "a@000003"}
     footage = source.read(0, np.random.default_rng(0))
@@ -163,4 +200,10 @@ def test_clip_folders_can_be_trained_on(tmp_path: Path) -> None:
     assert torch.equal(footage.frames, FRAMES[first : first + 7])
     write_frames(tmp_path / "b", FRAMES[:5])
     with pytest.raises(DamagedClip, match="clip b: 5 frames; expected at least 7"):
-        training_excerpts(root=tmp_path).read(1, np.random.default_rng(0))
+        training_excerpts(root=tmp_path, lr_root=None).read(1, np.random.default_rng(0))
+
+
+def test_lr_frames_that_training_would_not_look_at_are_refused(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", FRAMES)
+    with pytest.raises(InvalidInput, match=r"data\.lr_root=.*lr: .* training makes its own"):
+        training_excerpts(root=tmp_path, lr_root=tmp_path / "lr")

@@ -6,26 +6,69 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from stvsr.models import turns
+from stvsr.models.alignment import AlignedFusion
 from stvsr.models.reconstruction import REACH, Reconstruction
-from stvsr.models.turns import frames_together, in_turns, rows_together
+from stvsr.models.turns import all_at_once, frames_together, in_turns, rows_together
+
+LR = (2, 4, 3, 72, 8)
+"""Higher than two strips of 16 times their reach."""
 
 
-@pytest.mark.parametrize("frames", [2, 4])
+@pytest.fixture
+def largest(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """The most maps, or rows of them, that each part has had at once."""
+    seen: dict[str, int] = {}
+
+    def watch(cls: type[nn.Module], name: str, size: Callable[..., int]) -> None:
+        original = getattr(cls, name)
+
+        def watched(self: nn.Module, *arguments: Tensor) -> object:
+            seen[name] = max(seen.get(name, 0), size(*arguments))
+            return original(self, *arguments)
+
+        monkeypatch.setattr(cls, name, watched)
+
+    watch(AlignedFusion, "as_first", lambda pyramid: len(pyramid.level1))
+    watch(Reconstruction, "_enlarge", lambda features: features.shape[-2])
+    return seen
+
+
 @pytest.mark.parametrize("variant", "abcde")
-def test_large_frames_in_turns_are_those_made_together(
-    small_network: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch, variant: str, frames: int
+def test_large_frames_go_in_turns_and_give_what_they_give_together(
+    small_network: Callable[..., nn.Module],
+    monkeypatch: pytest.MonkeyPatch,
+    largest: dict[str, int],
+    variant: str,
 ) -> None:
-    """Pairs, directions in time, frames and, as the frames are higher than 16 times their reach, strips of rows."""
-    network, lr = small_network(variant), torch.rand(2, frames, 3, 72, 8)
-    assert lr.shape[-2] > 2 * rows_together(torch.empty(1, 2**20), reach=REACH)
+    """Pairs, steps of the recurrence and, of a batch of two clips, frames of each and strips of rows."""
+    network, lr = small_network(variant), torch.rand(LR)
     with torch.no_grad():
         together = network(lr)
+        assert largest["as_first"] == (14 if variant in "de" else 6)
+        assert largest["_enlarge"] == LR[-2]
+        largest.clear()
         monkeypatch.setattr(turns, "AT_ONCE", 1)
-        assert in_turns(lr)
-        torch.testing.assert_close(network(lr), together, rtol=1e-5, atol=1e-6)
+        turned = network(lr)
+    assert largest["as_first"] == 2
+    assert largest["_enlarge"] <= 16 * REACH + 2 * REACH
+    torch.testing.assert_close(turned, together, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", "de")
+def test_turns_have_the_types_of_numbers_that_all_at_once_has_under_autocast(
+    small_network: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch, variant: str
+) -> None:
+    """bfloat16 has 8 bits; where one of the two ran in float32, they would differ by more than those of one value."""
+    network, lr = small_network(variant), torch.rand(LR)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        together = network(lr)
+        monkeypatch.setattr(turns, "AT_ONCE", 1)
+        turned = network(lr)
+    assert turned.dtype == together.dtype
+    assert (turned - together).abs().max() < 2**-8 * together.std()
 
 
 def test_strips_of_rows_look_as_far_as_the_layers_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,17 +83,29 @@ def test_strips_of_rows_look_as_far_as_the_layers_do(monkeypatch: pytest.MonkeyP
         assert (stage(features) - together).abs().max() > 1e-4
 
 
-def test_nothing_is_taken_in_turns_where_gradients_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_taken_in_turns_where_gradients_are_wanted_or_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "AT_ONCE", 1)
-    assert not in_turns(torch.rand(1, 2, 2))
+    frames = torch.rand(5, 1, 2, 2)
+    assert not in_turns(frames)
+    assert frames_together(frames) == 5
     with torch.no_grad():
-        assert in_turns(torch.rand(1, 2, 2))
+        assert in_turns(frames)
+        assert frames_together(frames) == 1
+        with all_at_once():
+            assert not in_turns(frames)
+            assert frames_together(frames) == 5
+        assert in_turns(frames)
 
 
-@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 4))
-def test_at_least_one_frame_and_rows_enough_for_their_reach_are_taken(height: int, width: int, reach: int) -> None:
-    features = torch.empty(1, device="meta").expand(height, width)
-    assert frames_together(features) >= 1
+@given(st.integers(1, 9), st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 4))
+def test_at_least_one_frame_and_rows_enough_for_their_reach_are_taken(
+    count: int, height: int, width: int, reach: int
+) -> None:
+    features = torch.empty(1, device="meta").expand(count, 1, height, width)
+    with torch.no_grad():
+        together = frames_together(features)
+    assert 1 <= together <= count
+    assert together == 1 or together * height * width <= turns.AT_ONCE
     rows = rows_together(features, reach=reach)
     assert 2 * reach <= rows / 8
     assert rows * width <= max(turns.AT_ONCE, 16 * reach * width)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stvsr.errors import InvalidInput
+from stvsr.errors import InvalidInput, UserError
 from stvsr.video import sinks
 from stvsr.video.clock import Clock, InputTimes
 from stvsr.video.codecs import BIG_FRAME, CODECS, CONTAINERS, Encoding, chosen_codec, takes
@@ -36,7 +36,7 @@ def write(path: Path, encoding: Encoding, frames: list[Tensor], colour: Colour) 
     sink = SegmentedVideo(path.parent, picture=picture, rate=clock.rate, encoding=encoding, windows=1, join=join)
     for number, frame in enumerate(frames):
         sink.write(number // 7, number, frame)
-    assert sink.finish() == path
+    assert sink.finish(len(frames)) == path
 
 
 class MadeUp:
@@ -156,6 +156,69 @@ def test_what_does_not_go_together_is_refused(name: str, codec: str | None, says
 def test_settings_an_encoder_does_not_take_are_refused(encoding: Encoding, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
         encoding.check()
+
+
+@pytest.mark.parametrize(
+    ("codec", "size", "says"),
+    [
+        (
+            "h264",
+            (16388, 64),
+            "frames of 16388x64; h264 takes 16384x16384 at most: choose --codec h265, ",
+        ),
+        ("av1", (64, 8708), "av1 takes 16384x8704 at most: choose --codec h264, --codec h265, --codec vp9, --scale 2"),
+    ],
+)
+def test_frames_that_are_too_large_for_an_encoder_are_refused_before_any_work(
+    codec: str, size: tuple[int, int], says: str
+) -> None:
+    Encoding(codec).check_size(".mp4", *CODECS[codec].largest)
+    with pytest.raises(InvalidInput, match=says):
+        Encoding(codec).check_size(".mp4", *size)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "empty", "gone"])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_segment_that_lost_frames_is_found_removed_and_said(tmp_path: Path, damage: str, number: int) -> None:
+    """As after a power cut: the names are there, what was in the files is not. The video would lack frames."""
+    encoding, frames = Encoding("ffv1"), [torch.full((3, 16, 16), value, dtype=torch.uint8) for value in range(21)]
+    picture = Picture(16, 16, Colour.for_size(16, 16))
+
+    def sink() -> SegmentedVideo:
+        return SegmentedVideo(
+            tmp_path,
+            picture=picture,
+            rate=Fraction(25),
+            encoding=encoding,
+            windows=1,
+            join=lambda segments: tmp_path / str(len(segments)),
+        )
+
+    first = sink()
+    for place, frame in enumerate(frames):
+        first.write(place // 7, place, frame)
+    assert first.finish(len(frames)) == tmp_path / "3"
+    segment = first.segments[number]
+    if damage == "gone":
+        segment.unlink()
+    else:
+        segment.write_bytes(segment.read_bytes()[: 0 if damage == "empty" else segment.stat().st_size // 2])
+    again = sink()
+    with pytest.raises(UserError, match="lacks frames"):
+        again.finish(len(frames))
+    # The same command makes them again.
+    for _ in range(3):
+        again = sink()
+        for place, frame in enumerate(frames):
+            if not again.has(place // 7, range(place, place + 1)):
+                again.write(place // 7, place, frame)
+        try:
+            assert again.finish(len(frames)) == tmp_path / "3"
+            break
+        except UserError:
+            continue
+    else:
+        pytest.fail("it is never whole")
 
 
 def test_usual_settings_are_taken_and_quality_can_be_chosen() -> None:

@@ -59,8 +59,12 @@ class Recording(Network):
 def run(folder: Path, network: Network, count: int = 14, limit: Grid | None = None) -> Job:
     folder.mkdir(exist_ok=True)
     sink = PngFolder(folder / "frames")
-    upscaler, limited = Upscaler(network, grid=limit), limit is not None
-    job = Job(source=Frames(count), upscaler=upscaler, sink=sink, folder=folder, limited=limited, say=print)
+    upscaler = Upscaler(network, grid=limit)
+
+    def fits(grid: Grid) -> bool:
+        return limit is None or grid.tiles >= limit.tiles
+
+    job = Job(source=Frames(count), upscaler=upscaler, sink=sink, folder=folder, fits=fits, say=print)
     job.run(2 * count - 1)
     return job
 
@@ -75,8 +79,11 @@ def test_a_window_that_is_made_again_is_made_in_the_tiles_of_the_first_time(tmp_
     # A kill lost a frame of the second window and one of the fourth.
     for number in (9, 22):
         (tmp_path / "job" / "frames" / f"{number:08d}.png").unlink()
+    # And left one without what was in it.
+    (tmp_path / "job" / "frames" / "00000023.png").write_bytes(b"")
     again = Recording(enough_for=99)
     job = run(tmp_path / "job", again)
+    assert (tmp_path / "job" / "frames" / "00000023.png").stat().st_size
     assert again.widths == [WIDTH, half, half]
     assert job.upscaler.grid == Grid(1, 2)
 

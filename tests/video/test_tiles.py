@@ -1,14 +1,13 @@
 """Tiles cover a frame without gaps, fade into each other, and fit into what they are given."""
 
 from itertools import pairwise
-from math import prod
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stvsr.video.tiles import MARGIN, Grid, coarsest_grid, finer, finest_grid, join, spans
+from stvsr.video.tiles import MARGIN, Grid, finer, grids, join, spans
 
 SIDES = st.integers(1, 160).map(lambda units: 4 * units)
 
@@ -58,23 +57,13 @@ def test_one_tile_fades_into_the_next_and_edges_are_thrown_away(dim: int) -> Non
     assert max(after - before for before, after in pairwise(row)) <= 1 / (2 * quarter) + 1e-6
 
 
-@given(SIDES, SIDES, st.integers(4 * MARGIN**2, 500_000))
-def test_the_coarsest_grid_fits_and_nothing_with_less_work_does(height: int, width: int, most: int) -> None:
-    grid = coarsest_grid(height, width, most=most, multiple=4)
-    finest = finest_grid(height, width, multiple=4)
-    if grid is None:
-        assert prod(finest.largest(height, width, multiple=4)) > most
-        return
-    assert prod(grid.largest(height, width, multiple=4)) <= most
-    for rows in range(1, finest.rows + 1):
-        for columns in range(1, finest.columns + 1):
-            other = Grid(rows, columns)
-            if prod(other.largest(height, width, multiple=4)) <= most:
-                assert grid.computed(height, width, multiple=4) <= other.computed(height, width, multiple=4)
-
-
-def test_too_little_memory_has_no_grid() -> None:
-    assert coarsest_grid(256, 256, most=1000, multiple=4) is None
+@given(SIDES, SIDES)
+def test_all_divisions_are_given_those_with_the_least_work_first(height: int, width: int) -> None:
+    found = grids(height, width, multiple=4)
+    assert found[0] == Grid()
+    assert len(set(found)) == len(found) == max(1, height // (2 * MARGIN)) * max(1, width // (2 * MARGIN))
+    work = [grid.computed(height, width, multiple=4) for grid in found]
+    assert work == sorted(work)
 
 
 def test_finer_halves_the_longer_side_until_tiles_are_small() -> None:

@@ -227,6 +227,19 @@ def test_bf16_is_used_only_where_it_agrees_with_float32(
     assert not upscaler.undecided
 
 
+def test_black_frames_decide_nothing_of_precision(noise: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many films begin with them; they agree in any precision."""
+    monkeypatch.setattr("stvsr.video.upscaling.has_bf16", lambda device: True)
+    upscaler = Upscaler(Rounding(1.0), precision="auto")
+    (black,) = windows(scene_starts([torch.zeros_like(frame) for frame in noise(4)]))
+    upscaler(black)
+    assert upscaler.undecided
+    first, *_ = windows(scene_starts(noise(4)))
+    upscaler(first)
+    assert not upscaler.undecided
+    assert not upscaler.half
+
+
 @pytest.mark.parametrize(
     ("network", "fast"),
     [pytest.param(Rounding(0.0), False, id="slow"), pytest.param(BicubicBlend(), True, id="no weights")],

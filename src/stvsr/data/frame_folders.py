@@ -10,9 +10,11 @@ the odd-numbered ones (first, third, …) alone. Without it they are made from H
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -120,10 +122,16 @@ def clip_folders(root: Path, what: str) -> dict[str, Path]:
         raise InvalidInput(f"{what}={root}: no such folder; expected a folder of clip folders of PNG frames")
     clips: dict[str, Path] = {}
     any_png = False
+
+    def unreadable(error: OSError) -> NoReturn:
+        raise InvalidInput(f"{what}={root}: {error.filename} cannot be read ({error.strerror}); make it readable")
+
     # Links are followed: data sets are often put together from them.
-    for where, folders, names in os.walk(root, followlinks=True):
+    for where, folders, names in os.walk(root, followlinks=True, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         path = Path(where)
+        for name in (*folders, *names):
+            check_link(path / name, what)
         has_png = any(name.lower().endswith(".png") and not name.startswith(".") for name in names)
         any_png |= has_png
         # A folder without folders is a clip, even an empty one, which opening it refuses.
@@ -137,6 +145,17 @@ def clip_folders(root: Path, what: str) -> dict[str, Path]:
     return clips
 
 
+def check_link(path: Path, what: str) -> None:
+    """Refuses a link that leads nowhere, which would be a clip less, and one to a folder around it: clips without end.
+
+    Raises:
+        InvalidInput: it is one.
+    """
+    if path.is_symlink() and (not path.exists() or path.resolve() in path.absolute().parents):
+        where = "a folder that it is in" if path.exists() else "nowhere"
+        raise InvalidInput(f"{what}: {path} is a link to {where}; remove or mend it")
+
+
 class FrameFolders:
     """Every clip folder below a root, with LR frames given or not.
 
@@ -144,16 +163,30 @@ class FrameFolders:
         root: HR frames.
         lr_root: LR frames, a quarter as wide and high, or None.
         name: of the set, in tables; None takes the folder's.
+        frames: how many frames each clip has that must be there; None takes what there is.
 
     Raises:
-        InvalidInput: nothing there, or the two do not match.
+        InvalidInput: nothing there, or the two do not match, or clips or frames are not those that must be there.
         DamagedClip: a frame is not an 8-bit RGB PNG of its clip's size.
     """
 
-    def __init__(self, *, root: str | Path, lr_root: str | Path | None = None, name: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        lr_root: str | Path | None = None,
+        name: str | None = None,
+        frames: Mapping[str, int] | None = None,
+    ) -> None:
         self.name = name or Path(root).resolve().name
         folders = clip_folders(Path(root), "data.root")
         self.clips = {clip: FrameFolder.open(path) for clip, path in folders.items()}
+        found = {clip: len(folder.frames) for clip, folder in self.clips.items()}
+        if frames is not None and found != frames:
+            raise InvalidInput(
+                f"data.root={root}: {_counted(found)}; {self.name} is {_counted(frames)}: "
+                "give the folder that holds these alone, or data=clips for other clips"
+            )
         for folder in self.clips.values():
             folder.check_consecutive()
         self.names = list(self.clips)
@@ -191,8 +224,20 @@ class FrameFolders:
         return Excerpt(hr=folder.read(numbers), lr=lr)
 
 
-def training_excerpts(*, root: str | Path) -> RandomExcerpts:
-    """The clips of a folder, to train on; LR frames are made from HR."""
+def _counted(frames: Mapping[str, int]) -> str:
+    """Clips and their frames in words; of many clips, some."""
+    shown = [f"{clip} ({count} frames)" for clip, count in sorted(frames.items())]
+    return ", ".join(shown[:4] + (["…"] if len(shown) > 4 else []))
+
+
+def training_excerpts(*, root: str | Path, lr_root: str | Path | None) -> RandomExcerpts:
+    """The clips of a folder, to train on; LR frames are made from HR.
+
+    Raises:
+        InvalidInput: LR frames are given, which training would not look at.
+    """
+    if lr_root is not None:
+        raise InvalidInput(f"data.lr_root={lr_root}: LR frames that are given are for scoring; training makes its own")
     return RandomExcerpts(clips=FrameFolders(root=root))
 
 

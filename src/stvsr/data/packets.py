@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 from av.codec.context import ThreadType
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from stvsr.data.y4m import Y4M_START, is_whole_y4m
@@ -40,7 +41,8 @@ def video_stream(container: InputContainer, path: Path, *, threads: int = 1) -> 
     With one decoding thread, because data workers already use every core, or all there are: 0.
     """
     stream = container.streams.best("video")
-    if not isinstance(stream, VideoStream):
+    # A cover picture of sound is a video stream too, of one frame without a time.
+    if not isinstance(stream, VideoStream) or Disposition.attached_pic in stream.disposition:
         raise DamagedClip(f"{path}: holds no video stream; expected a video: replace or remove the file")
     stream.codec_context.thread_count = threads
     if threads != 1:

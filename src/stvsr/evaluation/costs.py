@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stvsr.data.clip import FRAMES, GIVEN, SCALE
 from stvsr.evaluation.progress import BatchRecord
 from stvsr.models.requirements import Network
+from stvsr.models.turns import all_at_once
 from stvsr.ops.deformable import use_backend
 
 
@@ -89,7 +90,8 @@ def _parameters(network: nn.Module) -> int:
 def multiply_adds(network: Network, height: int, width: int) -> float | None:
     """Multiply-adds for each output frame, four LR frames of `height` x `width` given.
 
-    None where there are neither convolutions nor matrix products. Counted on fake tensors: nothing is computed.
+    None where there are neither convolutions nor matrix products. Counted on fake tensors: nothing is computed. What is
+    computed twice where large frames go in turns counts once, so that the figure for a pixel is that of the network.
     """
     multiple = network.requirements.multiple_of
     h, w = (-(-side // multiple) * multiple for side in (height, width))
@@ -97,7 +99,8 @@ def multiply_adds(network: Network, height: int, width: int) -> float | None:
     # This deformable convolution ends in a matrix product, which is counted; the others would not be.
     before = use_backend("blocked")
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, torch.no_grad():
+        fake, counter = FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False)
+        with all_at_once(), torch.no_grad(), fake, counter:
             twin(torch.empty(1, GIVEN, 3, h, w))
     finally:
         use_backend(before)

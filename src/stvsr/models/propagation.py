@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
-from stvsr.models.alignment import Partner, deformable_fusion
+from stvsr.models.alignment import AlignedFusion, Partner, deformable_fusion
 from stvsr.models.blocks import conv3x3, conv_of_two, share_of_first, share_of_second
 from stvsr.models.turns import in_turns
 
@@ -67,10 +67,10 @@ class Recurrence(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """`(t, b, c, h, w)` to the hidden states, of the same shape."""
         if in_turns(features):
-            return torch.stack([*self.states(features)])
+            return torch.stack([*self.hidden_states(features)])
         return self.scan(features, both_ways=False)
 
-    def states(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+    def hidden_states(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
         """The hidden states after frames `(b, c, h, w)`, one after the other; each is prepared when its turn comes."""
         hidden = cell = None
         for frame in frames:
@@ -154,29 +154,31 @@ class DeformableConvLSTM(Recurrence):
 
     def prepare(self, frames: Tensor) -> AlignedStep:
         """See `Recurrence`."""
-        for_hidden, for_cell = (align.as_first(align.pyramid(frames)) for align in (self.align_hidden, self.align_cell))
+        for_hidden, for_cell = (self._partner(align, frames) for align in (self.align_hidden, self.align_cell))
         return AlignedStep(self.cell.share_of_frame(frames), for_hidden, for_cell)
 
     def step(self, prepared: AlignedStep, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """See `Recurrence`."""
-        hidden, cell = (
-            align(partner, align.as_second(align.pyramid(state)))
-            for align, partner, state in (
-                (self.align_hidden, prepared.for_hidden, hidden),
-                (self.align_cell, prepared.for_cell, cell),
-            )
-        )
+        hidden = self._aligned(self.align_hidden, prepared.for_hidden, hidden)
+        cell = self._aligned(self.align_cell, prepared.for_cell, cell)
         states: tuple[Tensor, Tensor] = self.cell(prepared.gates, hidden, cell)
         return states
 
     def advance(self, frame: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """See `Recurrence`; what is prepared for one state is gone before the other's turn."""
-        hidden, cell = (
-            align(align.as_first(align.pyramid(frame)), align.as_second(align.pyramid(state)))
-            for align, state in ((self.align_hidden, hidden), (self.align_cell, cell))
-        )
+        hidden = self._aligned(self.align_hidden, self._partner(self.align_hidden, frame), hidden)
+        cell = self._aligned(self.align_cell, self._partner(self.align_cell, frame), cell)
         states: tuple[Tensor, Tensor] = self.cell(self.cell.share_of_frame(frame), hidden, cell)
         return states
+
+    @staticmethod
+    def _partner(align: AlignedFusion, frames: Tensor) -> Partner:
+        return align.as_first(align.pyramid(frames))
+
+    @staticmethod
+    def _aligned(align: AlignedFusion, frame: Partner, state: Tensor) -> Tensor:
+        aligned: Tensor = align(frame, align.as_second(align.pyramid(state)))
+        return aligned
 
 
 class Bidirectional(nn.Module):
@@ -190,14 +192,16 @@ class Bidirectional(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """`(t, b, c, h, w)` to the same shape."""
         if in_turns(features):
-            return self._in_turns(features)
+            return self._one_way_after_the_other(features)
         t, b = features.shape[:2]
         states = self.recurrence.scan(features, both_ways=True)
         forward, backward = (torch.cat([*frames]) for frames in (states[:, :b], reversed([*states[:, b:]])))
         return torch.unflatten(conv_of_two(self.fuse, forward, backward), 0, (t, b))
 
-    def _in_turns(self, features: Tensor) -> Tensor:
-        blended = [share_of_first(self.fuse, hidden) for hidden in self.recurrence.states(features)]
-        for frame, hidden in zip(reversed(blended), self.recurrence.states(reversed(features.unbind())), strict=True):
+    def _one_way_after_the_other(self, features: Tensor) -> Tensor:
+        """As `forward`; of each direction nothing is kept but what it contributes to the blend."""
+        blended = [share_of_first(self.fuse, hidden) for hidden in self.recurrence.hidden_states(features)]
+        backward = self.recurrence.hidden_states(reversed(features.unbind()))
+        for frame, hidden in zip(reversed(blended), backward, strict=True):
             frame.add_(share_of_second(self.fuse, hidden))
         return torch.stack(blended)

@@ -9,7 +9,7 @@ from stvsr.models.blocks import conv3x3, leaky_relu, residual_blocks
 from stvsr.models.turns import in_turns, rows_together
 
 REACH = 2
-"""Rows that the layers after the trunk look up and down, rounded up: 1 + 1/2 + 1/4 + 1/4."""
+"""Rows that the layers after the trunk look up and down: 1 + 1/2 + 1/4 + 1/4."""
 
 
 class Reconstruction(nn.Module):

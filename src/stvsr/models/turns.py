@@ -1,15 +1,20 @@
 """Frames so large that one at a time is work enough for a machine, and all at once more than its memory holds.
 
 Where gradients are wanted everything is kept for them anyway. Where not, the stages of a network take large frames,
-pairs of neighbours and directions in time in turns, and the widest layers some rows at a time. What they compute is the
-same; what they hold at once is a quarter (docs/performance.md).
+pairs of neighbours and directions in time in turns, and the widest layers some rows at a time. The result is the same,
+for some hundredths more work: what two pairs, both directions or two strips share is computed twice. What is held at
+once is less than a third.
 """
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 AT_ONCE = 2**15
-"""Pixels of a feature map that are taken together."""
+"""Pixels of a feature map that are taken together: Vid4's frames still are, for which a GPU waits for its launches."""
 
 
 def in_turns(features: Tensor) -> bool:
@@ -18,8 +23,10 @@ def in_turns(features: Tensor) -> bool:
 
 
 def frames_together(features: Tensor) -> int:
-    """How many maps `(…, h, w)` are taken together, at least one."""
-    return max(1, AT_ONCE // (features.shape[-2] * features.shape[-1]))
+    """How many of the maps `(n, c, h, w)` are taken together: all where gradients are wanted, at least one."""
+    if torch.is_grad_enabled():
+        return len(features)
+    return min(len(features), max(1, AT_ONCE // (features.shape[-2] * features.shape[-1])))
 
 
 def rows_together(features: Tensor, *, reach: int) -> int:
@@ -30,3 +37,14 @@ def rows_together(features: Tensor, *, reach: int) -> int:
         reach: rows above and below that are needed as well; they are computed twice, at most an eighth more.
     """
     return max(16 * reach, AT_ONCE // features.shape[-1])
+
+
+@contextmanager
+def all_at_once() -> Iterator[None]:
+    """Takes nothing in turns."""
+    global AT_ONCE
+    before, AT_ONCE = AT_ONCE, sys.maxsize
+    try:
+        yield
+    finally:
+        AT_ONCE = before

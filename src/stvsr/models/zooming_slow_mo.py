@@ -92,6 +92,5 @@ class ZoomingSlowMo(Network):
         HR features are by far the largest there are; where only one stage has to hold its own, they come in turns.
         """
         frames = features.flatten(0, 1)
-        if not torch.is_grad_enabled():
-            return torch.split(frames, frames_together(frames))
-        return torch.split(frames, features.shape[1]) if self.checkpointing else [frames]
+        by_frame = self.checkpointing and torch.is_grad_enabled()
+        return torch.split(frames, features.shape[1] if by_frame else frames_together(frames))

@@ -23,6 +23,7 @@ class Codec:
         full_range: whether it can say that black and white are 0 and 255.
         shapes: whether its bit stream tells the shape of pixels.
         worst_crf: the largest number it takes for quality.
+        largest: width and height of the largest frames that its encoder takes.
     """
 
     encoder: str
@@ -33,14 +34,15 @@ class Codec:
     full_range: bool = True
     shapes: bool = False
     worst_crf: int = 51
+    largest: tuple[int, int] = (65535, 65535)
 
 
 CODECS = {
-    "h264": Codec("libx264", "yuv420p", 18, {"preset": "medium"}, shapes=True),
+    "h264": Codec("libx264", "yuv420p", 18, {"preset": "medium"}, shapes=True, largest=(16384, 16384)),
     "h265": Codec(
         "libx265", "yuv420p", 20, {"preset": "medium", "x265-params": "log-level=error"}, tag="hvc1", shapes=True
     ),
-    "av1": Codec("libsvtav1", "yuv420p", 26, {"preset": "8"}, worst_crf=63),
+    "av1": Codec("libsvtav1", "yuv420p", 26, {"preset": "8"}, worst_crf=63, largest=(16384, 8704)),
     "vp9": Codec(
         "libvpx-vp9", "yuv420p", 24, {"b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}, worst_crf=63
     ),
@@ -137,6 +139,25 @@ class Encoding:
                 f"--pixel-format {self.pixels}: {self.codec} does not write it; expected one of {', '.join(formats)}"
             )
 
+    def check_size(self, extension: str, width: int, height: int) -> None:
+        """Refuses frames that are too large for the encoder.
+
+        Args:
+            extension: of the output, which decides what else there is.
+            width: of the frames.
+            height: of the frames.
+
+        Raises:
+            InvalidInput: they are; says for which they are not.
+        """
+        if not _takes_size(self.codec, width, height):
+            others = [codec for codec in CONTAINERS[extension].codecs if _takes_size(codec, width, height)]
+            largest = "{}x{}".format(*CODECS[self.codec].largest)
+            raise InvalidInput(
+                f"frames of {width}x{height}; {self.codec} takes {largest} at most: choose "
+                f"{''.join(f'--codec {codec}, ' for codec in others)}--scale 2, or a folder of PNG frames"
+            )
+
     @property
     def pixel_format(self) -> str:
         """The chosen one, or the codec's usual one."""
@@ -161,6 +182,11 @@ class Encoding:
             ahead = {"h264": {"rc-lookahead": "8"}, "h265": {"x265-params": "log-level=error:rc-lookahead=10"}}
             options |= ahead.get(self.codec, {})
         return options
+
+
+def _takes_size(codec: str, width: int, height: int) -> bool:
+    widest, highest = CODECS[codec].largest
+    return width <= widest and height <= highest
 
 
 BIG_FRAME = 3840 * 2160

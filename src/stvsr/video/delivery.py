@@ -123,6 +123,8 @@ def check_free(output: Path, *, overwrite: bool) -> None:
         raise InvalidInput(f"{output}: has no name of its own; expected a file, or a new folder for PNG frames")
     if not output.parent.is_dir():
         raise InvalidInput(f"{output}: the folder {output.parent} does not exist; make it first, or choose another")
+    if output.is_mount():
+        raise InvalidInput(f"{output}: is a mount point, which cannot be replaced; choose a new folder in it")
     entries = list(output.iterdir()) if output.is_dir() else []
     if output.exists() and not (output.is_dir() and not entries) and not overwrite:
         raise InvalidInput(f"{output}: exists already; choose another name, or add --overwrite to replace it")

@@ -61,8 +61,7 @@ class Job:
         upscaler: what makes the new ones.
         sink: where they go.
         folder: where a part of the work may lie already; None where none is kept.
-        limited: whether the tiles of `upscaler` are as small as somebody asks for: what an earlier run took must not
-            be larger.
+        fits: whether the tiles that an earlier run took fit into the memory there is now.
         say: tells the user something.
     """
 
@@ -73,14 +72,14 @@ class Job:
         upscaler: Upscaler,
         sink: Sink,
         folder: Path | None,
-        limited: bool = False,
+        fits: Callable[[Grid], bool] = lambda _: True,
         say: Callable[[str], None],
     ) -> None:
         self.source = source
         self.upscaler = upscaler
         self.sink = sink
         self.settings = None if folder is None else folder / "settings.json"
-        self.limited = limited
+        self.fits = fits
         self.say = say
         self.count = 0
         self._grids: dict[int, Grid] = {}
@@ -103,7 +102,7 @@ class Job:
             raise
         if not self.count:
             raise InvalidInput(f"{self.source.path}: no frame in what is asked for; choose an earlier --start")
-        return self.sink.finish()
+        return self.sink.finish(self.count)
 
     def _fill(self, expected: int | None) -> None:
         first = None
@@ -134,8 +133,13 @@ class Job:
 
     def _upscaled(self, number: int, window: Window) -> Tensor:
         known = self._grid_of(number)
-        if known is not None and (self._begun or not self.limited or known.tiles >= self.upscaler.grid.tiles):
-            self.upscaler.grid = known
+        if known is not None and known != self.upscaler.grid:
+            if self._begun or self.fits(known):
+                self.upscaler.grid = known
+            else:
+                self.say(
+                    "the memory has no room now for the tiles of the earlier run; the rest is made in smaller ones"
+                )
         self._begun = self._begun or time.monotonic()
         frames = self.upscaler(window)
         if self.upscaler.grid != known:

@@ -16,14 +16,18 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from stvsr.data.clip import GIVEN
+from stvsr.data.clip import FRAMES, GIVEN, SCALE
 from stvsr.errors import InvalidInput
+from stvsr.models import turns
 from stvsr.models.requirements import Network
 from stvsr.ops.deformable import use_backend
-from stvsr.video.tiles import Grid, coarsest_grid, finest_grid
+from stvsr.video.tiles import Grid, grids
 
 OVERHEAD = 1.3
 """What a run takes beyond the tensors that are alive: scratch space, and what an allocator keeps."""
+
+FINISHED = 4 * FRAMES * 3 * SCALE**2
+"""Bytes of the finished frames of a window for each LR pixel, before they are rounded to 8 bits."""
 
 FRAME_BYTES = 160
 """For each output pixel: two windows of finished frames, and the frames in an encoder."""
@@ -76,35 +80,61 @@ def bytes_taken(network: nn.Module, height: int, width: int) -> int:
 
 
 def grid_within(memory: float, network: Network, height: int, width: int, *, limit: str) -> Grid:
-    """The division of frames whose tiles fit into the memory.
+    """The division of frames with the least work that fits into the memory.
 
     Args:
-        memory: bytes that the network may use.
+        memory: bytes that the network and the tiles it has finished may use.
         network: what runs.
         height: of the LR frames.
         width: of the LR frames.
         limit: what limits the memory, for messages.
 
     Raises:
-        InvalidInput: not even the smallest tiles fit.
+        InvalidInput: none fits.
     """
-    multiple = network.requirements.multiple_of
-    height, width = (-(-side // multiple) * multiple for side in (height, width))
-
-    def needed(grid: Grid) -> float:
-        return OVERHEAD * bytes_taken(network, *grid.largest(height, width, multiple=multiple))
-
-    grid: Grid | None = Grid()
-    while grid is not None:
-        least = needed(grid)
-        if least <= memory:
+    height, width = _padded(network, height, width)
+    least, each = math.inf, 0.0
+    for grid in grids(height, width, multiple=network.requirements.multiple_of):
+        tiles = grid.sizes(height, width, multiple=network.requirements.multiple_of)
+        finished, pixels = _finished(grid, tiles, width), max(map(math.prod, tiles))
+        # A try takes seconds; one that needs no less of each pixel than the one before cannot fit.
+        if each * pixels + finished > memory:
+            continue
+        need = bytes_needed(grid, network, height, width)
+        if need <= memory:
             return grid
-        # Nearly proportional to the pixels of a tile; where it is not, the next try is further off.
-        pixels = math.prod(grid.largest(height, width, multiple=multiple))
-        most = min(int(pixels * max(memory, 0) / least), pixels - 1)
-        grid = coarsest_grid(height, width, most=most, multiple=multiple)
-    least = needed(finest_grid(height, width, multiple=multiple))
+        least, each = min(least, need), (need - finished) / pixels
     raise InvalidInput(
-        f"{limit}, of which {max(memory, 0) / 2**30:.1f} GiB remain for the network; the smallest tiles of frames "
-        f"of {width}x{height} need {least / 2**30:.1f} GiB: allow more, or use smaller frames"
+        f"{limit}, but frames of {width}x{height} need {(least - memory) / 2**30:.1f} GiB more, in tiles as well: "
+        "allow more, or use smaller frames"
     )
+
+
+def bytes_needed(grid: Grid, network: Network, height: int, width: int) -> float:
+    """Memory that LR frames of a size take in the tiles of a division: the network, and the tiles it has finished."""
+    height, width = _padded(network, height, width)
+    tiles = grid.sizes(height, width, multiple=network.requirements.multiple_of)
+    taken = max(bytes_taken(network, *tile) for tile in _most_demanding(tiles))
+    return OVERHEAD * taken + _finished(grid, tiles, width)
+
+
+def _padded(network: Network, height: int, width: int) -> tuple[int, int]:
+    multiple = network.requirements.multiple_of
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+
+
+def _most_demanding(tiles: set[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Of tiles the largest of those that go through a network in turns, and of those that go all at once."""
+    sides = (
+        [tile for tile in tiles if math.prod(tile) > turns.AT_ONCE],
+        [tile for tile in tiles if math.prod(tile) <= turns.AT_ONCE],
+    )
+    return {max(side, key=math.prod) for side in sides if side}
+
+
+def _finished(grid: Grid, tiles: set[tuple[int, int]], width: int) -> int:
+    """Bytes of the finished tiles that wait for the others of their row, and of the one before."""
+    if grid.tiles == 1:
+        return 0
+    tallest, widest = max(height for height, _ in tiles), max(width for _, width in tiles)
+    return FINISHED * tallest * (widest + (width if grid.columns > 1 else 0))

@@ -71,6 +71,14 @@ class Pictures:
                 yield packet
 
 
+def frame_numbers(path: Path) -> list[int]:
+    """Of the frames in a segment, in order; none where it cannot be read at all."""
+    try:
+        return sorted(packet.pts or 0 for packet in _numbered_packets(path))
+    except (av.FFmpegError, IndexError):
+        return []
+
+
 def reordering(path: Path) -> int:
     """How many frames earlier a segment's frames must be decoded than they are shown."""
     numbers = [packet.pts or 0 for packet in _numbered_packets(path)]

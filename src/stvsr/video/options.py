@@ -96,7 +96,10 @@ def _rate(text: str) -> Fraction:
 
 
 def _gibibytes(text: str) -> float:
-    return float(_positive(text, zero=False))
+    try:
+        return float(_positive(text, zero=False))
+    except OverflowError:
+        raise argparse.ArgumentTypeError(f"{text} is too large") from None
 
 
 def _positive(text: str, *, zero: bool) -> Fraction:

@@ -9,6 +9,18 @@ from av.video.stream import VideoStream
 from stvsr.data.orientation import UPRIGHT, Orientation, display_matrix
 from stvsr.video.colour import Colour
 
+NOT_KEPT = {
+    "MASTERING_DISPLAY_METADATA": "HDR brightness",
+    "CONTENT_LIGHT_LEVEL": "HDR brightness",
+    "DYNAMIC_HDR_PLUS": "HDR brightness",
+    "DOVI_METADATA": "Dolby Vision",
+    "DOVI_RPU_BUFFER": "Dolby Vision",
+    "A53_CC": "closed captions",
+    "SPHERICAL": "that it is a 360 degree video",
+    "STEREO3D": "that it is stereoscopic",
+}
+"""What frames may carry beside their pixels and new frames do not, in words; by PyAV's names."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -24,6 +36,7 @@ class Picture:
         interlaced: whether the frames are made of two fields.
         bits: of a stored sample.
         transparent: whether an alpha channel is stored.
+        not_kept: what the first frame carries beside its pixels and is lost, in words.
     """
 
     width: int
@@ -35,6 +48,7 @@ class Picture:
     interlaced: bool = False
     bits: int = 8
     transparent: bool = False
+    not_kept: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, frame: av.VideoFrame, stream: VideoStream) -> "Picture":
@@ -52,4 +66,11 @@ class Picture:
             # VP8 and VP9 keep it beside the frames, where their decoders do not look.
             transparent=any(component.is_alpha for component in frame.format.components)
             or any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items()),
+            # Each once, in one order.
+            not_kept=tuple(dict.fromkeys(NOT_KEPT[name] for name in NOT_KEPT if name in _carried(frame))),
         )
+
+
+def _carried(frame: av.VideoFrame) -> set[str]:
+    # Iteration gives the data, not the keys, whatever PyAV's stubs say.
+    return {data.type.name for data in frame.side_data}  # type: ignore[attr-defined]

@@ -22,9 +22,11 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from stvsr.data.png import write_png
+from stvsr.errors import UserError
 from stvsr.files import ffmpeg_name
 from stvsr.video.codecs import CODECS, Encoding
 from stvsr.video.colour import FromRgb
+from stvsr.video.muxing import frame_numbers
 from stvsr.video.picture import Picture
 
 NUMBER_UNIT = Fraction(1, 1000)
@@ -56,8 +58,8 @@ class Sink(Protocol):
         """Takes one frame `(3, H, W)`, uint8 RGB."""
         ...
 
-    def finish(self) -> Path | None:
-        """All frames are there: makes the whole of them, and says where it is, or None where it is gone."""
+    def finish(self, count: int) -> Path | None:
+        """All frames, `count` of them, are there: makes the whole; says where it is, or None where it is gone."""
         ...
 
     def abandon(self) -> None:
@@ -139,9 +141,20 @@ class SegmentedVideo:
         assert self.stream is not None
         self._mux(self.stream.encode(encoded))
 
-    def finish(self) -> Path | None:
-        """See `Sink`."""
+    def finish(self, count: int) -> Path | None:
+        """See `Sink`.
+
+        Raises:
+            UserError: a segment of an earlier run has lost frames; it is removed, to be made again.
+        """
         self._close()
+        lacking = incomplete(self.segments, count)
+        if lacking is not None:
+            lacking.unlink()
+            raise UserError(
+                f"{lacking.name}: lacks frames that were written to it, as after a power cut; it was removed: run the "
+                "command again, which makes them again"
+            )
         return self.join(self.segments)
 
     def abandon(self) -> None:
@@ -158,7 +171,11 @@ class SegmentedVideo:
             self._mux(self.stream.encode())
             self.container.close()
             self.container = None
-            self._path(".mkv.part").replace(self._path(".mkv"))
+            part = self._path(".mkv.part")
+            # A machine that loses its power now must not find the name without the frames.
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(self._path(".mkv"))
 
     def _open(self, number: int, first: int) -> None:
         self.number = number
@@ -188,6 +205,22 @@ class SegmentedVideo:
         return self.folder / f"{self.number:06d}{extension}"
 
 
+def incomplete(segments: list[Path], count: int) -> Path | None:
+    """The last segment without all of its frames, or before a gap; None where all are there.
+
+    Args:
+        segments: files that follow each other.
+        count: frames in all of them.
+    """
+    end = count
+    for path in reversed(segments):
+        numbers = frame_numbers(path)
+        if not numbers or numbers != list(range(numbers[0], end)):
+            return path
+        end = numbers[0]
+    return segments[0] if end else None
+
+
 class PngFolder:
     """Frames as PNG files, numbered from 1.
 
@@ -201,13 +234,14 @@ class PngFolder:
 
     def has(self, window: int, numbers: range) -> bool:
         """See `Sink`."""
-        return all(self._path(number).is_file() for number in numbers)
+        # An empty file has its name, and lost its frame with the power.
+        return all(self._path(number).is_file() and self._path(number).stat().st_size for number in numbers)
 
     def write(self, window: int, number: int, frame: Tensor) -> None:
         """See `Sink`."""
         write_png(self._path(number), frame)
 
-    def finish(self) -> Path | None:
+    def finish(self, count: int) -> Path | None:
         """See `Sink`."""
         return self.folder
 
@@ -243,7 +277,7 @@ class Y4mOutput:
         self.file.write(b"FRAME\n")
         self.file.write(self.convert(frame).to_ndarray().tobytes())
 
-    def finish(self) -> Path | None:
+    def finish(self, count: int) -> Path | None:
         """See `Sink`."""
         self.file.close()
         return self.path

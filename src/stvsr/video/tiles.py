@@ -9,7 +9,7 @@ the whole frame. `benchmarks/tiles.py` shows what a margin costs and what it is 
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor
@@ -117,10 +117,10 @@ class Grid:
         """The tiles of a frame, along its height and along its width."""
         return spans(height, self.rows, multiple=multiple), spans(width, self.columns, multiple=multiple)
 
-    def largest(self, height: int, width: int, *, multiple: int) -> tuple[int, int]:
-        """Height and width of the largest tile."""
+    def sizes(self, height: int, width: int, *, multiple: int) -> set[tuple[int, int]]:
+        """The heights and widths that tiles have."""
         rows, columns = self.spans(height, width, multiple=multiple)
-        return max(map(_length, rows)), max(map(_length, columns))
+        return set(product(map(_length, rows), map(_length, columns)))
 
     def computed(self, height: int, width: int, *, multiple: int) -> int:
         """LR pixels of all tiles together: what the work is proportional to."""
@@ -143,21 +143,11 @@ def finer(grid: Grid, height: int, width: int, *, multiple: int) -> Grid | None:
     return next((choice for choice in halved if choice != grid), None)
 
 
-def coarsest_grid(height: int, width: int, *, most: int, multiple: int) -> Grid | None:
-    """The division with the least work whose tiles have no more than `most` pixels; None where there is none."""
+def grids(height: int, width: int, *, multiple: int) -> list[Grid]:
+    """All divisions of a frame, those with the least work first."""
     choices = [
         Grid(rows, columns)
         for rows in range(1, most_parts(height, multiple=multiple) + 1)
         for columns in range(1, most_parts(width, multiple=multiple) + 1)
     ]
-    fitting = [grid for grid in choices if math.prod(grid.largest(height, width, multiple=multiple)) <= most]
-    return min(
-        fitting,
-        key=lambda grid: (grid.computed(height, width, multiple=multiple), grid.tiles),
-        default=None,
-    )
-
-
-def finest_grid(height: int, width: int, *, multiple: int) -> Grid:
-    """The division into the smallest tiles."""
-    return Grid(most_parts(height, multiple=multiple), most_parts(width, multiple=multiple))
+    return sorted(choices, key=lambda grid: (grid.computed(height, width, multiple=multiple), grid.tiles))

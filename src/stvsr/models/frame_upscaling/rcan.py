@@ -80,8 +80,7 @@ class RCAN(FrameUpscaler):
     def forward(self, frames: Tensor) -> Tensor:
         """See `FrameUpscaler`."""
         images = PEAK * frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        together = len(images) if torch.is_grad_enabled() else frames_together(images)
-        enlarged = torch.cat([self.enlarge(part) for part in torch.split(images, together)])
+        enlarged = torch.cat([self.enlarge(part) for part in torch.split(images, frames_together(images))])
         return torch.unflatten(enlarged / PEAK, 0, frames.shape[:2])
 
     def enlarge(self, images: Tensor) -> Tensor:
