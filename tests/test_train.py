@@ -2,17 +2,22 @@
 
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from omegaconf import DictConfig
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor
 
 from conftest import SMALL_RUN
 from stvsr.checkpoint import export, load_network
 from stvsr.errors import InvalidInput
 from stvsr.train import train
+from stvsr.training.module import SpaceTimeModule
 
 FROZEN = ["optimizer.lr=1e-20", "scheduler.minimum=0", "trainer.max_steps=1", "trainer.val_check_interval=1"]
 """A run that ends with the weights it began with."""
@@ -66,13 +71,47 @@ def test_a_blended_start_is_part_of_a_run(small_run: Run, tmp_path: Path) -> Non
     [
         ("seed=-1", "seed=-1; expected 0 to"),
         ("optimizer.lr=0", "optimizer.lr=0; expected more than 0"),
-        ("optimizer.lr=-1", "optimizer: Invalid learning rate: -1"),
-        ("optimizer.betas=[2,0.9]", "optimizer: Invalid beta parameter"),
+        ("optimizer.lr=-1", "optimizer and scheduler: Invalid learning rate: -1"),
+        ("optimizer.lr=4e-4x", "optimizer and scheduler: '<=' not supported"),
+        ("optimizer.betas=[2,0.9]", "optimizer and scheduler: Invalid beta parameter"),
+        ("optimizer.betas=0.9", "optimizer and scheduler: "),
+        ("scheduler.period=soon", "optimizer and scheduler: "),
+        ("scheduler.minimum=1", "scheduler.minimum=1; expected 0 to optimizer.lr="),
+        ("scheduler.minimum=-1e-7", "scheduler.minimum=-1e-07; expected 0 to"),
     ],
 )
 def test_values_that_cannot_be_trained_with_are_refused_in_words(small_run: Run, override: str, says: str) -> None:
     with pytest.raises(InvalidInput, match=re.escape(says)):
         train(small_run(override))
+
+
+@pytest.mark.parametrize(
+    ("objective", "strategy", "refused"),
+    [
+        ("feature_interpolation", DDPStrategy(), True),
+        ("flow_guided_offsets", DDPStrategy(), True),
+        ("feature_interpolation", DDPStrategy(find_unused_parameters=True), False),
+        ("feature_interpolation", SingleDeviceStrategy("cpu"), False),
+        ("space_time", DDPStrategy(), False),
+    ],
+)
+def test_processes_that_would_wait_for_gradients_of_other_parts_are_refused(
+    configure: Run, monkeypatch: pytest.MonkeyPatch, objective: str, strategy: Strategy, refused: bool
+) -> None:
+    """Before the first step; DDP's own error comes at the second, and is a page."""
+    config = configure("train", *SMALL_RUN, f"objective={objective}")
+    module = SpaceTimeModule(
+        network=instantiate(config.model),
+        model_config={},
+        variant="e",
+        objective=instantiate(config.objective),
+        optimizer=torch.optim.Adam,
+        scheduler=torch.optim.lr_scheduler.LambdaLR,
+    )
+    monkeypatch.setattr(SpaceTimeModule, "trainer", SimpleNamespace(strategy=strategy))
+    says = pytest.raises(InvalidInput, match=r"trains \d+ of the network's \d+ .*ddp_find_unused_parameters_true")
+    with says if refused else nullcontext():
+        module.on_fit_start()
 
 
 def test_a_run_without_a_log_trains(small_run: Run, tmp_path: Path) -> None:

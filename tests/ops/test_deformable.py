@@ -179,3 +179,9 @@ def test_autocast_does_not_decide_which_back_end_runs_on_a_gpu() -> None:
         with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
             found.append(deformable.backend_on("cuda", torch.float32))
     assert found[0] == found[1]
+
+
+def test_a_kernel_of_a_gpu_is_not_given_tensors_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deformable, "_chosen", "triton")
+    with pytest.raises(InvalidInput, match="deformable=triton on a CPU: use deformable=auto"):
+        deform_conv2d(*arguments((1, 8, 4, 4, 4), 1.0, torch.float32))

@@ -68,7 +68,13 @@ def use_backend(name: str) -> str:
 
 
 def backend_on(device: str, dtype: torch.dtype) -> str:
-    """The one of `BACKENDS` that `deform_conv2d` runs on a type of device, `cpu` or `cuda`, for features of a type."""
+    """The one of `BACKENDS` that `deform_conv2d` runs on a type of device, `cpu` or `cuda`, for features of a type.
+
+    Raises:
+        InvalidInput: the chosen one does not run there.
+    """
+    if _chosen == "triton" and device != "cuda":
+        raise InvalidInput("deformable=triton on a CPU: use deformable=auto, or a GPU")
     if _chosen != AUTO:
         return _chosen
     if device != "cuda":

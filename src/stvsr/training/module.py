@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -16,7 +17,7 @@ from stvsr.errors import InvalidInput, one_line
 from stvsr.evaluation.splits import MotionSplitScores
 from stvsr.graphs import recorded_step
 from stvsr.models.requirements import Network, run_padded
-from stvsr.training.objectives import Objective
+from stvsr.training.objectives import Objective, trained_part
 
 
 class SpaceTimeModule(pl.LightningModule):
@@ -113,13 +114,30 @@ class SpaceTimeModule(pl.LightningModule):
         """
         try:
             optimizer = self.make_optimizer(self.network.parameters())
-        except ValueError as error:
-            raise InvalidInput(f"optimizer: {one_line(error)}; choose other values of optimizer.…") from None
+            scheduler = self.make_scheduler(optimizer)
+        # A word where a number is meant is a TypeError.
+        except (ValueError, TypeError) as error:
+            raise InvalidInput(
+                f"optimizer and scheduler: {one_line(error)}; choose other values of optimizer.… or scheduler.…"
+            ) from None
         self.learning_rate = optimizer.param_groups[0]["lr"]
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        """Refuses processes that would wait for gradients which never come.
+
+        Raises:
+            InvalidInput: a part of the network is trained, and processes share the gradients of all of it.
+        """
+        strategy = self.trainer.strategy
+        parts = (trained_part(self.objective, self.network), self.network)
+        trained, all_of_it = (sum(1 for _ in part.parameters()) for part in parts)
+        waits = isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters")
+        if trained < all_of_it and waits:
+            raise InvalidInput(
+                f"the objective trains {trained} of the network's {all_of_it} parameters, which processes that share "
+                "gradients must know: add trainer.strategy=ddp_find_unused_parameters_true"
+            )
 
     def on_train_start(self) -> None:
         """Lets the optimizer's configured figures hold in a resumed run, where the saved ones would."""

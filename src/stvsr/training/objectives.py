@@ -10,7 +10,7 @@ those of the whole frame.
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stvsr.data.clip import Batch
 from stvsr.data.degradation import downsample
@@ -97,6 +97,18 @@ def flow_guided_offsets(network: Trained, batch: Batch) -> Tensor:
     return torch.stack(
         [offset_fidelity(level, way) for levels, way in zip(offsets, flow, strict=True) for level in levels]
     ).sum()
+
+
+def trained_part(objective: Objective, network: nn.Module) -> nn.Module:
+    """What an objective trains of a network, nearly all of it or a part; the whole where nothing else is known."""
+    function = getattr(objective, "func", objective)
+    if isinstance(network, TwoStage) and function is frame_interpolation:
+        return network.interpolator
+    if isinstance(network, TwoStage) and function is super_resolution:
+        return network.upscaler
+    if isinstance(network, ZoomingSlowMo) and function in (feature_interpolation, flow_guided_offsets):
+        return network.interpolation
+    return network
 
 
 def _one_stage(network: Trained) -> ZoomingSlowMo:

@@ -20,7 +20,8 @@ def cosine_restarts(optimizer: Optimizer, *, period: int, minimum: float, warmup
         warmup: over so many steps at the start the rate is also ramped up linearly; 0, the paper's way, for none.
 
     Raises:
-        InvalidInput: a period below 1, a warm-up below 0, or a rate that is not above 0.
+        InvalidInput: a period below 1, a warm-up below 0, a rate that is not above 0, or a lowest rate that is not
+            between 0 and the highest.
     """
     if period < 1 or warmup < 0:
         raise InvalidInput(
@@ -29,6 +30,8 @@ def cosine_restarts(optimizer: Optimizer, *, period: int, minimum: float, warmup
     highest = optimizer.param_groups[0]["lr"]
     if highest <= 0:
         raise InvalidInput(f"optimizer.lr={highest:g}; expected more than 0, such as 4e-4")
+    if not 0 <= minimum <= highest:
+        raise InvalidInput(f"scheduler.minimum={minimum:g}; expected 0 to optimizer.lr={highest:g}")
     floor = minimum / highest  # of the configured rate, which holds in a resumed run too
 
     def factor(step: int) -> float:
