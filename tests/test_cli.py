@@ -1,5 +1,6 @@
 """Whatever a user can cause ends in one line, a non-zero exit, and nothing half-written."""
 
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +9,12 @@ import av
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf.errors import InterpolationKeyError
 from PIL import Image
 
 from conftest import SMALL_RUN
-from stvsr import evaluate, report, train
+from stvsr import dashboard, evaluate, report, train
 from stvsr.cli import explain
 from stvsr.data.vimeo90k import motion_list
 from stvsr.errors import InvalidInput
@@ -65,10 +68,20 @@ BAD_EVALUATE = {
     "no-video-folder": (["method=bicubic_blend", "data=videos", "data.root=nowhere"], "nowhere"),
     "batch-of-0": (
         ["method=bicubic_blend", "batch_size=0"],
-        "batch_size=0; expected at least 1",
+        "batch_size=0; expected a whole number, 1 or more",
     ),
-    "no-processes": (["method=bicubic_blend", "processes=0"], "processes=0; expected at least 1"),
-    "workers-below-0": (["method=bicubic_blend", "workers=-1"], "workers=-1; expected 0 or more"),
+    "batch-of-one-and-a-half": (["method=bicubic_blend", "batch_size=1.5"], "batch_size=1.5; expected a whole number"),
+    "no-processes": (["method=bicubic_blend", "processes=0"], "processes=0; expected a whole number, 1 or more"),
+    "processes-in-a-word": (["method=bicubic_blend", "processes=auto"], "processes=auto; expected a whole number"),
+    "processes-on-one-gpu": (
+        ["method=bicubic_blend", "processes=2", "device=cuda:0"],
+        "processes=2 on device=cuda:0; expected device=cuda",
+    ),
+    "workers-below-0": (["method=bicubic_blend", "workers=-1"], "workers=-1; expected a whole number, 0 or more"),
+    "workers-in-a-word": (["method=bicubic_blend", "workers=auto"], "workers=auto; expected a whole number"),
+    "pictures-in-a-word": (["method=bicubic_blend", "pictures=all"], "pictures=all; expected a whole number"),
+    "pictures-as-a-flag": (["method=bicubic_blend", "pictures=true"], "pictures=True; expected a whole number"),
+    "off-is-not-false": (["method=bicubic_blend", "save_frames=off"], "save_frames=off; expected true or false"),
     "no-such-extra": (["method=bicubic_blend", "extras=[beauty]"], "extras=[beauty]: no such metric"),
     "extras-without-brackets": (["method=bicubic_blend", "extras=lpips"], "extras=lpips; expected a list"),
     "no-motion-cache": (["method=bicubic_blend", "motion_cache=null"], "motion_cache=null; expected a file"),
@@ -124,10 +137,7 @@ BAD_TRAIN = {
     ),
     "missing-resume": (["resume=gone.ckpt"], "gone.ckpt: no such file"),
     "misspelt-model-key": (["+model.chanels=8"], "chanels"),
-    "no-data-folder": (
-        ["data=vimeo90k", "data.root=nowhere", "~data.train_source.height"],
-        "data.train_source.height",
-    ),
+    "no-data-folder": (["data=vimeo90k", "data.root=nowhere"], "data.root=nowhere: no sep_trainlist.txt there"),
     "unwritable-output": (["output_dir=/dev/null/out"], "/dev/null/out"),
 }
 
@@ -141,7 +151,10 @@ def test_bad_input_to_train_ends_in_one_line(
     torch.save(
         {MODEL_KEY: train.resolved(small_run().model), "state_dict": {}, "optimizer_states": []}, tmp_path / "e.ckpt"
     )
-    status, error = run(train.main, *SMALL_RUN, "output_dir=out", *arguments)
+    # Other data has no size to choose.
+    generated = not any(argument.startswith("data=") for argument in arguments)
+    small = [setting for setting in SMALL_RUN if generated or not setting.startswith("data.")]
+    status, error = run(train.main, *small, "output_dir=out", *arguments)
     assert status in (1, 2)
     messages = [line for line in error.splitlines() if line.startswith("error: ")]
     assert len(messages) == 1, error
@@ -152,7 +165,10 @@ def test_bad_input_to_train_ends_in_one_line(
 
 def test_bad_runs_to_report_end_in_one_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for runs, says in {"[]": "runs=[]", "[empty]": "empty: no results.json there"}.items():
+    # A folder of a sweep is called by a number.
+    (tmp_path / "0").mkdir()
+    bad = {"[]": "runs=[]", "[empty]": "empty: no results.json there", "[0]": "0: no results.json there"}
+    for runs, says in bad.items():
         status, error = run(report.main, f"runs={runs}", "output_dir=out")
         assert status == 1
         assert error.startswith("error: ")
@@ -160,6 +176,10 @@ def test_bad_runs_to_report_end_in_one_line(run: Run, tmp_path: Path) -> None:
         assert len(error.splitlines()) == 1
     status, error = run(report.main, "output_dir=out")
     assert "runs is not given" in error
+
+
+def test_no_is_not_taken_for_true_by_the_dashboard(run: Run) -> None:
+    assert run(dashboard.main, "online=no") == (1, "error: online=no; expected true or false\n")
 
 
 def write_video(path: Path, frames: int) -> None:
@@ -240,6 +260,77 @@ def test_an_error_a_library_wrapped_is_found() -> None:
     assert explain(wrapped) == ("crop=0; expected more", 1)
 
 
+class Raises:
+    """Stands for one of our classes that Hydra makes."""
+
+    def __init__(self, *, error: str) -> None:
+        raise RAISED[error]
+
+
+RAISED = {
+    "bug": KeyError("oops"),
+    "bug-of-types": TypeError("unsupported operand type(s) for +: 'int' and 'NoneType'"),
+    "file": PermissionError(errno.EACCES, "Permission denied", "locked/a.mp4"),
+    "full": OSError(errno.ENOSPC, "No space left on device"),
+    "reference": InterpolationKeyError("no such key"),
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"error": "bug"}, None),
+        ({"error": "bug-of-types"}, None),
+        ({"error": "file"}, "locked/a.mp4: Permission denied; choose"),
+        ({"error": "full"}, "No space left on device; make room"),
+        ({"error": "reference"}, "configuration: "),
+        ({"error": "bug", "sharpness": 2}, "unexpected keyword argument"),
+        ({}, "missing 1 required keyword-only argument"),
+    ],
+)
+def test_of_what_our_classes_raise_only_wrong_settings_are_blamed_on_the_configuration(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, object], says: str | None
+) -> None:
+    monkeypatch.setattr("stvsr.evaluation.sweep.SweepReport", Raises)
+    monkeypatch.setattr(Raises, "__module__", "stvsr.evaluation.sweep")
+    with pytest.raises(Exception, match="Error in call to target 'stvsr") as caught:
+        instantiate({"_target_": "stvsr.evaluation.sweep.SweepReport", **settings})
+    message, _ = explain(caught.value)
+    assert (message is None) == (says is None)
+    assert says is None or (message is not None and says in message)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"_target_": "pytorch_lightning.Trainer", "accelerator": "quantum", "logger": False},
+        {"_target_": "stvsr.nowhere.Nothing"},
+    ],
+)
+def test_what_a_library_refuses_and_what_is_not_there_is_a_matter_of_the_configuration(
+    settings: dict[str, object],
+) -> None:
+    with pytest.raises(Exception, match="Error") as caught:
+        instantiate(settings)
+    message, status = explain(caught.value)
+    assert (message or "").startswith("configuration: ")
+    assert status == 2
+
+
+def test_a_disk_that_is_full_is_one_line_though_the_system_names_no_file() -> None:
+    message = "No space left on device; make room or check the disk, then give the same command again"
+    assert explain(OSError(errno.ENOSPC, "No space left on device")) == (message, 1)
+
+
+def test_a_bug_while_an_error_of_the_disk_was_handled_is_not_explained_away() -> None:
+    bug = KeyError("oops")
+    bug.__context__ = FileNotFoundError(errno.ENOENT, "No such file or directory", "a.csv")
+    assert explain(bug) == (None, 1)
+    # An OSError only by its class, and one of a network.
+    assert explain(OSError("oops")) == (None, 1)
+    assert explain(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")) == (None, 1)
+
+
 def test_train_then_evaluate_from_the_command_line(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -286,12 +377,41 @@ def test_a_job_that_fails_does_not_end_its_sweep_and_the_rest_is_compared(run: R
         assert f"| bicubic_blend | measured | {protocol} |" in text
     assert "bicubic_blend, released" in (tmp_path / "three" / "report.html").read_text()
 
+    # In the same folder: neither a job that fails now nor one that there no longer is may show what was before.
+    status, error = run(evaluate.main, "-m", *small, "batch_size=0,2", "output_dir=three")
+    assert status == 1
+    assert "error: batch_size=0; expected a whole number, 1 or more" in error
+    assert "error: job 0 of the sweep failed (see above), the others are done" in error
+    text = (tmp_path / "three" / "comparison.md").read_text()
+    assert text.count("| bicubic_blend | measured |") == 1
+    assert "| bicubic_blend | measured | paper |" in text
+
+
+def test_a_job_of_a_cluster_that_fails_does_not_end_its_sweep_and_the_rest_is_compared(
+    run: Run, tmp_path: Path
+) -> None:
+    """SLURM's launcher, with its jobs as processes of this machine."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason='needs pip install "stvsr[slurm]"')
+    small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
+    small += ["hydra/launcher=submitit_local", "method=bicubic_blend", "logger=csv", "workers=0", "pictures=0"]
     status, error = run(evaluate.main, "-m", *small, "batch_size=0,2", "output_dir=sweep")
     assert status == 1
-    assert "error: batch_size=0; expected at least 1" in error
-    assert "error: job 0 of the sweep failed" in error
-    assert (tmp_path / "sweep" / "1" / "results.json").is_file()
-    assert (tmp_path / "sweep" / "report.html").is_file()
+    assert error == "error: job 0 of the sweep failed (see the launcher's logs below sweep), the others are done\n"
+    logs = "".join(path.read_text() for path in (tmp_path / "sweep" / ".submitit").rglob("*.err"))
+    assert "error: batch_size=0; expected a whole number, 1 or more" in logs
+    assert "| bicubic_blend | measured | paper |" in (tmp_path / "sweep" / "comparison.md").read_text()
+
+
+def test_a_job_that_a_launcher_ends_to_start_it_again_is_not_taken_for_one_that_failed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def preempted(*arguments: object) -> None:
+        sys.exit(-1)
+
+    monkeypatch.setattr("stvsr.evaluate.method_name", preempted)
+    status, error = run(evaluate.main, "-m", "method=bicubic_blend", "batch_size=1,2", "output_dir=sweep")
+    assert status == -1
+    assert "failed" not in error
 
 
 def test_a_bug_in_a_job_does_not_end_its_sweep_and_keeps_its_traceback(

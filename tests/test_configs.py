@@ -30,7 +30,7 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
 
 
-def build(config: DictConfig, folder: Path) -> None:
+def build(config: DictConfig) -> None:
     """Everything a training run makes of its config, but the run."""
     data = instantiate(config.loader)
     assert isinstance(data, pl.LightningDataModule)
@@ -46,7 +46,7 @@ def test_every_experiment_of_the_paper_is_an_ablation_with_the_papers_recipe(
     configure: Callable[..., DictConfig], experiment: str, tmp_path: Path
 ) -> None:
     config = configure("train", f"experiment={experiment}", f"output_dir='{tmp_path}'", "model.channels=8")
-    build(config, tmp_path)
+    build(config)
     assert config.variant == VARIANTS[experiment]
     assert (config.loader.batch_size, config.loader.crop, config.trainer.max_steps) == (24, 32, 600_000)
     assert (config.optimizer.lr, config.scheduler.period, config.scheduler.minimum) == (4e-4, 150_000, 1e-7)
@@ -57,7 +57,7 @@ def test_every_experiment_of_the_paper_is_an_ablation_with_the_papers_recipe(
 @pytest.mark.parametrize("experiment", sorted({*options("experiment")} - {*VARIANTS}))
 def test_every_experiment_of_ours_builds(configure: Callable[..., DictConfig], experiment: str, tmp_path: Path) -> None:
     config = configure("train", f"experiment={experiment}", "data.root=/nowhere", f"output_dir='{tmp_path}'")
-    build(config, tmp_path)
+    build(config)
     assert config.scheduler.period == config.trainer.max_steps, "one cosine, to its end"
 
 
@@ -80,7 +80,7 @@ def test_every_option_of_a_group_builds(configure: Callable[..., DictConfig], gr
         root = [] if option == "synthetic" or group != "data" else ["data.root=/nowhere"]
         root += ["data.pack=/nowhere"] if option == "vimeo90k_packed" else []
         config = configure("train", f"{group}={option}", f"output_dir='{tmp_path}'", "model.channels=8", *root)
-        build(config, tmp_path)
+        build(config)
 
 
 @pytest.mark.parametrize("option", options("objective"))
@@ -225,7 +225,7 @@ def test_values_that_make_no_sense_are_refused(
 ) -> None:
     def run() -> Any:
         config = configure("train", f"output_dir='{tmp_path}'", "model.channels=8", override)
-        build(config, tmp_path)
+        build(config)
         instantiate(config.loader).setup("fit")
 
     with pytest.raises(Exception, match=says) as caught:

@@ -433,7 +433,7 @@ def test_several_clip_sets_are_scored_in_one_run(scored: Evaluate, vid4: Path, t
     assert "26.31 / 0.7976" in comparison
 
 
-@pytest.mark.parametrize(("name", "printed"), [("c", "(c)"), ("cd", "cd"), ("mine", "mine")])
+@pytest.mark.parametrize(("name", "printed"), [("c", "(c)"), ("cd", "cd"), ("mine", "mine"), ("12", "12"), ("0", "0")])
 def test_only_an_ablations_letter_stands_in_brackets(scored: Evaluate, tmp_path: Path, name: str, printed: str) -> None:
     write_frames(tmp_path / "clips" / "a", moving_frames(7, (32, 48)))
     scored("method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/clips'", f"name={name}")

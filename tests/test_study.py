@@ -33,7 +33,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
     for seed, name in enumerate(("train", "val")):
         write_video(tmp_path / name / "a.mp4", moving_frames(8, (48, 64), seed=seed))
 
-    def call(ablations: str, *training: str, train: bool = True) -> str:
+    def call(ablations: str, *training: str, train: bool | str = True) -> str:
         settings = {"training": [*TINY, *training], "scoring": FEW_CLIPS}
         lists = [f"{name}=[{','.join(map(repr, values))}]" for name, values in settings.items()]
         places = [f"{name}='{tmp_path / folder}'" for name, folder in PLACES.items()]
@@ -101,6 +101,12 @@ def test_a_list_without_brackets_is_refused(run: Callable[..., str], capsys: pyt
     with pytest.raises(SystemExit):
         run("a")
     assert "ablations=a; expected a list: ablations=[a]" in capsys.readouterr().err
+
+
+def test_no_is_not_taken_for_true(run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("[a]", train="no")
+    assert "train=no; expected true or false" in capsys.readouterr().err
 
 
 def test_runs_of_other_settings_are_not_taken_for_those_asked_for(

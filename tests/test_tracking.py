@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from conftest import SMALL_RUN
 from stvsr.dashboard import HEALTH, dashboard, workspace
+from stvsr.data.clip_sets import ClipInfo
 from stvsr.errors import InvalidInput, UserError
 from stvsr.evaluate import evaluate
+from stvsr.evaluation.costs import Cost
+from stvsr.evaluation.protocols import Protocol
+from stvsr.evaluation.results import Results
+from stvsr.evaluation.rows import summarise
+from stvsr.evaluation.scores import ClipScore, FrameScore
+from stvsr.tracking import evaluation_metrics
 from stvsr.train import train
 
 
@@ -58,6 +64,20 @@ def test_dashboard_shows_what_an_evaluation_really_logs(
     logged = logged_columns(output)
     assert shown_metrics(specification, "Scores") <= logged
     assert {"test/synthetic/psnr_given/slow", "test/synthetic/ssim_synthesised/all"} <= logged
+
+
+def test_further_metrics_are_logged_as_psnr_is() -> None:
+    measured = {"psnr_y": 30.0, "ssim_y": 0.9, "psnr_rgb": 29.0, "lpips": 0.1}
+    frames = [FrameScore(number, number % 2 == 0, measured, 1.0) for number in range(7)]
+    clip = ClipScore(ClipInfo("Vid4", "city", 7, 0, None), "slow", 1.0, frames, {}, "", None)
+    protocol = Protocol("paper", True, False)
+    metrics = evaluation_metrics(
+        Results("ours", "x.ckpt", protocol, Cost(), summarise([clip], protocol), settings={}, seconds={})
+    )
+    assert metrics["test/Vid4/lpips/all"] == metrics["test/Vid4/lpips_given/slow"] == pytest.approx(0.1)
+    assert metrics["test/Vid4/psnr_rgb_synthesised/all"] == pytest.approx(29.0)
+    assert not any("frames" in name.split("/")[2:] for name in metrics)
+    assert {name.split("/")[2].split("_")[0] for name in metrics} == {"psnr", "ssim", "lpips"}
 
 
 def test_dashboard_shows_the_pictures_that_training_sends(
@@ -148,7 +168,3 @@ def test_every_set_has_its_bars() -> None:
     (scores,) = (section for section in view.sections if section.name == "Scores")
     assert [panel.title for panel in scores.panels][:2] == ["A: PSNR, slow", "A: PSNR, medium"]
     assert len(scores.panels) == 2 * 2 * 4
-
-
-def test_loggers_of_the_config_are_instantiated(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
-    assert instantiate(configure("evaluate", "logger=csv", f"output_dir='{tmp_path}'").logger.csv)

@@ -1,6 +1,8 @@
 """Where a run begins: at random, at blended frames, or at the weights of another run."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -69,7 +71,10 @@ def test_a_blended_start_is_part_of_a_run(small_run: Run, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("seed=-1", "seed=-1; expected 0 to"),
+        ("seed=-1", "seed=-1; expected a whole number, 0 or more"),
+        ("seed=abc", "seed=abc; expected a whole number, 0 or more"),
+        ("seed=4294967296", "seed=4294967296; expected 0 to 4294967295"),
+        ("cuda_graphs=no", "cuda_graphs=no; expected true or false"),
         ("optimizer.lr=0", "optimizer.lr=0; expected more than 0"),
         ("optimizer.lr=-1", "optimizer and scheduler: Invalid learning rate: -1"),
         ("optimizer.lr=4e-4x", "optimizer and scheduler: '<=' not supported"),
@@ -112,6 +117,22 @@ def test_processes_that_would_wait_for_gradients_of_other_parts_are_refused(
     says = pytest.raises(InvalidInput, match=r"trains \d+ of the network's \d+ .*ddp_find_unused_parameters_true")
     with says if refused else nullcontext():
         module.on_fit_start()
+
+
+def test_a_second_training_in_a_folder_is_refused_while_the_first_runs(small_run: Run, tmp_path: Path) -> None:
+    """As where two begin in the same second: each would write over the other's checkpoints."""
+    code = "import sys, pathlib; from stvsr.unfinished import alone_in; folder = pathlib.Path(sys.argv[1])\n"
+    code += "with alone_in(folder, 'training', '-'): print('in', flush=True); sys.stdin.read()"
+    (tmp_path / "run").mkdir()
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "in\n"
+        with pytest.raises(InvalidInput, match="another training is running there; wait for it, or choose"):
+            train(small_run(*FROZEN))
+        assert first.stdin is not None
+        first.stdin.close()
+    train(small_run(*FROZEN))
 
 
 def test_a_run_without_a_log_trains(small_run: Run, tmp_path: Path) -> None:

@@ -19,13 +19,9 @@ from torch import Tensor
 from stvsr import upscale as command
 from stvsr.checkpoint import MODEL_KEY, load_network
 from stvsr.data.png import read_png, write_png
-from stvsr.errors import InvalidInput
 from stvsr.models.bicubic_blend import BicubicBlend
-from stvsr.video.colour import Colour
 from stvsr.video.options import parser
-from stvsr.video.picture import Picture
 from stvsr.video.sources import Part, VideoFile
-from stvsr.video.tiles import Grid
 from stvsr.video.upscaling import Upscaler, upscale
 
 Run = Callable[..., tuple[int, str]]
@@ -486,30 +482,6 @@ def test_frames_too_large_for_the_codec_are_said_before_any_work(run: Run, tmp_p
         ],
     )
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "free", "fitting"),
-    [([], 2**31, True), ([], 2**20, False), (["--memory", "64"], 2**20, True), (["--memory", "0.1"], 2**31, False)],
-)
-def test_tiles_of_an_earlier_run_are_taken_if_there_is_room_for_them_now(
-    monkeypatch: pytest.MonkeyPatch, arguments: list[str], free: int, fitting: bool
-) -> None:
-    """Or a job that was killed for want of memory would be killed for ever."""
-    monkeypatch.setattr(command, "available_memory", lambda device: free)
-    upscaler = Upscaler(BicubicBlend())
-    lr = Picture(240, 160, Colour.for_size(240, 160))
-    parsed = parser().parse_args(["in.mkv", "out.mkv", *arguments])
-    assert command.fits(parsed, upscaler, lr, upscaler.picture(lr), Grid()) is fitting
-
-
-def test_a_gpu_asks_the_machine_for_room_for_finished_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "available_memory", lambda device: 2**33 if device.type == "cuda" else 2**34)
-    parsed = parser().parse_args(["in.mkv", "out.mkv"])
-    full_hd, uhd = (Picture(width, height, Colour.for_size(8, 8)) for width, height in ((7680, 4320), (15360, 8640)))
-    assert command.memory_for_network(parsed, torch.device("cuda"), full_hd, share=0.5) == 2**32
-    with pytest.raises(InvalidInput, match=r"15360x8640 take 19\.8 GiB of the machine's memory, of which 16\.0"):
-        command.memory_for_network(parsed, torch.device("cuda"), uhd, share=0.5)
 
 
 def test_an_output_is_replaced_on_request(run: Run, tmp_path: Path) -> None:

@@ -12,23 +12,54 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from typing import ClassVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from stvsr.errors import Interrupted, InvalidInput, UserError, one_line
+from stvsr.files import explain_os_error
 
 PACKAGE = Path(__file__).parent
+
+CALLED_OURS = "Error in call to target 'stvsr."
+"""Hydra's words for an error that one of our classes raised; one of a library's is about the values it was given."""
 
 INTERRUPTED = 130
 """Exit status of a run that was asked to stop, as shells have it."""
 
 # A wheel carries conf/ inside the package; a clone has it at the top, where a user edits it.
 CONFIG_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
+
+
+class Told(SystemExit):
+    """The end of a process whose user has been told why; no other exit is taken for one, such as a launcher's own."""
+
+
+class Failed:
+    """A job of a sweep that failed, noted in the process that makes it.
+
+    What a job returns, a launcher hands to the process that began the sweep, if need be from another one: made anew
+    there, it is noted there too, and tells the exit status.
+
+    Args:
+        job: its number.
+        seen: where its error can be read.
+    """
+
+    noted: ClassVar[list["Failed"]] = []
+
+    def __init__(self, job: int, seen: str) -> None:
+        self.job = job
+        self.seen = seen
+        self.noted.append(self)
+
+    def __reduce__(self) -> tuple[type["Failed"], tuple[int, str]]:
+        return Failed, (self.job, self.seen)
 
 
 def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
@@ -38,37 +69,38 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
     """
 
     def decorate(run: Callable[[DictConfig], object]) -> Callable[[], None]:
-        failed: list[int] = []
 
-        def job(config: DictConfig) -> None:
+        def job(config: DictConfig) -> Failed | None:
             config.output_dir = HydraConfig.get().runtime.output_dir
             try:
                 # Here and not only around Hydra, which would add lines of its own to an error of a job.
                 with one_line_errors(), _one_job():
                     refuse_missing(config)
                     run(config)
-            except SystemExit as stop:
-                if stop.code == INTERRUPTED or not _others_wait():
+            except Told as stop:
+                if not _is_one_of_several() or (stop.code == INTERRUPTED and _others_wait()):
                     raise
                 # A job that failed does not take the others of its sweep with it.
-                failed.append(HydraConfig.get().job.num)
+                return _failed()
             except Exception:
-                if not _others_wait():
+                if not _is_one_of_several():
                     raise
                 # Nor does a bug of ours.
                 traceback.print_exc()
-                failed.append(HydraConfig.get().job.num)
+                return _failed()
+            return None
 
         @wraps(run)
         def main() -> None:
-            failed.clear()
+            Failed.noted.clear()
             # Hydra prints errors in its own way unless told to raise them.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             with one_line_errors():
                 hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
-            if failed:
-                jobs = ", ".join(map(str, failed))
-                print(f"error: job {jobs} of the sweep failed (see above), the others are done", file=sys.stderr)
+            if Failed.noted:
+                jobs = ", ".join(str(failed.job) for failed in Failed.noted)
+                seen = Failed.noted[0].seen
+                print(f"error: job {jobs} of the sweep failed (see {seen}), the others are done", file=sys.stderr)
                 sys.exit(1)
 
         return main
@@ -76,10 +108,20 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
     return decorate
 
 
+def _is_one_of_several() -> bool:
+    """Whether this is a job of a sweep."""
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
 def _others_wait() -> bool:
-    """Whether this is a job of a sweep whose jobs run in this process, one after the other."""
+    """Whether the jobs of the sweep run in this process, one after the other."""
+    return bool(HydraConfig.get().launcher._target_.endswith(".BasicLauncher"))
+
+
+def _failed() -> Failed:
+    """This job, noted as one that failed."""
     config = HydraConfig.get()
-    return config.mode == RunMode.MULTIRUN and config.launcher._target_.endswith(".BasicLauncher")
+    return Failed(config.job.num, "above" if _others_wait() else f"the launcher's logs below {config.sweep.dir}")
 
 
 def refuse_missing(config: DictConfig) -> None:
@@ -106,19 +148,19 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        raise Told(INTERRUPTED) from None
     except Interrupted as stop:
         # All processes of a run stop together. Lightning kills the first as soon as another's status is not 0.
         if int(os.environ.get("LOCAL_RANK", "0")) > 0:
             sys.exit(0)
         print(stop, file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        raise Told(INTERRUPTED) from None
     except Exception as error:
         message, status = explain(error)
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)
-        sys.exit(status)
+        raise Told(status) from None
 
 
 def explain(error: BaseException) -> tuple[str | None, int]:
@@ -130,16 +172,22 @@ def explain(error: BaseException) -> tuple[str | None, int]:
     for link in chain:
         if isinstance(link, UserError):
             return one_line(link), 1
+    # Before Hydra, which wraps what happens in whatever it makes: the disk is no matter of the configuration.
+    if (message := explain_os_error(error)) is not None:
+        return message, 1
     for link in chain:
-        if isinstance(link, HydraException | OmegaConfBaseException) or _is_wrong_argument(link):
+        if _is_configuration(link):
             return f"configuration: {one_line(link)}; see the files in {CONFIG_DIR}", 2
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}; choose a file or folder that can be used", 1
     return None, 1
 
 
-def _is_wrong_argument(error: BaseException) -> bool:
-    return isinstance(error, TypeError) and "unexpected keyword argument" in str(error)
+def _is_configuration(error: BaseException) -> bool:
+    """Whether an error tells of the config, not of a bug in something of ours that Hydra made."""
+    if isinstance(error, InstantiationException) and (cause := error.__cause__) is not None:
+        ours = CALLED_OURS in str(error)
+        return not ours or (isinstance(cause, TypeError) and "argument" in str(cause)) or _is_configuration(cause)
+    wrong_key = isinstance(error, TypeError) and "unexpected keyword argument" in str(error)
+    return wrong_key or isinstance(error, HydraException | OmegaConfBaseException)
 
 
 @contextmanager

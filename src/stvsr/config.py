@@ -22,3 +22,24 @@ def check_list(config: DictConfig, name: str) -> None:
     """
     if not OmegaConf.is_list(config[name]):
         raise InvalidInput(f"{name}={config[name]}; expected a list: {name}=[{config[name]}]")
+
+
+def check_whole(config: DictConfig, name: str, *, least: int) -> None:
+    """Refuses anything but a whole number that is large enough.
+
+    Raises:
+        InvalidInput: says from where on.
+    """
+    value = config[name]
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InvalidInput(f"{name}={value}; expected a whole number, {least} or more")
+
+
+def check_flag(config: DictConfig, name: str) -> None:
+    """Refuses anything but true and false: of other words each would count as true, `no` and `off` as well.
+
+    Raises:
+        InvalidInput: says which there are.
+    """
+    if not isinstance(config[name], bool):
+        raise InvalidInput(f"{name}={config[name]}; expected true or false")

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from wandb_workspaces.reports.v2.interface import BarPlot, LinePlot, MediaBrowser
 
 from stvsr.cli import entry_point
-from stvsr.config import check_list
+from stvsr.config import check_flag, check_list
 from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
 from stvsr.errors import UserError
 from stvsr.files import write_text
@@ -71,11 +71,12 @@ def dashboard(config: DictConfig) -> str:
     """Saves the dashboard on W&B, or writes its specification; says where it is.
 
     Raises:
-        InvalidInput: sets that are no list.
+        InvalidInput: sets that are no list, or online neither true nor false.
         UserError: W&B does not take it.
     """
     check_list(config, "sets")
-    view = workspace(entity=config.entity, project=config.project, sets=list(config.sets))
+    check_flag(config, "online")
+    view = workspace(entity=str(config.entity), project=str(config.project), sets=list(map(str, config.sets)))
     if config.online:
         try:
             view.save()  # type: ignore[no-untyped-call]

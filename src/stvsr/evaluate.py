@@ -14,6 +14,7 @@ from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
 from stvsr.cli import entry_point
+from stvsr.config import check_flag, check_whole
 from stvsr.devices import chosen_device
 from stvsr.errors import Interrupted, InvalidInput
 from stvsr.evaluation.costs import Cost, measured_cost
@@ -29,6 +30,9 @@ from stvsr.tracking import track_evaluation
 
 LONGEST_TAG = 64
 """W&B takes no longer ones."""
+
+COUNTS = {"batch_size": 1, "workers": 0, "processes": 1, "pictures": 0}
+"""Settings that are whole numbers, each with the least."""
 
 ABLATIONS = frozenset("abcde")
 """In tables these letters stand in brackets, as in the paper."""
@@ -48,7 +52,10 @@ def evaluate(config: DictConfig) -> Results:
         Interrupted: stopped; the same config goes on.
     """
     check_one_method(config)
-    check_processes(config.processes, config.device)
+    for count, least in COUNTS.items():
+        check_whole(config, count, least=least)
+    check_flag(config, "save_frames")
+    check_processes(config.processes, str(config.device))
     name, origin = method_name(config)
     with open_dict(config):
         config.variant = name[:LONGEST_TAG]
@@ -58,7 +65,7 @@ def evaluate(config: DictConfig) -> Results:
         records = score(job, progress)
 
         windows = [window for record in records for window in record.windows]
-        write_motion(Path(config.motion_cache), windows, job.motion)
+        write_motion(Path(config.motion_cache), windows)
         clips = clip_scores(job.tasks, windows, job.thresholds)
         results = Results(
             name=f"({name})" if name in ABLATIONS else name,

@@ -1,4 +1,4 @@
-"""Files appear under their name only when they are whole."""
+"""Files appear under their name only when they are whole; what the system says of one, for people."""
 
 import hashlib
 import os
@@ -36,3 +36,17 @@ def state_of(paths: Iterable[Path]) -> str:
     """What tells files from what they were before one was written again: a checksum of names, sizes and times."""
     listed = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
     return hashlib.sha256(os.fsencode("\n".join(listed))).hexdigest()
+
+
+def explain_os_error(error: BaseException) -> str | None:
+    """One line for what the system refused, also where a library raised its own error from it; None for any other."""
+    link: BaseException | None = error
+    while link is not None:
+        # Errors that only derive from OSError have no reason of the system's; those of connections are of no file.
+        if isinstance(link, OSError) and not isinstance(link, ConnectionError) and link.strerror is not None:
+            if link.filename is not None:
+                return f"{link.filename}: {link.strerror}; choose a file or folder that can be used"
+            return f"{link.strerror}; make room or check the disk, then give the same command again"
+        # Only what an error was raised from: while another was handled, a bug may have occurred.
+        link = link.__cause__
+    return None

@@ -20,7 +20,8 @@ def report(config: DictConfig) -> None:
         InvalidInput: no runs, no list of them, or a folder without results.
     """
     check_list(config, "runs")
-    runs = [Path(run) for run in config.runs]
+    # Hydra reads folders that are called 0 and 1 as numbers.
+    runs = [Path(str(run)) for run in config.runs]
     if not runs:
         raise InvalidInput("runs=[]; expected folders of finished evaluations: runs=[FOLDER,FOLDER]")
     folder = Path(config.output_dir)

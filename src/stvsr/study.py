@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from stvsr.checkpoint import load_network, read_file
 from stvsr.cli import entry_point
-from stvsr.config import check_list, resolved
+from stvsr.config import check_flag, check_list, resolved
 from stvsr.data.clip import Batch
 from stvsr.data.datasets import ValidationClips
 from stvsr.devices import chosen_device, device_name
@@ -56,6 +56,7 @@ def study(config: DictConfig) -> Path:
     """
     for name in ("ablations", "seeds", "training", "scoring"):
         check_list(config, name)
+    check_flag(config, "train")
     folder = Path(config.output_dir)
     # Seed by seed, so that one stopped early has something to compare.
     trainings = {run: training_config(config, *run) for run in product(config.seeds, config.ablations)}

@@ -15,8 +15,8 @@ from stvsr.errors import UserError, one_line
 from stvsr.evaluation.results import Results
 from stvsr.evaluation.scores import PARTS
 
-SHORT = {"psnr_y": "psnr", "ssim_y": "ssim", "psnr_rgb": "psnr_rgb"}
-"""Names of metrics in a log."""
+SHORT = {"psnr_y": "psnr", "ssim_y": "ssim"}
+"""Names of metrics in a log, where they are others."""
 
 
 def validation_metrics() -> list[str]:
@@ -48,9 +48,10 @@ def evaluation_metrics(results: Results) -> dict[str, float]:
     """The scores and costs of an evaluation by their name in a log; none for what was not measured."""
     metrics: dict[str, float | None] = {}
     for row in results.rows:
-        for metric, short in SHORT.items():
+        for metric in row.metrics:
             for part in PARTS:
-                metrics[f"test/{row.clip_set}/{short}{part}/{row.motion}"] = row.scores[metric + part]
+                name = f"{SHORT.get(metric, metric)}{part}"
+                metrics[f"test/{row.clip_set}/{name}/{row.motion}"] = row.scores[metric + part]
     cost = results.cost
     metrics |= {
         "test/seconds_per_frame": cost.seconds_per_frame,

@@ -1,6 +1,7 @@
 """Trains a network: `python -m stvsr.train experiment=full_bidir`; `-m ablation=a,b,c,d,e` for the paper's Table 2."""
 
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -11,7 +12,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 
 from stvsr.checkpoint import check_resumable, fill, read_file, weights_for
 from stvsr.cli import entry_point
-from stvsr.config import resolved
+from stvsr.config import check_flag, check_whole, resolved
 from stvsr.errors import InvalidInput
 from stvsr.models.blended_start import start_at_blended_frames
 from stvsr.models.two_stage import TwoStage
@@ -19,6 +20,7 @@ from stvsr.ops.deformable import use_backend
 from stvsr.stage_weights import load_stages
 from stvsr.tracking import describe_run, finish
 from stvsr.training.module import SpaceTimeModule
+from stvsr.unfinished import alone_in
 
 SEEDS = 2**32
 """As many as NumPy takes."""
@@ -34,11 +36,29 @@ def train(config: DictConfig) -> dict[str, float]:
         The last value of everything that was logged.
 
     Raises:
-        UserError: the config or the data is not as it should be, or training diverged.
+        UserError: the config or the data is not as it should be, training diverged, or another one runs in the folder.
     """
+    folder = Path(config.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    # The other processes of a run follow the first.
+    others = nullcontext() if _is_helper() else alone_in(folder, "training", "choose another output_dir")
+    with others:
+        return _train(config)
+
+
+def _is_helper() -> bool:
+    """Whether this is one of several processes of a run, and not the first."""
+    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
+    return rank > 0
+
+
+def _train(config: DictConfig) -> dict[str, float]:
     # Lightning says so of every loader without state of its own; ours is a function of the step.
     warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
-    if not 0 <= config.seed < SEEDS:
+    for flag in ("cuda_graphs", "blended_start"):
+        check_flag(config, flag)
+    check_whole(config, "seed", least=0)
+    if config.seed >= SEEDS:
         raise InvalidInput(f"seed={config.seed}; expected 0 to {SEEDS - 1}")
     pl.seed_everything(config.seed, workers=True, verbose=False)
     use_backend(config.deformable)

@@ -1,8 +1,10 @@
 """The folder of a long job that is not finished: it can be killed and go on, as the same job, and once at a time."""
 
+import errno
 import fcntl
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,12 +53,13 @@ class Unfinished:
         Raises:
             InvalidInput: another one is running there.
         """
-        with _lock(self.folder, self.job, self.elsewhere):
+        with alone_in(self.folder, self.job, self.elsewhere):
             yield
 
     def remove(self) -> None:
         """Removes the folder; what was to be done is done."""
-        shutil.rmtree(self.folder)
+        # On NFS the lock, which is open, keeps its folder from going; what is left is empty and does no harm.
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _said(identity: dict[str, Any]) -> str:
@@ -70,18 +73,29 @@ def discard_other(folder: Path, identity: dict[str, Any], *, job: str, elsewhere
         InvalidInput: a job is running there.
     """
     if folder.is_dir():
-        with _lock(folder, job, elsewhere):
+        with alone_in(folder, job, elsewhere):
             path = folder / "job.json"
             if not path.is_file() or path.read_text() != _said(identity):
                 shutil.rmtree(folder)
 
 
 @contextmanager
-def _lock(folder: Path, job: str, elsewhere: str) -> Iterator[None]:
+def alone_in(folder: Path, job: str, elsewhere: str) -> Iterator[None]:
+    """Keeps a second job out of a folder that exists; a killed one keeps nobody out. Arguments as for `Unfinished`.
+
+    Raises:
+        InvalidInput: another one is running there.
+    """
     with (folder / "lock").open("w") as file:
         try:
             # Unlike flock's, this lock is not passed on to loader processes, which outlive a kill for seconds.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InvalidInput(f"{folder}: another {job} is running there; wait for it, or {elsewhere}") from None
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise InvalidInput(f"{folder}: another {job} is running there; wait for it, or {elsewhere}") from None
+            # Some file systems, of clusters above all, have no locks.
+            print(
+                f"warning: {folder}: cannot be locked ({error.strerror}); let no other {job} run there",
+                file=sys.stderr,
+            )
         yield

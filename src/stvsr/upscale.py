@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from fractions import Fraction
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,30 +25,26 @@ from tqdm import tqdm
 from stvsr.checkpoint import STARTER, load_network, weight_file
 from stvsr.cli import one_line_errors
 from stvsr.data.orientation import UPRIGHT
-from stvsr.devices import available_memory, chosen_device, device_name, used_memory
+from stvsr.devices import chosen_device, device_name
 from stvsr.errors import InvalidInput
 from stvsr.files import state_of
 from stvsr.models.requirements import Network
+from stvsr.video.budget import Budget
 from stvsr.video.clock import Clock
 from stvsr.video.codecs import CONTAINERS, Encoding, chosen_codec, keeps_shapes
 from stvsr.video.companions import Companions
 from stvsr.video.delivery import Place, check_free, delivery
 from stvsr.video.job import Job
-from stvsr.video.memory import FRAME_BYTES, bytes_needed, grid_within
 from stvsr.video.muxing import Pictures, write_video
 from stvsr.video.options import METHODS, parser
 from stvsr.video.picture import Picture
 from stvsr.video.prefetch import still_running
 from stvsr.video.sinks import PngFolder, SegmentedVideo, Sink, Y4mOutput
 from stvsr.video.sources import STANDARD, Part, Source, VideoFile, open_source
-from stvsr.video.tiles import Grid
 from stvsr.video.upscaling import Upscaler
 
 WEIGHTS = "https://github.com/Mukosame/Zooming-Slow-Mo-CVPR-2020"
 """Where the authors say how to download their weights."""
-
-SHARE = 0.7
-"""Of the memory that is free, what a job may take unless it is told."""
 
 SEGMENT_WORK = {"cpu": 300_000, "cuda": 30_000_000}
 """LR pixels times windows in a segment: minutes of work, which is what a kill costs."""
@@ -104,14 +99,15 @@ def upscale(arguments: argparse.Namespace) -> None:
     # What a pipe has given cannot be had again.
     lasting = arguments.input != STANDARD and (encoding is not None or not output.suffix)
     with delivery(output, identity(arguments, device), overwrite=arguments.overwrite, lasting=lasting) as place:
-        upscaler.grid = fitting_grid(arguments, upscaler, source.picture, picture)
+        budget = Budget(upscaler.network, device, source.picture, picture, limit=arguments.memory)
+        upscaler.grid = budget.grid()
         sink = open_sink(place, encoding, picture, clock, companions, windows_per_segment(upscaler, source.picture))
         job = Job(
             source=source,
             upscaler=upscaler,
             sink=sink,
             folder=place.folder,
-            fits=partial(fits, arguments, upscaler, source.picture, picture),
+            fits=budget.fits,
             say=say,
         )
         place.deliver(job.run(None if source.count is None else clock.count(source.count)))
@@ -165,45 +161,6 @@ def identity(arguments: argparse.Namespace, device: torch.device) -> dict[str, A
     files = [file for file in sorted(path.iterdir()) if file.suffix.lower() == ".png"] if path.is_dir() else [path]
     known["input"] = f"{path.resolve()} {state_of(files)}"
     return known
-
-
-def fitting_grid(arguments: argparse.Namespace, upscaler: Upscaler, lr: Picture, hr: Picture) -> Grid:
-    """Into how many tiles frames are divided, by the memory there is.
-
-    Raises:
-        InvalidInput: there is too little.
-    """
-    memory = memory_for_network(arguments, upscaler.device, hr, share=SHARE)
-    free = available_memory(upscaler.device) / 2**30
-    limit = (
-        f"--memory {arguments.memory:g}" if arguments.memory else f"{free:.1f} GiB are free, {SHARE:.0%} of it for us"
-    )
-    return grid_within(memory, upscaler.network, lr.height, lr.width, limit=limit)
-
-
-def fits(arguments: argparse.Namespace, upscaler: Upscaler, lr: Picture, hr: Picture, grid: Grid) -> bool:
-    """Whether tiles of an earlier run fit into the memory there is, all of it unless somebody asks for less."""
-    memory = memory_for_network(arguments, upscaler.device, hr, share=1.0)
-    return bytes_needed(grid, upscaler.network, lr.height, lr.width) <= memory
-
-
-def memory_for_network(arguments: argparse.Namespace, device: torch.device, hr: Picture, *, share: float) -> float:
-    """Bytes beside what the finished frames take.
-
-    Raises:
-        InvalidInput: the machine has no room for the finished frames of a GPU.
-    """
-    finished = FRAME_BYTES * hr.width * hr.height
-    if device.type == "cpu":
-        memory = share * available_memory(device)
-        return (memory if arguments.memory is None else arguments.memory * 2**30 - used_memory()) - finished
-    # Finished frames wait in the machine's memory; on a GPU they take none from the network.
-    if finished > (free := available_memory(torch.device("cpu"))):
-        raise InvalidInput(
-            f"finished frames of {hr.width}x{hr.height} take {finished / 2**30:.1f} GiB of the machine's memory, of "
-            f"which {free / 2**30:.1f} are free: close other programs, choose --scale 2, or use smaller frames"
-        )
-    return share * available_memory(device) if arguments.memory is None else arguments.memory * 2**30
 
 
 def windows_per_segment(upscaler: Upscaler, picture: Picture) -> int:

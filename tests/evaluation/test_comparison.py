@@ -1,7 +1,9 @@
 """Methods side by side: ours as measured, published ones marked, and only where the clips are the same."""
 
 import csv
+from dataclasses import replace
 from io import StringIO
+from typing import Any
 
 import pytest
 
@@ -56,6 +58,80 @@ def test_published_rows_do_not_stand_beside_some_of_the_clips() -> None:
     table = comparison_table(entries([run("Vid4/all"), run("Vimeo-90K/fast", clips=3)]))
     zooming = cells(table, "Zooming Slow-Mo (e)")
     assert (zooming["Vid4 all"], zooming["Vimeo-90K fast"]) == ("26.31 / 0.7976", "-")
+
+
+def on(root: str, method: str, clip_set: str = "Vid4", **settings: Any) -> Results:
+    """A run of a clip set alone, with its settings as `Job.settings` tells them."""
+    data = {"_target_": "FrameFolders", "root": root, "lr_root": None, "name": clip_set, "frames": {"city": 34}}
+    told = {"data": data | settings.pop("data", {}), "thresholds": {"medium": 1.5, "fast": 4.0}, **settings}
+    return replace(run(f"{clip_set}/all", method=method), settings=told)
+
+
+def differing(*runs: Results) -> list[str]:
+    return [note for note in comparison_table(entries(runs)).notes if "not the same" in note]
+
+
+def test_runs_on_other_frames_under_one_name_are_told_by_what_differs() -> None:
+    assert differing(on("/a/vid4", "ours"), on("/b/vid4", "theirs"), on("/a/vid4", "others")) == [
+        "Vid4 is not the same for all methods: root: /a/vid4 (ours, others) or /b/vid4 (theirs)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ({"data": {"lr_root": "/lr"}}, "lr_root: null (ours) or /lr (theirs)"),
+        ({"thresholds": {"medium": 1.5, "fast": 5.0}}, "motion.fast: 4.0 (ours) or 5.0 (theirs)"),
+    ],
+)
+def test_other_lr_frames_and_other_motion_splits_are_told(other: dict[str, Any], says: str) -> None:
+    assert differing(on("/a", "ours"), on("/a", "theirs", **other)) == [f"Vid4 is not the same for all methods: {says}"]
+
+
+def test_another_number_of_clips_is_told() -> None:
+    assert differing(run("mine/all", method="ours"), run("mine/all", method="theirs", clips=3)) == [
+        "mine is not the same for all methods: clips: 4 (ours) or 3 (theirs)"
+    ]
+
+
+def test_a_set_scored_alone_and_among_others_is_the_same_one() -> None:
+    alone = on("/a/vid4", "ours")
+    unnamed, others = ({"root": "/a/Vid4"}, {"name": "Vimeo-90K", "source": {"root": "/v"}})
+    named = {"root": "/a/vid4", "name": "Vid4"}
+    among = run("Vid4/all", "Vimeo-90K/all", method="theirs")
+    for part, expected in ((named, []), (unnamed, ["root: /a/vid4 (ours) or /a/Vid4 (theirs)"])):
+        told = {"data": {"_target_": "Several", "sets": [others, part]}, "thresholds": alone.settings["thresholds"]}
+        assert differing(alone, replace(among, settings=told)) == [
+            f"Vid4 is not the same for all methods: {what}" for what in expected
+        ]
+
+
+def test_different_sets_are_no_difference() -> None:
+    assert differing(on("/a", "ours"), on("/b", "theirs", clip_set="mine")) == []
+
+
+def further(method: str, **extras: float) -> Results:
+    """A run with further metrics."""
+    plain = run("mine/slow", "mine/all", method=method)
+    return replace(plain, rows=[replace(row, scores=row.scores | extras) for row in plain.rows])
+
+
+def test_further_metrics_of_any_run_are_columns_of_the_table() -> None:
+    table = comparison_table(entries([further("plain"), further("rich", lpips=0.123, vmaf=80.5)]))
+    assert [column for column in table.columns if column.startswith("mine")] == [
+        *("mine slow", "mine all"),
+        *("mine slow LPIPS", "mine all LPIPS", "mine slow VMAF", "mine all VMAF"),
+    ]
+    assert cells(table, "rich")["mine all LPIPS"] == "0.1230"
+    assert cells(table, "plain")["mine slow VMAF"] == "-"
+    assert not any("LPIPS" in column for column in comparison_table(entries([further("plain")])).columns)
+
+
+def test_further_metrics_of_any_run_are_columns_of_the_csv() -> None:
+    text = comparison_csv(entries([further("plain"), further("rich", lpips=0.123)]))
+    rows = {(row["method"], row["clips_and_split"]): row["lpips"] for row in csv.DictReader(StringIO(text))}
+    assert (rows["plain", "mine/all"], rows["rich", "mine/all"]) == ("", "0.123")
+    assert "lpips" not in comparison_csv(entries([further("plain")]))
 
 
 def test_what_was_left_out_is_said_in_the_comparison_too() -> None:

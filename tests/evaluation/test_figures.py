@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from stvsr.evaluation.figures import comparison, save_figure
+from stvsr.evaluation.shown import SHOWN
 from stvsr.files import beside_then_rename
 
 
@@ -28,8 +29,10 @@ def test_panels_show_the_given_and_the_synthesised_frame_of_each_method() -> Non
         assert np.array_equal(shown(row[2]), pixels(target[frame]))
         assert np.array_equal(shown(row[3]), pixels(target[frame]))
         assert "inf dB" in row[2].get_title()
-    assert "frame 3 (given)" in top[0].get_title()
-    assert "frame 4 (synthesised)" in bottom[0].get_title()
+    # The frames that the report shows of an evaluation, under the same names.
+    assert [row[0].get_title() for row in (top, bottom)] == [
+        f"frame {shown.position + 1} ({shown.kind})\n{shown.input_name}" for shown in SHOWN
+    ]
 
 
 def test_picture_is_a_png_with_nothing_beside_it(tmp_path: Path) -> None:

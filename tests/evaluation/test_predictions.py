@@ -16,7 +16,7 @@ OTHER = ClipInfo("other", "a", 9, 1, None)
 
 
 def saved(root: Path, numbers: range = range(1, 10)) -> SavedFrames:
-    return SavedFrames(root=root, needed=[(CLIP, list(numbers))])
+    return SavedFrames(root=root, needed=[(CLIP, "a", list(numbers))])
 
 
 def test_frames_come_by_number(tmp_path: Path) -> None:
@@ -52,8 +52,10 @@ def test_predictions_may_lack_the_incomplete_last_row_but_nothing_else(tmp_path:
         saved(tmp_path).read(CLIP, [1], (28, 16))
 
 
-def test_clips_of_several_sets_lie_in_folders_of_their_sets(tmp_path: Path) -> None:
+def test_clips_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     save_frames(tmp_path / "set" / "a", list(range(1, 10)), FRAMES)
     save_frames(tmp_path / "other" / "a", list(range(1, 10)), 255 - FRAMES)
-    both = SavedFrames(root=tmp_path, needed=[(clip, list(range(1, 10))) for clip in (CLIP, OTHER)])
+    both = SavedFrames(
+        root=tmp_path, needed=[(clip, f"{clip.clip_set}/a", list(range(1, 10))) for clip in (CLIP, OTHER)]
+    )
     assert torch.equal(both.read(CLIP, [1], (24, 16)), 255 - both.read(OTHER, [1], (24, 16)))

@@ -1,5 +1,7 @@
 """What was scored survives a kill; nothing else is taken for it."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +67,33 @@ def test_a_second_evaluation_in_the_same_folder_is_refused_while_the_first_runs(
         assert refused.returncode == 1
         assert "another evaluation is running there; wait for it" in refused.stderr
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "in\n"
+
+
+def refuses_locks(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def lockf(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.lockf", lockf)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks_keeps_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    refuses_locks(monkeypatch, number)
+    with Progress(tmp_path / "progress", {}).locked():
+        pass
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {tmp_path / 'progress'}: cannot be locked ({os.strerror(number)})")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EAGAIN])
+def test_either_way_a_system_says_that_a_lock_is_held_keeps_a_second_evaluation_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    refuses_locks(monkeypatch, number)
+    with (
+        pytest.raises(InvalidInput, match="another evaluation is running there"),
+        Progress(tmp_path / "progress", {}).locked(),
+    ):
+        pass

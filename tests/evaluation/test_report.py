@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from PIL import Image
 
 from conftest import moving_frames, write_frames
@@ -173,7 +173,7 @@ def test_pictures_are_in_true_colours(browser: Any, report: Path) -> None:
     caption = browser.find_element("css selector", "#pictures h3").text
     name, number = re.fullmatch(r"(.*), frame (\d+) \(given\)", caption).groups()  # type: ignore[union-attr]
     shown = pixels(browser, ".panels figure:nth-child(4) img")
-    truth = Image.open(report.parent / "clips" / name / f"{int(number):08d}.png").convert("RGB")
+    truth = Image.open(report.parent / name / f"{int(number):08d}.png").convert("RGB")
     expected = np.array(truth.resize(shown.shape[1::-1], Image.Resampling.NEAREST)).astype(int)
     box_free = np.abs(shown - expected).max(axis=2) < 30
     assert box_free.mean() > 0.9
@@ -209,6 +209,91 @@ def test_the_enlarged_square_lies_where_a_method_is_wrong(tmp_path: Path) -> Non
     assert side == 64
     assert left <= 230 <= 260 <= left + side
     assert top <= 120 <= 150 <= top + side
+
+
+@pytest.fixture
+def score(configure: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., Path]:
+    """Scores bicubic + blending on clip folders, of one set or of several, and gives where the results are."""
+
+    def run(name: str, *roots: Path) -> Path:
+        folder = tmp_path / "results" / name
+        data = ["data=clips", f"data.root='{roots[0]}'"]
+        common = ["method=bicubic_blend", f"name={name}", "logger=csv", "workers=0"]
+        config = configure("evaluate", *data, *common, f"output_dir='{folder}'")
+        if len(roots) > 1:
+            sets = [{"_target_": "stvsr.data.frame_folders.FrameFolders", "root": str(root)} for root in roots]
+            with open_dict(config):
+                config.data.test_source = {"_target_": "stvsr.data.clip_sets.Several", "sets": sets}
+        evaluate(config)
+        return folder
+
+    return run
+
+
+def panels(page: Path) -> dict[str, list[str]]:
+    """The captions below the pictures of each frame, by its heading."""
+    pictures = re.search(r'<section id="pictures">(.*?)</section>', page.read_text(), re.S)
+    parts = re.split(r"<h3>(.*?)</h3>", pictures.group(1))[1:] if pictures else []
+    return {
+        heading: [caption.split(",")[0] for caption in re.findall(r"<figcaption>(.*?)</figcaption>", part)]
+        for heading, part in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+def test_runs_that_keep_a_clip_in_folders_of_other_names_are_shown_side_by_side(
+    score: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Of several sets, pictures lie in folders of their sets; of one, they do not."""
+    for name in ("vid4", "more"):
+        write_frames(tmp_path / name / "a", moving_frames(7, (32, 48)))
+    several = score("several", tmp_path / "vid4", tmp_path / "more")
+    one = score("one", tmp_path / "vid4")
+    for runs in ([several, one], [one, several]):
+        write_report(tmp_path, runs)
+        shown = panels(tmp_path / "report.html")
+        assert sorted(shown) == [
+            *("more/a, frame 3 (given)", "more/a, frame 4 (synthesised)"),
+            *("vid4/a, frame 3 (given)", "vid4/a, frame 4 (synthesised)"),
+        ]
+        labels = [run.name for run in runs]
+        assert shown["vid4/a, frame 3 (given)"] == ["LR input", *labels, "ground truth"]
+        assert shown["more/a, frame 4 (synthesised)"] == ["overlaid LR inputs", "several", "ground truth"]
+
+
+def test_pictures_of_another_size_are_left_out_with_a_line_and_the_data_are_told_apart(
+    score: Callable[..., Path], tmp_path: Path
+) -> None:
+    small, large = tmp_path / "small" / "vid4", tmp_path / "large" / "vid4"
+    write_frames(small / "a", moving_frames(7, (32, 48)))
+    write_frames(large / "a", moving_frames(7, (40, 64)))
+    table = write_report(tmp_path, [score("ours", small), score("theirs", large)])
+    shown = panels(tmp_path / "report.html")
+    assert shown["vid4/a, frame 3 (given)"] == ["LR input", "ours", "ground truth"]
+    text = (tmp_path / "report.html").read_text()
+    assert "theirs: its pictures of vid4/a are not shown: 64x40, ours has 48x32" in text
+    assert f"vid4 is not the same for all methods: root: {small} (ours) or {large} (theirs)" in table.notes
+
+
+def test_results_of_an_earlier_version_are_compared_without_their_pictures(
+    score: Callable[..., Path], tmp_path: Path
+) -> None:
+    write_frames(tmp_path / "vid4" / "a", moving_frames(7, (32, 48)))
+    ours, theirs = score("ours", tmp_path / "vid4"), score("theirs", tmp_path / "vid4")
+    content = json.loads((theirs / "results.json").read_text())
+    del content["settings"]["pictures"]
+    (theirs / "results.json").write_text(json.dumps(content))
+    write_report(tmp_path, [theirs, ours])
+    assert panels(tmp_path / "report.html")["vid4/a, frame 3 (given)"] == ["LR input", "ours", "ground truth"]
+    line = "theirs: its pictures are not shown: an earlier version made them; evaluate again"
+    assert line in (tmp_path / "report.html").read_text()
+
+
+def test_pictures_that_were_removed_are_not_missed(score: Callable[..., Path], tmp_path: Path) -> None:
+    write_frames(tmp_path / "vid4" / "a", moving_frames(7, (32, 48)))
+    ours = score("ours", tmp_path / "vid4")
+    shutil.rmtree(ours / "pictures")
+    write_report(tmp_path, [ours])
+    assert panels(tmp_path / "report.html") == {}
 
 
 def test_a_frame_of_two_different_runs_is_labelled_by_what_tells_them_apart(

@@ -52,6 +52,13 @@ def test_results_survive_the_file(tmp_path: Path) -> None:
     assert read.left_out == {"set/black": "all black"}
 
 
+def test_where_results_are_is_all_that_a_report_needs(tmp_path: Path) -> None:
+    (tmp_path / "frames.csv").mkdir()
+    with pytest.raises(IsADirectoryError):
+        results().write(tmp_path, CLIPS)
+    assert not (tmp_path / "results.json").exists()
+
+
 def test_json_has_a_row_for_each_split_with_the_documented_names(tmp_path: Path) -> None:
     results().write(tmp_path, CLIPS)
     content = json.loads((tmp_path / "results.json").read_text())

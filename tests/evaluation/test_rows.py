@@ -1,5 +1,7 @@
 """A row for each split and one for all: means by the protocol, what counted, what did not and why."""
 
+from dataclasses import replace
+
 import pytest
 
 from stvsr.data.clip_sets import ClipInfo
@@ -31,6 +33,15 @@ def test_rows_are_the_splits_that_occur_and_all() -> None:
     assert slow.scores["frames_synthesised"] == 6
     assert slow.scores["psnr_rgb"] == pytest.approx(30.0)
     assert every.scores["psnr_y"] == pytest.approx((33 + 35 + 23) / 3)
+
+
+def test_further_metrics_are_told_from_the_three_and_from_counts() -> None:
+    frames = [
+        FrameScore(i, i % 2 == 0, {"psnr_y": 30.0, "ssim_y": 0.5, "psnr_rgb": 29.0, "vmaf": 80.0}, 1.0) for i in (0, 1)
+    ]
+    every = summarise([replace(CLIPS[0], frames=frames)], PAPER)[-1]
+    assert every.metrics == ["psnr_y", "ssim_y", "psnr_rgb", "vmaf"]
+    assert every.extras == ["vmaf"]
 
 
 def test_folder_means_weigh_folders() -> None:

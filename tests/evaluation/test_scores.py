@@ -14,7 +14,7 @@ THRESHOLDS = MotionThresholds(1.5, 4.0)
 
 def tasks(frames: int, protocol: Protocol = PAPER, motion: str | None = None) -> list[Task]:
     info = ClipInfo("set", "clip", frames, 1, motion)
-    return [Task(0, info, window) for window in protocol.windows(info)]
+    return [Task(0, info, window, info.name) for window in protocol.windows(info)]
 
 
 def score(position: int, task: Task, value: float = 30.0, **changes: object) -> WindowScore:

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from conftest import moving_frames, write_frames
+from stvsr.data.clip_sets import Several
 from stvsr.data.frame_folders import FrameFolders
 from stvsr.data.png import read_png
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.protocols import Protocol
-from stvsr.evaluation.shown import LARGEST, ShownClips, slices
+from stvsr.evaluation.shown import LARGEST, SHOWN, ShownClips, slices
 from stvsr.evaluation.windows import Windows, plan
 
 PAPER = Protocol("paper", True, False)
@@ -30,6 +31,23 @@ def show(data: Windows, folder: Path, clips: int) -> ShownClips:
         kept = window.task.window.kept
         shown.add(window, 255 - window.hr[kept.start : kept.stop])
     return shown
+
+
+def test_clips_of_several_sets_have_folders_of_their_sets_and_those_of_one_do_not(tmp_path: Path) -> None:
+    one, other = windows(tmp_path / "one", 1, frames=7), windows(tmp_path / "other", 1, frames=7)
+    assert [task.folder for task in one.tasks] == ["clip0"]
+    both = plan(Several(sets=[one.clips, other.clips]), PAPER)
+    assert [task.folder for task in both] == ["one/clip0", "other/clip0"]
+    shown = ShownClips(folder=tmp_path, clips=1, tasks=both)
+    assert shown.folders() == [{"set": "other", "clip": "clip0", "folder": "other/clip0"}]
+
+
+def test_the_input_of_a_given_frame_is_its_own_and_of_the_next_both_neighbours() -> None:
+    lr = torch.rand(4, 3, 8, 8)
+    given, synthesised = SHOWN
+    assert (given.kind, synthesised.kind) == ("given", "synthesised")
+    assert torch.equal(given.input(lr), lr[1])
+    assert torch.allclose(synthesised.input(lr), (lr[1] + lr[2]) / 2)
 
 
 def test_a_given_and_the_next_frame_are_shown_with_input_prediction_and_truth(tmp_path: Path) -> None:

@@ -1,16 +1,20 @@
 """Several methods in one table, in the layout of the paper's Table 1, with the published rows beside ours.
 
 Published rows are printed only where a run scored the same clips, and are marked. Those of Table 2 were not found in a
-readable source and are marked as remembered. `published.csv` holds them all, as PSNR/SSIM on Y.
+readable source and are marked as remembered. `published.csv` holds them all, as PSNR/SSIM on Y. Where runs scored clip
+sets of one name on different data, a note says what differs.
 """
 
 import csv
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
 from stvsr.data.clip import UNSPLIT
 from stvsr.evaluation.results import Results
+from stvsr.evaluation.rows import Row
 from stvsr.evaluation.tables import NOTHING, Table, as_csv, figure
 
 ORDER = ("fast", "medium", "slow", UNSPLIT)
@@ -20,6 +24,9 @@ OURS = "measured"
 
 PUBLISHED_CLIPS = {"Vid4/all": 4, "Vimeo-90K/fast": 1225, "Vimeo-90K/medium": 4977, "Vimeo-90K/slow": 1613}
 """How many clips the published figures are of; they stand beside ours only for as many."""
+
+NOT_COMPARED = ("_target_", "_partial_", "name", "frames")
+"""Settings of data that tell how it is called, read and checked, not what it is."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class Entry:
         omissions: what was left out of the rows of whole sets, and why.
         stages: parameters (millions) and seconds of each stage, of a method of several.
         notes: what else a reader must know of the method.
+        extras: values of further metrics, by clip set and split.
+        conditions: by clip set, what it was scored on, each setting as text.
     """
 
     method: str
@@ -55,6 +64,8 @@ class Entry:
     omissions: Sequence[str] = ()
     stages: Sequence[tuple[float, float | None]] = ()
     notes: Sequence[str] = ()
+    extras: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    conditions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def entries(runs: Iterable[Results]) -> list[Entry]:
@@ -71,12 +82,19 @@ def entries(runs: Iterable[Results]) -> list[Entry]:
 
 
 def comparison_table(compared: list[Entry]) -> Table:
-    """PSNR / SSIM for each clip set and split, with costs, a row for each method."""
+    """PSNR / SSIM and further metrics for each clip set and split, with costs, a row for each method."""
     measured = [entry for entry in compared if entry.status == OURS]
     columns = list(dict.fromkeys(column for entry in measured for column in entry.scores))
     sets = list(dict.fromkeys(column.rsplit("/", 1)[0] for column in columns))
     columns.sort(key=lambda name: (sets.index(name.rsplit("/", 1)[0]), ORDER.index(name.rsplit("/", 1)[1])))
+    further = [
+        (column, metric)
+        for metric in _extras(measured)
+        for column in columns
+        if any(metric in entry.extras.get(column, {}) for entry in measured)
+    ]
     heads = [column.replace("/", " ") for column in columns]
+    heads += [f"{column.replace('/', ' ')} {metric.upper()}" for column, metric in further]
     rows = [
         [
             entry.method,
@@ -84,6 +102,7 @@ def comparison_table(compared: list[Entry]) -> Table:
             entry.protocol,
             entry.counted,
             *(_pair(entry.scores.get(column, (None, None))) for column in columns),
+            *(figure(entry.extras.get(column, {}).get(metric), 4) for column, metric in further),
             _split(entry.parameters, [parameters for parameters, _ in entry.stages], 2),
             figure(entry.multiply_adds, 1),
             _split(entry.seconds_per_frame, [seconds for _, seconds in entry.stages], 4),
@@ -93,6 +112,7 @@ def comparison_table(compared: list[Entry]) -> Table:
     ]
     devices = dict.fromkeys(entry.device for entry in measured if entry.device)
     notes = [f"Seconds measured on: {'; '.join(devices)}."] if devices else []
+    notes += differences(measured)
     # Several systems share a network.
     notes += dict.fromkeys(note for entry in measured for note in entry.notes)
     notes += [f"{entry.method}, protocol {entry.protocol}: {line}" for entry in measured for line in entry.omissions]
@@ -107,18 +127,38 @@ def comparison_table(compared: list[Entry]) -> Table:
 
 
 def comparison_csv(compared: list[Entry]) -> str:
-    """A row for each method, clip set and split."""
+    """A row for each method, clip set and split; the last columns are further metrics, if any run has some."""
+    extras = _extras(compared)
     columns = ["method", "status", "protocol", "clips_and_split", "psnr_y", "ssim_y", "parameters_million"]
-    columns += ["multiply_adds_billion", "seconds_per_frame", "device", "peak_memory_mib"]
+    columns += ["multiply_adds_billion", "seconds_per_frame", "device", "peak_memory_mib", *extras]
     rows = [
         [
             *(entry.method, entry.status, entry.protocol, column, *scores),
             *(entry.parameters, entry.multiply_adds, entry.seconds_per_frame, entry.device, entry.peak_memory),
+            *(entry.extras.get(column, {}).get(metric) for metric in extras),
         ]
         for entry in compared
         for column, scores in entry.scores.items()
     ]
     return as_csv(columns, rows)
+
+
+def differences(measured: Sequence[Entry]) -> list[str]:
+    """For each clip set that methods share but were scored on under different conditions, a line on what differs."""
+    lines = []
+    for clip_set in dict.fromkeys(name for entry in measured for name in entry.conditions):
+        sharing = [entry for entry in measured if clip_set in entry.conditions]
+        told = []
+        for name in dict.fromkeys(name for entry in sharing for name in entry.conditions[clip_set]):
+            methods: dict[str, list[str]] = {}
+            for entry in sharing:
+                methods.setdefault(entry.conditions[clip_set].get(name, "null"), []).append(entry.method)
+            if len(methods) > 1:
+                values = (f"{value} ({', '.join(dict.fromkeys(who))})" for value, who in methods.items())
+                told.append(f"{name}: {' or '.join(values)}")
+        if told:
+            lines.append(f"{clip_set} is not the same for all methods: {'; '.join(told)}")
+    return lines
 
 
 def published() -> list[Entry]:
@@ -156,6 +196,8 @@ def _measured(run: Results) -> Entry:
         status=OURS,
         counted=f"{clips} clips, {frames} frames",
         scores={row.name: (row.scores["psnr_y"], row.scores["ssim_y"]) for row in run.rows},
+        extras={row.name: {metric: row.scores[metric] for metric in row.extras} for row in run.rows},
+        conditions={row.clip_set: _conditions(run.settings, row) for row in whole},
         parameters=None if cost.parameters is None else cost.parameters / 1e6,
         multiply_adds=None if cost.multiply_adds is None else cost.multiply_adds / 1e9,
         seconds_per_frame=cost.seconds_per_frame,
@@ -165,6 +207,40 @@ def _measured(run: Results) -> Entry:
         notes=run.notes,
         omissions=[f"left out of {row.name}: {row.left_out}" for row in whole if row.left_out],
     )
+
+
+def _conditions(settings: Mapping[str, Any], row: Row) -> dict[str, str]:
+    """What a clip set is and where its motion splits end, each setting as text, and how many clips it has."""
+    data = _data_of(settings.get("data", {}), row.clip_set)
+    told = _flat(data) | {f"motion.{name}": str(value) for name, value in settings.get("thresholds", {}).items()}
+    return told | {"clips": str(row.clips + row.clips_left_out)}
+
+
+def _data_of(data: Mapping[str, Any], clip_set: str) -> Mapping[str, Any]:
+    """Of the settings of data those of one clip set; all where they do not tell which those are."""
+    for part in data.get("sets", []):
+        # A set without a name is called as its folder.
+        if clip_set == (part.get("name") or Path(part.get("root") or "").name):
+            return dict(part)
+    return data
+
+
+def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    """Settings by their names below those above them, as text; null is like a setting that is not there."""
+    flat: dict[str, str] = {}
+    for name, value in settings.items():
+        if name in NOT_COMPARED:
+            continue
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{above}{name}.")
+        elif value is not None:
+            flat[above + name] = str(value)
+    return flat
+
+
+def _extras(compared: Sequence[Entry]) -> list[str]:
+    """The further metrics that any method has."""
+    return list(dict.fromkeys(name for entry in compared for found in entry.extras.values() for name in found))
 
 
 def _split(whole: float | None, stages: Sequence[float | None], digits: int) -> str:

@@ -8,12 +8,10 @@ from torch import Tensor
 
 from stvsr.data.clip import Batch
 from stvsr.evaluation.metrics import psnr_y
+from stvsr.evaluation.shown import SHOWN
 from stvsr.files import beside_then_rename
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import Network, run_padded
-
-GIVEN, SYNTHESISED = 2, 3
-"""The frames shown, counted from 0: one the network was given and the next, which it was not."""
 
 INCHES_PER_PANEL = 2.6
 
@@ -27,19 +25,15 @@ def comparison(*, lr: Tensor, predictions: dict[str, Tensor], target: Tensor, ti
         target: `(2n-1, 3, 4h, 4w)`, the ground truth.
         title: above the picture.
     """
-    before, after = SYNTHESISED // 2, SYNTHESISED // 2 + 1
-    inputs = {GIVEN: lr[GIVEN // 2], SYNTHESISED: (lr[before] + lr[after]) / 2}
-    kinds = {GIVEN: ("given", "LR input"), SYNTHESISED: ("synthesised", "overlaid LR inputs")}
-
     h, w = target.shape[-2:]
     columns = len(predictions) + 2
     width = INCHES_PER_PANEL * columns
     figure = Figure(figsize=(width, 2 * (width / columns * h / w + 0.45) + 0.4), dpi=150, layout="constrained")
     figure.suptitle(title, fontsize=9)
     axes = figure.subplots(2, columns, squeeze=False)
-    for row, index in zip(axes, (GIVEN, SYNTHESISED), strict=True):
-        kind, input_name = kinds[index]
-        panels = {f"frame {index + 1} ({kind})\n{input_name}": inputs[index]}
+    for row, shown in zip(axes, SHOWN, strict=True):
+        index = shown.position
+        panels = {f"frame {index + 1} ({shown.kind})\n{shown.input_name}": shown.input(lr)}
         for name, frames in predictions.items():
             panels[f"{name}\n{psnr_y(frames[index], target[index]).item():.2f} dB"] = frames[index]
         panels["ground truth\n"] = target[index]

@@ -64,7 +64,7 @@ class Job:
         self.motion = read_motion(Path(config.motion_cache))
         folder = Path(config.output_dir)
         check_list(config, "extras")
-        needed = ((task.clip, task.numbers) for task in self.tasks)
+        needed = ((task.clip, task.folder, task.numbers) for task in self.tasks)
         saved = None if config.predictions is None else SavedFrames(root=config.predictions, needed=needed)
         for name in config.extras:
             if name not in EXTRAS:
@@ -88,7 +88,7 @@ class Job:
             shutil.rmtree(folder / "frames", ignore_errors=True)
 
     def settings(self) -> dict[str, Any]:
-        """What was scored and how, for who reads the results: the data, LR frames, thresholds, batches."""
+        """What was scored and how, for who reads the results: the data, LR frames, thresholds, batches, pictures."""
         chosen = resolved(self.config)
         data = chosen["data"]["test_source"]
         motions = {task.index: task.clip.motion for task in self.tasks}.values()
@@ -99,6 +99,7 @@ class Job:
             "lr_frames": f"given in {data['lr_root']}" if data.get("lr_root") else "MATLAB bicubic of the HR frames",
             "motion": f"measured of {measured} clips, told by the data of {len(motions) - measured}",
             "thresholds": {"medium": self.thresholds.medium, "fast": self.thresholds.fast},
+            "pictures": self.scorer.shown.folders(),
             **{
                 key: chosen.get(key)
                 for key in ("model", "weights", "method", "checkpoint", "predictions", "batch_size", "processes")
@@ -191,4 +192,5 @@ def method_name(config: DictConfig) -> tuple[str, str]:
         named, origin = " + ".join(stage.title for stage in chosen_stages(config)), config.model._target_
     else:
         named, origin = config.method._target_.split(".")[-2], config.method._target_
-    return config.name or named, origin
+    # Hydra reads a name such as 12 as a number.
+    return named if config.name in (None, "") else str(config.name), origin

@@ -4,6 +4,7 @@ What is kept belongs to a pair of frames, known by their pixels: frames that wer
 """
 
 import csv
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,12 +29,19 @@ def read_motion(path: Path) -> dict[str, float]:
         raise InvalidInput(f"{path}: not a table of measured motion; remove it, it is made anew") from None
 
 
-def write_motion(path: Path, windows: Iterable[WindowScore], known: dict[str, float]) -> None:
-    """Adds what was measured."""
-    motion = dict(known)
+def write_motion(path: Path, windows: Iterable[WindowScore]) -> None:
+    """Adds what was measured to what is there by now, from other evaluations that use the file meanwhile.
+
+    Raises:
+        InvalidInput: the file is not one that `write_motion` wrote.
+    """
+    motion = read_motion(path)
     for window in windows:
         for pair, pixels in zip(window.pairs, window.motion, strict=True):
             if pair is not None and pixels is not None:
                 motion[pair] = pixels
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, as_csv(["pair", "pixels"], list(motion.items())))
+    # Of this process alone: evaluations that end together write at the same time, and the last one has the name.
+    ours = path.with_name(f"{path.name}.{os.getpid()}")
+    write_text(ours, as_csv(["pair", "pixels"], list(motion.items())))
+    ours.replace(path)

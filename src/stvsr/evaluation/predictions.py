@@ -22,23 +22,23 @@ class SavedFrames:
     """The saved frames of every clip of a plan.
 
     Args:
-        root: a folder for each clip; where there are several clip sets, a folder for each set above them.
-        needed: each clip with the numbers of the frames that count.
+        root: the folder of all of them.
+        needed: each clip, its folder below the root, and the numbers of the frames that count.
 
     Raises:
         InvalidInput: a clip or a frame is missing, or there is one too many.
         DamagedClip: a file is not an 8-bit RGB PNG of its clip's size.
     """
 
-    def __init__(self, *, root: str | Path, needed: Iterable[tuple[ClipInfo, list[int]]]) -> None:
+    def __init__(self, *, root: str | Path, needed: Iterable[tuple[ClipInfo, str, list[int]]]) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
             raise InvalidInput(f"predictions={root}: no such folder; expected a folder of PNG frames for each clip")
         numbers: dict[ClipInfo, set[int]] = {}
-        for clip, counted in needed:
+        paths: dict[ClipInfo, Path] = {}
+        for clip, below, counted in needed:
             numbers.setdefault(clip, set()).update(counted)
-        several = len({clip.clip_set for clip in numbers}) > 1
-        paths = {clip: clip_folder(self.root, clip, several=several) for clip in numbers}
+            paths[clip] = self.root / below
         missing = [clip.name for clip, path in paths.items() if not path.is_dir()]
         if missing:
             raise InvalidInput(
@@ -91,11 +91,6 @@ def check_numbers(clip: ClipInfo, folder: FrameFolder, needed: set[int]) -> None
             f"{folder.path}: frame {extra[0]} is one too many ({len(extra)} in all); expected the numbers of the "
             f"ground truth, {clip.first_number} to {last}: remove or renumber the frames"
         )
-
-
-def clip_folder(root: Path, clip: ClipInfo, *, several: bool) -> Path:
-    """Where the frames of a clip lie; with a folder for its set where there are several."""
-    return root / clip.clip_set / clip.name if several else root / clip.name
 
 
 def save_frames(folder: Path, numbers: list[int], frames: Tensor) -> None:

@@ -19,6 +19,7 @@ from stvsr.devices import chosen_device
 from stvsr.errors import InvalidInput, UserError, one_line
 from stvsr.evaluation.job import Job
 from stvsr.evaluation.progress import BatchRecord, Progress
+from stvsr.files import explain_os_error
 
 PATIENCE = 1.0
 """Seconds between looks at whether the processes are alive."""
@@ -95,7 +96,7 @@ def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank
     multiprocessing.set_start_method(None, force=True)
     config = OmegaConf.create(plain)
     parent = multiprocessing.parent_process()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.processes))
+    torch.set_num_threads(threads_each(config.processes))
     try:
         job = Job(config, chosen_device(config.device, rank))
         progress = Progress(progress_folder(config), identity)
@@ -108,10 +109,20 @@ def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank
         queue.put(None)
     except UserError as error:
         queue.put(one_line(error))
-    except Exception:
-        # Not a user's doing: the traceback stays on the terminal, the line says where to look.
-        traceback.print_exc()
-        queue.put(f"process {rank} failed, see its traceback above; this is a bug of stvsr")
+    except Exception as error:
+        message = explain_os_error(error)
+        if message is None:
+            # Not a user's doing: the traceback stays on the terminal, the line says where to look.
+            traceback.print_exc()
+            message = f"process {rank} failed, see its traceback above; this is a bug of stvsr"
+        queue.put(message)
+
+
+def threads_each(processes: int) -> int:
+    """How many threads each of several processes computes with: its share of the cores that this job was given."""
+    # A cluster gives a job some of the machine's cores; not every system tells which.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // processes)
 
 
 def _leave(number: int, frame: object) -> None:
@@ -125,8 +136,10 @@ def progress_folder(config: DictConfig) -> Path:
 
 
 def check_processes(count: int, device: str) -> None:
-    """Refuses a number of processes that makes no sense."""
-    if count < 1:
-        raise InvalidInput(f"processes={count}; expected at least 1")
+    """Refuses several processes on one GPU.
+
+    Raises:
+        InvalidInput: says what to choose.
+    """
     if count > 1 and ":" in device:
         raise InvalidInput(f"processes={count} on device={device}; expected device=cuda, so that each has a GPU")

@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from stvsr.data.png import encode_png, read_png
 from stvsr.evaluation.comparison import comparison_csv, comparison_table, entries
 from stvsr.evaluation.results import Results, read_results
-from stvsr.evaluation.shown import slices
+from stvsr.evaluation.shown import SHOWN, ShownFrame, slices
 from stvsr.evaluation.tables import Table, figure
 from stvsr.files import write_text
 
@@ -31,7 +31,8 @@ CROP = 64
 SLICE_HEIGHT = 140
 """Height at which a space-time slice of few frames is shown, screen pixels."""
 
-INPUTS = {"given": "LR input", "synthesised": "overlaid LR inputs"}
+Frames = list[list[Any]]
+"""Of each frame that counts its number, whether it was given (1 or 0), and PSNR."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,24 @@ class Run:
     folder: Path
     results: Results
     label: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a run kept of a clip: a folder of pictures, and the scores of the clip's frames."""
+
+    label: str
+    folder: Path
+    frames: Frames
+
+    def named(self, name: str) -> list[Path]:
+        """The pictures of a kind, by number: `given-truth`, `slice-prediction`, …"""
+        return sorted(self.folder.glob(f"{name}-*.png"))
+
+    def size(self) -> tuple[int, int]:
+        """Width and height of the frames, pixels."""
+        height, width = read_png(self.named("given-truth")[0]).shape[-2:]
+        return width, height
 
 
 def write_report(folder: Path, runs: list[Path]) -> Table:
@@ -99,16 +118,17 @@ def page(runs: list[Run], comparison: Table) -> str:
         loader=PackageLoader("stvsr.evaluation", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     clips = clip_data(runs)
+    shown, notes = shown_clips(runs, clips)
     assets = files("stvsr.evaluation") / "page"
     # In a script element only these characters could end it early.
-    data = json.dumps({"methods": [run.label for run in runs], "clips": clips}, separators=(",", ":"))
+    data = json.dumps({"methods": [run.label for run in runs], "clips": list(clips.values())}, separators=(",", ":"))
     data = data.replace("<", "\\u003c")
     return environment.get_template("report.html.j2").render(
         title="stvsr: " + ", ".join(run.label for run in runs),
-        comparison=comparison,
+        comparison=replace(comparison, notes=[*comparison.notes, *notes]),
         splits=[(run.label, run.results.table()) for run in runs],
-        clips=clip_table(runs, clips),
-        shown=shown_clips(runs, clips),
+        clips=clip_table(runs, list(clips.values())),
+        shown=shown,
         data=data,
         version=version("stvsr"),
         style=(assets / "report.css").read_text(encoding="utf-8"),
@@ -116,8 +136,8 @@ def page(runs: list[Run], comparison: Table) -> str:
     )
 
 
-def clip_data(runs: list[Run]) -> list[dict[str, Any]]:
-    """For each clip of any run its motion, and for each run its PSNR and its frames `[number, given, PSNR]`."""
+def clip_data(runs: list[Run]) -> dict[tuple[str, str], dict[str, Any]]:
+    """For each clip of any run, by set and name: its motion, and for each run its PSNR and its `Frames`, or None."""
     clips: dict[tuple[str, str], dict[str, Any]] = {}
     for place, run in enumerate(runs):
         for row in _rows(run.folder / "clips.csv"):
@@ -125,7 +145,6 @@ def clip_data(runs: list[Run]) -> list[dict[str, Any]]:
                 (row["set"], row["clip"]),
                 {
                     "name": f"{row['set']}/{row['clip']}",
-                    "clip": row["clip"],
                     "split": row["motion"],
                     "pixels": _number(row["pixels"], 3),
                     "psnr": [None] * len(runs),
@@ -137,7 +156,7 @@ def clip_data(runs: list[Run]) -> list[dict[str, Any]]:
         for row in _rows(run.folder / "frames.csv"):
             frame = [int(row["frame"]), int(row["kind"] == "given"), _number(row["psnr_y"], 3)]
             clips[row["set"], row["clip"]]["frames"][place].append(frame)
-    return list(clips.values())
+    return clips
 
 
 def clip_table(runs: list[Run], clips: list[dict[str, Any]]) -> Table:
@@ -153,54 +172,82 @@ def clip_table(runs: list[Run], clips: list[dict[str, Any]]) -> Table:
     )
 
 
-def shown_clips(runs: list[Run], clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The clips of which the first run kept pictures, with those of every run."""
+def shown_clips(
+    runs: list[Run], clips: dict[tuple[str, str], dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The clips of which any run kept pictures, with those of every run; and a line for each that cannot be shown."""
+    kept = [picture_folders(run) for run in runs]
+    notes = [
+        f"{run.label}: its pictures are not shown: an earlier version made them; evaluate again"
+        for run in runs
+        if "pictures" not in run.results.settings and (run.folder / "pictures").is_dir()
+    ]
     shown = []
-    # Folders have the set's name where there are several.
-    several = len({row.clip_set for row in runs[0].results.rows}) > 1
-    frames_of = {clip["name" if several else "clip"]: clip["frames"] for clip in clips if clip["frames"][0] is not None}
-    root = runs[0].folder / "pictures"
-    for found in sorted(root.rglob("given-truth-*.png")):
-        clip = found.parent.relative_to(root)
-        folders = {run.label: run.folder / "pictures" / clip for run in runs}
-        groups = [_group(kind, folders, frames_of[clip.as_posix()]) for kind in INPUTS]
-        truth, predictions = (
-            {label: sorted(path.glob(f"slice-{name}-*.png")) for label, path in folders.items()}
-            for name in ("truth", "prediction")
-        )
-        over_time = [{"caption": label, "source": _slice(paths)} for label, paths in predictions.items() if paths]
-        over_time.append({"caption": "ground truth", "source": _slice(truth[runs[0].label])})
-        frames = slices(truth[runs[0].label]).shape[1]
-        shown.append(
-            {
-                "name": clip.as_posix(),
-                "groups": groups,
-                "slices": over_time,
-                "slice_height": max(SLICE_HEIGHT, 2 * frames),
-            }
-        )
-    return shown
+    for key in dict.fromkeys(key for folders in kept for key in folders):
+        found = zip(runs, kept, clips[key]["frames"], strict=True)
+        every = [Pictures(run.label, folders[key], frames) for run, folders, frames in found if key in folders]
+        alike, odd = of_one_size(clips[key]["name"], every)
+        shown.append(_shown_clip(clips[key]["name"], alike))
+        notes += odd
+    return shown, notes
 
 
-def _group(kind: str, folders: dict[str, Path], frames: list[list[Any] | None]) -> dict[str, Any]:
+def of_one_size(name: str, every: list[Pictures]) -> tuple[list[Pictures], list[str]]:
+    """Of pictures of a clip those as large as the first one's, whose truth is shown; a line for each of the others."""
+    sizes = [(pictures, pictures.size()) for pictures in every]
+    first, shown = sizes[0]
+    notes = [
+        f"{pictures.label}: its pictures of {name} are not shown: {_times(size)}, {first.label} has {_times(shown)}"
+        for pictures, size in sizes
+        if size != shown
+    ]
+    return [pictures for pictures, size in sizes if size == shown], notes
+
+
+def picture_folders(run: Run) -> dict[tuple[str, str], Path]:
+    """The folders of pictures of a run by set and clip; none of an earlier version's, which do not tell."""
+    folders = {
+        (kept["set"], kept["clip"]): run.folder / "pictures" / kept["folder"]
+        for kept in run.results.settings.get("pictures", [])
+    }
+    # None where the middle of the clip does not count, or somebody removed them.
+    return {key: folder for key, folder in folders.items() if any(folder.glob("given-truth-*.png"))}
+
+
+def _shown_clip(name: str, every: list[Pictures]) -> dict[str, Any]:
+    """A clip: its frames and its slices, of every run; the truth is the first one's."""
+    truth = slices(every[0].named("slice-truth"))
+    over_time = [(pictures.label, slices(pictures.named("slice-prediction"))) for pictures in every]
+    return {
+        "name": name,
+        "groups": [_group(frame, every) for frame in SHOWN],
+        "slices": [
+            {"caption": caption, "source": _data_uri(encode_png(pixels))}
+            for caption, pixels in [*over_time, ("ground truth", truth)]
+        ],
+        "slice_height": max(SLICE_HEIGHT, 2 * truth.shape[1]),
+    }
+
+
+def _group(shown: ShownFrame, every: list[Pictures]) -> dict[str, Any]:
     """The panels of one frame: input, every method with its PSNR, truth."""
-    first = next(iter(folders.values()))
-    truth = next(first.glob(f"{kind}-truth-*.png"))
+    truth = every[0].named(f"{shown.kind}-truth")[0]
     number = truth.stem.rsplit("-", 1)[1]
-    predictions = {label: folder / f"{kind}-prediction-{number}.png" for label, folder in folders.items()}
-    present = {label: path for label, path in predictions.items() if path.is_file()}
-    panels = [{"caption": INPUTS[kind], "source": _embed(first / f"{kind}-input-{number}.png"), "role": "input"}]
-    for label, scored in zip(folders, frames, strict=True):
-        if label in present:
-            psnr = next((psnr for n, _, psnr in scored or [] if n == int(number)), None)
-            caption = f"{label}, {figure(psnr, 2)} dB"
-            panels.append({"caption": caption, "source": _embed(present[label]), "role": "method"})
+    source = truth.with_name(f"{shown.kind}-input-{number}.png")
+    panels = [{"caption": shown.input_name, "source": _embed(source), "role": "input"}]
+    # Another protocol may have another frame in the middle.
+    predictions = [(pictures, pictures.folder / f"{shown.kind}-prediction-{number}.png") for pictures in every]
+    present = [(pictures, path) for pictures, path in predictions if path.is_file()]
+    for pictures, path in present:
+        psnr = next((psnr for n, _, psnr in pictures.frames if n == int(number)), None)
+        caption = f"{pictures.label}, {figure(psnr, 2)} dB"
+        panels.append({"caption": caption, "source": _embed(path), "role": "method"})
     panels.append({"caption": "ground truth", "source": _embed(truth), "role": "truth"})
     return {
-        "kind": kind,
+        "kind": shown.kind,
         "number": int(number),
         "panels": panels,
-        "crop": chosen_crop(truth, list(present.values())),
+        "crop": chosen_crop(truth, [path for _, path in present]),
         "width": read_png(truth).shape[-1],
     }
 
@@ -217,8 +264,8 @@ def chosen_crop(truth: Path, predictions: list[Path]) -> tuple[int, int, int]:
     return int(left), int(top), side
 
 
-def _slice(paths: list[Path]) -> str:
-    return _data_uri(encode_png(slices(paths)))
+def _times(size: tuple[int, int]) -> str:
+    return "x".join(map(str, size))
 
 
 def _embed(path: Path) -> str:

@@ -47,13 +47,14 @@ class Results:
     cropped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def extras(self) -> list[str]:
+        """The further metrics that were asked for."""
+        return self.rows[0].extras if self.rows else []
+
     def table(self) -> Table:
         """For people."""
-        extras = [
-            name
-            for name in (self.rows[0].scores if self.rows else {})
-            if not name.endswith(PARTS[1:]) and name not in ("psnr_y", "ssim_y", "psnr_rgb")
-        ]
+        extras = self.extras
         columns = ["set", "motion", "clips", "frames", "PSNR Y", "SSIM Y", "PSNR RGB", *map(str.upper, extras)]
         columns += [f"{metric} {part}" for part in ("given", "synth.") for metric in ("PSNR Y", "SSIM Y")]
         cells = []
@@ -104,7 +105,6 @@ class Results:
         costs = {key: value for key, value in asdict(self.cost).items() if key not in ("frame_size", "stages")}
         table = self.table()
         files = {
-            RESULTS: json.dumps({**asdict(self), "says": str(self.protocol), "rows": records}, indent=2) + "\n",
             "results.csv": as_csv(
                 [*(records[0] if records else []), "protocol", *costs],
                 [[*record.values(), self.protocol.name, *costs.values()] for record in records],
@@ -113,6 +113,8 @@ class Results:
             "results.tex": table.as_latex(),
             "clips.csv": clips_csv(clips),
             "frames.csv": frames_csv(clips),
+            # Last: where it is, all that a report needs of the folder is there.
+            RESULTS: json.dumps({**asdict(self), "says": str(self.protocol), "rows": records}, indent=2) + "\n",
         }
         for name, content in files.items():
             write_text(folder / name, content)

@@ -40,6 +40,16 @@ class Row:
         """The set and the split."""
         return f"{self.clip_set}/{self.motion}"
 
+    @property
+    def metrics(self) -> list[str]:
+        """What was measured of all frames: `psnr_y`, `ssim_y`, `psnr_rgb` and further metrics."""
+        return [name for name in self.scores if not name.endswith(PARTS[1:])]
+
+    @property
+    def extras(self) -> list[str]:
+        """The further metrics."""
+        return [name for name in self.metrics if name not in METRICS]
+
     def as_record(self) -> dict[str, object]:
         """Plain values by column."""
         fields = {key: value for key, value in vars(self).items() if key != "scores"}

@@ -19,7 +19,7 @@ from stvsr.devices import device_name, is_out_of_memory, peak_memory, synchronis
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.metrics import frame_scores
 from stvsr.evaluation.perceptual import Metric
-from stvsr.evaluation.predictions import clip_folder, save_frames
+from stvsr.evaluation.predictions import save_frames
 from stvsr.evaluation.progress import BatchRecord
 from stvsr.evaluation.scores import WindowScore
 from stvsr.evaluation.shown import ShownClips
@@ -78,7 +78,6 @@ class Scorer:
         self.save_to = save_to
         self.workers = workers
         self.device_name = device_name(device)
-        self.several = len({task.clip.clip_set for task in windows.tasks}) > 1
         self._shapes: set[torch.Size] = set()
 
     def run(self, numbers: Iterable[int]) -> Iterator[BatchRecord]:
@@ -195,8 +194,7 @@ class Scorer:
     def _save(self, window: WindowFrames, prediction: Tensor) -> None:
         """Writes the frames that count, if asked for."""
         if self.save_to is not None:
-            folder = clip_folder(self.save_to, window.task.clip, several=self.several)
-            save_frames(folder, window.task.numbers, prediction)
+            save_frames(self.save_to / window.task.folder, window.task.numbers, prediction)
 
 
 def _counted(window: WindowFrames, prediction: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ do); every window gives the pixels of one row, which side by side are a space-ti
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,11 +15,30 @@ from torch import Tensor
 from stvsr.data.clip import SCALE, to_8bit
 from stvsr.data.png import read_png, write_png
 from stvsr.errors import InvalidInput
-from stvsr.evaluation.predictions import clip_folder
 from stvsr.evaluation.windows import Task, WindowFrames
 
-GIVEN, SYNTHESISED = 2, 3
-"""The positions shown, counted from 0: one the network was given and the next, which it was not."""
+
+@dataclass(frozen=True)
+class ShownFrame:
+    """A frame of a window that pictures show.
+
+    Attributes:
+        position: in the window, counted from 0.
+        kind: whether the network was given it, in a word.
+        input_name: what `input` gives, for captions.
+    """
+
+    position: int
+    kind: str
+    input_name: str
+
+    def input(self, lr: Tensor) -> Tensor:
+        """Of LR frames `(n, 3, h, w)` the one at its time, or its two neighbours, overlaid: `(3, h, w)`."""
+        return (lr[self.position // 2] + lr[(self.position + 1) // 2]) / 2
+
+
+SHOWN = (ShownFrame(2, "given", "LR input"), ShownFrame(3, "synthesised", "overlaid LR inputs"))
+"""What every picture shows: a frame the network was given and the next, which it was not."""
 
 LARGEST = (1024, 768)
 """Of larger frames the middle is kept: width and height, pixels."""
@@ -41,12 +61,16 @@ class ShownClips:
         count = min(clips, len(indices))
         shown = {indices[(2 * i + 1) * len(indices) // (2 * count)] for i in range(count)}
         self.middle: dict[int, Task] = {}
-        for index in shown:
+        for index in sorted(shown):
             windows = [task for task in tasks if task.index == index]
             # Not a last window that was moved back: there the frames shown may not count.
-            whole = [task for task in windows if GIVEN in task.window.kept]
+            whole = [task for task in windows if SHOWN[0].position in task.window.kept]
             self.middle[index] = whole[len(whole) // 2]
-        self.several = len({task.clip.clip_set for task in tasks}) > 1
+
+    def folders(self) -> list[dict[str, str]]:
+        """The clips that are shown: set, clip, and the folder of its pictures below that of all."""
+        tasks = self.middle.values()
+        return [{"set": task.clip.clip_set, "clip": task.clip.name, "folder": task.folder} for task in tasks]
 
     def add(self, frames: WindowFrames, prediction: Tensor) -> None:
         """Keeps what is shown of a window.
@@ -58,7 +82,7 @@ class ShownClips:
         task = frames.task
         if task.index not in self.middle:
             return
-        folder = clip_folder(self.folder, task.clip, several=self.several)
+        folder = self.folder / task.folder
         folder.mkdir(parents=True, exist_ok=True)
         kept = task.window.kept
         hr = frames.hr[kept.start : kept.stop]
@@ -68,13 +92,11 @@ class ShownClips:
             pixels = to_8bit(source[:, :, row]).permute(1, 0, 2)
             write_png(folder / f"slice-{name}-{task.numbers[0]:08d}.png", pixels)
         if task == self.middle[task.index]:
-            overlaid = (frames.lr[SYNTHESISED // 2] + frames.lr[SYNTHESISED // 2 + 1]) / 2
-            inputs = {GIVEN: frames.lr[GIVEN // 2], SYNTHESISED: overlaid}
-            for position, kind in ((GIVEN, "given"), (SYNTHESISED, "synthesised")):
-                place = position - kept.start
-                pictures = {"input": inputs[position], "truth": hr[place], "prediction": prediction[place]}
+            for frame in SHOWN:
+                place = frame.position - kept.start
+                pictures = {"input": frame.input(frames.lr), "truth": hr[place], "prediction": prediction[place]}
                 for name, picture in pictures.items():
-                    path = folder / f"{kind}-{name}-{task.numbers[place]:08d}.png"
+                    path = folder / f"{frame.kind}-{name}-{task.numbers[place]:08d}.png"
                     write_png(path, _middle(to_8bit(picture), 1 if name == "input" else SCALE))
 
 

@@ -1,25 +1,54 @@
 """The report of a sweep: one page for all methods that `python -m stvsr.evaluate -m …` scored."""
 
+import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from stvsr.errors import UserError, one_line
 from stvsr.evaluation.report import write_report
 from stvsr.evaluation.results import RESULTS
+from stvsr.files import explain_os_error, state_of
 
 
 class SweepReport(Callback):
-    """Hydra's callback at the end of a sweep: writes its report and prints its table."""
+    """Hydra's callback around a sweep: at its end writes its report and prints its table."""
+
+    def __init__(self) -> None:
+        self.earlier: dict[Path, str] = {}
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Notes the results that an earlier sweep left in the folder."""
+        self.earlier = _results(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Compares what the jobs of the sweep left in its folder; a job that failed has left nothing."""
+        """Compares what the jobs of this sweep left in its folder; a job that failed has left nothing.
+
+        Raises:
+            SystemExit: there is no report, and the user has been told why.
+        """
         folder = Path(config.hydra.sweep.dir)
-        runs = sorted((path.parent for path in folder.glob(f"*/{RESULTS}")), key=_job_number)
-        if runs:
-            print(write_report(folder, runs).as_text())
-            print(f"comparison and report: {folder.resolve()}")
+        try:
+            written = [path.parent for path, state in _results(config).items() if self.earlier.get(path) != state]
+            if written:
+                print(write_report(folder, sorted(written, key=_job_number)).as_text())
+                print(f"comparison and report: {folder.resolve()}")
+        except Exception as error:
+            # Hydra would make a warning of it, and exit status 0.
+            message = one_line(error) if isinstance(error, UserError) else explain_os_error(error)
+            if message is None:
+                traceback.print_exc()
+            else:
+                print(f"error: {message}", file=sys.stderr)
+            sys.exit(1)
+
+
+def _results(config: DictConfig) -> dict[Path, str]:
+    """The results in the folder of a sweep, each with what changes when it is written again."""
+    return {path: state_of([path]) for path in Path(config.hydra.sweep.dir).glob(f"*/{RESULTS}")}
 
 
 def _job_number(folder: Path) -> tuple[int, str]:

@@ -20,11 +20,19 @@ from stvsr.evaluation.protocols import Protocol, Window
 
 @dataclass(frozen=True)
 class Task:
-    """One window of one clip."""
+    """One window of one clip.
+
+    Attributes:
+        index: of the clip in its set.
+        clip: what it is.
+        window: which of its frames.
+        folder: of the clip's frames and pictures, below the folder of all of them.
+    """
 
     index: int
     clip: ClipInfo
     window: Window
+    folder: str
 
     @property
     def numbers(self) -> list[int]:
@@ -35,12 +43,15 @@ class Task:
 def plan(clips: ClipSet, protocol: Protocol) -> list[Task]:
     """Every window of every clip, in order.
 
+    A clip's folder is called as the clip; where there are several sets, it lies in a folder of its set.
+
     Raises:
         InvalidInput: a clip is too short, or two have the same name.
     """
+    infos = [clips.describe(index) for index in range(len(clips))]
+    several = len({info.clip_set for info in infos}) > 1
     tasks, seen = [], set()
-    for index in range(len(clips)):
-        info = clips.describe(index)
+    for index, info in enumerate(infos):
         if (info.clip_set, info.name) in seen:
             raise InvalidInput(
                 f"two clips are called {info.name} in {info.clip_set}; rename one, or give the sets names"
@@ -50,7 +61,8 @@ def plan(clips: ClipSet, protocol: Protocol) -> list[Task]:
             info.name.encode()
         except UnicodeEncodeError:
             raise InvalidInput(f"clip {info.name!r}: the name is not UTF-8; expected text: rename it") from None
-        tasks += [Task(index, info, window) for window in protocol.windows(info)]
+        folder = f"{info.clip_set}/{info.name}" if several else info.name
+        tasks += [Task(index, info, window, folder) for window in protocol.windows(info)]
     return tasks
 
 

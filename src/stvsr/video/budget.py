@@ -1,0 +1,70 @@
+"""The memory that a job may use, and the tiles that fit into it."""
+
+from dataclasses import dataclass
+
+import torch
+
+from stvsr.devices import available_memory, used_memory
+from stvsr.errors import InvalidInput
+from stvsr.models.requirements import Network
+from stvsr.video.memory import FRAME_BYTES, bytes_needed, grid_within
+from stvsr.video.picture import Picture
+from stvsr.video.tiles import Grid
+
+SHARE = 0.7
+"""Of the memory that is free, what a job may take unless it is told."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a job with one network and frames of one size may use.
+
+    Attributes:
+        network: what makes the frames.
+        device: where it runs.
+        lr: the input's frames.
+        hr: the finished ones.
+        limit: GiB that somebody allows, on a CPU for the whole process; None takes most of what is free.
+    """
+
+    network: Network
+    device: torch.device
+    lr: Picture
+    hr: Picture
+    limit: float | None = None
+
+    def grid(self) -> Grid:
+        """The division of frames with the least work that fits.
+
+        Raises:
+            InvalidInput: there is too little memory.
+        """
+        free = available_memory(self.device) / 2**30
+        limit = f"--memory {self.limit:g}" if self.limit else f"{free:.1f} GiB are free, {SHARE:.0%} of it for us"
+        return grid_within(self.for_network(SHARE), self.network, self.lr.height, self.lr.width, limit=limit)
+
+    def fits(self, grid: Grid) -> bool:
+        """Whether a division that an earlier run took fits now, into all that is free unless less is allowed."""
+        return bytes_needed(grid, self.network, self.lr.height, self.lr.width) <= self.for_network(1.0)
+
+    def for_network(self, share: float) -> float:
+        """Bytes beside what the finished frames take.
+
+        Args:
+            share: of what is free, where nobody sets a limit.
+
+        Raises:
+            InvalidInput: the machine has no room for the finished frames of a GPU.
+        """
+        finished = FRAME_BYTES * self.hr.width * self.hr.height
+        free, allowed = available_memory(self.device), None if self.limit is None else self.limit * 2**30
+        if self.device.type == "cpu":
+            return (share * free if allowed is None else allowed - used_memory()) - finished
+        # Finished frames wait in the machine's memory; on a GPU they take none from the network.
+        if finished > (room := available_memory(torch.device("cpu"))):
+            raise InvalidInput(
+                f"finished frames of {self.hr.width}x{self.hr.height} take {finished / 2**30:.1f} GiB of the machine's "
+                f"memory, of which {room / 2**30:.1f} are free: close other programs, choose --scale 2, or use smaller "
+                "frames"
+            )
+        return share * free if allowed is None else allowed

@@ -1,0 +1,45 @@
+"""What each of several processes takes of the machine, and what one says that fails."""
+
+import errno
+import os
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from stvsr.evaluation import processes
+
+
+@pytest.mark.parametrize(("count", "threads"), [(1, 3), (2, 1), (4, 1)])
+def test_processes_share_the_cores_that_the_job_was_given(
+    monkeypatch: pytest.MonkeyPatch, count: int, threads: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 8, 9}, raising=False)
+    assert processes.threads_each(count) == threads
+    # Not every system has it.
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert processes.threads_each(count) == 64 // count
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; make room"),
+        (PermissionError(errno.EACCES, "Permission denied", "a.mp4"), "a.mp4: Permission denied; choose"),
+        (KeyError("oops"), "process 1 failed, see its traceback above; this is a bug of stvsr"),
+    ],
+)
+def test_a_full_disk_in_a_process_is_no_bug_of_ours(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
+) -> None:
+    def job(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(processes, "Job", job)
+    # In this process, since one of its own would not know of the fault; what it changes of itself stays as it is.
+    for changes in ("signal.signal", "multiprocessing.set_start_method", "torch.set_num_threads"):
+        monkeypatch.setattr(changes, lambda *arguments, **options: None)
+    queue: SimpleQueue[Any] = SimpleQueue()
+    processes._work({"processes": 2, "device": "cpu"}, {}, [0], 1, queue)  # type: ignore[arg-type]
+    assert queue.get_nowait().startswith(says)

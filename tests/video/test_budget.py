@@ -1,0 +1,36 @@
+"""How much memory a job may use is what there is, or what somebody allows."""
+
+import pytest
+import torch
+
+from stvsr.errors import InvalidInput
+from stvsr.models.bicubic_blend import BicubicBlend
+from stvsr.video import budget
+from stvsr.video.budget import Budget
+from stvsr.video.colour import Colour
+from stvsr.video.picture import Picture
+from stvsr.video.tiles import Grid
+
+
+def budget_for(width: int, height: int, device: str, limit: float | None = None) -> Budget:
+    lr, hr = (Picture(n * width, n * height, Colour.for_size(width, height)) for n in (1, 4))
+    return Budget(BicubicBlend(), torch.device(device), lr, hr, limit)
+
+
+@pytest.mark.parametrize(
+    ("limit", "free", "fitting"), [(None, 2**31, True), (None, 2**20, False), (64, 2**20, True), (0.1, 2**31, False)]
+)
+def test_tiles_of_an_earlier_run_are_taken_if_there_is_room_for_them_now(
+    monkeypatch: pytest.MonkeyPatch, limit: float | None, free: int, fitting: bool
+) -> None:
+    """Or a job that was killed for want of memory would be killed for ever."""
+    monkeypatch.setattr(budget, "available_memory", lambda device: free)
+    assert budget_for(240, 160, "cpu", limit).fits(Grid()) is fitting
+
+
+def test_a_gpu_asks_the_machine_for_room_for_finished_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "available_memory", lambda device: 2**33 if device.type == "cuda" else 2**34)
+    assert budget_for(1920, 1080, "cuda").for_network(0.5) == 2**32
+    assert budget_for(1920, 1080, "cuda", limit=3).for_network(0.5) == 3 * 2**30
+    with pytest.raises(InvalidInput, match=r"15360x8640 take 19\.8 GiB of the machine's memory, of which 16\.0"):
+        budget_for(3840, 2160, "cuda").for_network(0.5)
