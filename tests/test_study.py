@@ -5,9 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
 from conftest import SMALL_NETWORK, moving_frames, write_video
+from stvsr.errors import TrainingDiverged
 from stvsr.study import main
+from stvsr.train import train
 
 TINY = [
     *SMALL_NETWORK,
@@ -97,6 +100,27 @@ def test_a_run_that_failed_before_it_began_does_not_stand_in_the_way(run: Callab
     assert "| (a), seed 1 |" in run("[a]")
 
 
+def test_a_run_that_diverges_is_left_out_and_said(
+    run: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would again, whenever the study is started; the others are worth as much without it."""
+
+    def diverging(config: DictConfig) -> dict[str, float]:
+        if config.variant == "a":
+            raise TrainingDiverged("20 steps in a row")
+        return train(config)
+
+    monkeypatch.setattr("stvsr.study.train", diverging)
+    report = run("[a,b]")
+    assert "Diverged and left out: (a), seed 1." in report
+    assert "| (b), seed 1 |" in report
+    assert "| (a), seed 1 |" not in report
+    assert "left out: 20 steps in a row" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run("[a]")
+    assert "diverged: choose a lower optimizer.lr" in capsys.readouterr().err
+
+
 def test_a_list_without_brackets_is_refused(run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("a")
@@ -116,6 +140,7 @@ def test_runs_of_other_settings_are_not_taken_for_those_asked_for(
     for setting, says in (
         ("optimizer.lr=0.5", "was trained with another optimizer; choose another output_dir"),
         ("loader.crop=12", "was trained with another loader; choose another output_dir"),
+        ("trainer.precision=64-true", "was trained with another precision; choose another output_dir"),
         ("trainer.max_steps=1", "of 2 steps, not 1; choose another output_dir"),
     ):
         with pytest.raises(SystemExit):

@@ -3,11 +3,13 @@
 import csv
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import DictConfig
+from pytorch_lightning.loggers import WandbLogger
 
 from conftest import SMALL_RUN
 from stvsr.dashboard import HEALTH, dashboard, workspace
@@ -19,7 +21,7 @@ from stvsr.evaluation.protocols import Protocol
 from stvsr.evaluation.results import Results
 from stvsr.evaluation.rows import summarise
 from stvsr.evaluation.scores import ClipScore, FrameScore
-from stvsr.tracking import evaluation_metrics
+from stvsr.tracking import evaluation_metrics, finish, keep_run
 from stvsr.train import train
 
 
@@ -108,6 +110,39 @@ def test_a_sweeps_runs_are_grouped_named_and_tagged_by_their_ablation(
 def test_evaluations_join_the_group_of_their_ablation(configure: Callable[..., DictConfig]) -> None:
     logger = configure("evaluate", "method=bicubic_blend", "variant=c").logger.wandb
     assert (logger.group, logger.job_type) == ("c", "evaluate")
+
+
+def test_a_training_that_goes_on_in_its_folder_stays_one_run_online(
+    configure: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    def known(*overrides: str, folder: str = "one") -> str | None:
+        config = configure("train", "logger=wandb", f"output_dir='{tmp_path / folder}'", *overrides)
+        (tmp_path / folder).mkdir(exist_ok=True)
+        keep_run(config)
+        found: str | None = config.logger.wandb.get("id")
+        return found
+
+    online = "logger.wandb.offline=false"
+    first = known(online)
+    assert first
+    assert known(online) == first
+    assert known(online, folder="other") not in (None, first)
+    assert known(online, "+logger.wandb.id=mine") == "mine"
+    assert known() is None
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_that_failed_is_marked_so_on_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails: bool) -> None:
+    import wandb
+
+    codes: list[int] = []
+    monkeypatch.setattr(wandb, "finish", lambda exit_code: codes.append(exit_code))
+    with suppress(ZeroDivisionError):
+        try:
+            1 / (0 if fails else 1)
+        finally:
+            finish([WandbLogger(save_dir=tmp_path, offline=True)])
+    assert codes == [int(fails)]
 
 
 def test_an_evaluation_makes_a_run_of_its_own_on_wandb(configure: Callable[..., DictConfig], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ finished is not done again: a study that was stopped or killed goes on when the 
 
 import csv
 import json
+import sys
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -22,7 +23,7 @@ from stvsr.config import check_flag, check_list, resolved
 from stvsr.data.clip import Batch
 from stvsr.data.datasets import ValidationClips
 from stvsr.devices import chosen_device, device_name
-from stvsr.errors import InvalidInput
+from stvsr.errors import InvalidInput, TrainingDiverged, one_line
 from stvsr.evaluate import evaluate
 from stvsr.evaluation.ablations import Trained, curve_figure, ordering_table, score_table, training_table
 from stvsr.evaluation.figures import save_figure, show_clip
@@ -68,13 +69,23 @@ def study(config: DictConfig) -> Path:
         trainings = {run: training for run, training in trainings.items() if run not in missing}
         if not trainings:
             raise InvalidInput(f"train=false, but no run in {folder} is finished; leave it away to train")
-    for number, ((seed, ablation), training) in enumerate(trainings.items(), 1):
-        if (seed, ablation) in missing:
-            print(f"training ({ablation}), seed {seed}: {number} of {len(trainings)}", flush=True)
-            path, settings = settings_of(training)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps(settings, indent=1))
+    diverged: list[str] = []
+    for number, ((seed, ablation), training) in enumerate(trainings.copy().items(), 1):
+        if (seed, ablation) not in missing:
+            continue
+        print(f"training ({ablation}), seed {seed}: {number} of {len(trainings) + len(diverged)}", flush=True)
+        path, settings = settings_of(training)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(settings, indent=1))
+        try:
             train(training)
+        except TrainingDiverged as error:
+            # It would again; the others are worth as much without it.
+            print(f"left out: {one_line(error)}", file=sys.stderr)
+            diverged.append(f"({ablation}), seed {seed}")
+            del trainings[seed, ablation]
+    if not trainings:
+        raise TrainingDiverged(f"all runs of {folder} diverged: choose a lower optimizer.lr, or scheduler.warmup")
     baseline = scored(config, "bicubic_blend")
     runs = []
     for number, ((seed, ablation), training) in enumerate(trainings.items(), 1):
@@ -91,7 +102,7 @@ def study(config: DictConfig) -> Path:
         clip = Batch.collate([ValidationClips(source=scenes)[index]])
         show_clip(networks, clip, folder / PICTURES / f"{motion}.png")
     report = folder / "study.md"
-    write_text(report, as_markdown(next(iter(trainings.values())), runs, baseline))
+    write_text(report, as_markdown(next(iter(trainings.values())), runs, baseline, diverged))
     return report
 
 
@@ -130,7 +141,7 @@ def checkpoint_of(training: DictConfig) -> Path:
 def settings_of(training: DictConfig) -> tuple[Path, dict[str, Any]]:
     """Where a run notes its settings, and what they are."""
     plain = resolved(training)
-    settings = {name: plain[name] for name in SETTINGS}
+    settings = {name: plain[name] for name in SETTINGS} | {"precision": plain["trainer"]["precision"]}
     # That is the machine's.
     del settings["loader"]["workers"]
     return Path(training.output_dir) / "settings.json", settings
@@ -146,7 +157,7 @@ def check_settings(training: DictConfig) -> None:
     if not (path.is_file() and checkpoint_of(training).is_file()):
         return
     theirs = json.loads(path.read_text(encoding="utf-8"))
-    if different := [name for name in SETTINGS if theirs.get(name) != ours[name]]:
+    if different := [name for name in ours if theirs.get(name) != ours[name]]:
         raise InvalidInput(
             f"{path.parent}: was trained with another {', '.join(different)}; choose another output_dir, or remove "
             "that folder"
@@ -201,13 +212,14 @@ def log_of(training: DictConfig) -> tuple[list[tuple[int, float]], float]:
     return curve, seconds / 60
 
 
-def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results) -> str:
+def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results, diverged: list[str]) -> str:
     """The report.
 
     Args:
         training: of any of the runs; they differ in ablation and seed alone.
         runs: all of them.
         baseline: bicubic + blending.
+        diverged: runs that are not among them.
     """
     model, loader = training.model, training.loader
     seeds = ", ".join(map(str, dict.fromkeys(run.seed for run in runs)))
@@ -217,6 +229,7 @@ def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results) ->
         f"{model.channels} channels, {model.feature_blocks} + {model.reconstruction_blocks} residual blocks; "
         f"{training.trainer.max_steps} steps of {loader.batch_size} crops of {loader.crop}x{loader.crop} LR pixels, "
         f"learning rate {training.optimizer.lr:g}, seeds {seeds}; on {device_name(chosen_device('auto'))}.",
+        *([f"Diverged and left out: {'; '.join(diverged)}."] if diverged else []),
         *(f"## Scores: {name}\n\n{score_table(name, runs, baseline).as_markdown()}" for name in sets),
         "## The orderings of the paper's Table 2",
         ordering_table(runs).as_markdown(),

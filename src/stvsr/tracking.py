@@ -4,9 +4,13 @@ Training logs `val/psnr/slow`, …, an evaluation `test/<set>/psnr/slow`, …; b
 `variant` and `seed` tell the runs of a sweep apart.
 """
 
+import secrets
+import sys
+from pathlib import Path
+
 import wandb
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from stvsr.config import resolved
@@ -14,9 +18,14 @@ from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
 from stvsr.errors import UserError, one_line
 from stvsr.evaluation.results import Results
 from stvsr.evaluation.scores import PARTS
+from stvsr.files import write_text
 
 SHORT = {"psnr_y": "psnr", "ssim_y": "ssim"}
 """Names of metrics in a log, where they are others."""
+
+
+RUN_ID = "wandb_run.txt"
+"""The file in a training's folder that tells its run on W&B."""
 
 
 def validation_metrics() -> list[str]:
@@ -42,6 +51,18 @@ def describe_run(loggers: list[Logger], config: DictConfig, *, parameters: int |
         raise UserError(
             f"W&B does not begin a run ({one_line(error)}); run `wandb login`, or leave logger.wandb.offline=false away"
         ) from None
+
+
+def keep_run(config: DictConfig) -> None:
+    """Lets a training that goes on in its folder go on in its W&B run, if that is online: W&B joins no others."""
+    settings = config.logger.get("wandb")
+    if settings is None or settings.offline or settings.get("id") is not None:
+        return
+    path = Path(config.output_dir) / RUN_ID
+    if not path.is_file():
+        write_text(path, secrets.token_hex(4))
+    with open_dict(config):
+        settings.id = path.read_text()
 
 
 def evaluation_metrics(results: Results) -> dict[str, float]:
@@ -75,6 +96,6 @@ def track_evaluation(config: DictConfig, results: Results) -> None:
 
 
 def finish(loggers: list[Logger]) -> None:
-    """Ends the W&B run, or the next run of a sweep would go on in this one."""
+    """Ends the W&B run, as failed while an error passes; or the next run of a sweep would go on in this one."""
     if any(isinstance(logger, WandbLogger) for logger in loggers):
-        wandb.finish()
+        wandb.finish(exit_code=0 if sys.exc_info()[0] is None else 1)

@@ -18,7 +18,7 @@ from stvsr.models.blended_start import start_at_blended_frames
 from stvsr.models.two_stage import TwoStage
 from stvsr.ops.deformable import use_backend
 from stvsr.stage_weights import load_stages
-from stvsr.tracking import describe_run, finish
+from stvsr.tracking import describe_run, finish, keep_run
 from stvsr.training.module import SpaceTimeModule
 from stvsr.unfinished import alone_in
 
@@ -86,6 +86,8 @@ def _train(config: DictConfig) -> dict[str, float]:
         scheduler=instantiate(config.scheduler),
         cuda_graphs=config.cuda_graphs,
     )
+    if not _is_helper():
+        keep_run(config)
     callbacks: list[pl.Callback] = list(instantiate(config.callbacks).values())
     loggers: list[Logger] = list(instantiate(config.logger).values())
     trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks)

@@ -97,13 +97,14 @@ def grid_within(memory: float, network: Network, height: int, width: int, *, lim
     for grid in grids(height, width, multiple=network.requirements.multiple_of):
         tiles = grid.sizes(height, width, multiple=network.requirements.multiple_of)
         finished, pixels = _finished(grid, tiles, width), max(map(math.prod, tiles))
+        need = each * pixels + finished
         # A try takes seconds; one that needs no less of each pixel than the one before cannot fit.
-        if each * pixels + finished > memory:
-            continue
-        need = bytes_needed(grid, network, height, width)
-        if need <= memory:
-            return grid
-        least, each = min(least, need), (need - finished) / pixels
+        if not each or need <= memory:
+            need = bytes_needed(grid, network, height, width)
+            if need <= memory:
+                return grid
+            each = (need - finished) / pixels
+        least = min(least, need)
     raise InvalidInput(
         f"{limit}, but frames of {width}x{height} need {(least - memory) / 2**30:.1f} GiB more, in tiles as well: "
         "allow more, or use smaller frames"
