@@ -249,6 +249,16 @@ def test_unwritable_output_is_named(run: Run) -> None:
     assert error.strip().startswith("error: /dev/null/out")
 
 
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), MemoryError()]
+)
+def test_too_little_memory_for_a_batch_is_said_with_the_remedy(error: BaseException) -> None:
+    message, status = explain(error)
+    assert status == 1
+    assert message is not None
+    assert message.endswith("that is more memory than there is: take smaller batches, crops or frames")
+
+
 def test_a_bug_of_ours_is_not_explained_away() -> None:
     assert explain(RuntimeError("oops")) == (None, 1)
     assert explain(KeyError("oops")) == (None, 1)

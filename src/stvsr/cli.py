@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from stvsr.devices import is_out_of_memory
 from stvsr.errors import Interrupted, InvalidInput, UserError, one_line
 from stvsr.files import explain_os_error
 
@@ -175,6 +176,10 @@ def explain(error: BaseException) -> tuple[str | None, int]:
     # Before Hydra, which wraps what happens in whatever it makes: the disk is no matter of the configuration.
     if (message := explain_os_error(error)) is not None:
         return message, 1
+    for link in chain:
+        if is_out_of_memory(link):
+            said = one_line(link)[:150] or "out of memory"
+            return f"{said}; that is more memory than there is: take smaller batches, crops or frames", 1
     for link in chain:
         if _is_configuration(link):
             return f"configuration: {one_line(link)}; see the files in {CONFIG_DIR}", 2

@@ -1,7 +1,7 @@
 """What runs tell their loggers, under which names; the dashboard (`dashboard.py`) is made of the same names.
 
 Training logs `val/psnr/slow`, …, an evaluation `test/<set>/psnr/slow`, …; both carry the whole config, of which
-`variant` and `seed` tell the runs of a sweep apart.
+`variant`, and `seed` or `checkpoint`, tell the runs of a sweep apart.
 """
 
 import secrets
