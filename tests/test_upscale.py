@@ -434,7 +434,7 @@ BAD_COMMANDS = {
     "no-time": ([*BICUBIC, "--start", "soon"], "argument --start: 'soon' is not a number"),
     "negative": ([*BICUBIC, "--duration", "-1"], "argument --duration: -1 is not positive"),
     "device": ([*BICUBIC, "--device", "abacus"], "abacus: not usable here"),
-    "memory": ([*BICUBIC, "--memory", "0.01"], "--memory 0.01, but frames of 24x16 need 0."),
+    "memory": ([*BICUBIC, "--memory", "0.01"], "--memory 0.01, but frames of 24x16 need "),
 }
 
 

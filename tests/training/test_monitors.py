@@ -83,10 +83,10 @@ def test_wandb_gets_the_metrics_offline_and_best_as_summary(
     summary: dict[str, Any] = {}
     finish = wandb.finish
 
-    def read_and_finish() -> None:
+    def read_and_finish(exit_code: int) -> None:
         assert wandb.run is not None
         summary.update(wandb.run.summary)
-        finish()
+        finish(exit_code=exit_code)
 
     monkeypatch.setattr(wandb, "finish", read_and_finish)
     monkeypatch.setenv("WANDB_SILENT", "true")

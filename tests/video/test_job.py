@@ -109,7 +109,7 @@ def test_less_memory_than_the_first_time_makes_smaller_tiles_of_what_is_left(tmp
 def test_less_memory_also_counts_for_windows_whose_tiles_were_known(tmp_path: Path) -> None:
     """Of a first run that noted tiles of the first window, and of a later one."""
     (tmp_path / "job").mkdir()
-    (tmp_path / "job" / "settings.json").write_text('{"grids": [[0, 1, 1], [3, 1, 1]], "half": false}')
+    (tmp_path / "job" / "settings.json").write_text('{"grids": [[0, 1, 1], [3, 1, 1]], "precision": null}')
     again = Recording(enough_for=99)
     run(tmp_path / "job", again, limit=Grid(1, 2))
     assert len(again.widths) == 5 * 2

@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
 from stvsr.models import turns
+from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import InputRequirements, Network
-from stvsr.video.memory import OVERHEAD, bytes_taken, grid_within
+from stvsr.video.memory import OVERHEAD, _Alive, bytes_needed, bytes_taken, grid_within
 from stvsr.video.tiles import Grid
+from stvsr.video.upscaling import Upscaler
+from stvsr.video.windows import windows
 
 
 class Three(Network):
@@ -58,12 +61,40 @@ def test_the_papers_network_takes_less_than_a_third_of_its_memory_where_frames_a
     assert larger == pytest.approx(large, rel=0.2)
 
 
+class Watching(Three):
+    """Notes how much is alive beside it whenever it begins."""
+
+    def __init__(self, alive: _Alive) -> None:
+        super().__init__()
+        self.alive, self.beside = alive, 0
+
+    def forward(self, lr: Tensor) -> Tensor:
+        self.beside = max(self.beside, self.alive.now)
+        return BicubicBlend()(lr)
+
+
+@pytest.mark.parametrize("grid", [Grid(1, 1), Grid(1, 3), Grid(3, 1), Grid(2, 2), Grid(3, 3)], ids=str)
+def test_finished_tiles_are_counted_as_many_as_there_are(grid: Grid) -> None:
+    """A row of them, and what the next ones share; the row before is gone when one is made."""
+    frames = [torch.randint(256, (3, 320, 336), dtype=torch.uint8) for _ in range(4)]
+    (window,) = windows((frame, False) for frame in frames)
+    with _Alive() as alive:
+        network = Watching(alive)
+        Upscaler(network, grid=grid)(window)
+    largest = max(bytes_taken(Three(), *tile) for tile in grid.sizes(320, 336, multiple=1))
+    counted = bytes_needed(grid, Three(), 320, 336) - OVERHEAD * largest
+    # The window, a tile of it, and finished rows of 8 bits, which are counted elsewhere.
+    others = (2 * 4 * 4 * 3 + 7 * 3 * 16) * 320 * 336
+    assert counted <= network.beside + others
+    assert network.beside <= counted + others
+
+
 def fits(grid: Grid, memory: float, network: Network, height: int, width: int) -> bool:
-    """Whether every tile does, beside a row of finished ones: of 7 frames 3 x 16 values in float32 for an LR pixel."""
+    """Whether every tile does, beside the finished ones of its row and what the next ones share with them."""
     sizes = grid.sizes(height, width, multiple=1)
     taken = OVERHEAD * max(bytes_taken(network, *tile) for tile in sizes)
-    row = 7 * 3 * 16 * 4 * max(tile[0] for tile in sizes) * width if grid.columns > 1 else 0
-    return taken + row <= memory
+    row = max(tile[0] for tile in sizes) * (width + 96) if grid.columns > 1 else 0
+    return taken + 7 * 3 * 16 * 4 * (row + (96 * width if grid.rows > 1 else 0)) <= memory
 
 
 def test_a_frame_that_fits_is_not_divided_and_a_bigger_one_is() -> None:

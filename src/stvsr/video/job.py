@@ -83,6 +83,8 @@ class Job:
         self.say = say
         self.count = 0
         self._grids: dict[int, Grid] = {}
+        # The window that showed whether bfloat16 agrees, and whether it does.
+        self._decided: tuple[int, bool] | None = None
         self._begun = 0.0
         self._read_settings()
 
@@ -132,20 +134,27 @@ class Job:
             self.count = numbers.stop
 
     def _upscaled(self, number: int, window: Window) -> Tensor:
+        if self._decided is not None:
+            # As then: before that window in float32, and what it showed decides again.
+            since, half = self._decided
+            self.upscaler.half, self.upscaler.undecided = half and number > since, number == since
+        undecided = self.upscaler.undecided
         known = self._grid_of(number)
         if known is not None and known != self.upscaler.grid:
             if self._begun or self.fits(known):
                 self.upscaler.grid = known
             else:
-                self.say(
-                    "the memory has no room now for the tiles of the earlier run; the rest is made in smaller ones"
-                )
+                self.say("the memory has no room now for the tiles of the earlier run; the rest is made in others")
         self._begun = self._begun or time.monotonic()
         frames = self.upscaler(window)
+        decided = undecided and not self.upscaler.undecided
+        if decided:
+            self._decided = (number, self.upscaler.half)
         if self.upscaler.grid != known:
             # As the last entry, whatever was known of that window.
             self._grids.pop(number, None)
             self._grids[number] = self.upscaler.grid
+        if decided or self.upscaler.grid != known:
             self._write_settings()
         return frames
 
@@ -164,12 +173,13 @@ class Job:
         if self.settings is not None and self.settings.is_file():
             known = json.loads(self.settings.read_text())
             self._grids = {number: Grid(rows, columns) for number, rows, columns in known["grids"]}
-            self.upscaler.half, self.upscaler.undecided = known["half"], False
+            if (decided := known.get("precision")) is not None:
+                self._decided = (decided[0], decided[1])
 
     def _write_settings(self) -> None:
         if self.settings is not None:
             grids = [[number, grid.rows, grid.columns] for number, grid in self._grids.items()]
-            write_text(self.settings, json.dumps({"grids": grids, "half": self.upscaler.half}))
+            write_text(self.settings, json.dumps({"grids": grids, "precision": self._decided}))
 
     def _say_if_slow(self, seconds: float, frames: int) -> None:
         """After the first window it is known about how long the rest will take, from the seconds for a frame."""

@@ -21,7 +21,7 @@ from stvsr.errors import InvalidInput
 from stvsr.models import turns
 from stvsr.models.requirements import Network
 from stvsr.ops.deformable import use_backend
-from stvsr.video.tiles import Grid, grids
+from stvsr.video.tiles import MARGIN, Grid, grids
 
 OVERHEAD = 1.3
 """What a run takes beyond the tensors that are alive: scratch space, and what an allocator keeps."""
@@ -93,17 +93,18 @@ def grid_within(memory: float, network: Network, height: int, width: int, *, lim
         InvalidInput: none fits.
     """
     height, width = _padded(network, height, width)
-    least, each = math.inf, 0.0
+    least, known = math.inf, dict[bool, float]()
     for grid in grids(height, width, multiple=network.requirements.multiple_of):
-        tiles = grid.sizes(height, width, multiple=network.requirements.multiple_of)
-        finished, pixels = _finished(grid, tiles, width), max(map(math.prod, tiles))
-        need = each * pixels + finished
-        # A try takes seconds; one that needs no less of each pixel than the one before cannot fit.
-        if not each or need <= memory:
-            need = bytes_needed(grid, network, height, width)
+        tiles = _most_demanding(grid.sizes(height, width, multiple=network.requirements.multiple_of))
+        finished = _finished(grid, height, width, network)
+        # Tries take seconds; what tiles of the same kind took of each pixel tells which are worth one.
+        need = finished + max(known.get(turned, 0.0) * math.prod(tile) for turned, tile in tiles.items())
+        if need <= memory or not known:
+            taken = {turned: OVERHEAD * bytes_taken(network, *tile) for turned, tile in tiles.items()}
+            need = finished + max(taken.values())
             if need <= memory:
                 return grid
-            each = (need - finished) / pixels
+            known |= {turned: taken[turned] / math.prod(tile) for turned, tile in tiles.items()}
         least = min(least, need)
     raise InvalidInput(
         f"{limit}, but frames of {width}x{height} need {(least - memory) / 2**30:.1f} GiB more, in tiles as well: "
@@ -114,9 +115,9 @@ def grid_within(memory: float, network: Network, height: int, width: int, *, lim
 def bytes_needed(grid: Grid, network: Network, height: int, width: int) -> float:
     """Memory that LR frames of a size take in the tiles of a division: the network, and the tiles it has finished."""
     height, width = _padded(network, height, width)
-    tiles = grid.sizes(height, width, multiple=network.requirements.multiple_of)
-    taken = max(bytes_taken(network, *tile) for tile in _most_demanding(tiles))
-    return OVERHEAD * taken + _finished(grid, tiles, width)
+    tiles = _most_demanding(grid.sizes(height, width, multiple=network.requirements.multiple_of))
+    taken = max(bytes_taken(network, *tile) for tile in tiles.values())
+    return OVERHEAD * taken + _finished(grid, height, width, network)
 
 
 def _padded(network: Network, height: int, width: int) -> tuple[int, int]:
@@ -124,18 +125,17 @@ def _padded(network: Network, height: int, width: int) -> tuple[int, int]:
     return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 
-def _most_demanding(tiles: set[tuple[int, int]]) -> set[tuple[int, int]]:
-    """Of tiles the largest of those that go through a network in turns, and of those that go all at once."""
-    sides = (
-        [tile for tile in tiles if math.prod(tile) > turns.AT_ONCE],
-        [tile for tile in tiles if math.prod(tile) <= turns.AT_ONCE],
-    )
-    return {max(side, key=math.prod) for side in sides if side}
+def _most_demanding(tiles: set[tuple[int, int]]) -> dict[bool, tuple[int, int]]:
+    """Of tiles the largest of those that go through a network in turns (True), and of those that go all at once."""
+    kinds: dict[bool, tuple[int, int]] = {}
+    for tile in sorted(tiles, key=math.prod):
+        kinds[math.prod(tile) > turns.AT_ONCE] = tile
+    return kinds
 
 
-def _finished(grid: Grid, tiles: set[tuple[int, int]], width: int) -> int:
-    """Bytes of the finished tiles that wait for the others of their row, and of the one before."""
-    if grid.tiles == 1:
-        return 0
-    tallest, widest = max(height for height, _ in tiles), max(width for _, width in tiles)
-    return FINISHED * tallest * (widest + (width if grid.columns > 1 else 0))
+def _finished(grid: Grid, height: int, width: int, network: Network) -> int:
+    """Bytes of finished tiles while one is made: their row, and what the next ones of the row and the column share."""
+    tiles = grid.sizes(height, width, multiple=network.requirements.multiple_of)
+    tallest = max(height for height, _ in tiles)
+    row = tallest * (width + 2 * MARGIN) if grid.columns > 1 else 0
+    return FINISHED * (row + (2 * MARGIN * width if grid.rows > 1 else 0))

@@ -62,8 +62,9 @@ def join(spans: list[Span], pieces: Iterable[Tensor], *, dim: int, scale: int) -
         dim: along which they follow each other, counted from the end.
         scale: how many times as large frames are as LR frames.
     """
-    tail = None
-    for span, following, piece in zip(spans, [*spans[1:], None], pieces, strict=True):
+    tail, remaining = None, iter(pieces)
+    for span, following in zip(spans, [*spans[1:], None], strict=True):
+        piece = next(remaining)
         shared = span.shared * scale
         if tail is not None:
             yield span.fade(tail, piece.narrow(dim, 0, shared), dim=dim)
@@ -71,6 +72,8 @@ def join(spans: list[Span], pieces: Iterable[Tensor], *, dim: int, scale: int) -
         kept = piece.shape[dim] - (0 if following is None else following.shared * scale)
         tail = piece.narrow(dim, kept, piece.shape[dim] - kept).clone()
         yield piece.narrow(dim, shared, kept - shared)
+        # Not held while the next one is made.
+        del piece
 
 
 def spans(size: int, parts: int, *, multiple: int) -> list[Span]:

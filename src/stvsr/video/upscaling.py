@@ -34,7 +34,7 @@ An error of its own of 60 dB takes less than 0.01 dB from any result of up to 33
 
 
 FLAT = 0.02
-"""Standard deviation, of values in [0, 1], below which frames tell nothing of precision: black, a fade, a title."""
+"""Standard deviation within a frame, of values in [0, 1], below which it tells nothing of precision: black, a fade."""
 
 
 class Upscaler:
@@ -174,9 +174,13 @@ class Upscaler:
             tiles = (self._tile(network, lr[..., y.pixels, x.pixels], positions) for x in horizontal)
             return _in_a_row(join(horizontal, tiles, dim=-1, scale=self.scale), self.scale * width)
 
+        def finished(rows: Tensor) -> Tensor:
+            return to_8bit(rows).cpu()
+
         # Each strip of tiles is reduced to 8 bits as soon as it is there.
         strips = join(vertical, map(strip, vertical), dim=-2, scale=self.scale)
-        return _joined([to_8bit(rows).cpu() for rows in strips], dim=-2)
+        # Not in a loop, whose variable would hold a strip while the next one is made.
+        return _joined(list(map(finished, strips)), dim=-2)
 
     def _tile(self, network: Network, lr: Tensor, positions: slice) -> Tensor:
         """`(1, n, 3, h, w)` to frames `(t, 3, scale*h, scale*w)`, float32 in [0, 1]."""
@@ -192,7 +196,7 @@ class Upscaler:
         """`(1, n, 3, h, w)` to `(1, 2n-1, 3, 4h, 4w)`, float32."""
         if self.undecided and network is self.network:
             exact: Tensor = network(lr).float()
-            if exact.std() < FLAT:
+            if exact.std(dim=(-2, -1)).mean() < FLAT:
                 return exact
             with torch.autocast(self.device.type, torch.bfloat16):
                 half: Tensor = network(lr)
@@ -228,6 +232,8 @@ def _in_a_row(pieces: Iterable[Tensor], width: int) -> Tensor:
             whole = piece.new_empty(*piece.shape[:-1], width)
         whole[..., filled : filled + piece.shape[-1]] = piece
         filled += piece.shape[-1]
+        # Not held while the next one is made.
+        del piece
     assert whole is not None
     return whole
 
