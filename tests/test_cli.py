@@ -279,7 +279,8 @@ class Raises:
 
 RAISED = {
     "bug": KeyError("oops"),
-    "bug-of-types": TypeError("unsupported operand type(s) for +: 'int' and 'NoneType'"),
+    "type": TypeError("unsupported operand type(s) for +: 'int' and 'NoneType'"),
+    "size": ZeroDivisionError("integer modulo by zero"),
     "file": PermissionError(errno.EACCES, "Permission denied", "locked/a.mp4"),
     "full": OSError(errno.ENOSPC, "No space left on device"),
     "reference": InterpolationKeyError("no such key"),
@@ -290,7 +291,8 @@ RAISED = {
     ("settings", "says"),
     [
         ({"error": "bug"}, None),
-        ({"error": "bug-of-types"}, None),
+        ({"error": "type"}, "configuration: "),
+        ({"error": "size"}, "configuration: "),
         ({"error": "file"}, "locked/a.mp4: Permission denied; choose"),
         ({"error": "full"}, "No space left on device; make room"),
         ({"error": "reference"}, "configuration: "),
@@ -330,6 +332,8 @@ def test_what_a_library_refuses_and_what_is_not_there_is_a_matter_of_the_configu
 def test_a_disk_that_is_full_is_one_line_though_the_system_names_no_file() -> None:
     message = "No space left on device; make room or check the disk, then give the same command again"
     assert explain(OSError(errno.ENOSPC, "No space left on device")) == (message, 1)
+    # That is no matter of a disk.
+    assert explain(OSError(errno.EBADF, "Bad file descriptor")) == (None, 1)
 
 
 def test_a_bug_while_an_error_of_the_disk_was_handled_is_not_explained_away() -> None:

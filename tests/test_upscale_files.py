@@ -19,6 +19,7 @@ from typing import Any
 import av
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from stvsr import upscale as command
@@ -364,6 +365,15 @@ def test_what_frames_carry_and_new_ones_do_not_is_said(tmp_path: Path, capsys: p
     ffmpeg(*pictures("25", seconds=0.2), *settings, tmp_path / "hdr.mp4")
     upscaled(tmp_path, tmp_path / "hdr.mp4", ".mp4")
     assert "the video carries HDR brightness beside its frames; that is dropped" in capsys.readouterr().err
+
+
+def test_frames_of_a_camera_with_exif_are_frames(tmp_path: Path) -> None:
+    """PyAV has no name for EXIF, and says so with an error of its own."""
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    Image.new("RGB", (64, 48), "teal").save(tmp_path / "1.jpg", exif=exif)
+    ffmpeg("-i", tmp_path / "1.jpg", "-c", "copy", tmp_path / "camera.mkv")
+    assert len(probe(upscaled(tmp_path, tmp_path / "camera.mkv", ".mp4"))["packets"]) == 1
 
 
 def test_sound_with_a_cover_picture_is_no_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,6 +30,9 @@ PACKAGE = Path(__file__).parent
 CALLED_OURS = "Error in call to target 'stvsr."
 """Hydra's words for an error that one of our classes raised; one of a library's is about the values it was given."""
 
+OF_VALUES = (TypeError, ValueError, ZeroDivisionError, RuntimeError)
+"""What comes of values of a wrong kind or size; other errors of ours are bugs, and keep their traceback."""
+
 INTERRUPTED = 130
 """Exit status of a run that was asked to stop, as shells have it."""
 
@@ -96,12 +99,16 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
             Failed.noted.clear()
             # Hydra prints errors in its own way unless told to raise them.
             os.environ["HYDRA_FULL_ERROR"] = "1"
-            with one_line_errors():
-                hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
+            try:
+                with one_line_errors():
+                    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
+            finally:
+                # Also where the report of the sweep failed.
+                if Failed.noted:
+                    jobs = ", ".join(str(failed.job) for failed in Failed.noted)
+                    seen = Failed.noted[0].seen
+                    print(f"error: job {jobs} of the sweep failed (see {seen}), the others are done", file=sys.stderr)
             if Failed.noted:
-                jobs = ", ".join(str(failed.job) for failed in Failed.noted)
-                seen = Failed.noted[0].seen
-                print(f"error: job {jobs} of the sweep failed (see {seen}), the others are done", file=sys.stderr)
                 sys.exit(1)
 
         return main
@@ -189,8 +196,7 @@ def explain(error: BaseException) -> tuple[str | None, int]:
 def _is_configuration(error: BaseException) -> bool:
     """Whether an error tells of the config, not of a bug in something of ours that Hydra made."""
     if isinstance(error, InstantiationException) and (cause := error.__cause__) is not None:
-        ours = CALLED_OURS in str(error)
-        return not ours or (isinstance(cause, TypeError) and "argument" in str(cause)) or _is_configuration(cause)
+        return CALLED_OURS not in str(error) or isinstance(cause, OF_VALUES) or _is_configuration(cause)
     wrong_key = isinstance(error, TypeError) and "unexpected keyword argument" in str(error)
     return wrong_key or isinstance(error, HydraException | OmegaConfBaseException)
 

@@ -1,10 +1,14 @@
 """Files appear under their name only when they are whole; what the system says of one, for people."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+"""What the system says of a disk without naming a file."""
 
 
 def ffmpeg_name(path: Path) -> str:
@@ -46,7 +50,8 @@ def explain_os_error(error: BaseException) -> str | None:
         if isinstance(link, OSError) and not isinstance(link, ConnectionError) and link.strerror is not None:
             if link.filename is not None:
                 return f"{link.filename}: {link.strerror}; choose a file or folder that can be used"
-            return f"{link.strerror}; make room or check the disk, then give the same command again"
+            if link.errno in OF_A_DISK:
+                return f"{link.strerror}; make room or check the disk, then give the same command again"
         # Only what an error was raised from: while another was handled, a bug may have occurred.
         link = link.__cause__
     return None

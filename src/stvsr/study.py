@@ -157,7 +157,8 @@ def check_settings(training: DictConfig) -> None:
     if not (path.is_file() and checkpoint_of(training).is_file()):
         return
     theirs = json.loads(path.read_text(encoding="utf-8"))
-    if different := [name for name in ours if theirs.get(name) != ours[name]]:
+    # Not what an earlier version did not note.
+    if different := [name for name in theirs if theirs[name] != ours.get(name)]:
         raise InvalidInput(
             f"{path.parent}: was trained with another {', '.join(different)}; choose another output_dir, or remove "
             "that folder"

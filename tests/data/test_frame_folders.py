@@ -118,12 +118,20 @@ def test_links_that_lead_nowhere_or_in_circles_are_refused(tmp_path: Path) -> No
     write_frames(tmp_path / "elsewhere", FRAMES)
     write_frames(tmp_path / "set" / "a", FRAMES)
     (tmp_path / "set" / "b").symlink_to(tmp_path / "elsewhere")
+    # Of an editor and of a reader; neither would be a clip or a frame.
+    for other in (".#00000001.png", "README.txt"):
+        (tmp_path / "set" / "a" / other).symlink_to(tmp_path / "gone")
     assert FrameFolders(root=tmp_path / "set").names == ["a", "b"]
     for target, where in ((tmp_path / "gone", "nowhere"), (tmp_path / "set", "a folder that it is in")):
         (tmp_path / "set" / "c").symlink_to(target)
         with pytest.raises(InvalidInput, match=rf"data\.root: .*c is a link to {where}"):
             FrameFolders(root=tmp_path / "set")
         (tmp_path / "set" / "c").unlink()
+    # Where the root is a link itself.
+    (tmp_path / "set" / "c").symlink_to(tmp_path / "set")
+    (tmp_path / "link").symlink_to(tmp_path / "set")
+    with pytest.raises(InvalidInput, match="a folder that it is in"):
+        FrameFolders(root=tmp_path / "link")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

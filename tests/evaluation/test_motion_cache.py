@@ -1,4 +1,4 @@
-"""Measured motion that several evaluations keep in one file is lost by none of them."""
+"""Measured motion that several evaluations keep in one file: what one adds stays, unless two write at one moment."""
 
 import os
 from pathlib import Path

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
 from stvsr.models.bicubic_blend import BicubicBlend
@@ -119,3 +119,49 @@ def test_less_memory_also_counts_for_windows_whose_tiles_were_known(tmp_path: Pa
 def test_a_source_without_frames_is_said(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="grey: no frame in what is asked for"):
         run(tmp_path / "job", BicubicBlend(), 0)
+
+
+class Autocast(Network):
+    """Notes of each pass whether it ran in bfloat16."""
+
+    requirements = InputRequirements(multiple_of=1, minimum_frames=1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.halves: list[bool] = []
+
+    def forward(self, lr: Tensor) -> Tensor:
+        self.halves.append(torch.is_autocast_enabled("cpu"))
+        return BicubicBlend()(lr)
+
+
+def test_a_window_that_is_made_again_is_made_in_the_precision_of_the_first_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Black frames decide nothing; the window after them does, for those that follow."""
+    monkeypatch.setattr("stvsr.video.upscaling.has_bf16", lambda device: True)
+    (tmp_path / "job").mkdir()
+
+    def passes() -> list[bool]:
+        network = Autocast()
+        sink = PngFolder(tmp_path / "job" / "frames")
+        upscaler = Upscaler(network, precision="auto")
+        Job(source=Textured(14), upscaler=upscaler, sink=sink, folder=tmp_path / "job", say=print).run(27)
+        return network.halves
+
+    # The cut ends the first window; the second runs in both, which is where they are compared.
+    assert passes() == [False, False, True, True, True]
+    for number in (2, 10, 27):
+        (tmp_path / "job" / "frames" / f"{number:08d}.png").unlink()
+    assert passes() == [False, False, True, True]
+
+
+class Textured(Frames):
+    """Black in the first window, noise afterwards."""
+
+    def frames(self) -> Iterator[Tensor]:
+        draw = torch.Generator().manual_seed(0)
+        noise = torch.randint(256, (3, HEIGHT, WIDTH), dtype=torch.uint8, generator=draw)
+        for number in range(self.count or 0):
+            yield torch.zeros_like(noise) if number < 4 else noise // 8 + number

@@ -130,7 +130,9 @@ def clip_folders(root: Path, what: str) -> dict[str, Path]:
     for where, folders, names in os.walk(root, followlinks=True, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         path = Path(where)
-        for name in (*folders, *names):
+        # Of files those that may be a frame, or a clip's folder that is gone; hidden ones belong to other programs.
+        may_be_clips = (name for name in names if Path(name).suffix.lower() in ("", ".png") and name[0] != ".")
+        for name in (*folders, *may_be_clips):
             check_link(path / name, what)
         has_png = any(name.lower().endswith(".png") and not name.startswith(".") for name in names)
         any_png |= has_png
@@ -151,7 +153,8 @@ def check_link(path: Path, what: str) -> None:
     Raises:
         InvalidInput: it is one.
     """
-    if path.is_symlink() and (not path.exists() or path.resolve() in path.absolute().parents):
+    around = path.parent.resolve()
+    if path.is_symlink() and (not path.exists() or path.resolve() in (around, *around.parents)):
         where = "a folder that it is in" if path.exists() else "nowhere"
         raise InvalidInput(f"{what}: {path} is a link to {where}; remove or mend it")
 

@@ -1,12 +1,12 @@
 """How stored frames become upright: cameras note that instead of turning each frame."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import av
 import numpy as np
-from av.buffer import Buffer
+from av.sidedata.sidedata import SideData
 from torch import Tensor
 
 
@@ -48,8 +48,18 @@ UPRIGHT = Orientation()
 """Nothing has to be done."""
 
 
+def side_data(frame: av.VideoFrame) -> dict[str, SideData]:
+    """What a decoded frame carries beside its pixels, by PyAV's name; nothing where PyAV has no name for some of it."""
+    try:
+        # Iteration gives the data, not the keys, whatever PyAV's stubs say.
+        carried: Iterable[SideData] = frame.side_data  # type: ignore[assignment]
+        return {data.type.name: data for data in carried}
+    except ValueError:
+        # EXIF, with which cameras write their frames: PyAV 18 has no name for it.
+        return {}
+
+
 def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
     """How a player moves the pixels of a decoded frame, as FFmpeg stores it (nine numbers); None where it does not."""
-    side_data: Mapping[str, Buffer] = frame.side_data  # type: ignore[assignment]
-    stored = side_data.get("DISPLAYMATRIX")
+    stored = side_data(frame).get("DISPLAYMATRIX")
     return None if stored is None else tuple(np.frombuffer(bytes(stored), np.int32).tolist())

@@ -220,7 +220,7 @@ def _data_of(data: Mapping[str, Any], clip_set: str) -> Mapping[str, Any]:
     """Of the settings of data those of one clip set; all where they do not tell which those are."""
     for part in data.get("sets", []):
         # A set without a name is called as its folder.
-        if clip_set == (part.get("name") or Path(part.get("root") or "").name):
+        if clip_set == (part.get("name") or Path(part.get("root") or "").resolve().name):
             return dict(part)
     return data
 
@@ -234,7 +234,7 @@ def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{above}{name}.")
         elif value is not None:
-            flat[above + name] = str(value)
+            flat[above + name] = str(Path(value).resolve() if name.endswith("root") else value)
     return flat
 
 

@@ -155,7 +155,7 @@ class Encoding:
             largest = "{}x{}".format(*CODECS[self.codec].largest)
             raise InvalidInput(
                 f"frames of {width}x{height}; {self.codec} takes {largest} at most: choose "
-                f"{''.join(f'--codec {codec}, ' for codec in others)}--scale 2, or a folder of PNG frames"
+                f"{''.join(f'--codec {codec}, ' for codec in others)}a smaller --scale, or a folder of PNG frames"
             )
 
     @property

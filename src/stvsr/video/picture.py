@@ -6,7 +6,7 @@ from fractions import Fraction
 import av
 from av.video.stream import VideoStream
 
-from stvsr.data.orientation import UPRIGHT, Orientation, display_matrix
+from stvsr.data.orientation import UPRIGHT, Orientation, display_matrix, side_data
 from stvsr.video.colour import Colour
 
 NOT_KEPT = {
@@ -67,10 +67,5 @@ class Picture:
             transparent=any(component.is_alpha for component in frame.format.components)
             or any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items()),
             # Each once, in one order.
-            not_kept=tuple(dict.fromkeys(NOT_KEPT[name] for name in NOT_KEPT if name in _carried(frame))),
+            not_kept=tuple(dict.fromkeys(NOT_KEPT[name] for name in NOT_KEPT if name in side_data(frame))),
         )
-
-
-def _carried(frame: av.VideoFrame) -> set[str]:
-    # Iteration gives the data, not the keys, whatever PyAV's stubs say.
-    return {data.type.name for data in frame.side_data}  # type: ignore[attr-defined]
