@@ -1,5 +1,6 @@
 """Where a run begins: at random, at blended frames, or at the weights of another run."""
 
+import csv
 import re
 import subprocess
 import sys
@@ -117,6 +118,15 @@ def test_processes_that_would_wait_for_gradients_of_other_parts_are_refused(
     says = pytest.raises(InvalidInput, match=r"trains \d+ of the network's \d+ .*ddp_find_unused_parameters_true")
     with says if refused else nullcontext():
         module.on_fit_start()
+
+
+def test_the_rate_rises_to_the_one_that_is_configured(small_run: Run, tmp_path: Path) -> None:
+    """The schedule sets the rate of the first step; that is not the one that the others are parts of."""
+    train(small_run("optimizer.lr=1e-3", "scheduler.warmup=2", "scheduler.period=1000000", "trainer.max_steps=5"))
+    with (tmp_path / "run" / "csv" / "metrics.csv").open(newline="") as file:
+        rates = [float(row["train/learning_rate"]) for row in csv.DictReader(file) if row["train/learning_rate"]]
+    assert rates[0] == pytest.approx(2e-3 / 3, rel=1e-3)
+    assert rates[-1] == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_a_second_training_in_a_folder_is_refused_while_the_first_runs(small_run: Run, tmp_path: Path) -> None:

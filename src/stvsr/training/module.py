@@ -114,13 +114,14 @@ class SpaceTimeModule(pl.LightningModule):
         """
         try:
             optimizer = self.make_optimizer(self.network.parameters())
+            # Before the schedule, which sets the rate of the first step.
+            self.learning_rate = optimizer.param_groups[0]["lr"]
             scheduler = self.make_scheduler(optimizer)
         # A word where a number is meant is a TypeError.
         except (ValueError, TypeError) as error:
             raise InvalidInput(
                 f"optimizer and scheduler: {one_line(error)}; choose other values of optimizer.… or scheduler.…"
             ) from None
-        self.learning_rate = optimizer.param_groups[0]["lr"]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
