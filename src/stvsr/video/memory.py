@@ -100,7 +100,7 @@ def grid_within(memory: float, network: Network, height: int, width: int, *, lim
         # Tries take seconds; what tiles of the same kind took of each pixel tells which are worth one.
         need = finished + max(known.get(turned, 0.0) * math.prod(tile) for turned, tile in tiles.items())
         if need <= memory or not known:
-            taken = {turned: OVERHEAD * bytes_taken(network, *tile) for turned, tile in tiles.items()}
+            taken = _taken(network, tiles)
             need = finished + max(taken.values())
             if need <= memory:
                 return grid
@@ -116,8 +116,7 @@ def bytes_needed(grid: Grid, network: Network, height: int, width: int) -> float
     """Memory that LR frames of a size take in the tiles of a division: the network, and the tiles it has finished."""
     height, width = _padded(network, height, width)
     tiles = _most_demanding(grid.sizes(height, width, multiple=network.requirements.multiple_of))
-    taken = max(bytes_taken(network, *tile) for tile in tiles.values())
-    return OVERHEAD * taken + _finished(grid, height, width, network)
+    return max(_taken(network, tiles).values()) + _finished(grid, height, width, network)
 
 
 def _padded(network: Network, height: int, width: int) -> tuple[int, int]:
@@ -131,6 +130,11 @@ def _most_demanding(tiles: set[tuple[int, int]]) -> dict[bool, tuple[int, int]]:
     for tile in sorted(tiles, key=math.prod):
         kinds[math.prod(tile) > turns.AT_ONCE] = tile
     return kinds
+
+
+def _taken(network: Network, tiles: dict[bool, tuple[int, int]]) -> dict[bool, float]:
+    """Bytes that each of the most demanding tiles takes, with what a run takes beyond its tensors."""
+    return {turned: OVERHEAD * bytes_taken(network, *tile) for turned, tile in tiles.items()}
 
 
 def _finished(grid: Grid, height: int, width: int, network: Network) -> int:
