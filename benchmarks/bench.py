@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -131,18 +131,24 @@ def compared(name: str, *, paper: Work, ours: Work, device: torch.device, repeat
     difference = ((found - expected).abs().max() / expected.std()).item()
     times: list[tuple[float, float]] = []
     for _ in range(repeats):
-        pair = []
-        for work in (paper, ours):
-            synchronise(device)
-            started = time.perf_counter()
-            work()
-            synchronise(device)
-            pair.append(time.perf_counter() - started)
-        times.append((pair[0], pair[1]))
-        say(f"{name}: {pair[0]:.3f} s, {pair[1]:.3f} s")
-    ratio = statistics.median(first / second for first, second in times)
-    medians = [statistics.median(side) for side in zip(*times, strict=True)]
-    return [Result(f"{name}, s", *medians, ratio=ratio, max_difference=difference)]
+        times.append((timed(paper, device), timed(ours, device)))
+        say("{}: {:.3f} s, {:.3f} s".format(name, *times[-1]))
+    return [row(f"{name}, s", times, difference)]
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds."""
+    synchronise(device)
+    started = time.perf_counter()
+    work()
+    synchronise(device)
+    return time.perf_counter() - started
+
+
+def row(name: str, pairs: Sequence[tuple[float, float]], difference: float | None = None) -> Result:
+    """What pairs of the paper's cost and ours say, measured one after the other."""
+    paper, ours = (statistics.median(side) for side in zip(*pairs, strict=True))
+    return Result(name, paper, ours, statistics.median(first / second for first, second in pairs), difference)
 
 
 def training_inputs(device: torch.device) -> tuple[Tensor, Tensor]:
@@ -179,12 +185,9 @@ def one_step(which: str, gradient: Path, device: torch.device, *, bf16: bool) ->
     step = training(network, lr, hr, bf16=bf16)
     for _ in range(warm_up):
         step()
-    synchronise(device)
-    started = time.perf_counter()
-    made = step()
-    synchronise(device)
-    seconds = time.perf_counter() - started
-    torch.save(made.cpu(), gradient)
+    made: list[Tensor] = []
+    seconds = timed(lambda: made.append(step()), device)
+    torch.save(made[0].cpu(), gradient)
     return Step(seconds, peak_memory(device) - before)
 
 
@@ -207,16 +210,14 @@ def training_steps(name: str, *, device: torch.device, repeats: int, bf16: bool)
     results = []
     for what, unit, differs in (("seconds", "s", difference), ("mib", "peak memory, MiB", None)):
         values = [(getattr(paper, what), getattr(ours, what)) for paper, ours in pairs]
-        medians = [statistics.median(side) for side in zip(*values, strict=True)]
-        ratio = statistics.median(paper / ours for paper, ours in values)
-        results.append(Result(f"{name}, {unit}", *medians, ratio=ratio, max_difference=differs))
+        results.append(row(f"{name}, {unit}", values, differs))
     return results
 
 
 def memory(name: str, *, paper: nn.Module, ours: nn.Module) -> list[Result]:
     """GiB that a pass over frames of Full HD needs at once; counted, nothing is computed."""
     first, second = (bytes_taken(network, *FULL_HD) / 2**30 for network in (paper, ours))
-    return [Result(f"{name}, memory counted, GiB", first, second, first / second, None)]
+    return [row(f"{name}, memory counted, GiB", [(first, second)])]
 
 
 def loading(name: str) -> list[Result]:
@@ -230,6 +231,7 @@ def loading(name: str) -> list[Result]:
         torch.set_num_threads(1)
         rates = [(rate(png, 2 * BATCH), rate(packed, 2 * BATCH)) for _ in range(3)]
         torch.set_num_threads(threads)
+    # Of rates the larger one is the better.
     first, second = (statistics.median(side) for side in zip(*rates, strict=True))
     ratio = statistics.median(packed / png for png, packed in rates)
     return [Result(f"{name}, clips/s of one process (PNG; packed)", first, second, ratio, None)]
@@ -252,30 +254,32 @@ class Needs(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def peaks(device: torch.device) -> tuple[float, float]:
-    """Multiply-adds/s of a float32 matrix product and bytes/s of a copy, the best of some."""
+    """Multiply-adds/s of a matrix product and bytes/s of a copy, in float32, the best of some.
+
+    On a GPU the product may use TF32, as cuDNN's convolutions do by default: else it would be no bound for them.
+    """
     side, words = (8192, 2**28) if device.type == "cuda" else (2048, 2**25)
     matrix = torch.rand(side, side, device=device)
     source = torch.rand(words, device=device)
     target = torch.empty_like(source)
 
-    def seconds(work: Callable[[], object]) -> float:
-        best = float("inf")
-        for _ in range(8):
-            synchronise(device)
-            started = time.perf_counter()
-            work()
-            synchronise(device)
-            best = min(best, time.perf_counter() - started)
-        return best
+    def best(work: Callable[[], object]) -> float:
+        return min(timed(work, device) for _ in range(8))
 
-    return side**3 / seconds(lambda: matrix @ matrix), 8 * words / seconds(lambda: target.copy_(source))
+    products = torch.backends.cuda.matmul
+    before, products.fp32_precision = products.fp32_precision, "tf32"
+    try:
+        return side**3 / best(lambda: matrix @ matrix), 8 * words / best(lambda: target.copy_(source))
+    finally:
+        products.fp32_precision = before
 
 
 def roofline(paper: PaperFormulation, results: list[Result], device: torch.device) -> None:
     """Prints for each timed row what the machine would take at its peaks."""
     arithmetic, bandwidth = peaks(device)
+    product = "matrix product, TF32" if device.type == "cuda" else "matrix product"
     print(
-        f"\nmeasured peaks in float32: {arithmetic / 1e9:.0f} G multiply-adds/s (matrix product), "
+        f"\nmeasured peaks in float32: {arithmetic / 1e9:.0f} G multiply-adds/s ({product}), "
         f"{bandwidth / 1e9:.1f} GB/s (copy)"
     )
     print(f"{'':<42}{'G mult-adds':>12}{'GB':>8}{'bound, s':>10}{'ours':>8}{'paper':>8}")
@@ -306,7 +310,7 @@ def measure(device: torch.device, repeats: int, steps: int) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     network, paper = Replayed(make_network().to(device).eval()), paper_formulation().to(device).eval()
     print(
-        f"{device_name(device)}, torch {torch.__version__}; after a turn that warms up medians of {repeats} "
+        f"{device_name(device)}, torch {torch.__version__}; one warm-up run, then the median of {repeats} "
         f"(training steps: of {steps}), ratios pair by pair",
         flush=True,
     )
@@ -315,17 +319,17 @@ def measure(device: torch.device, repeats: int, steps: int) -> None:
         lr = torch.rand(1, GIVEN, 3, h, w, generator=torch.Generator().manual_seed(0)).to(device)
         for bf16 in (False, True) if has_bf16(device) else (False,):
             ours = inference(network, lr, bf16=bf16)
-            work = partial(compared, paper=inference(paper, lr, bf16=False), ours=ours, device=device, repeats=repeats)
-            rows[f"inference {GIVEN}x{h}x{w}{_in_words(bf16)}"] = work
+            both = partial(compared, paper=inference(paper, lr, bf16=False), ours=ours, device=device, repeats=repeats)
+            rows[f"inference {GIVEN}x{h}x{w}{_in_words(bf16)}"] = both
     rows["inference {}x{}x{}".format(GIVEN, *FULL_HD)] = partial(memory, paper=paper, ours=network)
     for bf16 in (False, True) if device.type == "cuda" else (False,):
         steps_of_both = partial(training_steps, device=device, repeats=steps, bf16=bf16)
         rows[f"training step {BATCH}x{GIVEN}x{CROP}x{CROP}{_in_words(bf16)}"] = steps_of_both
     rows["loading"] = loading
     results, failed = [], []
-    for name, row in rows.items():
+    for name, work in rows.items():
         try:
-            results += row(name)
+            results += work(name)
         except (RuntimeError, subprocess.CalledProcessError) as error:
             # The others took minutes, and are as good without it.
             say(f"{name} failed: {error}")
@@ -340,7 +344,7 @@ def measure(device: torch.device, repeats: int, steps: int) -> None:
     roofline(paper, results, device)
     print(f"\nwritten to {output}")
     if failed:
-        raise InvalidInput(f"{', '.join(failed)}: failed, for what is said above; expected every row: run it again")
+        raise InvalidInput(f"{', '.join(failed)}: could not be measured (reasons above); run it again")
 
 
 def _in_words(bf16: bool) -> str:

@@ -5,7 +5,6 @@ kernel on a GPU, in float32; on a CPU the one in blocks, of several sizes.
 """
 
 import os
-import platform
 import statistics
 import time
 
@@ -14,9 +13,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 
+from stvsr.devices import chosen_device, device_name, synchronise
 from stvsr.ops import deformable_cpu
-from stvsr.ops.deformable import TAPS, torchvision_deform_conv2d
-from stvsr.ops.deformable_cpu import blocked_deform_conv2d
+from stvsr.ops.deformable import torchvision_deform_conv2d
+from stvsr.ops.deformable_cpu import TAPS, blocked_deform_conv2d
 from stvsr.ops.deformable_triton import triton_deform_conv2d
 
 GROUPS = 8
@@ -38,23 +38,17 @@ def seconds(operator: object, shape: tuple[int, ...], device: torch.device, *, b
         output = operator(*inputs)  # type: ignore[operator]
         if backward:
             output.sum().backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        synchronise(device)
         times.append(time.perf_counter() - started)
     return statistics.median(times[1:])
 
 
 def main() -> None:
     """A row for each shape."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name = (
-        torch.cuda.get_device_name()
-        if device.type == "cuda"
-        else f"{platform.machine()}, {torch.get_num_threads()} threads"
-    )
+    device = chosen_device("auto")
     on_gpu = device.type == "cuda"
     ours = triton_deform_conv2d if on_gpu else blocked_deform_conv2d
-    print(f"{name}, torch {torch.__version__}, {GROUPS} groups; milliseconds, median of {REPEATS}")
+    print(f"{device_name(device)}, torch {torch.__version__}, {GROUPS} groups; milliseconds, median of {REPEATS}")
     print(f"{'shape':>20}{'':>20}{'block':>7}{'torchvision':>13}{'ours':>9}{'ratio':>8}")
     for shape in SHAPES:
         for backward in (False, True):

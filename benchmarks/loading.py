@@ -88,7 +88,7 @@ def steps(source: Source) -> dict[str, float]:
             h, w = footage.frames.shape[-2:]
             top, left = (SCALE * int(rng.integers((size - side) // SCALE + 1)) for size in (h, w))
             y0, x0 = max(top - MARGIN, 0), max(left - MARGIN, 0)
-            footage.will_read(y0, min(top + side + MARGIN, h))
+            footage.prefetch_rows(y0, min(top + side + MARGIN, h))
             part = footage.frames[..., y0 : top + side + MARGIN, x0 : left + side + MARGIN]
             return part.contiguous(), top - y0, left - x0
 

@@ -26,10 +26,10 @@ from torch import Tensor
 from stvsr.data.clip import to_8bit
 from stvsr.models.requirements import InputRequirements, Network
 from stvsr.video.clock import Clock
-from stvsr.video.codecs import CODECS, Encoding
+from stvsr.video.codecs import Encoding
 from stvsr.video.colour import Colour, FromRgb
 from stvsr.video.job import Job
-from stvsr.video.muxing import Pictures, write_video
+from stvsr.video.muxing import EncodedVideo, write_video
 from stvsr.video.picture import Picture
 from stvsr.video.sinks import SegmentedVideo, frame_encoder
 from stvsr.video.sources import Part, VideoFile
@@ -78,10 +78,12 @@ def through_pipeline(video: Path, folder: Path, upscaler: Upscaler) -> int:
     whole = folder / "whole.mp4"
 
     def join(segments: list[Path]) -> Path:
-        write_video(whole, Pictures(segments, clock, "h264", picture), None)
+        write_video(whole, EncodedVideo(segments, clock, "h264", picture), None)
         return whole
 
-    sink = SegmentedVideo(folder, picture=picture, rate=clock.rate, encoding=Encoding("h264"), windows=16, join=join)
+    sink = SegmentedVideo(
+        folder, picture=picture, rate=clock.rate, encoding=Encoding("h264"), windows_per_segment=16, join=join
+    )
     job = Job(source=source, upscaler=upscaler, sink=sink, folder=None, say=print)
     assert source.count is not None
     job.run(clock.count(source.count))
@@ -96,14 +98,7 @@ def bare(video: Path, target: Path, output: list[Tensor], frames: int) -> None:
     convert = FromRgb(colour, encoding.pixel_format)
     with av.open(video) as source, av.open(target, "w") as container:
         source.streams.video[0].thread_type = "AUTO"
-        stream = frame_encoder(
-            container,
-            CODECS["h264"].encoder,
-            Picture(width, height, colour),
-            encoding.pixel_format,
-            2 * RATE,
-            encoding.options(width * height),
-        )
+        stream = frame_encoder(container, encoding, Picture(width, height, colour), 2 * RATE)
         decoded = source.decode(video=0)
         for number in range(frames):
             if number % 2 == 0:
@@ -133,7 +128,8 @@ def main() -> None:
         folder = Path(name)
         video = folder / "input.mp4"
         make_video(video, width, height, arguments.frames)
-        upscaler = Upscaler(Stub())
+        stub = Stub()
+        upscaler = Upscaler(stub)
         ratios = []
         for run in range(arguments.runs):
             work = folder / f"run{run}"
@@ -142,7 +138,7 @@ def main() -> None:
             pipeline = timed(lambda work=work, counted=counted: counted.append(through_pipeline(video, work, upscaler)))
             (made,) = counted
             # The same frames: the stub's answer is the same for every window.
-            (answer,) = (frames for shape, frames in upscaler.network.answers.items() if shape[1] == 4)  # type: ignore[union-attr,operator]
+            (answer,) = (frames for shape, frames in stub.answers.items() if shape[1] == 4)
             output = list(to_8bit(answer[0]))
             plain = timed(lambda work=work, output=output, made=made: bare(video, work / "bare.mp4", output, made))
             ratios.append(plain / pipeline)

@@ -17,7 +17,7 @@ from stvsr.cli import one_line_errors
 from stvsr.data.clip import GIVEN, PEAK, SCALE
 from stvsr.data.decoding import index_video, read_frames
 from stvsr.data.png import write_png
-from stvsr.models.requirements import pad_to_multiple
+from stvsr.models.requirements import InputRequirements
 from stvsr.video import tiles
 from stvsr.video.tiles import Grid
 from stvsr.video.upscaling import Upscaler
@@ -26,11 +26,11 @@ from stvsr.video.windows import windows
 GRID = Grid(2, 2)
 
 
-def seam_mask(lr: Tensor, multiple: int) -> Tensor:
+def seam_mask(lr: Tensor, requirements: InputRequirements) -> Tensor:
     """`(H, W)`: True where one tile fades into another."""
-    height, width = pad_to_multiple(lr, multiple).shape[-2:]
+    height, width = requirements.padded_size(*lr.shape[-2:])
     mask = torch.zeros(SCALE * height, SCALE * width, dtype=torch.bool)
-    for dim, spans in enumerate(GRID.spans(height, width, multiple=multiple)):
+    for dim, spans in enumerate(GRID.spans(height, width, multiple=requirements.multiple_of)):
         for span in spans:
             if span.shared:
                 # One tile fades into the other over the middle half of what they share.
@@ -52,9 +52,9 @@ def main() -> None:
         frames = read_frames(index, len(index) // 2, GIVEN)
         (window,) = windows((frame, False) for frame in frames)
         whole = Upscaler(network)(window).float()
-        multiple = network.requirements.multiple_of
-        mask = seam_mask(frames, multiple)
-        height, width = pad_to_multiple(frames, multiple).shape[-2:]
+        requirements = network.requirements
+        mask = seam_mask(frames, requirements)
+        height, width = requirements.padded_size(*frames.shape[-2:])
         used = tiles.MARGIN
         print(f"{arguments.video.name}: {frames.shape[-1]}x{frames.shape[-2]} in 2x2 tiles")
         print(f"{'margin':>6}{'PSNR dB':>9}{'seam MSE':>10}{'other MSE':>11}{'differing':>11}{'largest':>9}{'work':>7}")
@@ -63,7 +63,7 @@ def main() -> None:
             difference = Upscaler(network, grid=GRID)(window).float() - whole
             squared = difference.square().mean(dim=(0, 1))
             psnr = 10 * torch.log10(PEAK**2 / squared.mean()).item()
-            work = GRID.computed(height, width, multiple=multiple) / (height * width)
+            work = GRID.computed(height, width, multiple=requirements.multiple_of) / (height * width)
             print(
                 f"{margin:>6}{psnr:>9.2f}{squared[mask].mean().item():>10.5f}{squared[~mask].mean().item():>11.5f}"
                 f"{(difference != 0).float().mean().item():>10.3%}{difference.abs().max().item():>9.0f}{work:>7.2f}"

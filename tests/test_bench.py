@@ -1,8 +1,9 @@
-"""`make bench` loses nothing it has measured."""
+"""The scripts in benchmarks/: `make bench` loses nothing it has measured; peaks are bounds; the pipeline's runs."""
 
 import importlib
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -13,10 +14,16 @@ from stvsr.errors import InvalidInput
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script, whose rows are quick."""
+def script_named(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Imports a script by name."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-    script = importlib.import_module("bench")
+    return importlib.import_module
+
+
+@pytest.fixture
+def bench(script_named: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script, whose rows are quick."""
+    script = script_named("bench")
 
     def compared(name: str, **_: object) -> list[object]:
         if "64x112" in name:
@@ -39,7 +46,7 @@ def test_a_row_that_fails_is_named_and_the_others_are_written(
     bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InvalidInput, match="inference 4x64x112, training step 24x4x32x32: failed"):
+    with pytest.raises(InvalidInput, match="inference 4x64x112, training step 24x4x32x32: could not be measured"):
         bench.measure(torch.device("cpu"), 1, 1)
     written = json.loads(Path("outputs/bench/results.json").read_text())
     assert [(row["name"], row["ratio"]) for row in written] == [
@@ -50,3 +57,30 @@ def test_a_row_that_fails_is_named_and_the_others_are_written(
     said = capsys.readouterr()
     assert "inference 4x64x112 failed: no engine" in said.err
     assert "inference 4x144x180" in said.out
+
+
+def test_a_row_has_the_medians_of_both_and_of_the_ratios_of_pairs(script_named: Callable[[str], ModuleType]) -> None:
+    row = script_named("bench").row("x, s", [(8.0, 2.0), (9.0, 3.0), (10.0, 1.0)], 0.5)
+    assert (row.paper, row.ours, row.ratio, row.max_difference) == (9.0, 2.0, 4.0, 0.5)
+
+
+def test_peaks_are_those_of_tf32_which_convolutions_use_on_a_gpu(
+    script_named: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else convolutions are faster than the bound."""
+    bench, allowed = script_named("bench"), []
+    products = torch.backends.cuda.matmul
+    monkeypatch.setattr(bench, "timed", lambda work, device: allowed.append(products.fp32_precision) or 1.0)
+    before = products.fp32_precision
+    bench.peaks(torch.device("cpu"))
+    assert set(allowed) == {"tf32"}
+    assert products.fp32_precision == before
+
+
+def test_the_pipelines_script_runs(
+    script_named: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = script_named("pipeline")
+    monkeypatch.setattr("sys.argv", ["pipeline.py", "--size", "64x48", "--frames", "9", "--runs", "1"])
+    pipeline.main()
+    assert "17 output frames" in capsys.readouterr().out

@@ -93,6 +93,16 @@ def test_an_exported_network_is_the_same_but_for_half_precision(
     assert all(torch.equal(read[name], tensor) for name, tensor in halved.items())
 
 
+def test_an_export_of_weights_without_a_variant_has_none_however_often_exported(
+    saved: dict[str, Any], tmp_path: Path
+) -> None:
+    once, twice = tmp_path / "once.safetensors", tmp_path / "twice.safetensors"
+    export(write(saved, tmp_path / "a.ckpt"), once)
+    export(once, twice)
+    assert variant_of(once) is None
+    assert variant_of(twice) is None
+
+
 def test_an_exported_file_may_be_read_by_whoever_may_read_others_written_here(
     saved: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -185,6 +195,16 @@ def test_part_of_a_network_is_refused(saved: dict[str, Any], tmp_path: Path) -> 
     saved[MODEL_KEY] = saved[MODEL_KEY]["propagation"]
     with pytest.raises(InvalidInput, match="a part of a network"):
         load_network(write(saved, tmp_path / "a.ckpt"))
+
+
+@pytest.mark.parametrize("place", ["top", "nested"])
+def test_arguments_that_a_network_does_not_take_are_named_with_the_file_once(
+    saved: dict[str, Any], tmp_path: Path, place: str
+) -> None:
+    (saved[MODEL_KEY] if place == "top" else saved[MODEL_KEY]["propagation"])["magic"] = 1
+    with pytest.raises(InvalidInput, match=r"cannot be built \(.*'magic'") as refused:
+        load_network(write(saved, tmp_path / "a.ckpt"))
+    assert str(refused.value).count("a.ckpt") == 1
 
 
 def test_weights_of_another_variant_than_named_are_refused(

@@ -80,6 +80,7 @@ BAD_EVALUATE = {
     "workers-below-0": (["method=bicubic_blend", "workers=-1"], "workers=-1; expected a whole number, 0 or more"),
     "workers-in-a-word": (["method=bicubic_blend", "workers=auto"], "workers=auto; expected a whole number"),
     "pictures-in-a-word": (["method=bicubic_blend", "pictures=all"], "pictures=all; expected a whole number"),
+    "pictures-below-0": (["method=bicubic_blend", "pictures=-1"], "pictures=-1; expected a whole number, 0 or more"),
     "pictures-as-a-flag": (["method=bicubic_blend", "pictures=true"], "pictures=True; expected a whole number"),
     "off-is-not-false": (["method=bicubic_blend", "save_frames=off"], "save_frames=off; expected true or false"),
     "no-such-extra": (["method=bicubic_blend", "extras=[beauty]"], "extras=[beauty]: no such metric"),
@@ -89,6 +90,10 @@ BAD_EVALUATE = {
     "thresholds-the-wrong-way-round": (["method=bicubic_blend", "motion.fast=1"], "motion.fast=1; expected"),
     "no-predictions": (["predictions=nowhere"], "predictions=nowhere: no such folder"),
     "predictions-and-method": (["predictions=out", "method=bicubic_blend"], "exactly one of checkpoint=FILE"),
+    "predictions-to-save": (
+        ["predictions=out", "save_frames=true"],
+        "save_frames=true with predictions: those are saved",
+    ),
     "no-clip-folder": (
         ["method=bicubic_blend", "data=clips", "data.root=nowhere"],
         "data.root=nowhere: no such folder",
@@ -127,9 +132,9 @@ def test_bad_input_to_evaluate_ends_in_one_line(run: Run, tmp_path: Path, argume
 
 
 BAD_TRAIN = {
-    "batch-of-0": (["loader.batch_size=0"], "loader.batch_size=0; expected at least 1"),
+    "batch-of-0": (["loader.batch_size=0"], "loader.batch_size=0; expected a whole number, 1 or more"),
     "crop-of-0": (["loader.crop=0"], "loader.crop=0"),
-    "crop-no-network-takes": (["loader.crop=10"], "loader.crop=10; expected a positive multiple of 4"),
+    "crop-no-network-takes": (["loader.crop=10"], "loader.crop=10; expected a multiple of 4"),
     "clips-smaller-than-crop": (["loader.crop=16"], "is 48x48, too small for a crop of 64x64"),
     "another-variant": (
         ["ablation=b", "resume=e.ckpt"],
@@ -256,7 +261,7 @@ def test_too_little_memory_for_a_batch_is_said_with_the_remedy(error: BaseExcept
     message, status = explain(error)
     assert status == 1
     assert message is not None
-    assert message.endswith("that is more memory than there is: take smaller batches, crops or frames")
+    assert message.endswith("not enough memory: use smaller batches, crops or frames")
 
 
 def test_a_bug_of_ours_is_not_explained_away() -> None:
@@ -405,7 +410,7 @@ def test_a_job_of_a_cluster_that_fails_does_not_end_its_sweep_and_the_rest_is_co
     run: Run, tmp_path: Path
 ) -> None:
     """SLURM's launcher, with its jobs as processes of this machine."""
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason='needs pip install "stvsr[slurm]"')
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason='needs pip install ".[slurm]"')
     small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
     small += ["hydra/launcher=submitit_local", "method=bicubic_blend", "logger=csv", "workers=0", "pictures=0"]
     status, error = run(evaluate.main, "-m", *small, "batch_size=0,2", "output_dir=sweep")

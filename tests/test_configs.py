@@ -61,6 +61,12 @@ def test_every_experiment_of_ours_builds(configure: Callable[..., DictConfig], e
     assert config.scheduler.period == config.trainer.max_steps, "one cosine, to its end"
 
 
+def test_another_optimizer_keeps_its_own_betas(configure: Callable[..., DictConfig]) -> None:
+    for recipe in options("recipe"):
+        config = configure("train", f"recipe={recipe}", "optimizer=adamax")
+        assert config.optimizer.betas == [0.9, 0.999]
+
+
 def test_starter_weights_are_of_the_papers_network(configure: Callable[..., DictConfig]) -> None:
     ours, papers = (
         configure("train", f"experiment={name}", *root)
@@ -199,7 +205,7 @@ def test_demo_recipe_is_small_and_the_experiment_stays_the_papers(
 
 
 def test_slurm_launcher_has_resources_for_one_run() -> None:
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason='needs pip install "stvsr[slurm]"')
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason='needs pip install ".[slurm]"')
     from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
@@ -217,7 +223,13 @@ def test_slurm_launcher_has_resources_for_one_run() -> None:
         ("callbacks.non_finite.patience=0", "patience=0"),
         ("loader.batch_size=0", "batch_size=0"),
         ("loader.crop=0", "crop=0"),
-        ("data.train_source.clips=0", "clips is 0"),
+        ("loader.crop=10", "crop=10; expected a multiple of 4"),
+        ("loader.batch_size=8.0", "batch_size=8.0; expected a whole number"),
+        ("loader.crop=32.0", "crop=32.0; expected a whole number"),
+        ("callbacks.last.every_steps=often", "every_steps=often; expected a whole number"),
+        ("callbacks.non_finite.patience=null", "patience=None; expected a whole number"),
+        ("callbacks.pictures.clips=-1", "pictures.clips=-1"),
+        ("data.train_source.clips=0", "clips=0"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stvsr.devices import available_memory, chosen_device, has_bf16, peak_memory, used_memory
+from stvsr.devices import available_memory, chosen_device, device_name, has_bf16, peak_memory, used_memory
 from stvsr.errors import InvalidInput
 
 CPU = torch.device("cpu")
@@ -40,6 +40,12 @@ def test_a_cpu_has_bf16_with_either_set_of_instructions(monkeypatch: pytest.Monk
     assert not has_bf16(CPU)
     monkeypatch.setattr(torch.cpu, instructions, lambda: True)
     assert has_bf16(CPU)
+
+
+@pytest.mark.parametrize(("threads", "says"), [(1, ", 1 thread"), (2, ", 2 threads")])
+def test_a_cpu_is_named_with_its_threads(monkeypatch: pytest.MonkeyPatch, threads: int, says: str) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert device_name(CPU).endswith(says)
 
 
 def test_memory_is_told_in_the_units_it_is_said_to_be_in() -> None:

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
@@ -27,9 +27,10 @@ from stvsr.data.degradation import downsample
 from stvsr.data.frame_folders import FrameFolders
 from stvsr.data.png import read_png, write_png
 from stvsr.data.vimeo90k import motion_list
-from stvsr.errors import DamagedClip, InvalidInput, UserError
+from stvsr.errors import DamagedClip, Interrupted, InvalidInput, UserError
 from stvsr.evaluate import evaluate
 from stvsr.evaluation import processes, scoring
+from stvsr.evaluation.job import Job
 from stvsr.evaluation.metrics import frame_scores
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import run_padded
@@ -207,7 +208,7 @@ def test_progress_of_another_evaluation_is_not_mixed_in(
 
     monkeypatch.setattr("stvsr.evaluation.progress.Part.add", stop)
     data = ["method=bicubic_blend", "data=clips", f"data.root='{vid4}'"]
-    with pytest.raises(Exception, match=r"stopped after 0 of 29 windows; the same evaluation .* goes on"):
+    with pytest.raises(Exception, match=r"stopped after 0 of 29 windows; run it again .* to continue"):
         scored(*data)
     monkeypatch.undo()
     with pytest.raises(InvalidInput, match=r"progress of another evaluation \(another protocol\)"):
@@ -256,9 +257,25 @@ def test_frames_that_are_saved_anew_while_they_are_scored_are_said(
 
     with monkeypatch.context() as patch:
         patch.setattr(scoring, "frame_scores", meanwhile)
-        with pytest.raises(InvalidInput, match=r"1 of 29 batches were saved anew while they were scored"):
+        with pytest.raises(InvalidInput, match=r"1 of 29 batches were overwritten while being scored"):
             scored(f"predictions='{frames}'", *data, folder="saved")
     assert len(scored(f"predictions='{frames}'", *data, folder="saved")["frames"]) == sum(VID4.values())
+
+
+def test_an_evaluation_that_was_stopped_leaves_no_results_of_another(
+    scored: Evaluate, vid4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would stand beside its pictures."""
+
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    data = ["method=bicubic_blend", "data=clips", f"data.root='{vid4}'"]
+    scored(*data)
+    monkeypatch.setattr("stvsr.evaluation.progress.Part.add", stop)
+    with pytest.raises(Interrupted):
+        scored(*data, "protocol=released")
+    assert not (tmp_path / "out" / "results.json").exists()
 
 
 def test_a_worker_that_finds_damage_does_not_keep_the_program_from_ending(vid4: Path, tmp_path: Path) -> None:
@@ -315,7 +332,29 @@ def test_lr_frames_given_beside_are_used(scored: Evaluate, vid4: Path, tmp_path:
     same = scored(*data, f"data.lr_root='{tmp_path}/same'", folder="same-out")
     darker = scored(*data, f"data.lr_root='{tmp_path}/darker'", folder="darker-out")
     assert made["frames"] == same["frames"]
+    settings = json.loads((tmp_path / "same-out" / "results.json").read_text())["settings"]
+    assert settings["lr_frames"] == f"given in {tmp_path}/same"
     assert float(darker["results"][-1]["psnr_y"]) < float(made["results"][-1]["psnr_y"]) - 3
+
+
+def test_of_several_sets_those_with_lr_frames_are_told(
+    configure: Callable[..., DictConfig], vid4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By absolute paths: a report may be made from another folder."""
+    monkeypatch.chdir(tmp_path)
+    write_frames(tmp_path / "lr" / "a", moving_frames(7, (8, 12)))
+    write_frames(tmp_path / "hr" / "a", moving_frames(7, (32, 48)))
+    with open_dict(config := configure("evaluate", "method=bicubic_blend", "output_dir=out")):
+        frames = {"_target_": "stvsr.data.frame_folders.FrameFolders"}
+        given = {**frames, "root": "hr", "lr_root": "lr"}
+        sets = [given, {**frames, "root": "vid4", "lr_root": None}]
+        config.data.test_source = {"_target_": "stvsr.data.clip_sets.Several", "sets": sets}
+    settings = Job(config, torch.device("cpu")).settings()
+    assert settings["lr_frames"] == f"given in {tmp_path}/lr, of the other sets MATLAB bicubic"
+    assert [part["root"] for part in settings["data"]["sets"]] == [f"{tmp_path}/hr", str(vid4)]
+    del sets[1]
+    config.data.test_source.sets = sets
+    assert Job(config, torch.device("cpu")).settings()["lr_frames"] == f"given in {tmp_path}/lr"
 
 
 def test_an_incomplete_last_row_is_cut_off_and_said(scored: Evaluate, tmp_path: Path) -> None:
@@ -401,7 +440,7 @@ def test_results_say_what_was_scored(scored: Evaluate, vid4: Path, tmp_path: Pat
     assert settings["data"]["root"] == str(vid4)
     assert settings["thresholds"] == {"medium": 1.5, "fast": 5.0}
     assert settings["lr_frames"] == "MATLAB bicubic of the HR frames"
-    assert settings["motion"] == "measured of 4 clips, told by the data of 0"
+    assert settings["motion"] == "measured for 4 clips, given by the data for 0"
 
 
 def test_measured_motion_orders_clips_by_their_true_speed(scored: Evaluate, vid4: Path) -> None:
@@ -459,6 +498,22 @@ def test_videos_are_scored_whole_but_for_windows_over_a_cut(scored: Evaluate, tm
     saved = scored(f"predictions='{tmp_path}/out/frames'", *data, folder="saved")
     assert saved["frames"] == tables["frames"]
     assert saved["results"][-1]["left_out"] == every["left_out"]
+
+
+def test_frames_that_are_saved_but_not_scored_count_in_all_times(
+    scored: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stages' times are part of the network's."""
+    frames = torch.cat([moving_frames(9, (48, 64), seed=0), 255 - moving_frames(9, (48, 64), seed=5)])
+    write_video(tmp_path / "videos" / "a.mp4", frames)
+    monkeypatch.setattr("stvsr.unfinished.Unfinished.remove", lambda progress: None)
+    scored("model=two_stage", "data=videos", f"data.root='{tmp_path}/videos'", "save_frames=true")
+    (part,) = (tmp_path / "out" / "progress").glob("part-*.jsonl")
+    records = [json.loads(line) for line in part.read_text().splitlines()]
+    assert any(window["interruption"] for record in records for window in record["windows"])
+    for record in records:
+        assert record["network_frames"] == 7
+        assert 0 < sum(record["stage_seconds"].values()) <= record["network_seconds"]
 
 
 def test_extra_files_in_the_folder_do_not_count_as_frames(scored: Evaluate, tmp_path: Path) -> None:

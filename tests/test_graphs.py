@@ -16,6 +16,7 @@ from stvsr.errors import InvalidInput
 from stvsr.graphs import MOST_FORMS, MOST_PIXELS, Replayed, recorded_step
 from stvsr.models.blocks import conv3x3
 from stvsr.models.requirements import Network
+from stvsr.ops.deformable import Sizes
 
 
 def test_training_steps_on_a_cpu_are_refused_in_one_line() -> None:
@@ -23,12 +24,39 @@ def test_training_steps_on_a_cpu_are_refused_in_one_line() -> None:
         recorded_step(conv3x3(3, 3), torch.rand(1, 3, 8, 8))
 
 
-def test_a_deformable_convolution_that_escapes_the_recording_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def with_torchvisions(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Lets deformable convolutions of so many channels be torchvision's, as on a GPU; recordings work."""
+
+    def choose(channels: int) -> None:
+        def backend_on(device: str, dtype: torch.dtype, sizes: Sizes) -> str:
+            return "torchvision" if sizes.channels == channels else "triton"
+
+        monkeypatch.setattr(graphs, "backend_on", backend_on)
+        monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda module, inputs: module)
+
+    return choose
+
+
+ON_A_GPU = cast(Tensor, SimpleNamespace(is_cuda=True, dtype=torch.float32))
+
+
+def test_a_deformable_convolution_that_escapes_the_recording_is_refused(
+    small_network: Callable[..., Network], with_torchvisions: Callable[[int], None]
+) -> None:
     """torchvision launches on the default stream. Seen on an H100: offsets stayed zero, synthesised frames dark."""
-    monkeypatch.setattr(graphs, "backend_on", lambda device, dtype: "torchvision")
-    lr = cast(Tensor, SimpleNamespace(is_cuda=True, dtype=torch.float32))
+    with_torchvisions(8)
     with pytest.raises(InvalidInput, match="cannot be recorded"):
-        recorded_step(conv3x3(3, 3), lr)
+        recorded_step(small_network(), ON_A_GPU)
+
+
+def test_only_the_networks_own_deformable_convolutions_count(
+    small_network: Callable[..., Network], with_torchvisions: Callable[[int], None]
+) -> None:
+    with_torchvisions(16)
+    lr = torch.rand(1, 2, 3, 8, 8)
+    network = small_network()
+    assert torch.equal(recorded_step(network, ON_A_GPU)(lr), network(lr))
 
 
 def test_a_recorded_step_keeps_what_it_replays(
@@ -48,10 +76,10 @@ def test_a_recorded_step_keeps_what_it_replays(
         module.forward = replay  # type: ignore[method-assign]
         return module
 
-    monkeypatch.setattr(graphs, "backend_on", lambda device, dtype: "triton")
+    monkeypatch.setattr(graphs, "backend_on", lambda device, dtype, sizes: "triton")
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", recorded)
     network, lr = small_network(), torch.rand(1, 4, 3, 16, 16)
-    step = recorded_step(network, cast(Tensor, SimpleNamespace(is_cuda=True, dtype=torch.float32)))
+    step = recorded_step(network, ON_A_GPU)
     gc.collect()
     assert torch.equal(step(lr), network(lr))
 
@@ -146,7 +174,9 @@ def test_a_recording_that_repeats_what_it_recorded_is_not_used(
     monkeypatch.setattr(graphs, "recorded_pass", record)
     replayed = Replayed(counted)
     first, *others = windows(3)
-    with pytest.warns(UserWarning, match="their replay is .* off"):
+    with pytest.warns(
+        UserWarning, match=r"no CUDA graph for inputs of shape \(1, 4, 3, 16, 16\): its output differs by"
+    ):
         assert torch.equal(replayed(first), counted.network(first))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -165,7 +195,7 @@ def test_what_cannot_be_recorded_runs_as_ever(
     monkeypatch.setattr(graphs, "recorded_pass", record)
     replayed = Replayed(counted)
     first, second = windows(2)
-    with pytest.warns(UserWarning, match=f"not recorded: {failure}"):
+    with pytest.warns(UserWarning, match=f": {failure}; the network runs without it"):
         assert torch.equal(replayed(first), counted.network(first))
     assert torch.equal(replayed(second), counted.network(second))
     assert counted.runs == 3, "not tried again"
@@ -196,7 +226,7 @@ def test_only_small_frames_on_a_gpu_without_gradients_are_worth_recording(
     def input_of(pixels: int, *, is_cuda: bool = True) -> Tensor:
         return cast(Tensor, SimpleNamespace(is_cuda=is_cuda, dtype=torch.float32, numel=lambda: 3 * pixels))
 
-    monkeypatch.setattr(graphs, "backend_on", lambda device, dtype: "triton")
+    monkeypatch.setattr(graphs, "backend_on", lambda device, dtype, sizes: "triton")
     replayed = Replayed(small_network())
     with torch.no_grad():
         assert replayed._is_worth_recording(input_of(MOST_PIXELS))
@@ -204,9 +234,9 @@ def test_only_small_frames_on_a_gpu_without_gradients_are_worth_recording(
         assert not replayed._is_worth_recording(input_of(MOST_PIXELS, is_cuda=False))
     assert not replayed._is_worth_recording(input_of(MOST_PIXELS)), "with gradients"
     with torch.no_grad():
-        monkeypatch.setattr(graphs, "backend_on", lambda device, dtype: "torchvision")
+        monkeypatch.setattr(graphs, "backend_on", lambda device, dtype, sizes: "torchvision")
         assert not replayed._is_worth_recording(input_of(MOST_PIXELS)), "its kernels escape a recording"
-        monkeypatch.setattr(graphs, "backend_on", lambda device, dtype: "triton")
+        monkeypatch.setattr(graphs, "backend_on", lambda device, dtype, sizes: "triton")
         replayed.network.replayable = False
         assert not replayed._is_worth_recording(input_of(MOST_PIXELS)), "a network that does not declare it"
 

@@ -81,7 +81,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, clip: int) -> list[int]:
 def test_packs_all_clips_and_verifies_when_started_again(run: Run, tmp_path: Path, workers: int) -> None:
     status, output, error = run(f"workers={workers}")
     assert status == 0, error
-    assert output.splitlines()[0].startswith("12 clips of 64x48: 0.0 GB, to be written 0.0 GB; free ")
+    assert output.splitlines()[0].startswith("12 clips of 64x48: 0.0 GB, 0.0 GB left to write; free ")
     assert output.splitlines()[1:] == ["v.pack: 12 of 12 clips, verified"]
     assert "packing: 100%" in error
     assert "verifying: 100%" in error
@@ -134,7 +134,7 @@ def test_an_interrupted_packing_goes_on(run: Run, tmp_path: Path, monkeypatch: p
         stop_at(patch, 7)
         status, _, error = run()
     assert status == 130
-    assert last_line(error) == "stopped; the same command goes on from there"
+    assert last_line(error) == "stopped; run the same command again to continue"
     assert not (tmp_path / "v.pack").exists()
     status, _, error = run()
     assert status == 0, error
@@ -262,7 +262,9 @@ def test_another_list_is_refused_before_and_after(run: Run, tmp_path: Path, monk
     listed.write_text("\n".join(NAMES[::-1]))
     status, _, error = run()
     assert status == 1
-    assert last_line(error).startswith("error: v.pack: a pack of another list (12 clips, expected 12; clip 1 is")
+    assert last_line(error).startswith(
+        "error: v.pack: packed from a different clip list (12 clips, expected 12; clip 1 is"
+    )
 
 
 def test_a_disk_that_is_too_small_is_told_before_work(
@@ -272,7 +274,7 @@ def test_a_disk_that_is_too_small_is_told_before_work(
     status, output, error = run()
     assert status == 1
     assert output.startswith("12 clips of 64x48: ")
-    assert last_line(error).startswith("error: output=v.pack: 0.0 GB are to be written and 0.0 GB are free")
+    assert last_line(error).startswith("error: output=v.pack: 0.0 GB are left to write and 0.0 GB are free")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "vimeo"]
 
 
@@ -288,14 +290,27 @@ def test_a_file_that_cannot_be_written_is_told_in_one_line(run: Run, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["workers=-1"], "workers=-1; expected 0 or more"),
+        (["workers=-1"], "workers=-1; expected a whole number, 0 or more"),
+        (["workers=two"], "workers=two; expected a whole number, 0 or more"),
+        (["workers=null"], "workers=None; expected a whole number, 0 or more"),
+        (["workers=1.5"], "workers=1.5; expected a whole number, 0 or more"),
         (["output=nowhere/v.pack"], "output=nowhere/v.pack: the folder nowhere does not exist"),
         (["output=vimeo"], "vimeo: no index.json there; expected a pack"),
         (["data.root=nowhere"], "data.root=nowhere: no sep_trainlist.txt there"),
-        (["data=clips", "data.root=vimeo"], "expected clips as they are: data=vimeo90k"),
+        (["data=clips", "data.root=vimeo"], "data: only fixed, named clips can be packed; use data=vimeo90k"),
         (["outputs=v.pack"], "outputs"),
     ],
-    ids=["workers", "no-folder", "no-pack", "no-archive", "other-data", "misspelt"],
+    ids=[
+        "workers",
+        "workers-in-a-word",
+        "no-workers",
+        "workers-and-a-half",
+        "no-folder",
+        "no-pack",
+        "no-archive",
+        "other-data",
+        "misspelt",
+    ],
 )
 def test_bad_input_ends_in_one_line(run: Run, tmp_path: Path, arguments: list[str], says: str) -> None:
     status, _, error = run(*arguments)

@@ -121,6 +121,36 @@ def test_a_run_that_diverges_is_left_out_and_said(
     assert "diverged: choose a lower optimizer.lr" in capsys.readouterr().err
 
 
+def test_a_run_whose_last_step_was_skipped_is_not_taken_for_a_finished_one(
+    run: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its checkpoint is of an earlier step: weights that gave no finite loss are not saved."""
+
+    def skipping(config: DictConfig) -> dict[str, float]:
+        if config.variant == "a":
+            config.trainer.max_steps -= 1
+            metrics = train(config)
+            config.trainer.max_steps += 1
+            return metrics
+        return train(config)
+
+    monkeypatch.setattr("stvsr.study.train", skipping)
+    report = run("[a,b]")
+    assert "left out: (a), seed 1." in report
+    assert "| (a), seed 1 |" not in report
+    assert "left out: the last step had no finite loss or gradient" in capsys.readouterr().err
+
+
+def test_a_report_says_no_settings_that_are_not_those_of_its_runs(
+    run: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = run("[a]")
+    assert ", seeds 1; scored on " in report
+    with pytest.raises(SystemExit):
+        run("[a]", "optimizer.lr=0.5", train=False)
+    assert "was trained with another optimizer; choose another output_dir" in capsys.readouterr().err
+
+
 def test_a_list_without_brackets_is_refused(run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("a")

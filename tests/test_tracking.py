@@ -74,7 +74,7 @@ def test_further_metrics_are_logged_as_psnr_is() -> None:
     clip = ClipScore(ClipInfo("Vid4", "city", 7, 0, None), "slow", 1.0, frames, {}, "", None)
     protocol = Protocol("paper", True, False)
     metrics = evaluation_metrics(
-        Results("ours", "x.ckpt", protocol, Cost(), summarise([clip], protocol), settings={}, seconds={})
+        Results("ours", protocol, Cost(), summarise([clip], protocol), settings={}, seconds={})
     )
     assert metrics["test/Vid4/lpips/all"] == metrics["test/Vid4/lpips_given/slow"] == pytest.approx(0.1)
     assert metrics["test/Vid4/psnr_rgb_synthesised/all"] == pytest.approx(29.0)
@@ -163,7 +163,7 @@ def test_what_wandb_does_not_take_is_one_line(
 
     monkeypatch.setattr("wandb_workspaces.workspaces.Workspace.save", refuse)
     config = configure("dashboard", "online=true", "entity=me", f"output_dir='{tmp_path}'")
-    with pytest.raises(UserError, match=r"W&B did not take the dashboard of me/stvsr"):
+    with pytest.raises(UserError, match=r"W&B rejected the dashboard of me/stvsr"):
         dashboard(config)
 
 
@@ -178,7 +178,7 @@ def test_an_account_that_is_not_there_is_one_line_and_the_scores_are_kept(
     monkeypatch.setattr(wandb, "init", refuse)
     small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
     config = configure("evaluate", "method=bicubic_blend", *small, f"output_dir='{tmp_path}'")
-    with pytest.raises(UserError, match=r"W&B does not begin a run \(No API key configured\.\); run `wandb login`"):
+    with pytest.raises(UserError, match=r"W&B could not start a run \(No API key configured\.\); run `wandb login`"):
         evaluate(config)
     assert (tmp_path / "results.json").is_file()
 

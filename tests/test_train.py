@@ -113,6 +113,7 @@ def test_processes_that_would_wait_for_gradients_of_other_parts_are_refused(
         objective=instantiate(config.objective),
         optimizer=torch.optim.Adam,
         scheduler=torch.optim.lr_scheduler.LambdaLR,
+        cuda_graphs=False,
     )
     monkeypatch.setattr(SpaceTimeModule, "trainer", SimpleNamespace(strategy=strategy))
     says = pytest.raises(InvalidInput, match=r"trains \d+ of the network's \d+ .*ddp_find_unused_parameters_true")
@@ -168,3 +169,18 @@ def test_a_network_that_waits_for_the_host_is_not_recorded(configure: Run, tmp_p
     rcan = ["experiment=two_stage/rcan", *settings, *small, "cuda_graphs=true", f"output_dir='{tmp_path}'"]
     with pytest.raises(InvalidInput, match="cuda_graphs=true with TwoStage, whose steps cannot be recorded"):
         train(configure("train", *rcan))
+
+
+@pytest.mark.parametrize("objective", ["feature_interpolation", "flow_guided_offsets"])
+def test_steps_of_an_objective_that_trains_a_part_are_not_recorded(small_run: Run, objective: str) -> None:
+    """They run that part alone, which the recording of the whole network does not have."""
+    with pytest.raises(InvalidInput, match=r"cuda_graphs=true with an objective .* a part .*cuda_graphs=false"):
+        train(small_run("cuda_graphs=true", f"objective={objective}"))
+
+
+def test_an_objective_for_another_network_is_refused_before_the_first_step(
+    small_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SpaceTimeModule, "training_step", lambda *arguments: pytest.fail("a step was made"))
+    with pytest.raises(InvalidInput, match="the network is a ZoomingSlowMo: use model=two_stage"):
+        train(small_run("objective=frame_interpolation_l1"))

@@ -200,6 +200,19 @@ def test_more_windows_than_a_segment_join_without_a_seam(
         assert times == pytest.approx([number / 50 for number in range(45)], abs=6e-4)
 
 
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("24000/1001", Fraction(24000, 1001)),
+        ("23.976", Fraction(24000, 1001)),
+        ("29.97002997", Fraction(30000, 1001)),
+        ("12.3456789", Fraction(123456789, 10_000_000).limit_denominator(10_000)),
+    ],
+)
+def test_a_rate_is_taken_as_it_is_meant_and_as_encoders_take_it(text: str, rate: Fraction) -> None:
+    assert parser().parse_args(["frames", "out.mp4", "--rate", text]).rate == rate
+
+
 # --- pipes
 
 
@@ -215,7 +228,9 @@ def test_y4m_goes_through_a_pipe_and_what_is_cut_off_is_refused(tmp_path: Path) 
             image.pts = number
             container.mux(stream.encode(image))
     program = [sys.executable, "-m", "stvsr.upscale", "-", "-", *BICUBIC]
-    done = subprocess.run(program, stdin=source.open("rb"), capture_output=True, check=False)
+    # A file of that name in the working folder has nothing to do with it.
+    (tmp_path / "-").touch()
+    done = subprocess.run(program, stdin=source.open("rb"), capture_output=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.startswith(b"YUV4MPEG2 W96 H64 F60000:1001 ")
     assert done.stdout.count(b"FRAME\n") == 13
@@ -316,7 +331,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(slow_job: Callable[...,
     _, error = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in error
-    assert error.splitlines()[-1].startswith("stopped; the same command goes on from what is done")
+    assert error.splitlines()[-1].startswith("stopped; run the same command again to continue")
     subprocess.run(slow_job("out.mkv"), check=True, stderr=subprocess.DEVNULL)
     assert len(read_clip(tmp_path / "out.mkv")) == 2 * INPUT - 1
 
@@ -346,7 +361,7 @@ def test_nothing_is_promised_or_kept_of_what_came_through_a_pipe(tmp_path: Path)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
     assert process.returncode == 130, error.decode()
-    assert error.decode().splitlines()[-1].startswith("stopped; nothing is kept where Y4M goes in or out")
+    assert error.decode().splitlines()[-1].startswith("stopped; Y4M input or output cannot be resumed: start over")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -373,7 +388,7 @@ def test_two_at_a_time_are_refused(slow_job: Callable[..., list[str]], tmp_path:
     for more in ([], ["--overwrite"]):
         second = subprocess.run([*slow_job("out.mkv"), *more], capture_output=True, text=True, check=False)
         assert second.returncode == 1
-        assert "another upscaling is running there" in second.stderr
+        assert "another upscaling is running there; wait for it, or choose another output" in second.stderr
     first.send_signal(signal.SIGCONT)
     assert first.wait() == 0
     assert len(read_clip(tmp_path / "out.mkv")) == 2 * INPUT - 1
@@ -411,28 +426,34 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(
 
 
 BAD_COMMANDS = {
-    "two-networks": (["--method", "bicubic", "--checkpoint", "a.ckpt"], "exclude each other; leave one away"),
+    "two-networks": (["--method", "bicubic", "--checkpoint", "a.ckpt"], "not allowed with argument --method"),
     "missing-checkpoint": (["--checkpoint", "gone.ckpt"], "gone.ckpt: no such file"),
     "unknown-method": (["--method", "magic"], "invalid choice: 'magic'"),
     "unknown-option": ([*BICUBIC, "--magic"], "unrecognized arguments: --magic; see stvsr-upscale --help"),
     "unknown-extension": ([*BICUBIC, "out.xyz"], "out.xyz: unknown extension '.xyz'; expected .mp4"),
     "no-folder": ([*BICUBIC, "gone/out.mp4"], "the folder gone does not exist"),
-    "taken": ([*BICUBIC, "taken.mp4"], "taken.mp4: exists already; choose another name, or add --overwrite"),
-    "itself": ([*BICUBIC, "in.mkv"], "in.mkv: exists already"),
-    "itself-overwritten": ([*BICUBIC, "in.mkv", "--overwrite"], "in.mkv: is the input itself"),
+    "taken": ([*BICUBIC, "taken.mp4"], "taken.mp4: already exists; choose another name, or add --overwrite"),
+    "itself": ([*BICUBIC, "in.mkv"], "in.mkv: already exists"),
+    "itself-overwritten": ([*BICUBIC, "in.mkv", "--overwrite"], "in.mkv: is the input, or contains it"),
     "mount": ([*BICUBIC, "/proc"], "/proc: is a mount point, which cannot be replaced"),
     "too-much-memory": ([*BICUBIC, "--memory", "1e400"], "argument --memory: 1e400 is too large"),
     "endless-memory": ([*BICUBIC, "--memory", "inf"], "argument --memory: 'inf' is not a number"),
     "no-name": ([*BICUBIC, "."], ".: has no name of its own"),
-    "its-own-folder": ([*BICUBIC, "{folder}", "--overwrite"], "holds it; choose another output"),
+    "its-own-folder": ([*BICUBIC, "{folder}", "--overwrite"], "contains it; choose another output"),
     "codec": ([*BICUBIC, "out.webm", "--codec", "h264"], "--codec h264 does not go into .webm"),
     "codec-of-frames": ([*BICUBIC, "frames", "--crf", "3"], "--crf: frames is not compressed"),
     "scale": ([*BICUBIC, "--scale", "3"], "--scale 3; expected 4 or 2"),
-    "both": ([*BICUBIC, "--slow-motion", "--no-interpolate"], "exclude each other"),
-    "rate-of-a-file": ([*BICUBIC, "--rate", "25"], "in.mkv tells its own frame rate"),
-    "start": ([*BICUBIC, "--start", "0:10"], "no frame of 0.32 s between --start 10"),
+    "both": ([*BICUBIC, "--slow-motion", "--no-interpolate"], "not allowed with argument --slow-motion"),
+    "rate-of-a-file": ([*BICUBIC, "--rate", "25"], "in.mkv has a frame rate of its own; omit it"),
+    "start": ([*BICUBIC, "--start", "0:10"], "no frame in the part asked for (the video lasts 0.32 s)"),
+    "endless-start": ([*BICUBIC, "--start", "1e400"], "argument --start: 1e400 is too large"),
+    "endless-minutes": ([*BICUBIC, "--start", "1e308:0"], "argument --start: 1e308:0 is too large"),
+    "endless-rate": ([*BICUBIC, "--rate", "1e400"], "argument --rate: 1e400 is too large"),
+    "high-rate": ([*BICUBIC, "--rate", "1e9"], "argument --rate: 1e9 frames per second; expected 1/10000 to 1000"),
+    "low-rate": ([*BICUBIC, "--rate", "1e-9"], "argument --rate: 1e-9 frames per second; expected 1/10000 to 1000"),
+    "no-rate": ([*BICUBIC, "--rate", "0"], "argument --rate: 0 is not positive"),
     "no-time": ([*BICUBIC, "--start", "soon"], "argument --start: 'soon' is not a number"),
-    "negative": ([*BICUBIC, "--duration", "-1"], "argument --duration: -1 is not positive"),
+    "negative": ([*BICUBIC, "--duration", "-1"], "argument --duration: -1 is negative"),
     "device": ([*BICUBIC, "--device", "abacus"], "abacus: not usable here"),
     "memory": ([*BICUBIC, "--memory", "0.01"], "--memory 0.01, but frames of 24x16 need "),
 }
@@ -525,7 +546,7 @@ def test_a_name_that_was_taken_meanwhile_is_not_overwritten(
     monkeypatch.setattr(job.Job, "_fill", take)
     status, error = run("in.mkv", "out.mkv", *BICUBIC)
     assert (status, (tmp_path / "out.mkv").read_text()) == (1, "precious")
-    assert "out.mkv: exists already" in error.splitlines()[-1]
+    assert "out.mkv: already exists" in error.splitlines()[-1]
 
 
 @pytest.fixture
@@ -595,7 +616,7 @@ def test_long_work_is_kept_when_something_fails_and_said(
         patched.setattr(delivery, "WORTH_KEEPING", 0.0)
         status, error = run("in.mkv", "out.mkv", *BICUBIC)
     assert status == 1
-    assert "what is done is kept in .out.mkv.part: the same command goes on from there" in error.splitlines()[-1]
+    assert "what is done is kept in .out.mkv.part: run the same command again to continue" in error.splitlines()[-1]
     assert (tmp_path / ".out.mkv.part").is_dir()
     status, error = run("in.mkv", "out.mkv", *BICUBIC)
     assert status == 0, error
@@ -621,7 +642,7 @@ def test_nothing_of_a_y4m_file_is_kept(
     monkeypatch.setattr(delivery, "WORTH_KEEPING", 0.0)
     status, error = run("in.mkv", "out.y4m", *BICUBIC)
     assert status == expected
-    assert "goes on from" not in error
+    assert "again to continue" not in error
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
 
 
@@ -656,11 +677,11 @@ def test_a_long_job_on_a_cpu_is_said_with_its_hours(run: Run, tmp_path: Path, mo
 
     write_clip(tmp_path / "in.mkv", moving(8))
     status, error = run("in.mkv", "quick.mkv", *BICUBIC)
-    assert "hours without a GPU" not in error
+    assert "hours on the CPU" not in error
     monkeypatch.setattr(job, "SLOW", 0.0)
     status, error = run("in.mkv", "out.mkv", *BICUBIC)
     assert status == 0
-    assert "hours without a GPU, which is many times as fast; --duration 2 tries two seconds" in error
+    assert "hours on the CPU; a GPU should be much faster (to try first: --duration 2, or --method bicubic)" in error
 
 
 @pytest.mark.slow

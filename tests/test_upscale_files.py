@@ -364,7 +364,7 @@ def test_what_frames_carry_and_new_ones_do_not_is_said(tmp_path: Path, capsys: p
     settings = ["-c:v", "libx265", "-x265-params", f"log-level=none:hdr10=1:{display}", "-pix_fmt", "yuv420p10le"]
     ffmpeg(*pictures("25", seconds=0.2), *settings, tmp_path / "hdr.mp4")
     upscaled(tmp_path, tmp_path / "hdr.mp4", ".mp4")
-    assert "the video carries HDR brightness beside its frames; that is dropped" in capsys.readouterr().err
+    assert "the video carries HDR brightness, which will be dropped" in capsys.readouterr().err
 
 
 def test_frames_of_a_camera_with_exif_are_frames(tmp_path: Path) -> None:
@@ -392,7 +392,7 @@ def test_times_that_y4m_and_png_cannot_keep_are_said(tmp_path: Path, capsys: pyt
     warned = []
     for path, output in ((source, ".y4m"), (source, ""), (source, ".mkv"), (steady, ".y4m"), (steady, "")):
         upscaled(tmp_path, path, output, "--duration", "0.4", "--overwrite")
-        warned.append("at one rate some come too early or late; choose .mkv" in capsys.readouterr().err)
+        warned.append("at a constant rate some frames will be early or late; choose .mkv" in capsys.readouterr().err)
     assert warned == [True, True, False, False, False]
 
 
@@ -428,7 +428,9 @@ def test_what_a_folder_of_frames_does_not_tell_is_said(tmp_path: Path, capsys: p
         ffmpeg(*pictures("25", seconds=0.08), *options, *X264, tmp_path / name)
         frames = upscaled(tmp_path, tmp_path / name, "", "--overwrite")
         assert len(list(frames.iterdir())) == 3
-        assert ("are 1.45455 times as wide as high" in capsys.readouterr().err) == (name == "wide.mp4")
+        assert (
+            "are 1.45455 times as wide as they are high, which PNG files do not record" in capsys.readouterr().err
+        ) == (name == "wide.mp4")
 
 
 def test_slow_motion_keeps_subtitles_in_step_and_leaves_sound_out(
@@ -441,7 +443,7 @@ def test_slow_motion_keeps_subtitles_in_step_and_leaves_sound_out(
     assert times(found, others(found)[0]) == pytest.approx([0.4, 1.6])
     assert float(packets(found, others(found)[0])[0]["duration_time"]) == pytest.approx(1.0)
     assert times(found, picture_stream(found))[-1] == pytest.approx(58 / 25)
-    assert "in slow motion it would be out of step" in capsys.readouterr().err
+    assert "in slow motion it would be out of sync" in capsys.readouterr().err
 
 
 def test_a_part_has_the_sound_of_that_part(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput, one_line
 from stvsr.files import beside_then_rename
-from stvsr.models.grown_start import PART, can_grow, handing_on
-from stvsr.models.released import from_released, is_released
+from stvsr.models.grown_start import PART, TRAINING_ONLY, can_grow, handing_on
+from stvsr.models.released import RELEASED, from_released
 from stvsr.models.requirements import Network
 from stvsr.models.stages import from_published
 from stvsr.models.weight_files import find_tensors
@@ -35,7 +35,7 @@ VARIANT_KEY = "stvsr_variant"
 NETWORK_PREFIX = "network."
 """What Lightning puts before the names of the network's tensors."""
 
-NETWORKS = "stvsr.models."
+NETWORK_PACKAGE = "stvsr.models."
 
 COMPACT = ".safetensors"
 """The ending of a file of half-precision weights."""
@@ -58,13 +58,13 @@ def load_network(path: str | Path) -> Network:
         InvalidInput: the file is missing, is no such checkpoint, names anything but a network of this package,
             or its weights do not fit the network it names.
     """
-    config, weights = read_checkpoint(path)
+    config, weights = _read_checkpoint(path)
     network = build_network(config, origin=str(path))
     fill(network, weights, path)
     return network.eval()
 
 
-def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The model config and the network's weights in a checkpoint; arguments and errors as `load_network`."""
     return _config_and_weights(read_file(path), path)
 
@@ -84,7 +84,7 @@ def export(path: str | Path, output: Path) -> None:
     content = read_file(path)
     config, weights = _config_and_weights(content, path)
     fill(build_network(config, origin=str(path)), weights, path)
-    says = {MODEL_KEY: json.dumps(config), VARIANT_KEY: str(content.get(VARIANT_KEY, ""))}
+    says = {MODEL_KEY: json.dumps(config), VARIANT_KEY: str(content.get(VARIANT_KEY) or "")}
     with beside_then_rename(output) as beside:
         # Not its save_file, whose files only their owner may read.
         beside.write_bytes(save({name: tensor.half().contiguous() for name, tensor in weights.items()}, metadata=says))
@@ -112,19 +112,23 @@ def fill(network: nn.Module, weights: dict[str, Tensor], path: str | Path) -> No
 
 
 def _config_and_weights(content: dict[str, Any], path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if is_released(content):
-        if not all(isinstance(tensor, Tensor) for tensor in content.values()):
-            raise InvalidInput(f"{path}: has the names of the authors' weights but not only tensors; download it again")
-        return from_released(content)
-    published = from_published(find_tensors(content), origin=str(path))
-    if published is not None:
-        return published
-    config, state = content.get(MODEL_KEY), content.get("state_dict")
-    if not isinstance(config, dict) or not isinstance(state, dict):
+    tensors = find_tensors(content)
+    if RELEASED.fits(tensors):
+        return from_released(tensors)
+    found = from_published(tensors, origin=str(path)) or own_network(content)
+    if found is None:
         raise InvalidInput(
             f"{path}: neither a checkpoint of stvsr (no entry {MODEL_KEY!r}) nor the authors' released weights; "
-            "give a file that stvsr.train wrote"
+            f"give a file that stvsr.train wrote, or a {COMPACT} file of stvsr.export"
         )
+    return found
+
+
+def own_network(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """The model config and the network's weights in what a checkpoint of ours holds; None for any other file."""
+    config, state = content.get(MODEL_KEY), content.get("state_dict")
+    if not isinstance(config, dict) or not isinstance(state, dict):
+        return None
     weights = {
         name.removeprefix(NETWORK_PREFIX): tensor
         for name, tensor in state.items()
@@ -143,15 +147,7 @@ def build_network(config: dict[str, Any], *, origin: str) -> Network:
     Raises:
         InvalidInput: the config names anything but networks of this package, or arguments they do not take.
     """
-    try:
-        network = _build(config, origin)
-    except (TypeError, ValueError) as error:
-        if isinstance(error, InvalidInput) and str(error).startswith(origin):
-            raise
-        reason = one_line(error)
-        raise InvalidInput(
-            f"{origin}: the network it names cannot be built ({reason[:200]}); use another file"
-        ) from None
+    network = _build(config, origin)
     if not isinstance(network, Network):
         raise InvalidInput(f"{origin}: names {config.get('_target_')!r}, a part of a network; expected a whole one")
     return network
@@ -189,7 +185,7 @@ def weights_for(config: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
     Raises:
         InvalidInput: also where they are of another network; the message names the first setting that differs.
     """
-    saved, weights = read_checkpoint(path)
+    saved, weights = _read_checkpoint(path)
     if can_grow(saved, config):
         return weights | handing_on(_build(config[PART], str(path)))
     _check_same_network(path, saved, config)
@@ -198,8 +194,7 @@ def weights_for(config: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
 
 def _check_same_network(path: str | Path, saved: dict[str, Any], config: dict[str, Any]) -> None:
     ours, theirs = _flatten(config), _flatten(saved)
-    # How gradients are computed is no part of the network.
-    for key in sorted((ours.keys() | theirs.keys()) - {"checkpointing"}):
+    for key in sorted((ours.keys() | theirs.keys()) - TRAINING_ONLY):
         if ours.get(key) != theirs.get(key):
             raise InvalidInput(
                 f"{path}: a checkpoint of another network: its {key} is {theirs.get(key)!r}, the configuration "
@@ -230,8 +225,8 @@ def read_file(path: str | Path) -> dict[str, Any]:
     except Exception:
         # Whatever the bytes make the unpickler stumble over.
         raise InvalidInput(
-            f"{path}: not a checkpoint, or a damaged one; give a file that stvsr.train wrote, "
-            "or the authors' released weights"
+            f"{path}: not a checkpoint, or a damaged one; give a file that stvsr.train wrote, a {COMPACT} file of "
+            "stvsr.export, or the authors' released weights"
         ) from None
     if not isinstance(content, dict):
         raise InvalidInput(f"{path}: holds a {type(content).__name__}; expected a checkpoint of stvsr")
@@ -266,20 +261,27 @@ def _build(config: object, origin: str) -> Any:
     for key in arguments:
         if not isinstance(key, str) or key.startswith("_"):
             raise InvalidInput(f"{origin}: its model config has the entry {key!r}, which no network takes")
-    return network(**{key: _build(value, origin) for key, value in arguments.items()})
+    built = {key: _build(value, origin) for key, value in arguments.items()}
+    try:
+        return network(**built)
+    except (TypeError, ValueError) as error:
+        reason = one_line(error)
+        raise InvalidInput(
+            f"{origin}: the network it names cannot be built ({reason[:200]}); use another file"
+        ) from None
 
 
 def _network_class(target: object, origin: str) -> type[nn.Module]:
     # The name alone is not enough: "stvsr.models.blocks.torch.load" begins as it should.
-    if isinstance(target, str) and target.startswith(NETWORKS):
+    if isinstance(target, str) and target.startswith(NETWORK_PACKAGE):
         try:
             named = get_object(target)
         except Exception:
             named = None
-        if isinstance(named, type) and issubclass(named, nn.Module) and named.__module__.startswith(NETWORKS):
+        if isinstance(named, type) and issubclass(named, nn.Module) and named.__module__.startswith(NETWORK_PACKAGE):
             return named
     raise InvalidInput(
-        f"{origin}: names {target!r}; only networks of {NETWORKS.rstrip('.')} are built from a checkpoint"
+        f"{origin}: names {target!r}; only networks of {NETWORK_PACKAGE.rstrip('.')} are built from a checkpoint"
     )
 
 

@@ -21,9 +21,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from stvsr.devices import is_out_of_memory
-from stvsr.errors import Interrupted, InvalidInput, UserError, one_line
-from stvsr.files import explain_os_error
+from stvsr.errors import Interrupted, InvalidInput, one_line
+from stvsr.explanations import chain_of, in_one_line
 
 PACKAGE = Path(__file__).parent
 
@@ -173,21 +172,10 @@ def one_line_errors() -> Iterator[None]:
 
 def explain(error: BaseException) -> tuple[str | None, int]:
     """One line and an exit status for an error that a user can cause; None for any other."""
-    chain: list[BaseException] = [error]
-    while cause := chain[-1].__cause__ or chain[-1].__context__:
-        chain.append(cause)
-    # The first of its kind: Hydra and data loader workers wrap what was raised.
-    for link in chain:
-        if isinstance(link, UserError):
-            return one_line(link), 1
-    # Before Hydra, which wraps what happens in whatever it makes: the disk is no matter of the configuration.
-    if (message := explain_os_error(error)) is not None:
+    # First: Hydra wraps what happens in whatever it makes, and the disk is no matter of the configuration.
+    if (message := in_one_line(error)) is not None:
         return message, 1
-    for link in chain:
-        if is_out_of_memory(link):
-            said = one_line(link)[:150] or "out of memory"
-            return f"{said}; that is more memory than there is: take smaller batches, crops or frames", 1
-    for link in chain:
+    for link in chain_of(error):
         if _is_configuration(link):
             return f"configuration: {one_line(link)}; see the files in {CONFIG_DIR}", 2
     return None, 1

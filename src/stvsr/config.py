@@ -24,15 +24,24 @@ def check_list(config: DictConfig, name: str) -> None:
         raise InvalidInput(f"{name}={config[name]}; expected a list: {name}=[{config[name]}]")
 
 
-def check_whole(config: DictConfig, name: str, *, least: int) -> None:
+def whole(name: str, value: object, *, least: int) -> None:
     """Refuses anything but a whole number that is large enough.
 
+    Args:
+        name: what messages call it, for example `loader.crop`.
+        value: what a user gave.
+        least: the smallest number that is accepted.
+
     Raises:
-        InvalidInput: says from where on.
+        InvalidInput: names the value and the smallest number.
     """
-    value = config[name]
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InvalidInput(f"{name}={value}; expected a whole number, {least} or more")
+
+
+def check_whole(config: DictConfig, name: str, *, least: int) -> None:
+    """As `whole`, of a setting of a config."""
+    whole(name, config[name], least=least)
 
 
 def check_flag(config: DictConfig, name: str) -> None:

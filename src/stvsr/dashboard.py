@@ -15,11 +15,10 @@ from wandb_workspaces.reports.v2.interface import BarPlot, LinePlot, MediaBrowse
 
 from stvsr.cli import entry_point
 from stvsr.config import check_flag, check_list
-from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
 from stvsr.errors import UserError
+from stvsr.evaluation.splits import SPLITS
 from stvsr.files import write_text
-
-STEP = "trainer/global_step"
+from stvsr.tracking import SHORT, STEP, VALIDATION, score_name
 
 HEALTH = ("train/loss", "train/learning_rate", "train/offset_magnitude", "train/clips_per_second")
 """What every training run logs of itself."""
@@ -36,21 +35,12 @@ def workspace(*, entity: str, project: str, sets: list[str]) -> ws.Workspace:
         project: its name.
         sets: clip sets whose scores are shown.
     """
-    splits = (*MOTION_SPLITS, "mean", UNSPLIT)
-    curves: list[Any] = [
-        LinePlot(title=f"{metric.upper()}, {split}", x=STEP, y=[f"val/{metric}/{split}"])
-        for metric in ("psnr", "ssim")
-        for split in splits
-    ]
+    curves: list[Any] = [LinePlot(title=_title(name), x=STEP, y=[name]) for name in VALIDATION]
     health: list[Any] = [LinePlot(title=name, x=STEP, y=[name]) for name in HEALTH]
     scores: list[Any] = [
-        BarPlot(
-            title=f"{clip_set}: {metric.upper()}, {split}",
-            metrics=[f"test/{clip_set}/{metric}/{split}"],
-        )
+        BarPlot(title=f"{clip_set}: {_title(name)}", metrics=[name])
         for clip_set in sets
-        for metric in ("psnr", "ssim")
-        for split in (*MOTION_SPLITS, UNSPLIT)
+        for name in (score_name(clip_set, metric, split) for metric in SHORT.values() for split in SPLITS)
     ]
     pictures = MediaBrowser(title="validation clips", media_keys=[f"val/picture/{i}" for i in range(3)])
     return ws.Workspace(
@@ -67,12 +57,18 @@ def workspace(*, entity: str, project: str, sets: list[str]) -> ws.Workspace:
     )
 
 
+def _title(name: str) -> str:
+    """The metric and the split of a name in a log."""
+    metric, split = name.split("/")[-2:]
+    return f"{metric.upper()}, {split}"
+
+
 def dashboard(config: DictConfig) -> str:
     """Saves the dashboard on W&B, or writes its specification; says where it is.
 
     Raises:
         InvalidInput: sets that are no list, or online neither true nor false.
-        UserError: W&B does not take it.
+        UserError: W&B rejects it.
     """
     check_list(config, "sets")
     check_flag(config, "online")
@@ -83,8 +79,8 @@ def dashboard(config: DictConfig) -> str:
         except Exception as error:
             # No account, no network, no such project: W&B has many ways to say so.
             raise UserError(
-                f"W&B did not take the dashboard of {config.entity}/{config.project} ({error}); run `wandb login` and "
-                "check entity and project, or leave online=true away to write the specification"
+                f"W&B rejected the dashboard of {config.entity}/{config.project} ({error}); run `wandb login` and "
+                "check entity and project, or omit online=true to write the specification"
             ) from None
         return str(view.url)
     path = Path(config.output_dir) / "dashboard.json"

@@ -49,7 +49,7 @@ def demo(folder: Path, overrides: list[str], *, test_clips: int = 30) -> None:
         bicubic = evaluate(_config("evaluate", folder / "bicubic_blend", [*common, "method=bicubic_blend"]))
     write_report(folder, [folder / "bicubic_blend", folder / "network"])
     picture = folder / "comparison.png"
-    clips = ValidationClips(source=instantiate(scoring.data.test_source.source)())
+    clips = ValidationClips(source=instantiate(scoring.data.test_source.source))
     networks = {"ours, minutes of training": load_network(checkpoint)}
     show_clip(networks, Batch.collate([clips[SHOWN_CLIP]]), picture)
 

@@ -33,7 +33,8 @@ def device_name(device: torch.device) -> str:
     """For people: which GPU, or which CPU and how many threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{_cpu_name()}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def has_bf16(device: torch.device) -> bool:

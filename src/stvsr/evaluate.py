@@ -32,7 +32,7 @@ LONGEST_TAG = 64
 """W&B takes no longer ones."""
 
 COUNTS = {"batch_size": 1, "workers": 0, "processes": 1, "pictures": 0}
-"""Settings that are whole numbers, each with the least."""
+"""Settings that are whole numbers, each with its minimum."""
 
 ABLATIONS = frozenset("abcde")
 """In tables these letters stand in brackets, as in the paper."""
@@ -52,11 +52,13 @@ def evaluate(config: DictConfig) -> Results:
         Interrupted: stopped; the same config goes on.
     """
     check_one_method(config)
-    for count, least in COUNTS.items():
-        check_whole(config, count, least=least)
+    for count, minimum in COUNTS.items():
+        check_whole(config, count, least=minimum)
     check_flag(config, "save_frames")
+    if config.save_frames and config.predictions is not None:
+        raise InvalidInput("save_frames=true with predictions: those are saved already; leave one out")
     check_processes(config.processes, str(config.device))
-    name, origin = method_name(config)
+    name = method_name(config)
     with open_dict(config):
         config.variant = name[:LONGEST_TAG]
     job = Job(config, chosen_device(config.device))
@@ -69,7 +71,6 @@ def evaluate(config: DictConfig) -> Results:
         clips = clip_scores(job.tasks, windows, job.thresholds)
         results = Results(
             name=f"({name})" if name in ABLATIONS else name,
-            origin=origin,
             protocol=job.protocol,
             cost=cost_of(job, records),
             rows=summarise(clips, job.protocol),
@@ -115,14 +116,14 @@ def score(job: Job, progress: Progress) -> list[BatchRecord]:
                     bar.update(len(record.windows))
     except KeyboardInterrupt:
         raise Interrupted(
-            f"stopped after {bar.n} of {bar.total} windows; the same evaluation in the same output_dir "
-            f"({job.config.output_dir}) goes on from there"
+            f"stopped after {bar.n} of {bar.total} windows; run it again with the same output_dir "
+            f"({job.config.output_dir}) to continue"
         ) from None
     records = progress.records(job.is_current)
     if len(records) < len(batches):
         raise InvalidInput(
-            f"predictions={job.config.predictions}: {len(batches) - len(records)} of {len(batches)} batches were saved "
-            "anew while they were scored; when all are saved, give the same command again"
+            f"predictions={job.config.predictions}: {len(batches) - len(records)} of {len(batches)} batches were "
+            "overwritten while being scored; once all are saved, run the same command again"
         )
     return [records[number] for number in range(len(batches))]
 

@@ -1,4 +1,4 @@
-"""Makes a file to hand on of a checkpoint: `python -m stvsr.export last.ckpt network.safetensors`.
+"""Turns a checkpoint into a small file to share: `python -m stvsr.export last.ckpt network.safetensors`.
 
 A sixth of its size: the network's weights in half precision and what rebuilds it, without the state of the training.
 `load_network`, `stvsr-upscale` and `stvsr.evaluate` take it as they take a checkpoint.
@@ -13,7 +13,9 @@ from stvsr.cli import one_line_errors
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description="A checkpoint of stvsr.train as half-precision weights to hand on.")
+    parser = argparse.ArgumentParser(
+        description="Turns a checkpoint into a small file to share: its weights in half precision."
+    )
     parser.add_argument("checkpoint", type=Path, help="what stvsr.train wrote, or the authors' .pth")
     parser.add_argument("output", type=Path, help="a new file, NAME.safetensors")
     arguments = parser.parse_args()

@@ -30,10 +30,20 @@ def beside_then_rename(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def flush_to_disk(path: Path) -> None:
+    """Waits until a closed file is on the disk.
+
+    For before it is renamed: otherwise a power cut could leave the name without the content.
+    """
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def write_text(path: Path, content: str) -> None:
     """Writes a text, UTF-8; it appears only when whole."""
     with beside_then_rename(path) as beside:
         beside.write_text(content, encoding="utf-8", newline="")
+        flush_to_disk(beside)
 
 
 def state_of(paths: Iterable[Path]) -> str:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput, one_line
+from stvsr.models.alignment import DeformableSampling
 from stvsr.models.requirements import Network
-from stvsr.ops.deformable import backend_on
+from stvsr.ops.deformable import Sizes, backend_on
 
 MOST_PIXELS = 2**18
 """LR pixels of a batch, of all its frames, above which a GPU no longer waits for launches."""
@@ -24,7 +25,7 @@ MOST_PIXELS = 2**18
 MOST_FORMS = 8
 """Of inputs, that are recorded; a recording keeps its output and its input."""
 
-OTHERS_GO_ON = "thread_local"
+CAPTURE_ERROR_MODE = "thread_local"
 """While one thread records, others may decode, encode or fill pinned memory."""
 
 Pass = Callable[[Tensor], Tensor]
@@ -45,6 +46,7 @@ class Replayed(Network):
         super().__init__()
         self.network = network
         self.requirements = network.requirements
+        self._sizes = _deformable_sizes(network)
         self._passes: dict[tuple[torch.Size, torch.dtype | None], Pass] = {}
         self._pool: Any = None
         self._failed = False
@@ -65,8 +67,7 @@ class Replayed(Network):
             and not self._failed
             and not torch.is_grad_enabled()
             and lr.numel() <= 3 * MOST_PIXELS
-            # Its kernels run on the default stream, outside of any recording.
-            and backend_on("cuda", lr.dtype) != "torchvision"
+            and _can_be_recorded(self._sizes, lr.dtype)
         )
 
     def _replay(self, lr: Tensor) -> Pass | None:
@@ -80,14 +81,19 @@ class Replayed(Network):
             error, change = (_distance(replay(frames), expected) for frames in (other, lr))
         except RuntimeError as failure:  # of CUDA, its libraries or its memory
             reason = one_line(failure)[:200]
-            warnings.warn(f"passes over {tuple(lr.shape)} are not recorded: {reason}", stacklevel=2)
+            warnings.warn(
+                f"no CUDA graph for inputs of shape {tuple(lr.shape)}: {reason}; the network runs without it",
+                stacklevel=2,
+            )
             # What a failed recording leaves behind in older versions of torch makes the next one fail too.
             self._failed = True
             return None
         # Kernels may be others, which round differently.
         if not error <= 1e-2 * change:
             warnings.warn(
-                f"passes over {tuple(lr.shape)} are not recorded: their replay is {error:.2g} off", stacklevel=2
+                f"no CUDA graph for inputs of shape {tuple(lr.shape)}: its output differs by {error:.2g}; the network "
+                "runs without it",
+                stacklevel=2,
             )
             return None
         return replay
@@ -115,7 +121,7 @@ def recorded_pass(network: nn.Module, lr: Tensor, *, pool: Any) -> Pass:
     ):
         given = lr.clone()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode=OTHERS_GO_ON):
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode=CAPTURE_ERROR_MODE):
             made = alone(given)
 
     @torch.inference_mode()
@@ -135,19 +141,18 @@ def recorded_step(network: nn.Module, lr: Tensor) -> Pass:
         lr: `(b, n, 3, h, w)`, on a GPU.
 
     Raises:
-        InvalidInput: `lr` is not on a GPU, or deformable convolutions are torchvision's, whose kernels run on
-            the default stream, outside of any recording: replays would compute with what lies in memory.
+        InvalidInput: `lr` is not on a GPU, or deformable convolutions are torchvision's.
     """
     if not lr.is_cuda:
         raise InvalidInput("cuda_graphs=true on a CPU; expected a GPU: add trainer=gpu, or cuda_graphs=false")
-    if backend_on("cuda", lr.dtype) == "torchvision":
+    if not _can_be_recorded(_deformable_sizes(network), lr.dtype):
         raise InvalidInput(
             "cuda_graphs=true with torchvision's deformable convolution, which cannot be recorded; expected "
             "deformable=triton: install Triton, or add cuda_graphs=false"
         )
     alone = _Autocast(network, _autocast_dtype())
     make: Callable[..., Any] = torch.cuda.make_graphed_callables
-    mode = {"capture_error_mode": OTHERS_GO_ON}
+    mode = {"capture_error_mode": CAPTURE_ERROR_MODE}
     _forget_graphs()
     with torch.autocast("cuda", enabled=False):
         # Older versions of torch do not take it.
@@ -158,6 +163,19 @@ def recorded_step(network: nn.Module, lr: Tensor) -> Pass:
         return cast(Tensor, graphs(lr))
 
     return step
+
+
+def _deformable_sizes(network: nn.Module) -> set[Sizes]:
+    """Those of all deformable convolutions in a network."""
+    return {part.sizes for part in network.modules() if isinstance(part, DeformableSampling)}
+
+
+def _can_be_recorded(sizes: set[Sizes], dtype: torch.dtype) -> bool:
+    """Whether no deformable convolution is torchvision's.
+
+    Its kernels run on the default stream, outside of any recording: replays would compute with what lies in memory.
+    """
+    return all(backend_on("cuda", dtype, each) != "torchvision" for each in sizes)
 
 
 def _forget_graphs() -> None:

@@ -1,7 +1,7 @@
 """Packs training clips for fast reading: `python -m stvsr.pack data=vimeo90k data.root=DIR output=/data/vimeo.pack`.
 
 Training then reads crops from the pack: `data=vimeo90k_packed data.root=DIR data.pack=/data/vimeo.pack`. A packing that
-was stopped or killed goes on when the same command is given again; of a finished pack that command verifies every clip.
+was stopped or killed continues when the same command is run again; of a finished pack that command verifies every clip.
 """
 
 import shutil
@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from stvsr.cli import entry_point
-from stvsr.config import resolved
+from stvsr.config import check_whole, resolved
 from stvsr.data.clip_sets import NamedSource
 from stvsr.data.packed import PackedClips
 from stvsr.data.packing import Packing, read_back
@@ -33,41 +33,41 @@ def pack(config: DictConfig) -> PackedClips:
 
     Raises:
         UserError: the data, the disk or the pack is not as it should be.
-        Interrupted: stopped; the same config goes on.
+        Interrupted: stopped; called again with the same config, it continues.
     """
-    if config.workers < 0:
-        raise InvalidInput(f"workers={config.workers}; expected 0 or more")
+    check_whole(config, "workers", least=0)
     output = Path(config.output)
     if not output.parent.is_dir():
         raise InvalidInput(f"output={output}: the folder {output.parent} does not exist; make it first")
     source: NamedSource = instantiate(config.data.train_source)()
     if not hasattr(source, "entry"):
-        raise InvalidInput("data: its clips are cut anew in each draw; expected clips as they are: data=vimeo90k")
+        raise InvalidInput("data: only fixed, named clips can be packed; use data=vimeo90k")
     try:
         if output.exists():
             return verified_again(output, source, config.workers)
         packing = Packing(output, source, resolved(config.data.train_source))
         with packing.locked():
-            damaged = fill(packing, config.workers)
-            made = whole(packing, damaged, config.workers)
+            damaged = pack_missing(packing, config.workers)
+            made = finished_pack(packing, damaged, config.workers)
             made.folder.rename(output)
             packing.remove()
     except KeyboardInterrupt:
-        raise Interrupted("stopped; the same command goes on from there") from None
+        raise Interrupted("stopped; run the same command again to continue") from None
     except OSError as error:
         raise UserError(
-            f"{error.filename or output}: {error.strerror}; what is packed is kept: the same command goes on"
+            f"{error.filename or output}: {error.strerror}; what is packed is kept: run the same command again to "
+            "continue"
         ) from error
     return PackedClips(output)
 
 
-def fill(packing: Packing, workers: int) -> dict[int, str]:
+def pack_missing(packing: Packing, workers: int) -> dict[int, str]:
     """Packs the clips that are not packed yet; gives the damaged ones, each with what is wrong."""
     done = packing.done()
-    count, clip_bytes = len(packing.source), packing.index({}, {}).clip_bytes
+    count = len(packing.source)
     # Damaged ones are tried again: they may have been replaced.
     todo = [index for index in range(count) if index not in done]
-    check_space(packing, len(todo) * clip_bytes, count * clip_bytes)
+    check_space(packing, len(todo) * packing.clip_bytes, count * packing.clip_bytes)
     damaged = {}
     with tqdm(total=count, initial=len(done), desc="packing", unit="clip", file=sys.stderr) as bar:
         for written in packing.write(todo, workers):
@@ -85,21 +85,22 @@ def check_space(packing: Packing, needed: int, total: int) -> None:
         InvalidInput: says how much is missing.
     """
     free = shutil.disk_usage(packing.folder).free
+    *_, height, width = packing.shape
     print(
-        f"{len(packing.source)} clips of {packing.width}x{packing.height}: {total / GIGABYTE:.1f} GB, to be written "
-        f"{needed / GIGABYTE:.1f} GB; free {free / GIGABYTE:.1f} GB",
+        f"{len(packing.source)} clips of {width}x{height}: {total / GIGABYTE:.1f} GB, {needed / GIGABYTE:.1f} GB left "
+        f"to write; free {free / GIGABYTE:.1f} GB",
         flush=True,
     )
     if needed > free:
         if needed == total:
             packing.remove()
         raise InvalidInput(
-            f"output={packing.output}: {needed / GIGABYTE:.1f} GB are to be written and {free / GIGABYTE:.1f} GB are "
+            f"output={packing.output}: {needed / GIGABYTE:.1f} GB are left to write and {free / GIGABYTE:.1f} GB are "
             "free on its disk; make room, or choose an output on another disk"
         )
 
 
-def whole(packing: Packing, damaged: dict[int, str], workers: int) -> PackedClips:
+def finished_pack(packing: Packing, damaged: dict[int, str], workers: int) -> PackedClips:
     """The pack in the folder of the job, with its index, every clip read back.
 
     Raises:
@@ -124,7 +125,7 @@ def verified_again(output: Path, source: NamedSource, workers: int) -> PackedCli
         InvalidInput: it is a pack of other clips, or damaged.
     """
     made = PackedClips(output)
-    made.check_list([source.entry(index) for index in range(len(source))])
+    made.check_entries([source.entry(index) for index in range(len(source))])
     wrong = verify(made, workers)
     if wrong:
         raise InvalidInput(

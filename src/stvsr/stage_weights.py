@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from stvsr.checkpoint import MODEL_KEY, NETWORK_PREFIX, fill, read_file
+from stvsr.checkpoint import fill, own_network, read_file
 from stvsr.errors import InvalidInput
 from stvsr.models.requirements import Stage
 from stvsr.models.stages import kind_of, target_of
@@ -23,7 +23,7 @@ def load_stages(system: TwoStage, files: Mapping[str, str | None], *, required: 
         InvalidInput: as `load_stage`, or a file that is required is not named.
     """
     for stage in system.stages.values():
-        if not any(True for _ in stage.parameters()):
+        if not stage.learns:
             continue
         path = files.get(stage.option)
         if path is not None:
@@ -50,13 +50,11 @@ def load_stage(stage: Stage, path: str | Path) -> None:
     if (kind := kind_of(type(stage), tensors)) is not None:
         load_weights(stage, tensors, kind, origin=str(path))
         return
-    config, state = content.get(MODEL_KEY), content.get("state_dict")
-    if not isinstance(config, dict) or not isinstance(state, dict):
-        config, state = {}, {}
+    config, weights = own_network(content) or ({}, {})
     for place, part in config.items():
         if isinstance(part, dict) and part.get("_target_") == target_of(type(stage)):
-            prefix = f"{NETWORK_PREFIX}{place}."
-            own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            prefix = f"{place}."
+            own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
             fill(stage, own, path)
             return
     raise InvalidInput(

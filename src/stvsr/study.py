@@ -8,6 +8,7 @@ finished is not done again: a study that was stopped or killed goes on when the 
 import csv
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -17,28 +18,31 @@ from hydra import compose
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from stvsr.checkpoint import load_network, read_file
+from stvsr.checkpoint import load_network
 from stvsr.cli import entry_point
 from stvsr.config import check_flag, check_list, resolved
 from stvsr.data.clip import Batch
 from stvsr.data.datasets import ValidationClips
-from stvsr.devices import chosen_device, device_name
 from stvsr.errors import InvalidInput, TrainingDiverged, one_line
 from stvsr.evaluate import evaluate
 from stvsr.evaluation.ablations import Trained, curve_figure, ordering_table, score_table, training_table
 from stvsr.evaluation.figures import save_figure, show_clip
 from stvsr.evaluation.results import RESULTS, Results, read_results
 from stvsr.files import write_text
-from stvsr.train import train
+from stvsr.tracking import MONITORED
+from stvsr.train import steps_done, train
 
 SETTINGS = ("model", "data", "loader", "objective", "optimizer", "blended_start", "initial_weights")
-"""Of a training run, what a longer one of the same has in common with it."""
+"""Settings that must not change when a run is continued."""
 
 PICTURES = "study"
 """The folder of the pictures, beside the report."""
 
 SHOWN_CLIPS = {"medium": 1, "fast": 2}
 """Generated clips in the pictures, by motion."""
+
+Trainings = dict[tuple[int, str], DictConfig]
+"""Training runs by seed and ablation."""
 
 
 def study(config: DictConfig) -> Path:
@@ -60,53 +64,79 @@ def study(config: DictConfig) -> Path:
     check_flag(config, "train")
     folder = Path(config.output_dir)
     # Seed by seed, so that one stopped early has something to compare.
-    trainings = {run: training_config(config, *run) for run in product(config.seeds, config.ablations)}
-    if config.train:
-        for training in trainings.values():
-            check_settings(training)
-    missing = {run for run, training in trainings.items() if not is_trained(training)}
-    if not config.train:
-        trainings = {run: training for run, training in trainings.items() if run not in missing}
-        if not trainings:
-            raise InvalidInput(f"train=false, but no run in {folder} is finished; leave it away to train")
+    wanted = {run: training_config(config, *run) for run in product(config.seeds, config.ablations)}
     diverged: list[str] = []
-    for number, ((seed, ablation), training) in enumerate(trainings.copy().items(), 1):
+    if config.train:
+        check_settings(wanted.values())
+        diverged = train_missing(wanted)
+    finished = {run: training for run, training in wanted.items() if is_trained(training)}
+    if not config.train:
+        check_settings(finished.values())
+    if not finished and config.train:
+        raise TrainingDiverged(f"all runs of {folder} diverged: choose a lower optimizer.lr, or scheduler.warmup")
+    if not finished:
+        raise InvalidInput(f"train=false, but no run in {folder} is finished; omit it to train")
+    baseline = results_of(config, "bicubic_blend")
+    runs = scored(config, finished)
+    draw(config, finished, runs)
+    report = folder / "study.md"
+    write_text(report, as_markdown(next(iter(finished.values())), runs, baseline, diverged))
+    return report
+
+
+def train_missing(wanted: Trainings) -> list[str]:
+    """Trains what is not finished; says which runs have to be left out, and why, and gives them by name.
+
+    Raises:
+        InvalidInput: a run has done more steps than asked for; nothing is trained then.
+    """
+    missing = {run for run, training in wanted.items() if not is_trained(training)}
+    left_out = []
+    for number, ((seed, ablation), training) in enumerate(wanted.items(), 1):
         if (seed, ablation) not in missing:
             continue
-        print(f"training ({ablation}), seed {seed}: {number} of {len(trainings) + len(diverged)}", flush=True)
+        name = f"({ablation}), seed {seed}"
+        print(f"training {name}: {number} of {len(wanted)}", flush=True)
         path, settings = settings_of(training)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(settings, indent=1))
+        reason = "the last step had no finite loss or gradient"
         try:
             train(training)
         except TrainingDiverged as error:
-            # It would again; the others are worth as much without it.
-            print(f"left out: {one_line(error)}", file=sys.stderr)
-            diverged.append(f"({ablation}), seed {seed}")
-            del trainings[seed, ablation]
-    if not trainings:
-        raise TrainingDiverged(f"all runs of {folder} diverged: choose a lower optimizer.lr, or scheduler.warmup")
-    baseline = scored(config, "bicubic_blend")
+            reason = one_line(error)
+        # A run whose last step was skipped has no checkpoint of it.
+        if not is_trained(training):
+            # It would end so again; the others are worth as much without it.
+            print(f"left out: {reason}", file=sys.stderr)
+            left_out.append(name)
+    return left_out
+
+
+def scored(config: DictConfig, trainings: Trainings) -> list[Trained]:
+    """Runs with their scores and logs."""
     runs = []
     for number, ((seed, ablation), training) in enumerate(trainings.items(), 1):
         print(f"scoring ({ablation}), seed {seed}: {number} of {len(trainings)}", flush=True)
-        results = scored(config, f"{ablation}-{seed}", checkpoint=checkpoint_of(training))
+        results = results_of(config, f"{ablation}-{seed}", checkpoint=checkpoint_of(training))
         runs.append(Trained(ablation, seed, results, *log_of(training)))
-    scenes = instantiate(scoring_config(config, folder).data.test_source.sets[1].source)()
+    return runs
 
+
+def draw(config: DictConfig, trainings: Trainings, runs: list[Trained]) -> None:
+    """Writes the curves of the runs, and pictures of what each ablation makes of generated clips."""
+    folder = Path(config.output_dir)
     save_figure(curve_figure(runs), folder / PICTURES / "curves.png")
     # Of each ablation the run of its first seed.
     shown = {f"({ablation})": training for (_, ablation), training in reversed(trainings.items())}
     networks = {name: load_network(checkpoint_of(training)) for name, training in sorted(shown.items())}
+    scenes = instantiate(scoring_config(config, folder).data.test_source.sets[1].source)
     for motion, index in SHOWN_CLIPS.items():
         clip = Batch.collate([ValidationClips(source=scenes)[index]])
         show_clip(networks, clip, folder / PICTURES / f"{motion}.png")
-    report = folder / "study.md"
-    write_text(report, as_markdown(next(iter(trainings.values())), runs, baseline, diverged))
-    return report
 
 
-def places(config: DictConfig) -> list[str]:
+def data_overrides(config: DictConfig) -> list[str]:
     """Where the clips are, however a user names it."""
     return [f"data.{name}='{Path(config[name]).resolve()}'" for name in ("root", "val_root")]
 
@@ -120,7 +150,7 @@ def training_config(config: DictConfig, seed: int, ablation: str) -> DictConfig:
             *config.training,
             f"ablation={ablation}",
             f"seed={seed}",
-            *places(config),
+            *data_overrides(config),
             f"output_dir='{Path(config.output_dir) / 'train' / f'{ablation}-{seed}'}'",
         ],
     )
@@ -128,7 +158,7 @@ def training_config(config: DictConfig, seed: int, ablation: str) -> DictConfig:
 
 def scoring_config(config: DictConfig, folder: Path, *method: str) -> DictConfig:
     """Of the scoring of one method."""
-    common = ["data=held", *places(config), "logger=csv"]
+    common = ["data=held", *data_overrides(config), "logger=csv"]
     cache = f"motion_cache='{Path(config.output_dir) / 'motion.csv'}'"
     return compose("evaluate", [*common, cache, *config.scoring, *method, f"output_dir='{folder}'"])
 
@@ -147,22 +177,23 @@ def settings_of(training: DictConfig) -> tuple[Path, dict[str, Any]]:
     return Path(training.output_dir) / "settings.json", settings
 
 
-def check_settings(training: DictConfig) -> None:
-    """Refuses to go on with a run of other settings.
+def check_settings(trainings: Iterable[DictConfig]) -> None:
+    """Refuses to go on with runs of other settings, or to report them.
 
     Raises:
         InvalidInput: names what differs.
     """
-    path, ours = settings_of(training)
-    if not (path.is_file() and checkpoint_of(training).is_file()):
-        return
-    theirs = json.loads(path.read_text(encoding="utf-8"))
-    # Not what an earlier version did not note.
-    if different := [name for name in theirs if theirs[name] != ours.get(name)]:
-        raise InvalidInput(
-            f"{path.parent}: was trained with another {', '.join(different)}; choose another output_dir, or remove "
-            "that folder"
-        )
+    for training in trainings:
+        path, ours = settings_of(training)
+        if not (path.is_file() and checkpoint_of(training).is_file()):
+            continue
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        # Not what an earlier version did not note.
+        if different := [name for name in theirs if theirs[name] != ours.get(name)]:
+            raise InvalidInput(
+                f"{path.parent}: was trained with another {', '.join(different)}; choose another output_dir, or remove "
+                "that folder"
+            )
 
 
 def is_trained(training: DictConfig) -> bool:
@@ -174,7 +205,7 @@ def is_trained(training: DictConfig) -> bool:
     last = checkpoint_of(training)
     if not last.is_file():
         return False
-    done, wanted = read_file(last).get("global_step", 0), training.trainer.max_steps
+    done, wanted = steps_done(last), training.trainer.max_steps
     if done > wanted:
         raise InvalidInput(
             f"{last}: of {done} steps, not {wanted}; choose another output_dir, or training=[trainer.max_steps={done}]"
@@ -182,8 +213,10 @@ def is_trained(training: DictConfig) -> bool:
     return bool(done == wanted)
 
 
-def scored(config: DictConfig, name: str, checkpoint: Path | None = None) -> Results:
-    """The scores of a checkpoint, or of bicubic + blending; made unless there are some of it, scored alike."""
+def results_of(config: DictConfig, name: str, checkpoint: Path | None = None) -> Results:
+    """Of a checkpoint, or of bicubic + blending: evaluated unless results of the same data, protocol and thresholds
+    are there.
+    """
     folder = Path(config.output_dir) / "scores" / name
     method = "method=bicubic_blend" if checkpoint is None else f"checkpoint='{checkpoint}'"
     scoring = scoring_config(config, folder, method)
@@ -206,8 +239,8 @@ def log_of(training: DictConfig) -> tuple[list[tuple[int, float]], float]:
     logs = Path(training.output_dir, "csv").glob("metrics*.csv")
     rows = [row for log in logs for row in csv.DictReader(log.read_text(encoding="utf-8").splitlines())]
     for row in sorted(rows, key=lambda row: int(row["step"])):
-        if row.get("val/psnr/mean"):
-            curve.append((int(row["step"]) + 1, float(row["val/psnr/mean"])))
+        if row.get(MONITORED):
+            curve.append((int(row["step"]) + 1, float(row[MONITORED])))
         if row.get("train/clips_per_second"):
             seconds += logged * training.loader.batch_size / float(row["train/clips_per_second"])
     return curve, seconds / 60
@@ -225,11 +258,12 @@ def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results, di
     model, loader = training.model, training.loader
     seeds = ", ".join(map(str, dict.fromkeys(run.seed for run in runs)))
     sets = dict.fromkeys(row.clip_set for row in baseline.rows)
+    devices = dict.fromkeys(run.results.cost.device for run in runs if run.results.cost.device)
     parts = [
         "# The ablations (a) to (e), trained and scored",
         f"{model.channels} channels, {model.feature_blocks} + {model.reconstruction_blocks} residual blocks; "
         f"{training.trainer.max_steps} steps of {loader.batch_size} crops of {loader.crop}x{loader.crop} LR pixels, "
-        f"learning rate {training.optimizer.lr:g}, seeds {seeds}; on {device_name(chosen_device('auto'))}.",
+        f"learning rate {training.optimizer.lr:g}, seeds {seeds}; scored on {' and '.join(devices)}.",
         *([f"Diverged and left out: {'; '.join(diverged)}."] if diverged else []),
         *(f"## Scores: {name}\n\n{score_table(name, runs, baseline).as_markdown()}" for name in sets),
         "## The orderings of the paper's Table 2",

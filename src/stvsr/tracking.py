@@ -14,42 +14,49 @@ from omegaconf import DictConfig, open_dict
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from stvsr.config import resolved
-from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
 from stvsr.errors import UserError, one_line
 from stvsr.evaluation.results import Results
 from stvsr.evaluation.scores import PARTS
+from stvsr.evaluation.splits import SPLITS
 from stvsr.files import write_text
 
 SHORT = {"psnr_y": "psnr", "ssim_y": "ssim"}
-"""Names of metrics in a log, where they are others."""
+"""Names of metrics in a log, where they differ from those in tables."""
 
+STEP = "trainer/global_step"
+"""Lightning's name for the step that the other values belong to."""
+
+VALIDATION = [f"val/{metric}/{split}" for metric in SHORT.values() for split in (*SPLITS, "mean")]
+"""What validation may log, by motion split."""
+
+MONITORED = "val/psnr/mean"
+"""What `best.ckpt` is chosen by."""
 
 RUN_ID = "wandb_run.txt"
 """The file in a training's folder that tells its run on W&B."""
 
 
-def validation_metrics() -> list[str]:
-    """What validation may log, by motion split."""
-    return [f"val/{metric}/{split}" for metric in ("psnr", "ssim") for split in (*MOTION_SPLITS, UNSPLIT, "mean")]
+def score_name(clip_set: str, metric: str, split: str) -> str:
+    """What an evaluation logs a score under."""
+    return f"test/{clip_set}/{metric}/{split}"
 
 
 def describe_run(loggers: list[Logger], config: DictConfig, *, parameters: int | None) -> None:
     """Tells each logger what is run, and W&B that the best validation score is the one to show.
 
     Raises:
-        UserError: W&B does not begin a run.
+        UserError: W&B could not start a run.
     """
     description = resolved(config)
     try:
         for logger in loggers:
             logger.log_hyperparams({**description, "parameters": parameters})
             if isinstance(logger, WandbLogger):
-                for name in validation_metrics():
-                    step = {"step_metric": "trainer/global_step", "step_sync": True}
-                    logger.experiment.define_metric(name, summary="max", **step)
+                for name in VALIDATION:
+                    logger.experiment.define_metric(name, summary="max", step_metric=STEP, step_sync=True)
     except wandb.errors.Error as error:
         raise UserError(
-            f"W&B does not begin a run ({one_line(error)}); run `wandb login`, or leave logger.wandb.offline=false away"
+            f"W&B could not start a run ({one_line(error)}); run `wandb login`, or omit logger.wandb.offline=false"
         ) from None
 
 
@@ -71,8 +78,8 @@ def evaluation_metrics(results: Results) -> dict[str, float]:
     for row in results.rows:
         for metric in row.metrics:
             for part in PARTS:
-                name = f"{SHORT.get(metric, metric)}{part}"
-                metrics[f"test/{row.clip_set}/{name}/{row.motion}"] = row.scores[metric + part]
+                name = score_name(row.clip_set, f"{SHORT.get(metric, metric)}{part}", row.motion)
+                metrics[name] = row.scores[metric + part]
     cost = results.cost
     metrics |= {
         "test/seconds_per_frame": cost.seconds_per_frame,
@@ -87,8 +94,9 @@ def track_evaluation(config: DictConfig, results: Results) -> None:
     loggers: list[Logger] = list(instantiate(config.logger).values())
     try:
         describe_run(loggers, config, parameters=results.cost.parameters)
+        metrics = evaluation_metrics(results)
         for logger in loggers:
-            logger.log_metrics(evaluation_metrics(results), step=0)
+            logger.log_metrics(metrics, step=0)
             logger.save()
             logger.finalize("success")
     finally:

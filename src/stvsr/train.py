@@ -86,11 +86,11 @@ def _train(config: DictConfig) -> dict[str, float]:
         scheduler=instantiate(config.scheduler),
         cuda_graphs=config.cuda_graphs,
     )
-    if not _is_helper():
-        keep_run(config)
+    rank_zero_only(keep_run)(config)
     callbacks: list[pl.Callback] = list(instantiate(config.callbacks).values())
     loggers: list[Logger] = list(instantiate(config.logger).values())
-    trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks)
+    # A validation before the first step would take part in choosing best.ckpt.
+    trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks, num_sanity_val_steps=0)
     keep_earlier_logs(loggers)
     try:
         describe_run(loggers, config, parameters=sum(p.numel() for p in module.network.parameters()))
@@ -104,16 +104,19 @@ def _train(config: DictConfig) -> dict[str, float]:
 def run_to_continue(config: DictConfig) -> Path | None:
     """The checkpoint that `resume` names, or one that an earlier run left in this very output folder.
 
-    The second makes a job that a cluster starts anew go on, and keeps a run from writing over another. So it also is
-    the second where a run that began with `resume` of another folder has come further.
+    The latter lets a job that a cluster restarts continue, and keeps one run from overwriting another. It also takes
+    precedence where a run that began with `resume` of another folder has come further.
     """
     last = Path(config.callbacks.last.path)
     if config.resume is not None:
         resume = Path(config.resume)
         elsewhere = resume.resolve().parent != last.resolve().parent
-        if not (elsewhere and last.is_file() and _steps(last) > _steps(resume)):
+        if not (elsewhere and last.is_file() and steps_done(last) > steps_done(resume)):
             return resume
-        rank_zero_warn(f"continuing {last}, which is further than resume={resume}; for that, choose another output_dir")
+        rank_zero_warn(
+            f"continuing {last}, which is further along than resume={resume}; to continue from resume, choose another "
+            "output_dir"
+        )
         return last
     if not last.is_file():
         return None
@@ -121,7 +124,12 @@ def run_to_continue(config: DictConfig) -> Path | None:
     return last
 
 
-def _steps(checkpoint: Path) -> int:
+def steps_done(checkpoint: Path) -> int:
+    """The training steps after which a checkpoint was written; 0 of a file that does not tell.
+
+    Raises:
+        InvalidInput: the file is missing or no checkpoint.
+    """
     steps: int = read_file(checkpoint).get("global_step", 0)
     return steps
 

@@ -1,4 +1,4 @@
-"""The folder of a long job that is not finished: it can be killed and go on, as the same job, and once at a time."""
+"""The folder of a long job that is not finished: after a kill the same job resumes there, one run at a time."""
 
 import errno
 import fcntl
@@ -40,7 +40,7 @@ class Unfinished:
             different = [key for key in identity if theirs.get(key) != identity[key]]
             raise InvalidInput(
                 f"{folder}: holds the progress of another {job} (another {', '.join(different)}); "
-                f"{elsewhere}, or remove that folder to start anew"
+                f"{elsewhere}, or remove that folder to start over"
             )
         # Not by every process of a shared job: the first one has written it.
         if not path.is_file():

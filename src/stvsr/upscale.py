@@ -1,7 +1,7 @@
 """Turns a video into slow-motion, high-resolution video: `stvsr-upscale INPUT OUTPUT`.
 
 Input and output are video files, folders of PNG frames, or `-` for raw Y4M in a pipe. Sound, subtitles, rotation,
-colours and titles of a file are kept. A job that was stopped or killed goes on when the same command is given again.
+colours and titles of a file are kept. After Ctrl-C or a kill the same command continues the job.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from stvsr.data.orientation import UPRIGHT
 from stvsr.devices import chosen_device, device_name
 from stvsr.errors import InvalidInput
 from stvsr.files import state_of
+from stvsr.models.released import RELEASED
 from stvsr.models.requirements import Network
 from stvsr.video.budget import Budget
 from stvsr.video.clock import Clock
@@ -35,7 +36,7 @@ from stvsr.video.codecs import CONTAINERS, Encoding, chosen_codec, keeps_shapes
 from stvsr.video.companions import Companions
 from stvsr.video.delivery import Place, check_free, delivery
 from stvsr.video.job import Job
-from stvsr.video.muxing import Pictures, write_video
+from stvsr.video.muxing import EncodedVideo, write_video
 from stvsr.video.options import METHODS, parser
 from stvsr.video.picture import Picture
 from stvsr.video.prefetch import still_running
@@ -43,7 +44,7 @@ from stvsr.video.sinks import PngFolder, SegmentedVideo, Sink, Y4mOutput
 from stvsr.video.sources import STANDARD, Part, Source, VideoFile, open_source
 from stvsr.video.upscaling import Upscaler
 
-WEIGHTS = "https://github.com/Mukosame/Zooming-Slow-Mo-CVPR-2020"
+AUTHORS_PAGE = f"https://{RELEASED.project}"
 """Where the authors say how to download their weights."""
 
 SEGMENT_WORK = {"cpu": 300_000, "cuda": 30_000_000}
@@ -58,14 +59,15 @@ def upscale(arguments: argparse.Namespace) -> None:
 
     Raises:
         UserError: something is not as it should be; nothing half-written is left.
-        Interrupted: stopped; the same command goes on.
+        Interrupted: stopped; the same command continues.
     """
     output: Path = arguments.output
     encoding = chosen_encoding(arguments)
     source_path = arguments.input.resolve()
     # Without --overwrite nothing that exists is touched; check_free says that.
-    if arguments.overwrite and output.exists() and output.resolve() in (source_path, *source_path.parents):
-        raise InvalidInput(f"{output}: is the input itself, or holds it; choose another output")
+    holding = (source_path, *source_path.parents)
+    if arguments.overwrite and output != STANDARD and output.exists() and output.resolve() in holding:
+        raise InvalidInput(f"{output}: is the input, or contains it; choose another output")
     check_free(output, overwrite=arguments.overwrite)
     network = chosen_network(arguments)
     device = chosen_device(arguments.device)
@@ -88,8 +90,8 @@ def upscale(arguments: argparse.Namespace) -> None:
         companions = Companions.of(source, part, clock, output.suffix.lower())
     if arguments.method is None and arguments.checkpoint is None:
         say(
-            f"with the starter weights, of a short training; the authors' are better: {WEIGHTS} says where to download "
-            "their .pth file, for --checkpoint"
+            "using the starter weights, which had only a short training; the authors' weights, of 600,000 steps, "
+            f"should be better: {AUTHORS_PAGE} says where to download their .pth file, for --checkpoint"
         )
     if encoding is not None:
         encoding.check_size(output.suffix.lower(), picture.width, picture.height)
@@ -97,7 +99,7 @@ def upscale(arguments: argparse.Namespace) -> None:
     warn_of_loss(source, clock, output, encoding)
 
     # What a pipe has given cannot be had again.
-    lasting = arguments.input != STANDARD and (encoding is not None or not output.suffix)
+    lasting = arguments.input != STANDARD and not _is_y4m(output)
     with delivery(output, identity(arguments, device), overwrite=arguments.overwrite, lasting=lasting) as place:
         budget = Budget(upscaler.network, device, source.picture, picture, limit=arguments.memory)
         upscaler.grid = budget.grid()
@@ -119,13 +121,11 @@ def chosen_encoding(arguments: argparse.Namespace) -> Encoding | None:
     Raises:
         InvalidInput: options that do not go with the output or with each other.
     """
-    if arguments.slow_motion and arguments.no_interpolate:
-        raise InvalidInput("--slow-motion and --no-interpolate exclude each other; leave one away")
     output: Path = arguments.output
     if _is_y4m(output) or not output.suffix:
         for option in ("codec", "crf", "pixel_format"):
             if getattr(arguments, option) is not None:
-                raise InvalidInput(f"--{option.replace('_', '-')}: {output} is not compressed; leave it away")
+                raise InvalidInput(f"--{option.replace('_', '-')}: {output} is not compressed; omit it")
         return None
     encoding = Encoding(chosen_codec(output, arguments.codec), arguments.crf, arguments.pixel_format)
     encoding.check()
@@ -136,11 +136,9 @@ def chosen_network(arguments: argparse.Namespace) -> Network:
     """What makes the frames.
 
     Raises:
-        InvalidInput: a checkpoint and a method, or a file that holds no network.
+        InvalidInput: a file that holds no network.
     """
     if arguments.method is not None:
-        if arguments.checkpoint is not None:
-            raise InvalidInput(f"--checkpoint and --method {arguments.method} exclude each other; leave one away")
         return METHODS[arguments.method]().eval()
     return load_network(arguments.checkpoint or STARTER)
 
@@ -179,22 +177,21 @@ def open_sink(
     companions: Companions | None,
     windows: int,
 ) -> Sink:
-    """What takes the frames, by the kind of output."""
-    if place.folder is None:
-        return Y4mOutput(None, picture=picture, rate=clock.rate)
+    """The sink for this kind of output."""
+    if _is_y4m(place.output):
+        return Y4mOutput(place.folder and place.folder / "whole.y4m", picture=picture, rate=clock.rate)
+    assert place.folder is not None
     if encoding is not None:
         whole = place.folder / f"whole{place.output.suffix.lower()}"
         start = Fraction(0) if companions is None else companions.start_of(clock.times.start)
 
         def join(segments: list[Path]) -> Path:
-            write_video(whole, Pictures(segments, clock, encoding.codec, picture, start), companions)
+            write_video(whole, EncodedVideo(segments, clock, encoding.codec, picture, start), companions)
             return whole
 
         return SegmentedVideo(
-            place.folder, picture=picture, rate=clock.rate, encoding=encoding, windows=windows, join=join
+            place.folder, picture=picture, rate=clock.rate, encoding=encoding, windows_per_segment=windows, join=join
         )
-    if place.output.suffix:
-        return Y4mOutput(place.folder / "whole.y4m", picture=picture, rate=clock.rate)
     return PngFolder(place.folder / "frames")
 
 
@@ -219,9 +216,9 @@ def warn_of_loss(source: Source, clock: Clock, output: Path, encoding: Encoding 
     if lr.interlaced:
         say("the video is interlaced; deinterlace it first (ffmpeg -vf bwdif), or lines will show where things move")
     if lr.bits > 8:
-        say(f"the video has {lr.bits} bits a sample; they are rounded to 8")
+        say(f"the video has {lr.bits} bits per sample; they are rounded to 8")
     if lr.not_kept:
-        say(f"the video carries {', '.join(lr.not_kept)} beside its frames; that is dropped")
+        say(f"the video carries {', '.join(lr.not_kept)}, which will be dropped")
     if lr.transparent:
         say("the video has an alpha channel; it is dropped, so nothing will be transparent")
     extension = output.suffix.lower()
@@ -233,12 +230,15 @@ def warn_of_loss(source: Source, clock: Clock, output: Path, encoding: Encoding 
         )
     if lr.pixel_aspect != 1 and encoding is None and not _is_y4m(output):
         say(
-            f"the video's pixels are {float(lr.pixel_aspect):.6g} times as wide as high, which PNG frames do not tell: "
-            "give that to what reads them (ffmpeg -vf setsar), or choose .mp4 to keep it"
+            f"the video's pixels are {float(lr.pixel_aspect):.6g} times as wide as they are high, which PNG files do "
+            "not record: pass that on to the program that reads them (ffmpeg -vf setsar), or choose .mp4 to keep it"
         )
     if clock.times.pts is not None and encoding is None:
         kind = "Y4M has" if _is_y4m(output) else "PNG frames have"
-        say(f"{kind} no times of frames: at one rate some come too early or late; choose .mkv to keep times")
+        say(
+            f"{kind} no frame times, so at a constant rate some frames will be early or late; "
+            "choose .mkv to keep the times"
+        )
 
 
 def say(message: str) -> None:

@@ -43,11 +43,25 @@ def module(source: Any, **changes: Any) -> ClipDataModule:
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("batch_size", 0), ("eval_batch_size", 0), ("crop", 0), ("crop", -8), ("workers", -1)],
+    [
+        ("batch_size", 0),
+        ("batch_size", 8.0),
+        ("eval_batch_size", 0),
+        ("crop", 0),
+        ("crop", -8),
+        ("crop", 32.0),
+        ("workers", -1),
+        ("workers", None),
+    ],
 )
-def test_sizes_that_make_no_sense_are_refused(noise_source: Any, argument: str, value: int) -> None:
-    with pytest.raises(InvalidInput, match=rf"loader\.{argument}={value}; expected at least"):
+def test_sizes_that_make_no_sense_are_refused(noise_source: Any, argument: str, value: object) -> None:
+    with pytest.raises(InvalidInput, match=rf"loader\.{argument}={value}; expected a whole number"):
         module(noise_source, **{argument: value})
+
+
+def test_crops_that_no_network_takes_are_refused(noise_source: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"loader\.crop=10; expected a multiple of 4 LR pixels"):
+        module(noise_source, crop=10)
 
 
 def trainer(**changes: Any) -> Any:

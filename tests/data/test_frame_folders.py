@@ -122,9 +122,12 @@ def test_links_that_lead_nowhere_or_in_circles_are_refused(tmp_path: Path) -> No
     for other in (".#00000001.png", "README.txt"):
         (tmp_path / "set" / "a" / other).symlink_to(tmp_path / "gone")
     assert FrameFolders(root=tmp_path / "set").names == ["a", "b"]
-    for target, where in ((tmp_path / "gone", "nowhere"), (tmp_path / "set", "a folder that it is in")):
+    for target, problem in (
+        (tmp_path / "gone", "a broken link"),
+        (tmp_path / "set", "a link to a folder that it is in"),
+    ):
         (tmp_path / "set" / "c").symlink_to(target)
-        with pytest.raises(InvalidInput, match=rf"data\.root: .*c is a link to {where}"):
+        with pytest.raises(InvalidInput, match=rf"data\.root: .*c is {problem}; remove"):
             FrameFolders(root=tmp_path / "set")
         (tmp_path / "set" / "c").unlink()
     # Where the root is a link itself.
@@ -195,6 +198,9 @@ def test_lr_of_other_clips_is_refused(tmp_path: Path) -> None:
     write_frames(tmp_path / "hr" / "b", FRAMES)
     write_frames(tmp_path / "lr" / "a", LR)
     with pytest.raises(InvalidInput, match=r"1 clips, data\.root has 2; expected the same, but b is only in one"):
+        FrameFolders(root=tmp_path / "hr", lr_root=tmp_path / "lr")
+    write_frames(tmp_path / "lr" / "c", LR)
+    with pytest.raises(InvalidInput, match="but b and 1 more are only in one of the two"):
         FrameFolders(root=tmp_path / "hr", lr_root=tmp_path / "lr")
 
 

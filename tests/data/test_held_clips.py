@@ -65,7 +65,7 @@ def test_an_incomplete_last_row_or_column_is_cut() -> None:
 
 def test_generated_scenes_keep_their_motion_split() -> None:
     scenes = SyntheticScenes(clips=3, height=32, width=32, seed=0)
-    source = HeldClips(clips=ShortClips(name="synthetic", source=lambda: scenes))
+    source = HeldClips(clips=ShortClips(name="synthetic", source=scenes))
     assert [source.read(index, RNG).motion for index in range(len(source))] == ["slow", "medium", "fast"]
     assert torch.equal(source.read(1, RNG).frames, scenes.read(1, RNG).frames)
 

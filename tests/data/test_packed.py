@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from conftest import NoiseSource, write_vimeo
 from stvsr.data.clip import Clip, Footage
-from stvsr.data.datasets import SUBSTITUTES, TrainingClips, ValidationClips
+from stvsr.data.datasets import MAX_DAMAGED_IN_A_ROW, TrainingClips, ValidationClips
 from stvsr.data.packed import CLIPS, INDEX, LAYOUT, PackedClips
 from stvsr.data.packing import ClipWriter, Packing, read_back
 from stvsr.data.vimeo90k import packed_training_clips, training_clips
@@ -93,7 +93,7 @@ def test_clips_of_any_size_come_back_from_wherever_they_lie(
             expected, footage = source.read(index, RNG), pack.read(index, RNG)
             if data.draw(st.booleans()):
                 first = data.draw(st.integers(0, height - 1))
-                footage.will_read(first, data.draw(st.integers(first + 1, height)))
+                footage.prefetch_rows(first, data.draw(st.integers(first + 1, height)))
             assert torch.equal(footage.frames, expected.frames)
             assert (footage.name, footage.motion) == (expected.name, expected.motion)
 
@@ -204,7 +204,7 @@ def test_a_pack_that_is_damaged_while_in_use_is_told_in_a_line(
 def test_a_pack_of_another_list_is_refused(archive: Path, tmp_path: Path, listed: list[str], says: str) -> None:
     pack = make_pack(training_clips(root=archive), tmp_path)
     (archive / "sep_trainlist.txt").write_text("\n".join(listed))
-    with pytest.raises(InvalidInput, match=f"a pack of another list .*{says}"):
+    with pytest.raises(InvalidInput, match=f"packed from a different clip list .*{says}"):
         packed_training_clips(root=archive, pack=pack.folder)
 
 
@@ -232,10 +232,9 @@ def test_a_clip_of_another_size_is_named(archive: Path, tmp_path: Path) -> None:
         make_pack(training_clips(root=archive), tmp_path)
 
 
-def test_a_full_disk_is_told_in_a_line(tmp_path: Path) -> None:
-    pack = make_pack(NamedNoise(), tmp_path)
-    with pytest.raises(UserError, match="/dev/full: No space left on device; what is packed is kept"):
-        ClipWriter(NamedNoise(), Path("/dev/full"), pack.index)[0]
+def test_a_full_disk_is_told_in_a_line() -> None:
+    with pytest.raises(UserError, match="/dev/full: No space left on device; what is packed is kept: run the same"):
+        ClipWriter(NamedNoise(), Path("/dev/full"), (7, 3, 48, 64))[0]
 
 
 class Damaged(NamedNoise):
@@ -255,10 +254,10 @@ class Damaged(NamedNoise):
 
 
 def test_many_damaged_clips_in_a_row_end_a_packing(tmp_path: Path) -> None:
-    several = set(range(5, 5 + SUBSTITUTES))
-    with pytest.raises(DamagedClip, match=f"{SUBSTITUTES} damaged clips in a row, the last: clip 14"):
+    several = set(range(5, 5 + MAX_DAMAGED_IN_A_ROW))
+    with pytest.raises(DamagedClip, match=f"{MAX_DAMAGED_IN_A_ROW} damaged clips in a row, the last: clip 14"):
         make_pack(Damaged(30, several), tmp_path)
-    with pytest.raises(DamagedClip, match=f"first {SUBSTITUTES} clips are damaged, the last: clip 9"):
+    with pytest.raises(DamagedClip, match=f"first {MAX_DAMAGED_IN_A_ROW} clips are damaged, the last: clip 9"):
         make_pack(Damaged(30, set(range(30))), tmp_path)
 
 

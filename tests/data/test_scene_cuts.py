@@ -4,7 +4,7 @@ import torch
 from scenedetect import ContentDetector, FrameTimecode, StatsManager
 from torch import Tensor
 
-from stvsr.data.scene_cuts import content_changes, first_cut
+from stvsr.data.scene_cuts import REACH, content_changes, first_cut, scene_starts
 
 
 def texture(seed: int, size: int = 320) -> Tensor:
@@ -47,6 +47,26 @@ def test_two_frames_and_one_frame_are_decided_too():
     pair = torch.stack([texture(1), texture(2)])
     assert first_cut(pair) == 1
     assert first_cut(pair[:1]) is None
+
+
+@pytest.mark.parametrize("position", range(1, 12))
+def test_a_stream_tells_where_a_scene_starts_and_keeps_every_frame_in_order(position):
+    frames = torch.cat([pan(texture(1), 2, 12)[:position], pan(texture(2), 2, 12)[position:]])
+    given = list(scene_starts(frames))
+    assert all(torch.equal(ours, theirs) for (ours, _), theirs in zip(given, frames, strict=True))
+    assert [number for number, (_, starts) in enumerate(given) if starts] == [position]
+
+
+@pytest.mark.parametrize("frames", [0, 1, REACH, 2 * REACH + 2])
+def test_a_stream_of_one_scene_has_no_start(frames):
+    assert [starts for _, starts in scene_starts(pan(texture(1), 2, 12)[:frames])] == [False] * frames
+
+
+def test_a_stream_is_read_no_further_ahead_than_needed():
+    read = []
+    stream = scene_starts(read.append(number) or frame for number, frame in enumerate(pan(texture(1), 2, 12)))
+    next(stream)
+    assert read == [*range(REACH + 1)]
 
 
 def test_changes_are_those_of_pyscenedetect():

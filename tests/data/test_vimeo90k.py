@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,9 +65,9 @@ def test_scoring_takes_the_same_number_of_clips_of_each_split(tmp_path: Path) ->
     assert [motion for _, motion in source.entries] == ["slow"] * 3 + ["medium"] * 3 + ["fast"] * 3
 
 
-@pytest.mark.parametrize("count", [0, -1])
-def test_no_clips_per_split_are_refused(tmp_path: Path, count: int) -> None:
-    with pytest.raises(InvalidInput, match=f"clips_per_split={count}"):
+@pytest.mark.parametrize("count", [0, -1, 1.5, "two"])
+def test_counts_of_clips_per_split_that_make_no_sense_are_refused(tmp_path: Path, count: Any) -> None:
+    with pytest.raises(InvalidInput, match=f"clips_per_split={count}; expected a whole number, 1 or more"):
         scoring_clips(root=tmp_path, clips_per_split=count)
 
 

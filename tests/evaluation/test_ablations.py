@@ -22,7 +22,7 @@ def scored(name: str, **psnr: float) -> Results:
         })
         for motion, value in psnr.items()
     ]  # fmt: skip
-    return Results(name, "x", Protocol("paper", True, False), Cost(parameters=1000), rows, {}, {})
+    return Results(name, Protocol("paper", True, False), Cost(parameters=1000), rows, {}, {})
 
 
 def run(ablation: str, seed: int, **psnr: float) -> Trained:

@@ -20,12 +20,12 @@ def test_a_missing_package_is_said_with_what_to_install(
     monkeypatch: pytest.MonkeyPatch, name: str, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InvalidInput, match=r'not installed; pip install "stvsr\[perceptual\]"'):
+    with pytest.raises(InvalidInput, match=r'not installed; run make install, or .* pip install "\.\[perceptual\]"'):
         perceptual.EXTRAS[name](CPU)
 
 
 def test_weights_that_cannot_be_downloaded_are_named_with_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    lpips = pytest.importorskip("lpips", reason='needs pip install "stvsr[perceptual]"')
+    lpips = pytest.importorskip("lpips", reason='needs pip install ".[perceptual]"')
 
     def no_network(**arguments: object) -> None:
         raise OSError("no route to host")
@@ -38,7 +38,7 @@ def test_weights_that_cannot_be_downloaded_are_named_with_their_place(monkeypatc
 
 def test_lpips_is_smaller_for_the_better(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a random backbone, as its weights come from the network; even that tells noise from truth."""
-    lpips = pytest.importorskip("lpips", reason='needs pip install "stvsr[perceptual]"')
+    lpips = pytest.importorskip("lpips", reason='needs pip install ".[perceptual]"')
     original = lpips.LPIPS
     monkeypatch.setattr(lpips, "LPIPS", lambda **arguments: original(**arguments, pnet_rand=True))
     with torch.inference_mode():
@@ -50,7 +50,7 @@ def test_lpips_is_smaller_for_the_better(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_vmaf_is_near_100_for_the_truth_and_less_for_the_worse() -> None:
-    pytest.importorskip("vmaf_torch", reason='needs pip install "stvsr[perceptual]"')
+    pytest.importorskip("vmaf_torch", reason='needs pip install ".[perceptual]"')
     with torch.inference_mode():
         measure = perceptual.vmaf(CPU)
         same, noisy = measure(TRUTH, TRUTH), measure(NOISY, TRUTH)

@@ -6,7 +6,10 @@ from queue import SimpleQueue
 from typing import Any
 
 import pytest
+import torch
+from hydra.errors import InstantiationException
 
+from stvsr.errors import InvalidInput
 from stvsr.evaluation import processes
 
 
@@ -22,15 +25,24 @@ def test_processes_share_the_cores_that_the_job_was_given(
     assert processes.threads_each(count) == 64 // count
 
 
+def wrapped(error: Exception) -> Exception:
+    """As Hydra raises what a class raised that it makes."""
+    outer = InstantiationException("Error in call to target 'stvsr.evaluation.windows.Windows'")
+    outer.__cause__ = error
+    return outer
+
+
 @pytest.mark.parametrize(
     ("error", "says"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; make room"),
         (PermissionError(errno.EACCES, "Permission denied", "a.mp4"), "a.mp4: Permission denied; choose"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "CUDA out of memory. Tried to allocate; not"),
+        (wrapped(InvalidInput("data.root=nowhere: no folder")), "data.root=nowhere: no folder"),
         (KeyError("oops"), "process 1 failed, see its traceback above; this is a bug of stvsr"),
     ],
 )
-def test_a_full_disk_in_a_process_is_no_bug_of_ours(
+def test_what_a_user_can_mend_in_a_process_is_no_bug_of_ours(
     monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
 ) -> None:
     def job(*arguments: Any) -> None:

@@ -32,11 +32,10 @@ COST = Cost(11_102_771, 72.7e9, (448, 256), 0.06, "Titan XP", 1234.5, [StageCost
 def results() -> Results:
     return Results(
         name="(e)",
-        origin="e.ckpt",
         protocol=PROTOCOL,
         cost=COST,
         rows=summarise(CLIPS, PROTOCOL),
-        settings={"lr_frames": "given in lr", "motion": "measured of 3 clips, told by the data of 0"},
+        settings={"lr_frames": "given in lr", "motion": "measured for 3 clips, given by the data for 0"},
         seconds={"network": 1.0, "scoring": 0.1, "waiting": 0.0},
         left_out={"set/black": "all black"},
         cropped={"set/a": "49x35 to 48x32"},
@@ -86,7 +85,7 @@ def test_every_form_says_protocol_counts_costs_and_what_was_left_out(tmp_path: P
         assert "6 frames: not covered" in said
         assert "49x35 to 48x32" in said
         assert "LPIPS" in said
-        assert "LR frames: given in lr; motion split: measured of 3 clips" in said
+        assert "LR frames: given in lr; motion split: measured for 3 clips" in said
     with (tmp_path / "results.csv").open(newline="") as file:
         row = list(csv.DictReader(file))[-1]
     assert (row["protocol"], row["parameters"], row["device"]) == ("released", "11102771", "Titan XP")

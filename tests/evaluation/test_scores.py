@@ -5,7 +5,7 @@ import pytest
 from stvsr.data.clip_sets import ClipInfo
 from stvsr.data.motion_measure import MotionThresholds
 from stvsr.evaluation.protocols import Protocol
-from stvsr.evaluation.scores import WindowScore, as_line, clip_scores, from_line
+from stvsr.evaluation.scores import WindowScore, clip_scores
 from stvsr.evaluation.windows import Task
 
 PAPER, RELEASED = Protocol("paper", True, False), Protocol("released", False, False)
@@ -82,8 +82,3 @@ def test_what_is_cut_to_whole_lr_pixels_is_said() -> None:
     plan = tasks(7)
     assert clip_scores(plan, [score(0, plan[0], size=(49, 35))], THRESHOLDS)[0].cropped == "49x35 to 48x32"
     assert clip_scores(plan, [score(0, plan[0])], THRESHOLDS)[0].cropped == ""
-
-
-def test_a_score_survives_the_log() -> None:
-    window = score(0, tasks(7)[0], value=float("inf"))
-    assert from_line(as_line(window)) == window

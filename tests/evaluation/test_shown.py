@@ -9,7 +9,6 @@ from conftest import moving_frames, write_frames
 from stvsr.data.clip_sets import Several
 from stvsr.data.frame_folders import FrameFolders
 from stvsr.data.png import read_png
-from stvsr.errors import InvalidInput
 from stvsr.evaluation.protocols import Protocol
 from stvsr.evaluation.shown import LARGEST, SHOWN, ShownClips, slices
 from stvsr.evaluation.windows import Windows, plan
@@ -97,8 +96,3 @@ def test_of_large_frames_the_middle_is_kept_and_input_and_truth_still_match(tmp_
     reduced = torch.nn.functional.avg_pool2d(read_png(truth).float(), 4)
     there, one_off = ((read_png(lr).float().roll(shift, dims=2) - reduced)[:, :, 4:-4].abs().mean() for shift in (0, 1))
     assert there < one_off / 2
-
-
-def test_a_negative_number_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="pictures=-1"):
-        ShownClips(folder=Path("x"), clips=-1, tasks=[])

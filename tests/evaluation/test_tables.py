@@ -3,7 +3,7 @@
 import csv
 from io import StringIO
 
-from stvsr.evaluation.tables import Table, as_csv, figure, latex
+from stvsr.evaluation.tables import Table, as_csv, decimals, latex, with_parts
 
 TABLE = Table(["set", "PSNR Y"], [["a_b & 50 %", "31.20"], ["x|y", "9.00"]], "protocol paper: all", ["left out: 1"])
 
@@ -43,4 +43,8 @@ def test_csv_is_read_back_as_it_was() -> None:
 
 
 def test_a_figure_that_is_not_there_is_a_dash() -> None:
-    assert (figure(1.005, 2), figure(None, 2), figure(3, 0)) == ("1.00", "-", "3")
+    assert (decimals(1.005, 2), decimals(None, 2), decimals(3, 0)) == ("1.00", "-", "3")
+
+
+def test_a_figure_stands_with_those_of_its_parts() -> None:
+    assert (with_parts("3", ["1", "2"]), with_parts("3", [])) == ("3 (1 + 2)", "3")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stvsr.models.blocks import residual_blocks
+from stvsr.models.blocks import conv3x3, exact_conv, residual_blocks, share
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -25,3 +25,21 @@ def test_small_residuals_of_a_long_trunk_are_not_rounded_away_under_autocast(dty
 def test_without_autocast_a_trunk_keeps_the_precision_of_its_input(dtype: torch.dtype) -> None:
     trunk = residual_blocks(2, channels=4).to(dtype)
     assert trunk(torch.rand(1, 4, 5, 6, dtype=dtype)).dtype == dtype
+
+
+def test_shares_of_joined_maps_add_up_to_the_convolution_of_all() -> None:
+    """Maps of different widths; the bias comes once, also where it is asked for in another order."""
+    conv = conv3x3(6, 4).double()
+    first, second, third = (torch.randn(1, channels, 5, 7, dtype=torch.float64) for channels in (1, 3, 2))
+    summed = share(conv, third, 4) + share(conv, first, 0) + share(conv, second, 1)
+    torch.testing.assert_close(summed, conv(torch.cat([first, second, third], dim=1)))
+
+
+def test_an_exact_convolution_is_not_rounded_under_autocast() -> None:
+    conv, features = conv3x3(3, 4), torch.rand(1, 3, 5, 6)
+    expected = conv(features)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = exact_conv(conv, features)
+        from_reduced = exact_conv(conv, features.bfloat16())
+    torch.testing.assert_close(found, expected)
+    assert from_reduced.dtype == torch.float32

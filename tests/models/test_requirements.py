@@ -16,6 +16,7 @@ def test_padding_reflects_without_repeating_the_edge(height: int, width: int, mu
     ours = pad_to_multiple(frames, multiple)
     expected = np.pad(frames.numpy(), [(0, 0)] * 3 + [(0, -height % multiple), (0, -width % multiple)], mode="reflect")
     np.testing.assert_array_equal(ours.numpy(), expected)
+    assert InputRequirements(multiple_of=multiple).padded_size(height, width) == ours.shape[-2:]
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 8, 8), (1, 4, 1, 8, 8), (1, 1, 3, 8, 8), (1, 4, 3, 6, 8), (1, 4, 3, 8, 0)])

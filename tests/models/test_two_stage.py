@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stvsr.cli import CONFIG_DIR
 from stvsr.errors import InvalidInput
+from stvsr.models import turns
 from stvsr.models.frame_interpolation.blend import Blend
 from stvsr.models.frame_upscaling.bicubic import Bicubic
 from stvsr.models.requirements import Stage
@@ -66,6 +67,22 @@ def test_the_upscaler_sees_pictures() -> None:
     assert system.upscaler.seen.max() == 1
 
 
+def test_large_pairs_are_interpolated_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def between(before: Tensor, after: Tensor) -> Tensor:
+        seen.append(len(before))
+        return (before + after) / 2
+
+    interpolator, frames = Blend(), torch.rand(3, 3, 8, 8)
+    monkeypatch.setattr(interpolator, "between", between)
+    monkeypatch.setattr(turns, "AT_ONCE", 2 * 8 * 8)
+    with torch.no_grad():
+        torch.testing.assert_close(interpolator(frames, frames), frames)
+    interpolator(frames, frames)
+    assert seen == [2, 1, 3], "with gradients all are kept anyway"
+
+
 def test_one_frame_is_refused() -> None:
     with pytest.raises(InvalidInput, match="at least 2"):
         TwoStage(interpolator=Blend(), upscaler=Bicubic())(torch.rand(1, 1, 3, 8, 8))
@@ -100,16 +117,16 @@ def test_every_two_stage_experiment_trains_the_network_it_is_called_after(
 ) -> None:
     config = configure("train", f"experiment=two_stage/{experiment}")
     assert config.variant == experiment
-    # The papers of both give the usual ones of AdaMax; the recipe of the paper's own network has others.
+    # The papers of both give the usual ones of AdaMax; the paper's own network has others.
     if config.optimizer._target_.endswith("Adamax"):
         assert config.optimizer.betas == [0.9, 0.999]
     targets = [config.model.interpolator._target_, config.model.upscaler._target_]
     named = [target.split(".")[-2] for target in targets]
     objective = config.objective._target_.rpartition(".")[2]
     if experiment == "end_to_end":
-        assert (named, objective) == (["sepconv", "edvr"], "space_time")
+        assert (named, objective) == (["sepconv", "edvr"], "SpaceTime")
     else:
         assert (named, objective) in (
-            ([experiment, "bicubic"], "frame_interpolation"),
-            (["blend", experiment], "super_resolution"),
+            ([experiment, "bicubic"], "FrameInterpolation"),
+            (["blend", experiment], "SuperResolution"),
         )

@@ -1,12 +1,27 @@
 """The back ends of the deformable convolution are the same function; the choice among them."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
 import pytest
 import torch
 
 from stvsr.errors import InvalidInput
 from stvsr.ops import deformable, deformable_cpu
-from stvsr.ops.deformable import AUTO, BACKENDS, backend_on, deform_conv2d, torchvision_deform_conv2d, use_backend
+from stvsr.ops.deformable import (
+    AUTO,
+    BACKENDS,
+    Operator,
+    Sizes,
+    backend_on,
+    deform_conv2d,
+    torchvision_deform_conv2d,
+    use_backend,
+)
 from stvsr.ops.deformable_cpu import blocked_deform_conv2d
+
+SMALL = Sizes(channels=8, groups=2, outputs=8)
 
 SHAPES = [(2, 16, 32, 32, 8), (1, 8, 27, 45, 8), (3, 4, 5, 3, 1), (1, 8, 2, 2, 4), (1, 2, 1, 7, 2)]
 
@@ -77,6 +92,21 @@ def test_shapes_that_do_not_belong_together_are_refused(offset_channels: int, ma
         )
 
 
+@pytest.mark.parametrize("backend", ["torchvision", "blocked"])
+@pytest.mark.parametrize(
+    ("place", "wrong"), [(3, (4, 3, 3, 3)), (4, (5,)), (4, (1,))], ids=["weight", "bias", "one bias"]
+)
+def test_a_weight_or_bias_of_another_shape_is_refused_by_every_back_end(
+    monkeypatch: pytest.MonkeyPatch, backend: str, place: int, wrong: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(deformable, "_chosen", backend)
+    inputs = arguments((1, 4, 8, 8, 1), 0.0)
+    inputs[3:] = [torch.zeros(4, 4, 3, 3), torch.zeros(4)]
+    inputs[place] = torch.zeros(wrong)
+    with pytest.raises(InvalidInput, match=r"bias \(c_out,\)"):
+        deform_conv2d(*inputs)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_gpu_gives_what_the_cpu_gives() -> None:
@@ -90,9 +120,9 @@ def test_float64_which_the_triton_kernel_does_not_take_is_torchvisions_where_tri
 ) -> None:
     inputs = arguments((2, 8, 6, 5, 4), 3.0)
     expected = deform_conv2d(*inputs)
-    monkeypatch.setattr(deformable, "_triton_agrees", lambda: True)
-    monkeypatch.setattr(deformable, "backend_on", lambda device, dtype: backend_on("cuda", dtype))
-    assert deformable.backend_on("cpu", torch.float32) == "triton"
+    monkeypatch.setattr(deformable, "_triton_agrees", lambda sizes: True)
+    monkeypatch.setattr(deformable, "backend_on", lambda device, dtype, sizes: backend_on("cuda", dtype, sizes))
+    assert deformable.backend_on("cpu", torch.float32, SMALL) == "triton"
     torch.testing.assert_close(deform_conv2d(*inputs), expected)
     monkeypatch.setattr(deformable, "_chosen", "triton")
     with pytest.raises(InvalidInput, match="float64"):
@@ -144,29 +174,82 @@ def test_a_back_end_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch
         use_backend(name)
 
 
-@pytest.mark.parametrize("wrong", [0.0, 0.1, RuntimeError("no compiler")], ids=["agrees", "differs", "fails"])
-def test_the_fused_kernel_is_used_only_where_it_agrees(
-    monkeypatch: pytest.MonkeyPatch, wrong: float | Exception
-) -> None:
-    def fused(*inputs: torch.Tensor) -> torch.Tensor:
-        if isinstance(wrong, Exception):
-            raise wrong
-        return torchvision_deform_conv2d(*inputs) + wrong
+class Scaled(torch.autograd.Function):
+    """The identity, with a gradient that is a little too large."""
 
-    draw, generator = torch.randn, torch.Generator
-    monkeypatch.setattr(deformable.torch, "Generator", lambda device: generator())
-    monkeypatch.setattr(deformable.torch, "randn", lambda shape, generator, device: draw(shape, generator=generator))
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return 1.1 * gradient
+
+
+def another_value(*inputs: torch.Tensor) -> torch.Tensor:
+    return torchvision_deform_conv2d(*inputs) + 0.1
+
+
+def another_gradient(features: torch.Tensor, offset: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+    return torchvision_deform_conv2d(features, Scaled.apply(offset), *others)
+
+
+def no_room_for_many_channels(features: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+    if features.shape[1] > 8:
+        raise NotARuntimeError("out of resource: shared memory")
+    return torchvision_deform_conv2d(features, *others)
+
+
+class NotARuntimeError(Exception):
+    """As Triton's own errors."""
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The trial runs, on the CPU."""
+    agree = deformable._agree
+    monkeypatch.setattr(deformable, "_agree", lambda sizes, device: agree(sizes, torch.device("cpu")))
+    monkeypatch.setattr(deformable.torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(deformable.deformable_triton, "available", lambda: True)
-    monkeypatch.setattr(deformable, "triton_deform_conv2d", fused)
     deformable._triton_agrees.cache_clear()
-    try:
-        if wrong == 0:
-            assert deformable._triton_agrees()
-        else:
-            with pytest.warns(UserWarning, match=r"torchvision's is used"):
-                assert not deformable._triton_agrees()
-    finally:
-        deformable._triton_agrees.cache_clear()
+    yield
+    deformable._triton_agrees.cache_clear()
+
+
+@pytest.mark.parametrize("fused", [another_value, another_gradient], ids=lambda operator: operator.__name__)
+def test_the_fused_kernels_are_not_used_where_they_differ(
+    as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch, fused: Operator
+) -> None:
+    monkeypatch.setattr(deformable, "triton_deform_conv2d", fused)
+    with pytest.warns(UserWarning, match="differ on this GPU; torchvision's is used"):
+        assert backend_on("cuda", torch.float32, SMALL) == "torchvision"
+
+
+def test_the_fused_kernels_are_used_for_the_sizes_they_run_with(
+    as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deformable, "triton_deform_conv2d", no_room_for_many_channels)
+    assert backend_on("cuda", torch.float32, SMALL) == "triton"
+    with pytest.warns(UserWarning, match="does not run here .out of resource"):
+        assert backend_on("cuda", torch.float32, SMALL._replace(channels=16)) == "torchvision"
+
+
+@pytest.mark.parametrize("within", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_the_trial_knows_nothing_of_where_it_is_made(
+    as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch, within: Callable[[], AbstractContextManager[object]]
+) -> None:
+    """Not of hooks on what is kept for gradients either, by which stages are computed again: they would count it."""
+
+    def fused(*inputs: torch.Tensor) -> torch.Tensor:
+        assert torch.is_grad_enabled()
+        assert not torch.is_autocast_enabled("cpu")
+        return torchvision_deform_conv2d(*inputs)
+
+    kept: list[torch.Tensor] = []
+    monkeypatch.setattr(deformable, "triton_deform_conv2d", fused)
+    with within(), torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        assert backend_on("cuda", torch.float32, SMALL) == "triton"
+    assert not kept
 
 
 @pytest.mark.gpu
@@ -177,7 +260,7 @@ def test_autocast_does_not_decide_which_back_end_runs_on_a_gpu() -> None:
     for bf16 in (False, True):
         deformable._triton_agrees.cache_clear()
         with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
-            found.append(deformable.backend_on("cuda", torch.float32))
+            found.append(deformable.backend_on("cuda", torch.float32, SMALL))
     assert found[0] == found[1]
 
 

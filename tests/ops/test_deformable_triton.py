@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from stvsr.errors import InvalidInput
-from stvsr.ops import deformable_triton
-from stvsr.ops.deformable import torchvision_deform_conv2d
+from stvsr.ops import deformable, deformable_triton
+from stvsr.ops.deformable import Sizes, torchvision_deform_conv2d
 from stvsr.ops.deformable_triton import triton_deform_conv2d
 
 triton = pytest.importorskip("triton")
@@ -312,31 +312,60 @@ def test_without_triton_the_module_can_be_imported_and_says_so() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-SIZES = {"groups": 2, "depth": 6, "outputs": 20, "groups_2": 2, "depth_2": 8, "outputs_2": 32, "pixels": 32}
+H100, RTX_30 = (90, 232_448), (86, 101_376)
+"""Compute capability, and bytes of shared memory that a block may have."""
 
 
 @pytest.mark.parametrize("kernel", ["forward_kernel", "input_gradients_kernel", "weight_gradient_kernel"])
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_kernels_compile_for_an_h100(kernel: str, dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("gpu", "shape", "dtype"),
+    [
+        pytest.param(H100, (12, 2, 20), torch.float32, id="h100-12-float32"),
+        pytest.param(H100, (12, 2, 20), torch.bfloat16, id="h100-12-bfloat16"),
+        pytest.param(RTX_30, (128, 8, 128), torch.float32, id="rtx30-128-float32"),
+        *(
+            pytest.param(gpu, (channels, 8, channels), dtype, id=f"{name}-{channels}-{dtype}", marks=pytest.mark.slow)
+            for gpu, name in ((H100, "h100"), (RTX_30, "rtx30"))
+            for channels in (64, 128)
+            for dtype in (torch.float32, torch.bfloat16)
+            if (gpu, channels, dtype) != (RTX_30, 128, torch.float32)
+        ),
+    ],
+)
+def test_kernels_compile_and_fit_into_shared_memory(
+    kernel: str, gpu: tuple[int, int], shape: tuple[int, int, int], dtype: torch.dtype
+) -> None:
     """The interpreter takes what the compiler refuses. Compiling needs no GPU."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    (capability, shared), (channels, groups, outputs) = gpu, shape
+    with torch.device("meta"):
+        features, mask = torch.empty(1, channels, 4, 4, dtype=dtype), torch.empty(1, groups * 9, 4, 4)
+        sizes = deformable_triton._sizes(features, mask, torch.empty(outputs, channels, 3, 3, dtype=dtype))
     function = getattr(deformable_triton, kernel)
-    constants = {**SIZES, "precision": "ieee"}
-    floats = {f"{name}_ptr": "*fp32" for name in ("offset", "mask", "grad_features", "grad_offset", "grad_mask")}
+    launch = {**deformable_triton.LAUNCH, "num_stages": deformable_triton._stages(sizes, dtype.itemsize, shared)}
+    constants = {**sizes, "pixels": launch.pop("pixels")}
+    floats = ("offset", "mask", "grad_features", "grad_offset", "grad_mask", "grad_weight")
+    pointers = {f"{name}_ptr": "*fp32" for name in floats}
+    element = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}[dtype]
     signature = {
-        name: "constexpr"
-        if name in constants
-        else "i32"
-        if not name.endswith("_ptr")
-        else {**floats, "grad_weight_ptr": "*fp32"}.get(name, f"*{dtype}")
+        name: "constexpr" if name in constants else pointers.get(name, element) if name.endswith("_ptr") else "i32"
         for name in function.arg_names
     }
-    launch = {name: value for name, value in deformable_triton.LAUNCH.items() if name != "pixels"}
     used = {name: value for name, value in constants.items() if name in function.arg_names}
     source = ASTSource(function, signature, used)
-    assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options=launch).asm["cubin"]
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch)
+    assert compiled.asm["cubin"]
+    assert compiled.metadata.shared <= shared
+
+
+def agrees(sizes: Sizes) -> bool:
+    return deformable._agree(sizes, torch.device("cpu"))
+
+
+def test_they_pass_the_trial_that_decides_on_their_use(interpreter: Interpreter) -> None:
+    assert interpreter(agrees, Sizes(channels=16, groups=2, outputs=8))
 
 
 @pytest.mark.gpu

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stvsr.ops.sampling import pixel_positions, sample_at
+from stvsr.ops.sampling import follow, pixel_positions, sample_at
 
 
 def read_slowly(features: Tensor, positions: Tensor) -> Tensor:
@@ -60,3 +60,13 @@ def test_gradients_are_those_of_the_formula() -> None:
     features = torch.rand(1, 2, 5, 6, dtype=torch.float64, requires_grad=True)
     positions = scattered(1, 3, 4, within=(5, 6)).requires_grad_()
     assert torch.autograd.gradcheck(sample_at, (features, positions))
+
+
+def test_flow_leads_to_positions_of_which_those_on_the_outermost_pixels_are_inside() -> None:
+    flow = torch.zeros(1, 2, 3, 4)
+    flow[0, :, 1, 2] = torch.tensor([1.0, -1.0])  # to the upper right corner
+    flow[0, :, 0, 0] = torch.tensor([0.0, 2.5])  # half a pixel below the last row
+    flow[0, :, 2, 3] = torch.tensor([0.25, 0.0])  # a quarter of a pixel to the right of the last column
+    positions, inside = follow(flow)
+    assert positions[0, :, 1, 2].tolist() == [3, 0]
+    assert (~inside[0, 0]).nonzero().tolist() == [[0, 0], [2, 3]]

@@ -1,5 +1,6 @@
 """Checkpoints: a run that was stopped, or died, continues as if it never was; the best one stays the best."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from omegaconf import DictConfig
 from conftest import SMALL_RUN, with_callback
 from stvsr.errors import Interrupted
 from stvsr.train import run_to_continue, train
+from stvsr.training.checkpoints import save_whole
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -68,6 +71,19 @@ def test_a_run_interrupted_at_an_odd_step_continues_as_if_never_interrupted(
 
     train(small_run(*overrides, f"resume='{last}'", folder="parts"))
     assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_save_that_fails_leaves_nothing_and_keeps_the_one_before(tmp_path: Path) -> None:
+    def save(path: Path) -> None:
+        path.write_text("half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    last = tmp_path / "last.ckpt"
+    last.write_text("before")
+    with pytest.raises(OSError, match="No space left"):
+        save_whole(SimpleNamespace(is_global_zero=True, save_checkpoint=save), last)  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert last.read_text() == "before"
 
 
 def test_signal_handlers_are_given_back(small_run: Callable[..., DictConfig]) -> None:
@@ -158,7 +174,7 @@ def test_a_resumed_run_takes_the_configured_learning_rate(small_run: Callable[..
     assert metrics["train/learning_rate"] == pytest.approx(1e-5, rel=1e-3)
 
 
-def test_a_resumed_run_takes_the_optimizers_configured_figures(
+def test_a_resumed_run_takes_the_optimizers_configured_hyperparameters(
     small_run: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
     train(small_run("trainer.max_steps=2"))
@@ -184,5 +200,5 @@ def test_a_run_that_began_elsewhere_goes_on_from_where_it_has_come_when_it_is_st
 
 def test_resuming_with_other_draws_warns(small_run: Callable[..., DictConfig], tmp_path: Path) -> None:
     train(small_run("trainer.max_steps=1"))
-    with pytest.warns(UserWarning, match=r"loader\.batch_size=4, was 2: other clips come"):
+    with pytest.warns(UserWarning, match=r"continuing with loader\.batch_size=4, which was 2: training will see"):
         train(small_run("trainer.max_steps=2", "loader.batch_size=4"))

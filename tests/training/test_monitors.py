@@ -49,6 +49,13 @@ def test_a_run_leaves_checkpoints_and_pictures(small_run: Callable[..., DictConf
     assert [path.name for path in (tmp_path / "run/pictures").iterdir()] == ["step0000004_0.png"]
 
 
+def test_there_is_no_validation_before_the_first_step(small_run: Callable[..., DictConfig], tmp_path: Path) -> None:
+    """It would take part in choosing the best checkpoint."""
+    train(small_run("+trainer.num_sanity_val_steps=1"))
+    assert len(logged(tmp_path / "run")["val/psnr/mean"]) == 1
+    assert [path.name for path in (tmp_path / "run/pictures").iterdir()] == ["step0000004_0.png"]
+
+
 def test_damaged_clips_are_named_and_counted_and_do_not_end_the_run(
     small_run: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

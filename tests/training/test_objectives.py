@@ -25,12 +25,12 @@ from stvsr.stage_weights import load_stage
 from stvsr.train import train
 from stvsr.training.losses import charbonnier, l1
 from stvsr.training.objectives import (
-    feature_interpolation,
-    flow_guided_offsets,
-    frame_interpolation,
-    of_prediction,
-    space_time,
-    super_resolution,
+    FeatureInterpolation,
+    FlowGuidedOffsets,
+    FrameInterpolation,
+    SpaceTime,
+    SuperResolution,
+    frame_loss,
 )
 
 
@@ -81,14 +81,14 @@ def test_losses_are_sums() -> None:
 
 def test_the_whole_task_compares_all_hr_frames(batch: Batch) -> None:
     recorder, system = Recorder(), TwoStage(interpolator=Blend(), upscaler=Bicubic())
-    space_time(system, batch, loss=recorder)
+    SpaceTime(recorder)(system, batch)
     assert torch.equal(recorder.prediction, system(batch.lr))
     assert torch.equal(recorder.target, batch.hr)
 
 
 def test_interpolation_compares_missing_lr_frames_in_order(batch: Batch) -> None:
     recorder, system = Recorder(), TwoStage(interpolator=Brightness(), upscaler=Bicubic())
-    loss = frame_interpolation(system, batch, loss=partial(of_prediction, loss=recorder))
+    loss = FrameInterpolation(partial(frame_loss, loss=recorder))(system, batch)
     for clip in range(2):
         for pair in range(3):
             made = (batch.lr[clip, pair] + batch.lr[clip, pair + 1]) / 2
@@ -100,7 +100,7 @@ def test_interpolation_compares_missing_lr_frames_in_order(batch: Batch) -> None
 
 def test_super_resolution_sees_true_lr_frames(batch: Batch) -> None:
     recorder, system = Recorder(), TwoStage(interpolator=Blend(), upscaler=ScaledBicubic())
-    super_resolution(system, batch, loss=recorder).backward()
+    SuperResolution(recorder)(system, batch).backward()
     assert torch.equal(system.upscaler.seen[:, ::2], batch.lr)
     assert torch.equal(system.upscaler.seen[:, 1::2], downsample(batch.hr[:, 1::2]))
     assert torch.equal(recorder.target, batch.hr)
@@ -111,7 +111,7 @@ def test_feature_interpolation_compares_synthesised_features_with_those_of_the_t
     small_network: Callable[..., ZoomingSlowMo], batch: Batch
 ) -> None:
     recorder, network = Recorder(), small_network()
-    feature_interpolation(network, batch, loss=recorder).backward()
+    FeatureInterpolation(recorder)(network, batch).backward()
     for pair in range(3):
         torch.testing.assert_close(
             recorder.target[pair], network.features(downsample(batch.hr[:, 2 * pair + 1])), msg=f"pair {pair}"
@@ -124,7 +124,7 @@ def test_feature_interpolation_trains_the_interpolation_alone(
     small_network: Callable[..., ZoomingSlowMo], batch: Batch
 ) -> None:
     network = small_network()
-    feature_interpolation(network, batch, loss=charbonnier).backward()
+    FeatureInterpolation(charbonnier)(network, batch).backward()
     trained = {name.split(".")[0] for name, weight in network.named_parameters() if weight.grad is not None}
     assert trained == {"interpolation"}
 
@@ -139,7 +139,7 @@ def test_offsets_learn_the_flow_of_a_clip_and_nothing_else_changes(
     distances = []
     for _ in range(150):
         optimizer.zero_grad()
-        distance = flow_guided_offsets(network, batch)
+        distance = FlowGuidedOffsets()(network, batch)
         distance.backward()
         optimizer.step()
         distances.append(distance.item())
@@ -171,13 +171,13 @@ def test_offsets_are_those_at_which_the_interpolation_samples(
 
 
 def test_offsets_are_refused_where_there_are_none(small_network: Callable[..., ZoomingSlowMo], batch: Batch) -> None:
-    with pytest.raises(InvalidInput, match="NaiveInterpolation has none"):
-        flow_guided_offsets(small_network("a"), batch)
+    with pytest.raises(InvalidInput, match="and NaiveInterpolation has none"):
+        FlowGuidedOffsets()(small_network("a"), batch)
 
 
 def test_feature_interpolation_refuses_a_two_stage_system(batch: Batch) -> None:
     with pytest.raises(InvalidInput, match="use model=zooming_slow_mo"):
-        feature_interpolation(TwoStage(interpolator=Blend(), upscaler=Bicubic()), batch, loss=l1)
+        FeatureInterpolation(l1)(TwoStage(interpolator=Blend(), upscaler=Bicubic()), batch)
 
 
 @pytest.mark.parametrize("objective", ["feature_interpolation", "flow_guided_offsets"])
@@ -196,19 +196,32 @@ def test_a_training_of_the_interpolation_changes_it_alone(
     assert changed == {"interpolation"}
 
 
-@pytest.mark.parametrize("objective", [frame_interpolation, super_resolution])
-def test_an_objective_of_a_stage_refuses_a_network_of_one_stage(objective: object, batch: Batch) -> None:
+@pytest.mark.parametrize("objective", [FrameInterpolation(l1), SuperResolution(l1)], ids=lambda o: type(o).__name__)
+def test_an_objective_of_a_stage_refuses_a_network_of_one_stage(objective: Any, batch: Batch) -> None:
     with pytest.raises(InvalidInput, match="use model=two_stage"):
-        objective(nn.Identity(), batch, loss=l1)  # type: ignore[operator]
+        objective(nn.Identity(), batch)
 
 
-@pytest.mark.parametrize(("objective", "title"), [(frame_interpolation, "blend"), (super_resolution, "bicubic")])
+@pytest.mark.parametrize(("objective", "title"), [(FrameInterpolation(l1), "blend"), (SuperResolution(l1), "bicubic")])
 def test_an_objective_refuses_a_stage_that_has_nothing_to_learn(
     configure: Callable[..., DictConfig], objective: Any, title: str, batch: Batch
 ) -> None:
     system = instantiate(configure("evaluate", "model=two_stage").model)
     with pytest.raises(InvalidInput, match=f"(?i){title}.* nothing to learn"):
-        objective(system, batch, loss=l1)
+        objective(system, batch)
+    with pytest.raises(InvalidInput, match=f"(?i){title}.* nothing to learn"):
+        objective.part(system)
+
+
+def test_an_objective_tells_the_part_that_it_trains(small_network: Callable[..., ZoomingSlowMo]) -> None:
+    one_stage = small_network()
+    two_stage = TwoStage(interpolator=Brightness(), upscaler=ScaledBicubic())
+    for network in (one_stage, two_stage):
+        assert SpaceTime(l1).part(network) is network
+    assert FrameInterpolation(l1).part(two_stage) is two_stage.interpolator
+    assert SuperResolution(l1).part(two_stage) is two_stage.upscaler
+    for objective in (FeatureInterpolation(l1), FlowGuidedOffsets()):
+        assert objective.part(one_stage) is one_stage.interpolation
 
 
 def test_a_stage_is_trained_saved_and_given_to_another_system(

@@ -14,6 +14,11 @@ from stvsr.models.frame_interpolation.superslomo import SuperSloMo, warp
 from stvsr.training import superslomo_loss
 from stvsr.training.superslomo_loss import SuperSloMoLoss, roughness
 
+WEIGHTS = {"reconstruction": 204.0, "perceptual": 0.005, "warping": 102.0, "smoothness": 1.0}
+"""Of the paper, as in the config."""
+
+WITHOUT_FEATURES = WEIGHTS | {"perceptual": 0.0}
+
 NO_TERM = {"reconstruction": 0.0, "perceptual": 0.0, "warping": 0.0, "smoothness": 0.0}
 
 
@@ -76,19 +81,21 @@ def test_another_interpolator_is_refused() -> None:
 
 
 def test_the_terms_add_up(interpolator: SuperSloMo) -> None:
-    weights = {"reconstruction": 204.0, "warping": 102.0, "smoothness": 1.0}
-    parts = [SuperSloMoLoss(**NO_TERM | {name: weight})(interpolator, *triplet()) for name, weight in weights.items()]
-    torch.testing.assert_close(SuperSloMoLoss(perceptual=0)(interpolator, *triplet()), sum(parts))
+    parts = [
+        SuperSloMoLoss(**NO_TERM | {name: weight})(interpolator, *triplet())
+        for name, weight in WITHOUT_FEATURES.items()
+    ]
+    torch.testing.assert_close(SuperSloMoLoss(**WITHOUT_FEATURES)(interpolator, *triplet()), sum(parts))
 
 
 def test_two_halves_of_a_batch_sum_to_the_whole(interpolator: SuperSloMo) -> None:
-    loss = SuperSloMoLoss(perceptual=0)
+    loss = SuperSloMoLoss(**WITHOUT_FEATURES)
     halves = [loss(interpolator, *(frames[i : i + 1] for frames in triplet())) for i in range(2)]
     torch.testing.assert_close(loss(interpolator, *triplet()), sum(halves))
 
 
 def test_it_reaches_every_parameter(interpolator: SuperSloMo) -> None:
-    SuperSloMoLoss(perceptual=0)(interpolator, *triplet(64, 64)).backward()
+    SuperSloMoLoss(**WITHOUT_FEATURES)(interpolator, *triplet(64, 64)).backward()
     idle = [name for name, p in interpolator.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert idle == []
 
@@ -123,5 +130,5 @@ def test_weights_that_cannot_be_had_are_named_with_their_place_and_the_way_witho
 ) -> None:
     monkeypatch.setattr(superslomo_loss, "vgg16", no_network)
     with pytest.raises(InvalidInput, match=r"no route to host.*vgg16-\w+\.pth of torchvision there.*perceptual=0"):
-        SuperSloMoLoss()
-    SuperSloMoLoss(perceptual=0)
+        SuperSloMoLoss(**WEIGHTS)
+    SuperSloMoLoss(**WITHOUT_FEATURES)

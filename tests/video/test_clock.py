@@ -39,8 +39,19 @@ def test_varying_times_are_kept_and_new_frames_stand_in_the_middle(slow_motion: 
     clock = Clock(InputTimes(Fraction(30), pts, Fraction(1, 90)), interpolated=True, slow_motion=slow_motion)
     seconds = [clock.ticks(number) * clock.time_base / clock.stretch * 90 for number in range(7)]
     assert seconds == [0, Fraction(3, 2), 3, Fraction(13, 2), 10, Fraction(21, 2), 11]
-    assert clock.ticks(7) > clock.ticks(6), "the last frame is shown for a while"
     assert clock.ticks(-1) < 0
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+@pytest.mark.parametrize(("interpolated", "slow_motion"), [(True, False), (True, True), (False, False)])
+def test_the_last_frame_lasts_as_long_as_a_usual_one_also_where_the_rate_varies(
+    frames: int, interpolated: bool, slow_motion: bool
+) -> None:
+    """So the output ends half an input frame earlier, as at a constant rate."""
+    pts = np.array([10, 13, 20, 23, 26])[:frames]
+    clock = Clock(InputTimes(Fraction(30), pts, Fraction(1, 90)), interpolated, slow_motion)
+    last = clock.count(frames) - 1
+    assert (clock.ticks(last + 1) - clock.ticks(last)) * clock.time_base == 1 / clock.rate
 
 
 def test_varying_times_without_interpolation_are_those_of_the_input() -> None:

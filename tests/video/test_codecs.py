@@ -13,9 +13,9 @@ from torch import Tensor
 from stvsr.errors import InvalidInput, UserError
 from stvsr.video import sinks
 from stvsr.video.clock import Clock, InputTimes
-from stvsr.video.codecs import BIG_FRAME, CODECS, CONTAINERS, Encoding, chosen_codec, takes
+from stvsr.video.codecs import BIG_FRAME, CODECS, CONTAINERS, Encoding, chosen_codec
 from stvsr.video.colour import BT2020_NCL, Colour, ToRgb
-from stvsr.video.muxing import Pictures, write_video
+from stvsr.video.muxing import EncodedVideo, write_video
 from stvsr.video.picture import Picture
 from stvsr.video.sinks import SegmentedVideo, frame_encoder
 
@@ -30,10 +30,12 @@ def write(path: Path, encoding: Encoding, frames: list[Tensor], colour: Colour) 
 
     def join(segments: list[Path]) -> Path:
         assert len(segments) == -(-len(frames) // 7)
-        write_video(path, Pictures(segments, clock, encoding.codec, picture), None)
+        write_video(path, EncodedVideo(segments, clock, encoding.codec, picture), None)
         return path
 
-    sink = SegmentedVideo(path.parent, picture=picture, rate=clock.rate, encoding=encoding, windows=1, join=join)
+    sink = SegmentedVideo(
+        path.parent, picture=picture, rate=clock.rate, encoding=encoding, windows_per_segment=1, join=join
+    )
     for number, frame in enumerate(frames):
         sink.write(number // 7, number, frame)
     assert sink.finish(len(frames)) == path
@@ -97,9 +99,9 @@ def test_every_codec_goes_into_every_container_that_names_it(
 ENCODINGS = [
     *((extension, Encoding(codec)) for extension, codec in PAIRS),
     # In full range, whatever the converter is told.
-    *((".mp4", Encoding("h264", pixels=pixels)) for pixels in ("gray", "gray10le", "yuvj420p")),
-    *((".mov", Encoding("h265", pixels=pixels)) for pixels in ("gray", "gray10le", "yuvj444p")),
-    *((".mkv", Encoding("ffv1", pixels=pixels)) for pixels in ("gray", "gray16le", "ya8")),
+    *((".mp4", Encoding("h264", chosen_pixel_format=name)) for name in ("gray", "gray10le", "yuvj420p")),
+    *((".mov", Encoding("h265", chosen_pixel_format=name)) for name in ("gray", "gray10le", "yuvj444p")),
+    *((".mkv", Encoding("ffv1", chosen_pixel_format=name)) for name in ("gray", "gray16le", "ya8")),
 ]
 
 
@@ -150,7 +152,7 @@ def test_what_does_not_go_together_is_refused(name: str, codec: str | None, says
         (Encoding("h264", crf=99), r"--crf 99; expected 0 \(best\) to 51 with h264"),
         (Encoding("h265", crf=52), r"--crf 52; expected 0 \(best\) to 51 with h265"),
         (Encoding("vp9", crf=64), r"--crf 64; expected 0 \(best\) to 63 with vp9"),
-        (Encoding("h264", pixels="rgb48be"), "h264 does not write it; expected one of yuv420p"),
+        (Encoding("h264", chosen_pixel_format="rgb48be"), "h264 does not write it; expected one of yuv420p"),
     ],
 )
 def test_settings_an_encoder_does_not_take_are_refused(encoding: Encoding, says: str) -> None:
@@ -194,7 +196,7 @@ def test_a_segment_that_lost_frames_is_found_removed_and_said(tmp_path: Path, da
             picture=picture,
             rate=Fraction(25),
             encoding=encoding,
-            windows=1,
+            windows_per_segment=1,
             join=lambda segments: tmp_path / str(len(segments)),
         )
 
@@ -237,11 +239,3 @@ def test_usual_settings_are_taken_and_quality_can_be_chosen() -> None:
 def test_big_frames_are_looked_ahead_at_less() -> None:
     assert "rc-lookahead" not in Encoding("h264").options(BIG_FRAME)
     assert Encoding("h264").options(BIG_FRAME + 1)["rc-lookahead"] == "8"
-
-
-def test_what_sound_and_subtitles_a_container_takes() -> None:
-    assert takes(".mp4", "aac")
-    assert not takes(".mp4", "srt")
-    assert takes(".mkv", "srt")
-    assert not takes(".webm", "aac")
-    assert not Path("nothing").exists()

@@ -117,7 +117,7 @@ def test_less_memory_also_counts_for_windows_whose_tiles_were_known(tmp_path: Pa
 
 
 def test_a_source_without_frames_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="grey: no frame in what is asked for"):
+    with pytest.raises(InvalidInput, match="grey: no frame in the requested part"):
         run(tmp_path / "job", BicubicBlend(), 0)
 
 
@@ -129,10 +129,10 @@ class Autocast(Network):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(()))
-        self.halves: list[bool] = []
+        self.in_bf16: list[bool] = []
 
     def forward(self, lr: Tensor) -> Tensor:
-        self.halves.append(torch.is_autocast_enabled("cpu"))
+        self.in_bf16.append(torch.is_autocast_enabled("cpu"))
         return BicubicBlend()(lr)
 
 
@@ -148,7 +148,7 @@ def test_a_window_that_is_made_again_is_made_in_the_precision_of_the_first_time(
         sink = PngFolder(tmp_path / "job" / "frames")
         upscaler = Upscaler(network, precision="auto")
         Job(source=Textured(14), upscaler=upscaler, sink=sink, folder=tmp_path / "job", say=print).run(27)
-        return network.halves
+        return network.in_bf16
 
     # The cut ends the first window; the second runs in both, which is where they are compared.
     assert passes() == [False, False, True, True, True]

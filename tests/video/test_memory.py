@@ -100,8 +100,8 @@ def fits(grid: Grid, memory: float, network: Network, height: int, width: int) -
 def test_a_frame_that_fits_is_not_divided_and_a_bigger_one_is() -> None:
     network = Wide()
     enough = OVERHEAD * bytes_taken(network, 200, 300)
-    assert grid_within(1.01 * enough, network, 200, 300, limit="-") == Grid()
-    smaller = grid_within(0.9 * enough, network, 200, 300, limit="-")
+    assert grid_within(1.01 * enough, network, 200, 300, limited_by="-") == Grid()
+    smaller = grid_within(0.9 * enough, network, 200, 300, limited_by="-")
     assert smaller != Grid()
     assert fits(smaller, 0.9 * enough, network, 200, 300)
 
@@ -111,8 +111,8 @@ def test_a_row_of_finished_tiles_fits_beside_the_one_that_is_made() -> None:
     network = Wide()
     tile = OVERHEAD * bytes_taken(network, 100, 2000)
     with pytest.raises(InvalidInput, match="GiB more"):
-        grid_within(0.2 * tile, network, 100, 4000, limit="-")
-    grid = grid_within(0.9 * tile, network, 100, 4000, limit="-")
+        grid_within(0.2 * tile, network, 100, 4000, limited_by="-")
+    grid = grid_within(0.9 * tile, network, 100, 4000, limited_by="-")
     assert fits(grid, 0.9 * tile, network, 100, 4000)
 
 
@@ -141,10 +141,10 @@ def test_small_tiles_at_the_edges_of_large_ones_fit_as_well() -> None:
     network = Turns()
     for share in (0.2, 0.25, 0.3, 0.4, 0.6):
         memory = share * OVERHEAD * bytes_taken(network, 480, 640)
-        assert fits(grid_within(memory, network, 480, 640, limit="-"), memory, network, 480, 640)
+        assert fits(grid_within(memory, network, 480, 640, limited_by="-"), memory, network, 480, 640)
 
 
 def test_too_little_memory_is_said_with_what_is_needed() -> None:
-    says = r"--memory 1, but frames of 300x200 need 0\.[1-9] GiB more, in tiles as well"
+    says = r"--memory 1, but frames of 300x200 need 0\.[1-9] GiB more, even in tiles"
     with pytest.raises(InvalidInput, match=says):
-        grid_within(1000, Wide(), 200, 300, limit="--memory 1")
+        grid_within(1000, Wide(), 200, 300, limited_by="--memory 1")

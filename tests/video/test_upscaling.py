@@ -55,7 +55,7 @@ def test_a_gpu_makes_the_frames_of_a_cpu(small_network: Callable[..., Network], 
     frames = noise(9, 40, 52)
     expected = by_hand(small_network(), frames)
     upscaler = Upscaler(small_network(), device="cuda")
-    upscaler.grid = grid_within(2**33, upscaler.network, 40, 52, limit="-")
+    upscaler.grid = grid_within(2**33, upscaler.network, 40, 52, limited_by="-")
     for ours, theirs in zip(upscale(frames, upscaler), expected, strict=True):
         assert (ours.int() - theirs.int()).abs().max() <= 1
 
@@ -203,6 +203,11 @@ def test_another_scale_is_refused() -> None:
         Upscaler(BicubicBlend(), scale=3)
 
 
+def test_another_precision_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"--precision bfloat16; expected auto, float32, bf16"):
+        Upscaler(BicubicBlend(), precision="bfloat16")
+
+
 class Rounding(BicubicBlend):
     """Off by `gain` thirtieths where it runs in bfloat16."""
 
@@ -214,16 +219,16 @@ class Rounding(BicubicBlend):
         return super().forward(lr) + self.gain / 30 * torch.is_autocast_enabled(lr.device.type)
 
 
-@pytest.mark.parametrize(("gain", "half"), [(0.0, True), (1.0, False)])
+@pytest.mark.parametrize(("gain", "agrees"), [(0.0, True), (1.0, False)])
 def test_bf16_is_used_only_where_it_agrees_with_float32(
-    noise: Frames, gain: float, half: bool, monkeypatch: pytest.MonkeyPatch
+    noise: Frames, gain: float, agrees: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Decided by the first window, which is made as all others will be."""
     monkeypatch.setattr("stvsr.video.upscaling.has_bf16", lambda device: True)
     upscaler = Upscaler(Rounding(gain), precision="auto")
     first, *_ = windows(scene_starts(noise(4)))
     assert torch.equal(upscaler(first), torch.stack(by_hand(BicubicBlend(), noise(4))))
-    assert upscaler.half is half
+    assert upscaler.bf16 is agrees
     assert not upscaler.undecided
 
 
@@ -237,7 +242,7 @@ def test_black_frames_decide_nothing_of_precision(noise: Frames, monkeypatch: py
     first, *_ = windows(scene_starts(noise(4)))
     upscaler(first)
     assert not upscaler.undecided
-    assert not upscaler.half
+    assert not upscaler.bf16
 
 
 @pytest.mark.parametrize(
@@ -250,7 +255,7 @@ def test_bf16_is_not_tried_where_it_gains_nothing(
     monkeypatch.setattr("stvsr.video.upscaling.has_bf16", lambda device: fast)
     upscaler = Upscaler(network, precision="auto")
     assert not upscaler.undecided
-    assert not upscaler.half
+    assert not upscaler.bf16
 
 
 def test_bf16_on_request_stays_within_a_hundredth_of_a_decibel_of_a_33_db_result(
@@ -258,12 +263,12 @@ def test_bf16_on_request_stays_within_a_hundredth_of_a_decibel_of_a_33_db_result
 ) -> None:
     """An untrained network says little about trained ones; this holds that autocast is on and harmless."""
     network = small_network()
-    exact, half = (
+    exact, rounded = (
         torch.stack(list(upscale(noise(4), Upscaler(network, precision=precision)))).float()
         for precision in ("float32", "bf16")
     )
-    assert not torch.equal(exact, half)
-    assert (exact - half).square().mean() < 255**2 * 10**-4.5
+    assert not torch.equal(exact, rounded)
+    assert (exact - rounded).square().mean() < 255**2 * 10**-4.5
 
 
 def test_frames_count_as_they_are_made(stub: Callable[[], Network], noise: Frames) -> None:
@@ -280,7 +285,8 @@ def test_what_is_turned_by_a_player_stays_and_what_is_turned_by_us_is_said_to_be
     from stvsr.video.colour import Colour
 
     matrix = (0, 65536, 0, -65536, 0, 0, 48 << 16, 0, 1 << 30)
-    lr = Picture(64, 48, Colour(), Fraction(4, 3), matrix, Orientation(turns=1))
+    lr = Picture(64, 48, Colour(), Fraction(4, 3), matrix)
+    assert lr.orientation == Orientation(turns=3)
     kept = Upscaler(BicubicBlend()).picture(lr)
     assert (kept.width, kept.height, kept.pixel_aspect) == (256, 192, Fraction(4, 3))
     assert kept.display_matrix == (*matrix[:6], 4 * 48 << 16, 0, 1 << 30)

@@ -74,14 +74,14 @@ class Footage:
         frames: `(t, 3, H, W)`, uint8; they may be mapped from a file, of which only what is used is read.
         name: names the clip in messages and tables, for example `00001/0266`.
         motion: one of `MOTION_SPLITS`, or `UNSPLIT`.
-        will_read: told the first row that will be used and the row after the last, so that mapped frames are read
+        prefetch_rows: told the first row that will be used and the row after the last, so that mapped frames are read
             from there alone, at once. Optional: frames are the same without.
     """
 
     frames: Tensor
     name: str
     motion: str
-    will_read: Callable[[int, int], None] = _nothing
+    prefetch_rows: Callable[[int, int], None] = _nothing
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[1] != 3 or self.frames.dtype != torch.uint8:

@@ -4,7 +4,7 @@ Training takes a random clip of seven frames from a `Source`. Scoring takes ever
 know beforehand which clips there are and how long they are: that is a `ClipSet`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,9 +13,6 @@ from torch import Tensor
 
 from stvsr.data.clip import FRAMES, UNSPLIT, Footage, Source
 from stvsr.errors import DamagedClip
-
-SEED = 0
-"""Scoring reads the same frames whatever the seed of training was."""
 
 
 @dataclass(frozen=True)
@@ -89,17 +86,22 @@ class NamedSource(Source, Protocol):
         ...
 
 
+def read_fixed(source: Source, index: int) -> Footage:
+    """Clip `index` as it is always read, whatever the seed of a training; errors as `Source.read`."""
+    return source.read(index, np.random.default_rng((0, index)))
+
+
 class ShortClips:
     """The clips of a source, whole: Vimeo-90K's septuplets, generated scenes.
 
     Args:
         name: of the set, in tables.
-        source: makes the source.
+        source: where they come from.
     """
 
-    def __init__(self, *, name: str, source: Callable[[], NamedSource]) -> None:
+    def __init__(self, *, name: str, source: NamedSource) -> None:
         self.name = name
-        self.source = source()
+        self.source = source
 
     def __len__(self) -> int:
         return len(self.source)
@@ -112,8 +114,7 @@ class ShortClips:
 
     def excerpt(self, index: int, first: int, count: int) -> Excerpt:
         """Reads the clip and takes the frames."""
-        footage = self.source.read(index, np.random.default_rng((SEED, index)))
-        return Excerpt(hr=footage.frames[first : first + count])
+        return Excerpt(hr=read_fixed(self.source, index).frames[first : first + count])
 
 
 class Several:

@@ -5,9 +5,6 @@ Step `s` of a run takes the draws `s * batch_size … (s+1) * batch_size - 1`, a
 sees the clips that one process would. Validation clips are dealt out in turn, each exactly once.
 """
 
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,8 +13,10 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Sampler
 
+from stvsr.config import whole
 from stvsr.data.clip import Batch, Clip, Source
 from stvsr.data.datasets import TrainingClips, ValidationClips
+from stvsr.data.workers import leave_signals_to_parent
 from stvsr.errors import InvalidInput
 
 
@@ -28,10 +27,10 @@ class DrawBatches(Sampler[list[int]]):
     """
 
     def __init__(self, *, steps: int, first_step: int, batch_size: int, rank: int, world_size: int) -> None:
-        if batch_size < 1 or batch_size % world_size:
+        if batch_size % world_size:
             raise InvalidInput(
-                f"loader.batch_size={batch_size} with {world_size} process(es); expected a positive multiple: "
-                "it is the batch of all processes together"
+                f"loader.batch_size={batch_size} with {world_size} processes; expected a multiple of {world_size}: it "
+                "is the batch of all processes together"
             )
         self.steps = steps
         self.first_step = first_step
@@ -48,23 +47,6 @@ class DrawBatches(Sampler[list[int]]):
             yield list(range(start, start + self.share))
 
 
-def ignore_interrupts(worker: int) -> None:
-    # Ctrl-C reaches every process of a terminal, and a cluster's SIGTERM every process of a job; the process that is
-    # served decides what becomes of it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # macOS does not tell who sends a signal.
-    if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    """Ends this process when its parent sends SIGTERM, as Python does with children that are left at its end."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)
-
-
 class ClipDataModule(pl.LightningDataModule):
     """Training and validation clips of one data set.
 
@@ -76,6 +58,9 @@ class ClipDataModule(pl.LightningDataModule):
         crop: side of the LR training crop; 32 in the paper.
         workers: loader processes for each process; 0 reads in the process itself.
         seed: decides every draw of training.
+
+    Raises:
+        InvalidInput: a number that makes no sense, or a crop that no network takes.
     """
 
     def __init__(
@@ -96,8 +81,9 @@ class ClipDataModule(pl.LightningDataModule):
             ("crop", crop, 4),
             ("workers", workers, 0),
         ):
-            if value < least:
-                raise InvalidInput(f"loader.{name}={value}; expected at least {least}")
+            whole(f"loader.{name}", value, least=least)
+        if crop % 4:
+            raise InvalidInput(f"loader.crop={crop}; expected a multiple of 4 LR pixels, such as 32")
         self.make_train_source = train_source
         self.make_val_source = val_source
         self.train_source: Source | None = None
@@ -140,8 +126,17 @@ class ClipDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Clip]:
         """This process's part of the validation clips, whole frames."""
+        trainer = self.trainer
+        assert trainer is not None
         assert self.val_source is not None
-        return self._validation_loader(ValidationClips(source=self.val_source))
+        clips = ValidationClips(source=self.val_source)
+        if len(clips) < trainer.world_size:
+            raise InvalidInput(
+                f"{len(clips)} clip(s) to validate on for {trainer.world_size} processes; expected at least one for "
+                "each: choose more clips, or fewer trainer.devices"
+            )
+        part = range(trainer.global_rank, len(clips), trainer.world_size)
+        return DataLoader(clips, sampler=part, batch_size=self.eval_batch_size, **self._loading())
 
     def state_dict(self) -> dict[str, int]:
         """What decides the draws, for the checkpoint."""
@@ -151,19 +146,15 @@ class ClipDataModule(pl.LightningDataModule):
         """Warns where a resumed run draws other clips than the run it continues would have."""
         for name, ours in self.state_dict().items():
             if state_dict.get(name) != ours:
-                rank_zero_warn(f"continues with loader.{name}={ours}, was {state_dict.get(name)}: other clips come")
-
-    def _validation_loader(self, clips: ValidationClips) -> DataLoader[Clip]:
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if len(clips) < world_size:
-            raise InvalidInput(f"{len(clips)} clip(s) for {world_size} processes; expected one for each at least")
-        part = range(rank, len(clips), world_size)
-        return DataLoader(clips, sampler=part, batch_size=self.eval_batch_size, **self._loading())
+                rank_zero_warn(
+                    f"continuing with loader.{name}={ours}, which was {state_dict.get(name)}: training will see other "
+                    "clips than before"
+                )
 
     def _loading(self) -> dict[str, Any]:
         return {
             "num_workers": self.workers,
             "collate_fn": Batch.collate,
             "pin_memory": torch.cuda.is_available(),
-            "worker_init_fn": ignore_interrupts,
+            "worker_init_fn": leave_signals_to_parent,
         }

@@ -14,12 +14,12 @@ from torch.utils.data import Dataset
 
 from stvsr.data.augmentation import augment
 from stvsr.data.clip import SCALE, Clip, Footage, Source, to_float, whole_pixels
-from stvsr.data.clip_sets import SEED
+from stvsr.data.clip_sets import read_fixed
 from stvsr.data.degradation import MARGIN, downsample, downsample_crop
-from stvsr.errors import DamagedClip, InvalidInput
+from stvsr.errors import DamagedClip
 
-SUBSTITUTES = 10
-"""So many damaged clips in a row end a run: the data, not a clip, is at fault."""
+MAX_DAMAGED_IN_A_ROW = 10
+"""This many damaged clips in a row end a run: the data, not a clip, is at fault."""
 
 
 class TrainingClips(Dataset[Clip]):
@@ -27,14 +27,12 @@ class TrainingClips(Dataset[Clip]):
 
     Args:
         source: where clips come from.
-        crop: side of the LR crop in pixels; 32 in the paper.
+        crop: side of the LR crop in pixels, a multiple of 4, as networks need it; 32 in the paper.
         draws: how many clips the run draws in all.
         seed: decides everything.
     """
 
     def __init__(self, *, source: Source, crop: int, draws: int, seed: int) -> None:
-        if crop < 1 or crop % 4:
-            raise InvalidInput(f"loader.crop={crop}; expected a positive multiple of 4 LR pixels, such as 32")
         self.source = source
         self.crop = crop
         self.draws = draws
@@ -49,7 +47,7 @@ class TrainingClips(Dataset[Clip]):
         A damaged clip is replaced by the next one in this pass over the data, and named in `Clip.skipped`.
 
         Raises:
-            DamagedClip: `SUBSTITUTES` clips in a row are damaged.
+            DamagedClip: `MAX_DAMAGED_IN_A_ROW` clips in a row are damaged.
         """
         skipped: list[str] = []
         while True:
@@ -59,8 +57,8 @@ class TrainingClips(Dataset[Clip]):
                 return self._crop(self.source.read(index, rng), rng, tuple(skipped))
             except DamagedClip as error:
                 skipped.append(str(error))
-                if len(skipped) == SUBSTITUTES:
-                    raise DamagedClip(f"{SUBSTITUTES} damaged clips in a row, the last: {error}") from None
+                if len(skipped) == MAX_DAMAGED_IN_A_ROW:
+                    raise DamagedClip(f"{MAX_DAMAGED_IN_A_ROW} damaged clips in a row, the last: {error}") from None
 
     def _index(self, draw: int) -> int:
         """Every clip once a pass, in an order of that pass's own."""
@@ -77,7 +75,7 @@ class TrainingClips(Dataset[Clip]):
                 f"take it out or set loader.crop to at most {min(h, w) // SCALE // 4 * 4}"
             )
         top, left = (SCALE * int(rng.integers((size - side) // SCALE + 1)) for size in (h, w))
-        footage.will_read(max(top - MARGIN, 0), min(top + side + MARGIN, h))
+        footage.prefetch_rows(max(top - MARGIN, 0), min(top + side + MARGIN, h))
         lr = downsample_crop(frames[::2], top=top, left=left, height=side, width=side)
         hr = to_float(frames[..., top : top + side, left : left + side])
         lr, hr = augment(lr, hr, rng)
@@ -103,7 +101,7 @@ class ValidationClips(Dataset[Clip]):
         Raises:
             DamagedClip: the clip cannot be read; a validation that left it out would be one of something else.
         """
-        footage = self.source.read(index, np.random.default_rng((SEED, index)))
+        footage = read_fixed(self.source, index)
         hr = to_float(whole_pixels(footage.frames))
         return Clip(lr=downsample(hr[::2]), hr=hr, name=footage.name, motion=footage.motion)
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stvsr.data.clip import SCALE
+from stvsr.data.clip import PEAK, SCALE
 from stvsr.errors import InvalidInput
 
 KERNEL_RADIUS = 2
@@ -24,8 +24,6 @@ KERNEL_RADIUS = 2
 
 MARGIN = KERNEL_RADIUS * SCALE
 """HR pixels on each side of a crop that its LR pixels depend on."""
-
-LEVELS = 255
 
 
 def symmetric_pad(frames: Tensor, margin: int) -> Tensor:
@@ -57,23 +55,22 @@ def bicubic(frames: Tensor, *, factor: float) -> Tensor:
     return resized[..., cut : cut + out_h, cut : cut + out_w].reshape(*leading, out_h, out_w)
 
 
-def downsample(frames: Tensor, scale: int = SCALE) -> Tensor:
+def downsample(frames: Tensor) -> Tensor:
     """HR frames to the LR frames of the field's benchmarks.
 
     Args:
-        frames: `(…, 3, H, W)` in [0, 1], on the 8-bit grid; `H` and `W` are multiples of `scale`.
-        scale: how many times smaller the result is.
+        frames: `(…, 3, H, W)` in [0, 1], on the 8-bit grid; `H` and `W` are multiples of 4.
 
     Returns:
-        `(…, 3, H/scale, W/scale)` in [0, 1], rounded to 8 bit, of the input's dtype.
+        `(…, 3, H/4, W/4)` in [0, 1], rounded to 8 bit, of the input's dtype.
 
     Raises:
-        InvalidInput: a side is not a multiple of `scale`.
+        InvalidInput: a side is not a multiple of 4.
     """
-    _check_sides(frames, scale)
+    _check_sides(frames)
     # A stored value divided by 255 in single precision is off by some 1e-6 grey levels, which would decide ties.
-    grey_levels = bicubic((frames.double() * LEVELS).round(), factor=1 / scale)
-    return (_stored(grey_levels) / LEVELS).to(frames.dtype)
+    grey_levels = bicubic((frames.double() * PEAK).round(), factor=1 / SCALE)
+    return (_stored(grey_levels) / PEAK).to(frames.dtype)
 
 
 def downsample_crop(frames: Tensor, *, top: int, left: int, height: int, width: int) -> Tensor:
@@ -96,22 +93,22 @@ def downsample_crop(frames: Tensor, *, top: int, left: int, height: int, width: 
     # Outside the frame `downsample` mirrors, as for whole frames.
     y0, x0 = max(top - MARGIN, 0), max(left - MARGIN, 0)
     part = frames[..., y0 : top + height + MARGIN, x0 : left + width + MARGIN].double()
-    _check_sides(part, SCALE)
+    _check_sides(part)
     y, x = (top - y0) // SCALE, (left - x0) // SCALE
     down = _reduction(part.shape[-2])[y : y + height // SCALE]
     across = _reduction(part.shape[-1])[x : x + width // SCALE]
-    return (_stored(down @ part @ across.t()) / LEVELS).float()
+    return (_stored(down @ part @ across.t()) / PEAK).float()
 
 
-def _check_sides(frames: Tensor, scale: int) -> None:
+def _check_sides(frames: Tensor) -> None:
     h, w = frames.shape[-2:]
-    if h % scale or w % scale:
-        raise InvalidInput(f"frames are {w}x{h}; expected sides that are multiples of {scale}: crop them first")
+    if h % SCALE or w % SCALE:
+        raise InvalidInput(f"frames are {w}x{h}; expected sides that are multiples of {SCALE}: crop them first")
 
 
 def _stored(grey_levels: Tensor) -> Tensor:
     """Grey levels as a file stores them, half rounded up."""
-    return (grey_levels.clamp(0, LEVELS) + 0.5).floor()
+    return (grey_levels.clamp(0, PEAK) + 0.5).floor()
 
 
 @lru_cache

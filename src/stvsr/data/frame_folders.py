@@ -154,9 +154,10 @@ def check_link(path: Path, what: str) -> None:
         InvalidInput: it is one.
     """
     around = path.parent.resolve()
-    if path.is_symlink() and (not path.exists() or path.resolve() in (around, *around.parents)):
-        where = "a folder that it is in" if path.exists() else "nowhere"
-        raise InvalidInput(f"{what}: {path} is a link to {where}; remove or mend it")
+    if path.is_symlink() and not path.exists():
+        raise InvalidInput(f"{what}: {path} is a broken link; remove or fix it")
+    if path.is_symlink() and path.resolve() in (around, *around.parents):
+        raise InvalidInput(f"{what}: {path} is a link to a folder that it is in; remove it")
 
 
 class FrameFolders:
@@ -197,10 +198,11 @@ class FrameFolders:
         if lr_root is not None:
             lr = {clip: FrameFolder.open(path) for clip, path in clip_folders(Path(lr_root), "data.lr_root").items()}
             if set(lr) != set(self.clips):
-                odd = sorted(set(lr) ^ set(self.clips))
+                first, *others = sorted(set(lr) ^ set(self.clips))
+                odd = f"{first} and {len(others)} more are" if others else f"{first} is"
                 raise InvalidInput(
                     f"data.lr_root={lr_root}: {len(lr)} clips, data.root has {len(self.clips)}; expected the same, but "
-                    f"{odd[0]} is only in {'one' if len(odd) == 1 else 'one of them, as are others'}"
+                    f"{odd} only in one of the two"
                 )
             for clip, hr in self.clips.items():
                 check_lr(clip, hr, lr[clip])

@@ -6,7 +6,6 @@ clips as often as they have windows. Windows that cross a scene cut or a pause a
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -64,8 +63,8 @@ def videos_with_scenes(*, root: str | Path, scenes: int, side: int) -> HeldClips
         scenes: how many scenes; each is one window.
         side: of their frames, HR pixels.
     """
-    make = partial(SyntheticScenes, clips=scenes, height=side, width=side, seed=0)
-    return HeldClips(clips=Several(sets=[WholeVideos(root=root), ShortClips(name="synthetic", source=make)]))
+    generated = SyntheticScenes(clips=scenes, height=side, width=side, seed=0)
+    return HeldClips(clips=Several(sets=[WholeVideos(root=root), ShortClips(name="synthetic", source=generated)]))
 
 
 def _read(clips: ClipSet, index: int) -> tuple[Tensor, list[int]]:

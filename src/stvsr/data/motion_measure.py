@@ -34,7 +34,7 @@ class MotionThresholds:
             )
 
     def split(self, motion: float) -> str:
-        """The split of a clip that moves so much."""
+        """The split of a clip that moves this much."""
         if motion < self.medium:
             return "slow"
         return "medium" if motion < self.fast else "fast"

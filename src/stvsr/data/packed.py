@@ -134,9 +134,9 @@ class PackedClips:
             raise DamagedClip(f"{self.clips}: clip {name} cannot be read ({error}); check the pack") from None
         stored = torch.frombuffer(mapped, dtype=torch.uint8, count=size, offset=before)
         frames = stored.view(i.height, i.frames, 3, i.width).permute(1, 2, 0, 3)
-        return Footage(frames, name, motion, partial(_will_read, mapped, before, size // i.height))
+        return Footage(frames, name, motion, partial(_prefetch, mapped, before, size // i.height))
 
-    def check_list(self, entries: list[tuple[str, str]]) -> None:
+    def check_entries(self, entries: list[tuple[str, str]]) -> None:
         """Refuses a pack of other clips than those of a list, or in another order.
 
         Raises:
@@ -147,8 +147,8 @@ class PackedClips:
             same = next((i for i, (a, b) in enumerate(zip(ours, entries, strict=False)) if a != b), None)
             first = "" if same is None else f"; clip {same + 1} is {ours[same][0]}, not {entries[same][0]}"
             raise InvalidInput(
-                f"{self.folder}: a pack of another list ({len(ours)} clips, expected {len(entries)}{first}); "
-                "choose another pack, or make one of this list"
+                f"{self.folder}: packed from a different clip list ({len(ours)} clips, expected {len(entries)}{first})"
+                "; choose another pack, or make one of this list"
             )
 
     def checksum(self, index: int) -> int:
@@ -170,7 +170,7 @@ def as_stored(frames: Tensor) -> Tensor:
     return frames.permute(2, 0, 1, 3).contiguous()
 
 
-def _will_read(mapped: mmap.mmap, before: int, row: int, first: int, end: int) -> None:
+def _prefetch(mapped: mmap.mmap, before: int, row: int, first: int, end: int) -> None:
     start = before + first * row
     start -= start % mmap.PAGESIZE
     # The kernel would read on at each page that is not there: megabytes on some disks. All that is needed is asked

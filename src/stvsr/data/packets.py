@@ -15,7 +15,7 @@ from stvsr.data.y4m import Y4M_START, is_whole_y4m
 from stvsr.errors import DamagedClip
 
 MISSING_SECONDS = 0.25
-"""A file that ends so much before its declared duration is cut off. Less is the rounding of containers."""
+"""A file that ends this many seconds before its declared duration is cut off. Less is the rounding of containers."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Makes a pack of a source's clips (`packed.py`), from several processes, so that it can be killed and go on."""
 
 import hashlib
+import math
 import os
 import zlib
 from collections.abc import Iterator
@@ -8,18 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from stvsr.data.clip_sets import SEED, NamedSource
-from stvsr.data.datamodule import ignore_interrupts
-from stvsr.data.datasets import SUBSTITUTES
+from stvsr.data.clip_sets import NamedSource, read_fixed
+from stvsr.data.datasets import MAX_DAMAGED_IN_A_ROW
 from stvsr.data.packed import CLIPS, PackedClips, PackIndex, as_stored
+from stvsr.data.workers import leave_signals_to_parent
 from stvsr.errors import DamagedClip, InvalidInput, UserError
 from stvsr.files import write_text
 from stvsr.unfinished import Unfinished
 
 T = TypeVar("T")
+
+Shape = tuple[int, int, int, int]
+"""Of a clip's frames, `(t, 3, H, W)`."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class Packing(Unfinished):
         source: the clips.
         origin: what decides the clips' pixels, as plain values.
 
+    Attributes:
+        shape: of every clip, `(t, 3, H, W)`.
+        clip_bytes: bytes of a clip.
+
     Raises:
         InvalidInput: the folder holds the progress of another pack.
         DamagedClip: none of the first clips can be read.
@@ -54,12 +61,14 @@ class Packing(Unfinished):
         self.output = output
         self.source = source
         self.entries = [source.entry(index) for index in range(len(source))]
-        self.height, self.width = frame_size(source)
+        height, width = frame_size(source)
+        self.shape: Shape = (source.frames, 3, height, width)
+        self.clip_bytes = math.prod(self.shape)
         listed = "".join(f"{name} {motion}\n" for name, motion in self.entries)
         identity = {
             "source": origin,
             "list": hashlib.sha256(listed.encode()).hexdigest(),
-            "size": f"{self.width}x{self.height}",
+            "size": f"{width}x{height}",
         }
         folder = output.with_name(f".{output.name}.part")
         super().__init__(folder, identity, job="packing", elsewhere="choose another output")
@@ -68,10 +77,11 @@ class Packing(Unfinished):
 
     def index(self, done: dict[int, int], damaged: dict[int, str]) -> PackIndex:
         """The index of the pack with the clips that are done."""
+        frames, _, height, width = self.shape
         return PackIndex(
-            frames=self.source.frames,
-            height=self.height,
-            width=self.width,
+            frames=frames,
+            height=height,
+            width=width,
             entries=self.entries,
             checksums=[done.get(index) for index in range(len(self.entries))],
             damaged={self.entries[index][0]: problem for index, problem in damaged.items()},
@@ -102,17 +112,16 @@ class Packing(Unfinished):
         self.forget([])
         self.whole.mkdir(exist_ok=True)
         clips = self.whole / CLIPS
-        empty = self.index({}, {})
         with clips.open("ab") as file:
-            file.truncate(len(self.source) * empty.clip_bytes)
-        writer = ClipWriter(self.source, clips, empty)
+            file.truncate(len(self.source) * self.clip_bytes)
+        writer = ClipWriter(self.source, clips, self.shape)
         damaged: set[int] = set()
         with self.record.open("a") as record:
             for written in in_processes(writer, todo, workers):
                 if written.checksum is None:
                     damaged.add(written.index)
-                    if damaged.issuperset(range(written.index - SUBSTITUTES + 1, written.index + 1)):
-                        raise DamagedClip(f"{SUBSTITUTES} damaged clips in a row, the last: {written.problem}")
+                    if damaged.issuperset(range(written.index - MAX_DAMAGED_IN_A_ROW + 1, written.index + 1)):
+                        raise DamagedClip(f"{MAX_DAMAGED_IN_A_ROW} damaged clips in a row, the last: {written.problem}")
                 else:
                     record.write(f"{written.index} {written.checksum}\n")
                     record.flush()
@@ -120,33 +129,38 @@ class Packing(Unfinished):
 
 
 class ClipWriter(Dataset[Written]):
-    """Reads clip `index` of a source and writes it to its place in the file."""
+    """Reads clip `index` of a source and writes it to its place in the file.
 
-    def __init__(self, source: NamedSource, file: Path, index: PackIndex) -> None:
+    Args:
+        source: the clips.
+        file: as long as all clips together.
+        shape: which every clip must have.
+    """
+
+    def __init__(self, source: NamedSource, file: Path, shape: Shape) -> None:
         self.source = source
         self.file = file
-        self.index = index
+        self.shape = shape
 
     def __getitem__(self, index: int) -> Written:
         try:
-            footage = self.source.read(index, np.random.default_rng((SEED, index)))
+            footage = read_fixed(self.source, index)
         except DamagedClip as error:
             return Written(index, None, str(error))
-        expected = (self.index.frames, 3, self.index.height, self.index.width)
-        if tuple(footage.frames.shape) != expected:
-            t, _, h, w = footage.frames.shape
+        if tuple(footage.frames.shape) != self.shape:
+            (frames, _, height, width), (t, _, h, w) = self.shape, footage.frames.shape
             raise InvalidInput(
-                f"clip {footage.name}: {t} frames of {w}x{h}; expected {expected[0]} of {expected[3]}x{expected[2]}, "
-                "as the first one has: replace the clip or take it off the list"
+                f"clip {footage.name}: {t} frames of {w}x{h}; expected {frames} of {width}x{height}, as the first one "
+                "has: replace the clip or take it off the list"
             )
         stored = as_stored(footage.frames).numpy().data
         try:
             with self.file.open("r+b") as file:
-                file.seek(index * self.index.clip_bytes)
+                file.seek(index * stored.nbytes)
                 file.write(stored)
         except OSError as error:
             raise UserError(
-                f"{self.file}: {error.strerror}; what is packed is kept: the same command goes on"
+                f"{self.file}: {error.strerror}; what is packed is kept: run the same command again to continue"
             ) from None
         return Written(index, zlib.crc32(stored))
 
@@ -174,21 +188,24 @@ def read_back(pack: PackedClips, workers: int) -> Iterator[int | None]:
 def in_processes(work: Dataset[T], numbers: list[int], workers: int) -> Iterator[T]:
     """What `work` gives for each number, in order; 0 workers is this process."""
     # A loader does it all: order, what a process raises, a process that is killed, and the end of the processes.
-    yield from DataLoader(work, sampler=numbers, batch_size=None, num_workers=workers, worker_init_fn=ignore_interrupts)
+    yield from DataLoader(
+        work, sampler=numbers, batch_size=None, num_workers=workers, worker_init_fn=leave_signals_to_parent
+    )
 
 
 def frame_size(source: NamedSource) -> tuple[int, int]:
     """Height and width of the first clip that can be read.
 
     Raises:
-        DamagedClip: none of the first `SUBSTITUTES` can be.
+        DamagedClip: none of the first `MAX_DAMAGED_IN_A_ROW` can be.
     """
     problem = ""
-    for index in range(min(SUBSTITUTES, len(source))):
+    tried = min(MAX_DAMAGED_IN_A_ROW, len(source))
+    for index in range(tried):
         try:
-            height, width = source.read(index, np.random.default_rng((SEED, index))).frames.shape[-2:]
+            height, width = read_fixed(source, index).frames.shape[-2:]
         except DamagedClip as error:
             problem = str(error)
         else:
             return height, width
-    raise DamagedClip(f"the first {min(SUBSTITUTES, len(source))} clips are damaged, the last: {problem}")
+    raise DamagedClip(f"the first {tried} clips are damaged, the last: {problem}")

@@ -13,7 +13,7 @@ cut, and a cut between two pictures of much the same colours, or inside very fas
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
 
 import cv2
 import numpy as np
@@ -35,7 +35,7 @@ SCORED_WIDTH = 256
 
 
 REACH = 3
-"""A transition of a stream is compared with so many before and after it: with a window of seven frames or so."""
+"""A transition of a stream is compared with this many before and after it: with a window of seven frames or so."""
 
 
 def first_cut(frames: Tensor) -> int | None:
@@ -63,27 +63,21 @@ def scene_starts(frames: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:
         frames: each `(3, H, W)`, uint8 RGB, all of one size.
     """
     waiting: deque[Tensor] = deque()
-    # Of the transition to each waiting frame, with REACH before it; the first frame's is none.
-    changes: deque[float] = deque()
+    # Around the transition to the first waiting frame, which is in the middle; None beyond both ends.
+    changes: deque[float | None] = deque([None] * (2 * REACH + 1), maxlen=2 * REACH + 1)
     before = None
-
-    def decided() -> tuple[Tensor, bool]:
-        place = len(changes) - len(waiting)
-        around = [change for change in [*list(changes)[:place], *list(changes)[place + 1 :]] if change >= 0]
-        starts = _stands_out(changes[place], np.array(around[: 2 * REACH]))
-        if place == REACH:
-            changes.popleft()
-        return waiting.popleft(), starts
-
-    for frame in frames:
-        thinned = _hsv(frame)
-        changes.append(-1.0 if before is None else float(np.abs(thinned - before).mean()))
-        before = thinned
-        waiting.append(frame)
-        if len(waiting) > REACH:
-            yield decided()
-    while waiting:
-        yield decided()
+    for number, frame in enumerate(chain(frames, repeat(None, REACH))):
+        change = None
+        if frame is not None:
+            thinned = _hsv(frame)
+            change = None if before is None else float(np.abs(thinned - before).mean())
+            before = thinned
+            waiting.append(frame)
+        changes.append(change)
+        if number >= REACH:
+            own = changes[REACH]
+            others = [change for place, change in enumerate(changes) if place != REACH and change is not None]
+            yield waiting.popleft(), own is not None and _stands_out(own, np.array(others))
 
 
 def content_changes(frames: Tensor) -> npt.NDArray[np.float64]:

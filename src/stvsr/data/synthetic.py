@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stvsr.config import whole
 from stvsr.data.clip import FRAMES, MOTION_SPLITS, SCALE, Footage
 from stvsr.data.motion import Motion
 from stvsr.data.textures import DENSITY, Array, cut_out, sample, surface
@@ -35,7 +36,7 @@ TARGET_MARGIN = 0.08
 """Targets keep this share off a range's ends: the clock is set on a grid, and truth is every pixel."""
 
 PROBES = 32
-"""Points per axis at which a stage is probed: sets the clock within 2 % of the truth of every pixel."""
+"""Points per axis at which a scene is probed: sets the clock within 2 % of the truth of every pixel."""
 
 CLOCK_STEPS = 3
 """Corrections of the clock; displacement is nearly proportional to it, and a fourth changes nothing."""
@@ -43,27 +44,9 @@ CLOCK_STEPS = 3
 MIN_SIDE = 32
 """Shortest side of a frame, HR pixels: in fewer than 8 x 8 LR pixels nothing is left to see."""
 
-FILLED = 0.99
-"""Share of a pixel that a surface must cover to count as alone there; at an edge two colours mix."""
-
 
 @dataclass(frozen=True)
-class Truth:
-    """What a clip shows and how it truly moves.
-
-    Attributes:
-        frames: `(t, 3, H, W)`, uint8, as `SyntheticScenes.read` gives them.
-        flow: `(t-1, 2, H, W)`, float32: displacement x, y of the uppermost surface to the next frame.
-        visible: `(t-1, H, W)`, bool: that surface alone fills the pixel and its counterpart a frame later.
-    """
-
-    frames: Tensor
-    flow: Tensor
-    visible: Tensor
-
-
-@dataclass(frozen=True)
-class Stage:
+class Scene:
     """What moves and what hides what, before anything is painted; layers from back to front.
 
     Attributes:
@@ -75,8 +58,8 @@ class Stage:
     opacities: tuple[Array, ...]
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, height: int, width: int, frames: int, target: float) -> "Stage":
-        """Draws a stage whose surfaces move by `target` HR pixels per frame in the mean."""
+    def draw(cls, rng: np.random.Generator, height: int, width: int, frames: int, target: float) -> "Scene":
+        """Draws a scene whose surfaces move by `target` HR pixels per frame in the mean."""
         half = (frames - 1) / 2
         centre = ((width - 1) / 2, (height - 1) / 2)
         speed = float(rng.uniform(0.3, 1.0))
@@ -91,18 +74,18 @@ class Stage:
             # Room for the blur of the edge, so that the outermost texels stay empty.
             size = 2 * int(np.ceil(DENSITY * (radius + 4)))
             opacities.append(cut_out(rng, size, DENSITY * radius))
-        stage = cls(tuple(motions), tuple(opacities))
+        scene = cls(tuple(motions), tuple(opacities))
         x_grid = np.linspace(0, width - 1, PROBES, dtype=np.float32)
         y_grid = np.linspace(0, height - 1, PROBES, dtype=np.float32)[:, None]
         clock = target
         for _ in range(CLOCK_STEPS):
-            stage = stage.at_clock(clock)
-            clock *= target / stage.mean_displacement(x_grid, y_grid, times(frames)[:-1, None, None])
-        return stage.at_clock(clock)
+            scene = scene.at_clock(clock)
+            clock *= target / scene.mean_displacement(x_grid, y_grid, times(frames)[:-1, None, None])
+        return scene.at_clock(clock)
 
-    def at_clock(self, clock: float) -> "Stage":
-        """The same stage, faster or slower."""
-        return Stage(tuple(replace(motion, clock=clock) for motion in self.motions), self.opacities)
+    def at_clock(self, clock: float) -> "Scene":
+        """The same scene, faster or slower."""
+        return Scene(tuple(replace(motion, clock=clock) for motion in self.motions), self.opacities)
 
     def shares(self, x: Array, y: Array, t: Array) -> Array:
         """Share of each layer in what is seen at `x, y` at time `t`: `(layers, ..., H, W)`, in sum 1."""
@@ -177,28 +160,22 @@ class SyntheticScenes:
         height: HR pixels, a multiple of 4, at least 32.
         width: HR pixels, a multiple of 4, at least 32.
         seed: another seed, other scenes; not negative.
-        frames: odd, at least 3.
 
     Raises:
         InvalidInput: an argument is none of these.
     """
 
     first_number = 1
+    frames = FRAMES
 
-    def __init__(self, *, clips: int, height: int, width: int, seed: int, frames: int = FRAMES) -> None:
-        if clips < 1:
-            raise InvalidInput(f"clips is {clips}; expected at least 1; ask for one clip or more")
+    def __init__(self, *, clips: int, height: int, width: int, seed: int) -> None:
+        whole("clips", clips, least=1)
         for name, side in (("height", height), ("width", width)):
-            if side < MIN_SIDE or side % SCALE:
-                raise InvalidInput(
-                    f"{name} is {side}; expected a multiple of {SCALE}, at least {MIN_SIDE}; "
-                    f"take {max(MIN_SIDE, round(side / SCALE) * SCALE)}"
-                )
-        if seed < 0:
-            raise InvalidInput(f"seed is {seed}; expected 0 or more; drop the sign")
-        if frames < 3 or frames % 2 == 0:
-            raise InvalidInput(f"frames is {frames}; expected an odd number, at least 3; take {FRAMES}")
-        self.clips, self.height, self.width, self.seed, self.frames = clips, height, width, seed, frames
+            whole(name, side, least=MIN_SIDE)
+            if side % SCALE:
+                raise InvalidInput(f"{name}={side}; expected a multiple of {SCALE}: take {side - side % SCALE}")
+        whole("seed", seed, least=0)
+        self.clips, self.height, self.width, self.seed = clips, height, width, seed
 
     def __len__(self) -> int:
         return self.clips
@@ -214,40 +191,20 @@ class SyntheticScenes:
         Raises:
             IndexError: there is no such clip.
         """
-        return Footage(self._frames(self.stage(index), index), *self.entry(index))
+        return Footage(self._frames(self.scene(index), index), *self.entry(index))
 
-    def motion_of(self, index: int) -> float:
-        """Mean true displacement of what clip `index` shows, HR pixels per frame, over pixels and frames."""
-        stage, (x, y) = self.stage(index), screen(self.height, self.width)
-        return float(np.mean([stage.mean_displacement(x, y, t) for t in times(self.frames)[:-1]]))
-
-    def truth(self, index: int) -> Truth:
-        """Makes clip `index` together with its true flow and visibility."""
-        stage = self.stage(index)
-        x, y = screen(self.height, self.width)
-        flows, masks = [], []
-        for t in times(self.frames)[:-1]:
-            flow, top = stage.flow(x, y, t)
-            x_next, y_next = x + flow[0], y + flow[1]
-            alone = np.stack([stage.shares(x, y, t), stage.shares(x_next, y_next, t + np.float32(1))])
-            filled = (np.take_along_axis(alone, top[None, None], 1) >= FILLED).all((0, 1))
-            inside = (x_next >= 0) & (x_next <= self.width - 1) & (y_next >= 0) & (y_next <= self.height - 1)
-            flows.append(flow)
-            masks.append(filled & inside)
-        return Truth(self._frames(stage, index), torch.from_numpy(np.stack(flows)), torch.from_numpy(np.stack(masks)))
-
-    def stage(self, index: int) -> Stage:
+    def scene(self, index: int) -> Scene:
         """What moves in clip `index`, and how; a few milliseconds, for nothing is painted."""
         if not 0 <= index < self.clips:
             raise IndexError(f"clip {index} of {self.clips}; expected 0 to {self.clips - 1}")
         rng = np.random.default_rng([self.seed, index, 0])
         slowest, fastest = MOTION_RANGES[self.entry(index)[1]]
         target = float(rng.uniform(slowest * (1 + TARGET_MARGIN), fastest * (1 - TARGET_MARGIN)))
-        return Stage.draw(rng, self.height, self.width, self.frames, target)
+        return Scene.draw(rng, self.height, self.width, self.frames, target)
 
-    def _frames(self, stage: Stage, index: int) -> Tensor:
-        # A stream of its own: the stage alone can be drawn for its motion, without the cost of painting.
+    def _frames(self, scene: Scene, index: int) -> Tensor:
+        # A stream of its own: the scene alone can be drawn for its motion, without the cost of painting.
         rng = np.random.default_rng([self.seed, index, 1])
-        paints = stage.paint(rng, self.height, self.width, self.frames)
-        frames = [stage.render(paints, self.height, self.width, t) for t in times(self.frames)]
+        paints = scene.paint(rng, self.height, self.width, self.frames)
+        frames = [scene.render(paints, self.height, self.width, t) for t in times(self.frames)]
         return torch.from_numpy(np.stack(frames).transpose(0, 3, 1, 2).copy())

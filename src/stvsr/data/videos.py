@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stvsr.config import whole
 from stvsr.data.clip import FRAMES, UNSPLIT, Footage, whole_pixels
 from stvsr.data.decoding import VideoIndex, index_video, read_frames
 from stvsr.data.scene_cuts import first_cut
@@ -26,7 +27,7 @@ MAX_TRIES = 100
 """Windows decoded in search of one without a cut, before a file is given up."""
 
 PAUSE = 3.0
-"""Frames further apart than so many usual intervals are not consecutive. Phones vary theirs by less."""
+"""Frames further apart than this many usual intervals are not consecutive. Phones vary theirs by less."""
 
 
 def video_files(root: Path) -> list[Path]:
@@ -55,21 +56,16 @@ class VideoFolder:
     Args:
         root: the folder; subfolders are searched too.
         clips_per_video: clips of one file, each from its own segment.
-        frames: frames of a clip.
 
     Raises:
         InvalidInput: no such folder, no video file in it, or a count below 1.
     """
 
-    def __init__(self, *, root: str | Path, clips_per_video: int, frames: int = FRAMES) -> None:
+    def __init__(self, *, root: str | Path, clips_per_video: int) -> None:
+        whole("clips_per_video", clips_per_video, least=1)
         self.root = Path(root)
         self.clips_per_video = clips_per_video
-        self.frames = frames
         self._useless: dict[Path, str] = {}
-        if clips_per_video < 1:
-            raise InvalidInput(f"data.clips_per_video={clips_per_video}; expected at least 1")
-        if frames < 1:
-            raise InvalidInput(f"frames={frames}; expected at least 1")
         self.paths = video_files(self.root)
 
     def __len__(self) -> int:
@@ -81,8 +77,8 @@ class VideoFolder:
         Height and width are cropped to multiples of 4 at the bottom and right.
 
         Raises:
-            DamagedClip: no readable video, shorter than a clip, without a window that shows one scene, or damaged where
-                chance would have it; the rest of such a file can be read.
+            DamagedClip: no readable video, shorter than a clip, without a window that shows one scene, or damaged
+                at the drawn position; the rest of such a file can be read.
         """
         path = self.paths[index // self.clips_per_video]
         # Found once, at some cost; a long run comes by again and again.
@@ -97,29 +93,29 @@ class VideoFolder:
 
     def _index(self, path: Path) -> VideoIndex:
         video = index_video(path)
-        if len(video) < self.frames:
-            raise DamagedClip(f"{path}: {len(video)} frames; expected at least {self.frames}: remove the file")
+        if len(video) < FRAMES:
+            raise DamagedClip(f"{path}: {len(video)} frames; expected at least {FRAMES}: remove the file")
         return video
 
     def _read(self, path: Path, video: VideoIndex, number: int, rng: np.random.Generator) -> Footage:
-        candidates = first_frames(len(video) - self.frames + 1, number, self.clips_per_video, rng)
+        candidates = first_frames(len(video) - FRAMES + 1, number, self.clips_per_video, rng)
         breaks = pauses(video)
         decoded = 0
         for first in candidates:
             # Every window over a known cut crosses it, so each cut costs one decoding.
-            if any(first < position < first + self.frames for position in breaks):
+            if any(first < position < first + FRAMES for position in breaks):
                 continue
             if decoded == MAX_TRIES:
                 break
             decoded += 1
-            frames = read_frames(video, first, self.frames)
+            frames = read_frames(video, first, FRAMES)
             cut = first_cut(frames)
             if cut is None:
                 name = f"{path.relative_to(self.root).with_suffix('').as_posix()}@{first:06d}"
                 return Footage(frames=whole_pixels(frames).contiguous(), name=name, motion=UNSPLIT)
             breaks.add(first + cut)
         self._useless[path] = (
-            f"{path}: no {self.frames} consecutive frames without a scene cut or a pause; "
+            f"{path}: no {FRAMES} consecutive frames without a scene cut or a pause; "
             "expected longer scenes: remove the file"
         )
         raise DamagedClip(self._useless[path])

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from stvsr.config import whole
 from stvsr.data.clip import FRAMES, MOTION_SPLITS, UNSPLIT, Footage
 from stvsr.data.packed import PackedClips
 from stvsr.data.png import read_png
@@ -91,7 +92,7 @@ def packed_training_clips(*, root: str | Path, pack: str | Path) -> PackedClips:
         InvalidInput: no such pack, one that is cut off, or one of another list.
     """
     clips = PackedClips(pack)
-    clips.check_list(_training_list(root))
+    clips.check_entries(_training_list(root))
     return clips
 
 
@@ -100,10 +101,10 @@ def scoring_clips(*, root: str | Path, clips_per_split: int | None = None) -> Vi
 
     Args:
         root: the unpacked archive.
-        clips_per_split: so many clips of each split, evenly spaced over its list; None takes all.
+        clips_per_split: this many clips of each split, evenly spaced over its list; None takes all.
     """
-    if clips_per_split is not None and clips_per_split < 1:
-        raise InvalidInput(f"clips_per_split={clips_per_split}; expected at least 1, or null for all clips")
+    if clips_per_split is not None:
+        whole("clips_per_split", clips_per_split, least=1)
     entries = []
     for motion in MOTION_SPLITS:
         names = motion_list(motion)

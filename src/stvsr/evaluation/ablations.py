@@ -12,7 +12,7 @@ from stvsr.evaluation.results import Results
 from stvsr.evaluation.rows import Row
 from stvsr.evaluation.scores import PARTS
 from stvsr.evaluation.splits import SPLITS
-from stvsr.evaluation.tables import NOTHING, Table, figure
+from stvsr.evaluation.tables import NOTHING, Table, decimals
 
 ORDERINGS = (("b", "a", UNSPLIT), ("d", "b", UNSPLIT), ("e", "d", UNSPLIT), ("c", "b", "slow"), ("b", "c", "fast"))
 """What the paper's Table 2 says: the first has the higher PSNR than the second, on these clips (Sec. 4.3)."""
@@ -85,11 +85,11 @@ def ordering_table(runs: Sequence[Trained]) -> Table:
                 leads.append(pair[0] - pair[1])  # type: ignore[operator]
         if leads:
             listed = ", ".join(f"{lead:+.2f}" for lead in leads)
-            rows.append([f"({better}) > ({worse})", clip_set, split, PART_NAMES[part], listed, _say(leads)])
+            rows.append([f"({better}) > ({worse})", clip_set, split, PART_NAMES[part], listed, _verdict(leads)])
     return Table(
         ["ordering", "clips", "motion", "frames", "lead in dB, by seed", "reproduced"],
         rows,
-        "by PSNR Y; 'unclear' where seeds disagree or a lead is below 0.005 dB",
+        f"by PSNR Y; 'unclear' where seeds disagree or a lead is below {SMALLEST_LEAD} dB",
     )
 
 
@@ -121,17 +121,17 @@ def training_table(runs: Sequence[Trained]) -> Table:
         # A run of fewer steps than from one validation to the next has no curve.
         steps, end = run.curve[-1] if run.curve else (0, None)
         last_quarter = [psnr for step, psnr in run.curve if 4 * step >= 3 * steps]
-        gained = figure(last_quarter[-1] - last_quarter[0], 2) if len(last_quarter) > 1 else NOTHING
+        gained = decimals(last_quarter[-1] - last_quarter[0], 2) if len(last_quarter) > 1 else NOTHING
         parameters = f"{run.results.cost.parameters:,}" if run.results.cost.parameters else NOTHING
         name = f"({run.ablation}), seed {run.seed}"
         rows.append(
-            [name, parameters, str(steps) if run.curve else NOTHING, f"{run.minutes:.1f}", figure(end, 2), gained]
+            [name, parameters, str(steps) if run.curve else NOTHING, f"{run.minutes:.1f}", decimals(end, 2), gained]
         )
-    columns = ["run", "parameters", "steps", "minutes", "validation PSNR Y", "of that in the last quarter"]
+    columns = ["run", "parameters", "steps", "minutes", "validation PSNR Y", "gain in the last quarter, dB"]
     return Table(columns, rows, "validation: seven frames of each video; minutes of training without validation")
 
 
-def _say(leads: Sequence[float]) -> str:
+def _verdict(leads: Sequence[float]) -> str:
     if min(leads) >= SMALLEST_LEAD:
         return "yes"
     return "no" if max(leads) <= -SMALLEST_LEAD else "unclear"
@@ -142,8 +142,8 @@ def _spread(results: Sequence[Results], clip_set: str, split: str, name: str, di
     values = [value for value in found if value is not None]
     if not values:
         return NOTHING
-    mean = figure(fmean(values), digits)
-    return f"{mean} ± {figure((max(values) - min(values)) / 2, digits)}" if len(values) > 1 else mean
+    mean = decimals(fmean(values), digits)
+    return f"{mean} ± {decimals((max(values) - min(values)) / 2, digits)}" if len(values) > 1 else mean
 
 
 def _score(results: Results | None, clip_set: str, split: str, name: str) -> float | None:

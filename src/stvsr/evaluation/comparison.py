@@ -15,7 +15,7 @@ from typing import Any
 from stvsr.data.clip import UNSPLIT
 from stvsr.evaluation.results import Results
 from stvsr.evaluation.rows import Row
-from stvsr.evaluation.tables import NOTHING, Table, as_csv, figure
+from stvsr.evaluation.tables import NOTHING, Table, as_csv, decimals, with_parts
 
 ORDER = ("fast", "medium", "slow", UNSPLIT)
 """The columns of a clip set, as in the paper."""
@@ -56,11 +56,11 @@ class Entry:
     status: str
     counted: str
     scores: dict[str, tuple[float | None, float | None]]
-    parameters: float | None
-    multiply_adds: float | None
-    seconds_per_frame: float | None
-    device: str | None
-    peak_memory: float | None
+    parameters: float | None = None
+    multiply_adds: float | None = None
+    seconds_per_frame: float | None = None
+    device: str | None = None
+    peak_memory: float | None = None
     omissions: Sequence[str] = ()
     stages: Sequence[tuple[float, float | None]] = ()
     notes: Sequence[str] = ()
@@ -102,11 +102,11 @@ def comparison_table(compared: list[Entry]) -> Table:
             entry.protocol,
             entry.counted,
             *(_pair(entry.scores.get(column, (None, None))) for column in columns),
-            *(figure(entry.extras.get(column, {}).get(metric), 4) for column, metric in further),
-            _split(entry.parameters, [parameters for parameters, _ in entry.stages], 2),
-            figure(entry.multiply_adds, 1),
-            _split(entry.seconds_per_frame, [seconds for _, seconds in entry.stages], 4),
-            figure(entry.peak_memory, 0),
+            *(decimals(entry.extras.get(column, {}).get(metric), 4) for column, metric in further),
+            with_parts(decimals(entry.parameters, 2), [decimals(parameters, 2) for parameters, _ in entry.stages]),
+            decimals(entry.multiply_adds, 1),
+            with_parts(decimals(entry.seconds_per_frame, 4), [decimals(seconds, 4) for _, seconds in entry.stages]),
+            decimals(entry.peak_memory, 0),
         ]
         for entry in compared
     ]
@@ -119,7 +119,7 @@ def comparison_table(compared: list[Entry]) -> Table:
     if len(measured) < len(compared):
         notes.append("Seconds of published rows: one Titan XP, the whole of Vid4.")
     return Table(
-        ["method", "figures", "protocol", "counted", *heads, "M param.", "G mult.-adds", "s a frame", "MiB"],
+        ["method", "status", "protocol", "counted", *heads, "M param.", "G mult.-adds", "s a frame", "MiB"],
         rows,
         "PSNR / SSIM on Y of BT.601, 8 bit, uncropped; multiply-adds and seconds for each output frame",
         notes,
@@ -157,7 +157,7 @@ def differences(measured: Sequence[Entry]) -> list[str]:
                 values = (f"{value} ({', '.join(dict.fromkeys(who))})" for value, who in methods.items())
                 told.append(f"{name}: {' or '.join(values)}")
         if told:
-            lines.append(f"{clip_set} is not the same for all methods: {'; '.join(told)}")
+            lines.append(f"methods were scored on different versions of {clip_set}: {'; '.join(told)}")
     return lines
 
 
@@ -177,10 +177,7 @@ def published() -> list[Entry]:
                 counted=NOTHING,
                 scores=scores,
                 parameters=parameters,
-                multiply_adds=None,
                 seconds_per_frame=seconds,
-                device=None,
-                peak_memory=None,
             )
         )
     return found
@@ -205,7 +202,7 @@ def _measured(run: Results) -> Entry:
         peak_memory=cost.peak_memory,
         stages=[(stage.parameters / 1e6, stage.seconds_per_frame) for stage in cost.stages],
         notes=run.notes,
-        omissions=[f"left out of {row.name}: {row.left_out}" for row in whole if row.left_out],
+        omissions=[row.omission for row in whole if row.omission],
     )
 
 
@@ -220,7 +217,7 @@ def _data_of(data: Mapping[str, Any], clip_set: str) -> Mapping[str, Any]:
     """Of the settings of data those of one clip set; all where they do not tell which those are."""
     for part in data.get("sets", []):
         # A set without a name is called as its folder.
-        if clip_set == (part.get("name") or Path(part.get("root") or "").resolve().name):
+        if clip_set == (part.get("name") or Path(part.get("root") or "").name):
             return dict(part)
     return data
 
@@ -234,7 +231,7 @@ def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{above}{name}.")
         elif value is not None:
-            flat[above + name] = str(Path(value).resolve() if name.endswith("root") else value)
+            flat[above + name] = str(value)
     return flat
 
 
@@ -243,15 +240,9 @@ def _extras(compared: Sequence[Entry]) -> list[str]:
     return list(dict.fromkeys(name for entry in compared for found in entry.extras.values() for name in found))
 
 
-def _split(whole: float | None, stages: Sequence[float | None], digits: int) -> str:
-    """A figure, and in brackets what each stage has of it."""
-    parts = f" ({' + '.join(figure(stage, digits) for stage in stages)})" if stages else ""
-    return figure(whole, digits) + parts
-
-
 def _pair(scores: tuple[float | None, float | None]) -> str:
     psnr, ssim = scores
-    return NOTHING if psnr is None else f"{psnr:.2f} / {figure(ssim, 4)}"
+    return NOTHING if psnr is None else f"{psnr:.2f} / {decimals(ssim, 4)}"
 
 
 def _parse(cell: str) -> tuple[float | None, float | None]:

@@ -93,8 +93,7 @@ def multiply_adds(network: Network, height: int, width: int) -> float | None:
     None where there are neither convolutions nor matrix products. Counted on fake tensors: nothing is computed. What is
     computed twice where large frames go in turns counts once, so that the figure for a pixel is that of the network.
     """
-    multiple = network.requirements.multiple_of
-    h, w = (-(-side // multiple) * multiple for side in (height, width))
+    h, w = network.requirements.padded_size(height, width)
     twin: nn.Module = deepcopy(network).cpu()
     # This deformable convolution ends in a matrix product, which is counted; the others would not be.
     before = use_backend("blocked")

@@ -16,8 +16,12 @@ from stvsr.models.requirements import Network, run_padded
 INCHES_PER_PANEL = 2.6
 
 
-def comparison(*, lr: Tensor, predictions: dict[str, Tensor], target: Tensor, title: str) -> Figure:
-    """A row for a given frame and one for a synthesised frame; a column for each method.
+BASELINE = "bicubic + blending"
+"""What stands first in every picture, for comparison."""
+
+
+def comparison_figure(*, lr: Tensor, predictions: dict[str, Tensor], target: Tensor, title: str) -> Figure:
+    """A row for a given frame and one for a synthesised frame; a column for each method, bicubic + blending first.
 
     Args:
         lr: `(n, 3, h, w)`, the input, n at least 3.
@@ -25,6 +29,7 @@ def comparison(*, lr: Tensor, predictions: dict[str, Tensor], target: Tensor, ti
         target: `(2n-1, 3, 4h, 4w)`, the ground truth.
         title: above the picture.
     """
+    predictions = {BASELINE: BicubicBlend()(lr[None])[0], **predictions}
     h, w = target.shape[-2:]
     columns = len(predictions) + 2
     width = INCHES_PER_PANEL * columns
@@ -53,8 +58,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def show_clip(networks: dict[str, Network], batch: Batch, path: Path) -> None:
-    """Writes the comparison of bicubic + blending and networks, by name, on the first clip of a batch."""
+    """Writes the comparison of networks, by name, on the first clip of a batch."""
     with torch.inference_mode():
-        frames = {"bicubic + blending": BicubicBlend()(batch.lr)[0]}
-        frames |= {name: run_padded(network, batch.lr)[0] for name, network in networks.items()}
-    save_figure(comparison(lr=batch.lr[0], predictions=frames, target=batch.hr[0], title=batch.names[0]), path)
+        frames = {name: run_padded(network, batch.lr)[0] for name, network in networks.items()}
+    save_figure(comparison_figure(lr=batch.lr[0], predictions=frames, target=batch.hr[0], title=batch.names[0]), path)

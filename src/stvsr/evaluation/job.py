@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from stvsr.evaluation.perceptual import EXTRAS
 from stvsr.evaluation.predictions import SavedFrames
 from stvsr.evaluation.progress import BatchRecord
 from stvsr.evaluation.protocols import Protocol
+from stvsr.evaluation.results import RESULTS
 from stvsr.evaluation.scoring import Scorer, fixed_batches
 from stvsr.evaluation.shown import ShownClips
 from stvsr.evaluation.windows import Windows, plan
@@ -38,6 +40,7 @@ class Job:
     Attributes:
         tasks: the plan: every window of every clip.
         network: what makes the frames, or None where they are saved ones.
+        stages: of the network, by name, if it has some.
         protocol: how to score.
         thresholds: of the motion splits.
         motion: what was measured of the clips before.
@@ -59,8 +62,9 @@ class Job:
         clips: ClipSet = instantiate(config.data.test_source)
         self.tasks = plan(clips, self.protocol)
         self.network = chosen_network(config)
+        self.stages: Mapping[str, Stage] = {} if self.network is None else self.network.stages
         if config.motion_cache is None:
-            raise InvalidInput("motion_cache=null; expected a file: leave it away for one beside the results")
+            raise InvalidInput("motion_cache=null; expected a file: omit it for one beside the results")
         self.motion = read_motion(Path(config.motion_cache))
         folder = Path(config.output_dir)
         check_list(config, "extras")
@@ -81,23 +85,25 @@ class Job:
         )
 
     def clear_earlier(self) -> None:
-        """Removes pictures and frames that an earlier evaluation left in the same folder, of other clips perhaps."""
+        """Removes results, pictures and frames that an earlier evaluation left in the same folder."""
         folder = Path(self.config.output_dir)
+        # First: without them nobody takes what is left, or what is new, for a finished evaluation.
+        (folder / RESULTS).unlink(missing_ok=True)
         shutil.rmtree(folder / "pictures", ignore_errors=True)
-        if self.network is not None and self.config.save_frames:
-            shutil.rmtree(folder / "frames", ignore_errors=True)
+        if self.scorer.save_to is not None:
+            shutil.rmtree(self.scorer.save_to, ignore_errors=True)
 
     def settings(self) -> dict[str, Any]:
-        """What was scored and how, for who reads the results: the data, LR frames, thresholds, batches, pictures."""
+        """What was scored and how, for readers of the results: the data, LR frames, thresholds, batches, pictures."""
         chosen = resolved(self.config)
-        data = chosen["data"]["test_source"]
+        data = _with_absolute_roots(chosen["data"]["test_source"])
         motions = {task.index: task.clip.motion for task in self.tasks}.values()
         measured = sum(motion is None for motion in motions)
         return {
             "stvsr": version("stvsr"),
             "data": data,
-            "lr_frames": f"given in {data['lr_root']}" if data.get("lr_root") else "MATLAB bicubic of the HR frames",
-            "motion": f"measured of {measured} clips, told by the data of {len(motions) - measured}",
+            "lr_frames": _lr_frames(data),
+            "motion": f"measured for {measured} clips, given by the data for {len(motions) - measured}",
             "thresholds": {"medium": self.thresholds.medium, "fast": self.thresholds.fast},
             "pictures": self.scorer.shown.folders(),
             **{
@@ -113,8 +119,7 @@ class Job:
 
     def notes(self) -> list[str]:
         """What a reader must know of the networks of a two-stage system."""
-        stages = {} if self.network is None else self.network.stages
-        return [f"{stage.title}: {note}" for stage in stages.values() for note in stage.notes]
+        return [f"{stage.title}: {note}" for stage in self.stages.values() for note in stage.notes]
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides the scores, as plain values."""
@@ -123,9 +128,8 @@ class Job:
         identity["version"] = version("stvsr")
         # Of all weights that are named, those of the networks that run.
         weights = self.config.get("weights") or {}
-        stages = {} if self.network is None else self.network.stages
         files = {"checkpoint": self.config.checkpoint}
-        files |= {stage.option: weights.get(stage.option) for stage in stages.values()}
+        files |= {stage.option: weights.get(stage.option) for stage in self.stages.values()}
         for name, path in files.items():
             if path is not None:
                 identity[name] = hashlib.sha256(weight_file(path).read_bytes()).hexdigest()
@@ -134,6 +138,27 @@ class Job:
         listed = "\n".join(f"{clip.clip_set} {clip.name} {clip.frames}" for clip in clips)
         identity["clips"] = f"{len(clips)}, {hashlib.sha256(listed.encode()).hexdigest()}"
         return identity
+
+
+def _with_absolute_roots(settings: Any) -> Any:
+    """Settings of data with absolute paths of the folders they name: a report may be made from another folder."""
+    if isinstance(settings, list):
+        return [_with_absolute_roots(value) for value in settings]
+    if not isinstance(settings, dict):
+        return settings
+    return {
+        name: str(Path(value).resolve()) if name.endswith("root") and value is not None else _with_absolute_roots(value)
+        for name, value in settings.items()
+    }
+
+
+def _lr_frames(data: dict[str, Any]) -> str:
+    """Where the LR frames of the clip set, or of each of several, come from."""
+    roots = [part.get("lr_root") for part in data.get("sets", [data])]
+    given = ", ".join(dict.fromkeys(filter(None, roots)))
+    if not given:
+        return "MATLAB bicubic of the HR frames"
+    return f"given in {given}" + ("" if all(roots) else ", of the other sets MATLAB bicubic")
 
 
 def check_one_method(config: DictConfig) -> None:
@@ -178,19 +203,20 @@ def chosen_stages(config: DictConfig) -> list[type[Stage]]:
     return [found for found in classes if issubclass(found, Stage)]
 
 
-def method_name(config: DictConfig) -> tuple[str, str]:
-    """What loggers call the method, and what it is: a file, a folder or a class.
+def method_name(config: DictConfig) -> str:
+    """What loggers call the method.
 
-    An ablation is called by its letter, another checkpoint and a folder by its name, a two-stage system by its
-    networks', a method by its module's.
+    By the name it is given; else an ablation by its letter, another checkpoint and a folder by its name, a two-stage
+    system by its networks', a method by its module's.
     """
+    if config.name not in (None, ""):
+        # Hydra reads a name such as 12 as a number.
+        return str(config.name)
     if config.checkpoint is not None:
-        named, origin = variant_of(config.checkpoint) or Path(config.checkpoint).stem, str(config.checkpoint)
-    elif config.predictions is not None:
-        named, origin = Path(config.predictions).resolve().name, str(config.predictions)
-    elif config.get("model") is not None:
-        named, origin = " + ".join(stage.title for stage in chosen_stages(config)), config.model._target_
-    else:
-        named, origin = config.method._target_.split(".")[-2], config.method._target_
-    # Hydra reads a name such as 12 as a number.
-    return named if config.name in (None, "") else str(config.name), origin
+        return variant_of(config.checkpoint) or Path(config.checkpoint).stem
+    if config.predictions is not None:
+        return Path(config.predictions).resolve().name
+    if config.get("model") is not None:
+        return " + ".join(stage.title for stage in chosen_stages(config))
+    name: str = config.method._target_.split(".")[-2]
+    return name

@@ -26,7 +26,7 @@ def read_motion(path: Path) -> dict[str, float]:
         with path.open(newline="", encoding="utf-8") as file:
             return {row["pair"]: float(row["pixels"]) for row in csv.DictReader(file)}
     except (KeyError, ValueError, TypeError):
-        raise InvalidInput(f"{path}: not a table of measured motion; remove it, it is made anew") from None
+        raise InvalidInput(f"{path}: not a table of measured motion; remove it; it will be rebuilt") from None
 
 
 def write_motion(path: Path, windows: Iterable[WindowScore]) -> None:

@@ -1,6 +1,7 @@
-"""Further metrics, for who wants them: LPIPS and VMAF, by the packages people know them from.
+"""Optional metrics, LPIPS and VMAF, from their usual packages.
 
-`pip install "stvsr[perceptual]"` brings both. Each takes frames that follow each other and gives a value for each:
+`make install` brings both, or `pip install ".[perceptual]"` in the clone. Each takes frames that follow each other and
+gives a value for each:
 
 - LPIPS (Zhang et al., CVPR 2018; AlexNet, version 0.1): smaller is better. Its backbone's weights come from the
   network, once.
@@ -35,7 +36,7 @@ def lpips(device: torch.device) -> Metric:
     try:
         from lpips import LPIPS
     except ImportError:
-        raise missing("lpips", "the package lpips is not installed") from None
+        raise _not_installed("lpips", "lpips") from None
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
         network: Any = LPIPS(net="alex", verbose=False).to(device)
@@ -62,7 +63,7 @@ def vmaf(device: torch.device) -> Metric:
     try:
         from vmaf_torch import VMAF
     except ImportError:
-        raise missing("vmaf", "the package vmaf-torch is not installed") from None
+        raise _not_installed("vmaf", "vmaf-torch") from None
     model: Any = VMAF(clip_score=True).to(device)
 
     def measure(prediction: Tensor, target: Tensor) -> list[float]:
@@ -73,9 +74,12 @@ def vmaf(device: torch.device) -> Metric:
     return measure
 
 
-def missing(extra: str, what: str) -> InvalidInput:
+def _not_installed(extra: str, package: str) -> InvalidInput:
     """One line on what to install."""
-    return InvalidInput(f'extras=[{extra}]: {what}; pip install "stvsr[perceptual]"')
+    return InvalidInput(
+        f"extras=[{extra}]: the package {package} is not installed; run make install, or in the clone "
+        'pip install ".[perceptual]"'
+    )
 
 
 EXTRAS: dict[str, Callable[[torch.device], Metric]] = {"lpips": lpips, "vmaf": vmaf}

@@ -16,10 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from stvsr.config import resolved
 from stvsr.devices import chosen_device
-from stvsr.errors import InvalidInput, UserError, one_line
+from stvsr.errors import InvalidInput, UserError
 from stvsr.evaluation.job import Job
 from stvsr.evaluation.progress import BatchRecord, Progress
-from stvsr.files import explain_os_error
+from stvsr.explanations import in_one_line
 
 PATIENCE = 1.0
 """Seconds between looks at whether the processes are alive."""
@@ -81,8 +81,8 @@ def _check_alive(processes: list[Any]) -> None:
     for rank, process in enumerate(processes):
         if process.exitcode not in (None, 0):
             raise UserError(
-                f"process {rank} of {len(processes)} ended with status {process.exitcode} (-9: killed, often for want "
-                "of memory); the same command goes on where it stopped, with processes=1 if need be"
+                f"process {rank} of {len(processes)} ended with status {process.exitcode} (-9: killed, often because "
+                "memory ran out); run the same command again to continue, with processes=1 if need be"
             )
 
 
@@ -107,10 +107,8 @@ def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank
                 if parent is None or not parent.is_alive():
                     return
         queue.put(None)
-    except UserError as error:
-        queue.put(one_line(error))
     except Exception as error:
-        message = explain_os_error(error)
+        message = in_one_line(error)
         if message is None:
             # Not a user's doing: the traceback stays on the terminal, the line says where to look.
             traceback.print_exc()

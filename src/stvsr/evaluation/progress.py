@@ -7,11 +7,11 @@ counted and its batch is scored again. When the results are written the folder g
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from stvsr.evaluation.scores import WindowScore, as_line, from_line
+from stvsr.evaluation.scores import WindowScore
 from stvsr.unfinished import Unfinished
 
 
@@ -90,12 +90,11 @@ class Part:
 
     def add(self, record: BatchRecord) -> None:
         """Appends a batch, in one write, so that it counts whole or not at all."""
-        windows = [as_line(window) for window in record.windows]
-        self.file.write(json.dumps({**vars(record), "windows": windows}) + "\n")
+        self.file.write(json.dumps(asdict(record)) + "\n")
         self.file.flush()
 
 
 def _parse(line: str) -> BatchRecord:
     values = json.loads(line)
-    windows = [from_line(window) for window in values["windows"]]
+    windows = [WindowScore(**window | {"size": tuple(window["size"])}) for window in values["windows"]]
     return BatchRecord(**{**values, "windows": windows, "lr_size": tuple(values["lr_size"])})

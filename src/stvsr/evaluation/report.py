@@ -22,7 +22,7 @@ from stvsr.data.png import encode_png, read_png
 from stvsr.evaluation.comparison import comparison_csv, comparison_table, entries
 from stvsr.evaluation.results import Results, read_results
 from stvsr.evaluation.shown import SHOWN, ShownFrame, slices
-from stvsr.evaluation.tables import Table, figure
+from stvsr.evaluation.tables import Table, decimals
 from stvsr.files import write_text
 
 CROP = 64
@@ -164,7 +164,7 @@ def clip_table(runs: list[Run], clips: list[dict[str, Any]]) -> Table:
     return Table(
         ["clip", "motion", "pixels a frame", *(f"PSNR Y {run.label}" for run in runs)],
         [
-            [clip["name"], clip["split"], figure(clip["pixels"], 2), *(figure(psnr, 2) for psnr in clip["psnr"])]
+            [clip["name"], clip["split"], decimals(clip["pixels"], 2), *(decimals(psnr, 2) for psnr in clip["psnr"])]
             for clip in clips
         ],
         "; ".join(dict.fromkeys(str(run.results.protocol) for run in runs)),
@@ -240,7 +240,7 @@ def _group(shown: ShownFrame, every: list[Pictures]) -> dict[str, Any]:
     present = [(pictures, path) for pictures, path in predictions if path.is_file()]
     for pictures, path in present:
         psnr = next((psnr for n, _, psnr in pictures.frames if n == int(number)), None)
-        caption = f"{pictures.label}, {figure(psnr, 2)} dB"
+        caption = f"{pictures.label}, {decimals(psnr, 2)} dB"
         panels.append({"caption": caption, "source": _embed(path), "role": "method"})
     panels.append({"caption": "ground truth", "source": _embed(truth), "role": "truth"})
     return {

@@ -9,14 +9,14 @@ from stvsr.errors import InvalidInput
 from stvsr.evaluation.costs import Cost, StageCost
 from stvsr.evaluation.protocols import Protocol
 from stvsr.evaluation.rows import Row
-from stvsr.evaluation.scores import PARTS, ClipScore
-from stvsr.evaluation.tables import Table, as_csv, figure
+from stvsr.evaluation.scores import PARTS, ClipScore, metrics_of
+from stvsr.evaluation.tables import Table, as_csv, decimals, with_parts
 from stvsr.files import write_text
 
 RESULTS = "results.json"
 
 NAMED = 8
-"""So many clips that were left out are named in a table; `results.json` has all."""
+"""At most this many of the clips left out are named in a table; `results.json` has all."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,6 @@ class Results:
 
     Attributes:
         name: of the method.
-        origin: the checkpoint, method or folder of predictions it is.
         protocol: how it was scored.
         cost: what it costs.
         rows: for each clip set and motion split.
@@ -37,7 +36,6 @@ class Results:
     """
 
     name: str
-    origin: str
     protocol: Protocol
     cost: Cost
     rows: list[Row]
@@ -57,11 +55,11 @@ class Results:
         extras = self.extras
         columns = ["set", "motion", "clips", "frames", "PSNR Y", "SSIM Y", "PSNR RGB", *map(str.upper, extras)]
         columns += [f"{metric} {part}" for part in ("given", "synth.") for metric in ("PSNR Y", "SSIM Y")]
+        wanted = {"psnr_y": 2, "ssim_y": 4, "psnr_rgb": 2} | dict.fromkeys(extras, 4)
+        wanted |= {f"{metric}{part}": wanted[metric] for part in PARTS[1:] for metric in ("psnr_y", "ssim_y")}
         cells = []
         for row in self.rows:
-            wanted = {"psnr_y": 2, "ssim_y": 4, "psnr_rgb": 2} | dict.fromkeys(extras, 4)
-            wanted |= {f"{metric}{part}": wanted[metric] for part in PARTS[1:] for metric in ("psnr_y", "ssim_y")}
-            figures = [figure(row.scores.get(name), digits) for name, digits in wanted.items()]
+            figures = [decimals(row.scores.get(name), digits) for name, digits in wanted.items()]
             cells.append([row.clip_set, row.motion, str(row.clips), str(row.frames), *figures])
         notes = [f"LR frames: {self.settings['lr_frames']}; motion split: {self.settings['motion']}"]
         notes += self.omissions()
@@ -72,7 +70,7 @@ class Results:
 
     def omissions(self) -> list[str]:
         """What was left out of each row and why, a line each, and the clips by name."""
-        lines = [f"left out of {row.name}: {row.left_out}" for row in self.rows if row.left_out]
+        lines = [row.omission for row in self.rows if row.omission]
         if self.left_out:
             named = [f"{clip} ({reason})" for clip, reason in list(self.left_out.items())[:NAMED]]
             more = len(self.left_out) - len(named)
@@ -83,17 +81,15 @@ class Results:
         """The method and what it costs, in one line."""
         cost, parts = self.cost, [self.name]
         if cost.parameters is not None:
-            parts.append(f"{cost.parameters:,} parameters")
-        if cost.stages:
-            parts[-1] += f" ({' + '.join(f'{stage.parameters:,}' for stage in cost.stages)})"
+            stages = [f"{stage.parameters:,}" for stage in cost.stages]
+            parts.append(with_parts(f"{cost.parameters:,} parameters", stages))
         if cost.multiply_adds and cost.frame_size:
             parts.append(
                 f"{cost.multiply_adds / 1e9:.1f} G multiply-adds a frame of {'x'.join(map(str, cost.frame_size))}"
             )
         if cost.seconds_per_frame is not None:
-            stages = " + ".join(figure(stage.seconds_per_frame, 4) for stage in cost.stages)
-            split = f" ({stages})" if stages else ""
-            parts.append(f"{cost.seconds_per_frame:.4f} s{split} a frame on {cost.device}")
+            stages = [decimals(stage.seconds_per_frame, 4) for stage in cost.stages]
+            parts.append(f"{with_parts(f'{cost.seconds_per_frame:.4f} s', stages)} a frame on {cost.device}")
         if cost.peak_memory is not None:
             parts.append(f"peak memory {cost.peak_memory:.0f} MiB")
         return ", ".join(parts)
@@ -140,13 +136,9 @@ def read_results(folder: Path) -> Results:
         raise InvalidInput(f"{path}: not the results of this version of stvsr.evaluate; evaluate again") from None
 
 
-def _metrics(clips: list[ClipScore]) -> list[str]:
-    return list(next((frame.metrics for clip in clips for frame in clip.frames), {}))
-
-
 def clips_csv(clips: list[ClipScore]) -> str:
     """A row for each clip."""
-    metrics = [(metric, part) for part in PARTS for metric in _metrics(clips)]
+    metrics = [(metric, part) for part in PARTS for metric in metrics_of(clips)]
     columns = ["set", "clip", "motion", "pixels", "frames", "left_out", *(metric + part for metric, part in metrics)]
     rows = [
         [clip.info.clip_set, clip.info.name, clip.split, clip.motion, len(clip.frames), clip.left_out]
@@ -158,7 +150,7 @@ def clips_csv(clips: list[ClipScore]) -> str:
 
 def frames_csv(clips: list[ClipScore]) -> str:
     """A row for each frame that counts."""
-    metrics = _metrics(clips)
+    metrics = metrics_of(clips)
     rows = [
         [clip.info.clip_set, clip.info.name, frame.number, "given" if frame.given else "synthesised", frame.motion]
         + [frame.metrics[metric] for metric in metrics]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
 from stvsr.evaluation.metrics import METRICS
 from stvsr.evaluation.protocols import Protocol
-from stvsr.evaluation.scores import PARTS, ClipScore
+from stvsr.evaluation.scores import PARTS, ClipScore, metrics_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Row:
         return f"{self.clip_set}/{self.motion}"
 
     @property
+    def omission(self) -> str:
+        """What was left out of which row, as a line for people; empty if nothing."""
+        return f"left out of {self.name}: {self.left_out}" if self.left_out else ""
+
+    @property
     def metrics(self) -> list[str]:
         """What was measured of all frames: `psnr_y`, `ssim_y`, `psnr_rgb` and further metrics."""
         return [name for name in self.scores if not name.endswith(PARTS[1:])]
@@ -66,7 +71,7 @@ class Row:
 def summarise(clips: list[ClipScore], protocol: Protocol) -> list[Row]:
     """For each clip set a row for each motion split that occurs, slow to fast, and one for all of its clips."""
     rows = []
-    metrics = list(next((frame.metrics for clip in clips for frame in clip.frames), METRICS))
+    metrics = metrics_of(clips)
     for clip_set in dict.fromkeys(clip.info.clip_set for clip in clips):
         members = [clip for clip in clips if clip.info.clip_set == clip_set]
         for split in MOTION_SPLITS:

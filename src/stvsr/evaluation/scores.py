@@ -13,6 +13,7 @@ from statistics import fmean
 from stvsr.data.clip import SCALE
 from stvsr.data.clip_sets import ClipInfo
 from stvsr.data.motion_measure import MotionThresholds
+from stvsr.evaluation.metrics import METRICS
 from stvsr.evaluation.windows import Task
 
 PARTS = ("", "_given", "_synthesised")
@@ -91,6 +92,11 @@ class ClipScore:
         return fmean(values) if values else None
 
 
+def metrics_of(clips: list[ClipScore]) -> list[str]:
+    """The metrics that the frames of clips have, in the order of the columns; PSNR and SSIM where no frame counts."""
+    return list(next((frame.metrics for clip in clips for frame in clip.frames), METRICS))
+
+
 def clip_scores(tasks: list[Task], windows: Iterable[WindowScore], thresholds: MotionThresholds) -> list[ClipScore]:
     """Puts windows together, in the order of the plan.
 
@@ -143,16 +149,3 @@ def _reason(frames: list[FrameScore], black: list[bool], uncounted: Mapping[str,
     if any(isinf(frame.metrics["psnr_y"]) for frame in frames):
         return "all black" if all(black) else "infinite PSNR"
     return None
-
-
-def as_line(window: WindowScore) -> Mapping[str, object]:
-    """A window's score as plain values, for a log."""
-    return vars(window)
-
-
-def from_line(line: Mapping[str, object]) -> WindowScore:
-    """The other way."""
-    values = dict(line)
-    size = values["size"]
-    assert isinstance(size, list | tuple)
-    return WindowScore(**{**values, "size": tuple(size)})  # type: ignore[arg-type]

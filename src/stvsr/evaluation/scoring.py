@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from stvsr.data.clip import to_8bit
-from stvsr.data.datamodule import ignore_interrupts
+from stvsr.data.clip import FRAMES, to_8bit
+from stvsr.data.workers import leave_signals_to_parent
 from stvsr.devices import device_name, is_out_of_memory, peak_memory, synchronise
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.metrics import frame_scores
@@ -30,13 +30,7 @@ from stvsr.models.requirements import Network, run_padded
 
 
 def fixed_batches(windows: int, size: int) -> list[range]:
-    """Positions in the plan, `size` at a time.
-
-    Raises:
-        InvalidInput: the size is below 1.
-    """
-    if size < 1:
-        raise InvalidInput(f"batch_size={size}; expected at least 1")
+    """Positions in the plan, `size` at a time."""
     return [range(start, min(start + size, windows)) for start in range(0, windows, size)]
 
 
@@ -66,8 +60,6 @@ class Scorer:
         save_to: Path | None,
         workers: int,
     ) -> None:
-        if workers < 0:
-            raise InvalidInput(f"workers={workers}; expected 0 or more")
         self.windows = windows
         self.batches = batches
         self.network = Replayed(network.to(device)) if network is not None else None
@@ -93,7 +85,7 @@ class Scorer:
             batch_sampler=[list(self.batches[number]) for number in todo],
             num_workers=self.workers,
             collate_fn=list,
-            worker_init_fn=ignore_interrupts,
+            worker_init_fn=leave_signals_to_parent,
         )
         asked = time.perf_counter()
         for number, batch in zip(todo, loader, strict=True):
@@ -124,28 +116,27 @@ class Scorer:
         # Windows of one size share a pass through the network.
         for (shape, interruption), group in groupby(placed, key=lambda item: (item[1].lr.shape, item[1].interruption)):
             positions, windows = zip(*group, strict=True)
-            if interruption is not None:
+            # Their frames are saved all the same: who reads them again need not know why there would be a gap.
+            if interruption is not None and self.save_to is None:
                 scores += [_unscored(position, window) for position, window in zip(positions, windows, strict=True)]
-                if self.save_to is not None:
-                    # Saved all the same: who reads the frames again need not know why there would be a gap.
-                    for window, prediction in zip(windows, self._predictions(windows), strict=False):
-                        self._save(window, to_8bit(_counted(window, prediction)).cpu())
                 continue
             started = time.perf_counter()
             predictions = self._predictions(windows)
             if self.network is not None:
                 network_seconds += time.perf_counter() - started
-                frames += sum(len(prediction) for prediction in predictions)
+                frames += FRAMES * len(windows)
                 batch_shape = torch.Size((len(windows), *shape))
                 warm &= batch_shape in self._shapes
                 self._shapes.add(batch_shape)
             for position, window, prediction in zip(positions, windows, predictions, strict=True):
-                counted = _counted(window, prediction) if self.network is not None else prediction
                 started = time.perf_counter()
-                eight_bit = to_8bit(counted.to(self.device))
-                scores.append(self._window_score(position, window, eight_bit))
-                scoring_seconds += time.perf_counter() - started
-                self.shown.add(window, eight_bit.cpu())
+                eight_bit = to_8bit(prediction.to(self.device))
+                if interruption is None:
+                    scores.append(self._window_score(position, window, eight_bit))
+                    scoring_seconds += time.perf_counter() - started
+                    self.shown.add(window, eight_bit.cpu())
+                else:
+                    scores.append(_unscored(position, window))
                 self._save(window, eight_bit.cpu())
         return BatchRecord(
             batch=number,
@@ -162,7 +153,7 @@ class Scorer:
         )
 
     def _predictions(self, group: Sequence[WindowFrames]) -> list[Tensor]:
-        """Whole windows from the network, or the saved frames that count."""
+        """Of each window the frames that count, `(t, 3, H, W)`: from the network, or saved ones."""
         if self.network is None:
             return [window.prediction for window in group if window.prediction is not None]
         lr = torch.stack([window.lr for window in group]).to(self.device)
@@ -173,7 +164,8 @@ class Scorer:
             raise InvalidInput(
                 f"clip {group[0].task.clip.name}: the network's answer is not finite; use another checkpoint"
             )
-        return list(prediction.unbind())
+        kept = [window.task.window.kept for window in group]
+        return [frames[part.start : part.stop] for frames, part in zip(prediction, kept, strict=True)]
 
     def _window_score(self, position: int, window: WindowFrames, prediction: Tensor) -> WindowScore:
         """Scores the frames that count, `(t, 3, H, W)`, uint8."""
@@ -195,12 +187,6 @@ class Scorer:
         """Writes the frames that count, if asked for."""
         if self.save_to is not None:
             save_frames(self.save_to / window.task.folder, window.task.numbers, prediction)
-
-
-def _counted(window: WindowFrames, prediction: Tensor) -> Tensor:
-    """Of a whole window the frames that count."""
-    kept = window.task.window.kept
-    return prediction[kept.start : kept.stop]
 
 
 def _unscored(position: int, window: WindowFrames) -> WindowScore:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from stvsr.data.clip import SCALE, to_8bit
 from stvsr.data.png import read_png, write_png
-from stvsr.errors import InvalidInput
 from stvsr.evaluation.windows import Task, WindowFrames
 
 
@@ -54,8 +53,6 @@ class ShownClips:
     """
 
     def __init__(self, *, folder: Path, clips: int, tasks: list[Task]) -> None:
-        if clips < 0:
-            raise InvalidInput(f"pictures={clips}; expected 0 clips or more")
         self.folder = folder
         indices = list(dict.fromkeys(task.index for task in tasks))
         count = min(clips, len(indices))
@@ -101,7 +98,7 @@ class ShownClips:
 
 
 def _middle(frame: Tensor, scale: int) -> Tensor:
-    """The middle of a frame `(3, H, W)`, at most `LARGEST`; reckoned in LR pixels, so that both kinds match."""
+    """The middle of a frame `(3, H, W)`, at most `LARGEST`; computed in LR pixels, so that both kinds match."""
     height, width = (side // scale for side in frame.shape[-2:])
     wide, high = (side // SCALE for side in LARGEST)
     top, left = max(0, height - high) // 2, max(0, width - wide) // 2

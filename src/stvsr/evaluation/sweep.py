@@ -8,10 +8,10 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from stvsr.errors import UserError, one_line
 from stvsr.evaluation.report import write_report
 from stvsr.evaluation.results import RESULTS
-from stvsr.files import explain_os_error, state_of
+from stvsr.explanations import in_one_line
+from stvsr.files import state_of
 
 
 class SweepReport(Callback):
@@ -34,11 +34,13 @@ class SweepReport(Callback):
         try:
             written = [path.parent for path, state in _results(config).items() if self.earlier.get(path) != state]
             if written:
-                print(write_report(folder, sorted(written, key=_job_number)).as_text())
+                # By the number of the job.
+                written.sort(key=lambda folder: (len(folder.name), folder.name))
+                print(write_report(folder, written).as_text())
                 print(f"comparison and report: {folder.resolve()}")
         except Exception as error:
             # Hydra would make a warning of it, and exit status 0.
-            message = one_line(error) if isinstance(error, UserError) else explain_os_error(error)
+            message = in_one_line(error)
             if message is None:
                 traceback.print_exc()
             else:
@@ -49,8 +51,3 @@ class SweepReport(Callback):
 def _results(config: DictConfig) -> dict[Path, str]:
     """The results in the folder of a sweep, each with what changes when it is written again."""
     return {path: state_of([path]) for path in Path(config.hydra.sweep.dir).glob(f"*/{RESULTS}")}
-
-
-def _job_number(folder: Path) -> tuple[int, str]:
-    number = folder.name.split("-")[0]
-    return (int(number) if number.isdecimal() else 0, folder.name)

@@ -89,6 +89,11 @@ def as_csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return buffer.getvalue()
 
 
-def figure(value: object, digits: int) -> str:
+def decimals(value: object, digits: int) -> str:
     """A number with so many decimals, or a dash where there is none."""
     return f"{value:.{digits}f}" if isinstance(value, int | float) else NOTHING
+
+
+def with_parts(whole: str, parts: Sequence[str]) -> str:
+    """A figure, and in brackets what each of its parts has of it; the figure alone if it has none."""
+    return f"{whole} ({' + '.join(parts)})" if parts else whole

@@ -9,7 +9,6 @@ Limits: height and width must be multiples of 4 (two stride-2 levels).
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
@@ -17,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
-from stvsr.models.blocks import conv3x3, conv_of_two, leaky_relu, share_of_first, share_of_second
-from stvsr.ops.deformable import TAPS, deform_conv2d
+from stvsr.models.blocks import conv1x1, conv3x3, conv_of_two, leaky_relu, share
+from stvsr.ops.deformable import Sizes, deform_conv2d
+from stvsr.ops.deformable_cpu import TAPS
 
 
 class Pyramid(NamedTuple):
@@ -63,6 +63,7 @@ class DeformableSampling(nn.Module):
         super().__init__()
         if channels % deformable_groups:
             raise InvalidInput(f"deformable_groups={deformable_groups} does not divide channels={channels}")
+        self.sizes = Sizes(channels=channels, groups=deformable_groups, outputs=channels)
         self.offset_channels = 2 * TAPS * deformable_groups
         self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(channels))
@@ -114,11 +115,11 @@ class PCDAlignment(nn.Module):
 
     def share_of_source(self, source: Pyramid) -> Pyramid:
         """What a pyramid that is sampled contributes to its own offsets, whatever the other is."""
-        return self._shares(share_of_first, source)
+        return self._shares(source, 0)
 
     def share_of_target(self, target: Pyramid) -> Pyramid:
         """What the pyramid that another is sampled towards contributes to the offsets."""
-        return self._shares(share_of_second, target)
+        return self._shares(target, target.level1.shape[1])
 
     def forward(self, source: Pyramid, share_of_source: Pyramid, share_of_target: Pyramid) -> Tensor:
         """Samples a pyramid towards another: `(b, c, h, w)`."""
@@ -142,9 +143,9 @@ class PCDAlignment(nn.Module):
         level1 = self._refine_offset(self.offset1, of1, level2)
         return Pyramid(level1, level2, level3)
 
-    def _shares(self, share: Callable[[nn.Conv2d, Tensor], Tensor], pyramid: Pyramid) -> Pyramid:
-        firsts = (cast(nn.Conv2d, convs[0]) for convs in (self.offset1, self.offset2, self.offset3))
-        return Pyramid(*(share(conv, level) for conv, level in zip(firsts, pyramid, strict=True)))
+    def _shares(self, pyramid: Pyramid, first: int) -> Pyramid:
+        of_both = (cast(nn.Conv2d, convs[0]) for convs in (self.offset1, self.offset2, self.offset3))
+        return Pyramid(*(share(conv, level, first) for conv, level in zip(of_both, pyramid, strict=True)))
 
     @staticmethod
     def _refine_offset(convs: nn.ModuleList, offset: Tensor, coarser: Tensor) -> Tensor:
@@ -191,7 +192,7 @@ class AlignedFusion(nn.Module):
         self.pyramid = FeaturePyramid(channels)
         self.align_first = align_first
         self.align_second = align_second
-        self.fuse = nn.Conv2d(2 * channels, channels, kernel_size=1)
+        self.fuse = conv1x1(2 * channels, channels)
 
     def as_first(self, pyramid: Pyramid) -> Partner:
         """All that a map contributes as the first of two, from a pyramid made by `self.pyramid`.

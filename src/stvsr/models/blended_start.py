@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from stvsr.errors import InvalidInput
 from stvsr.models.alignment import AlignedFusion, PCDAlignment
 from stvsr.models.blocks import ResidualBlock
-from stvsr.models.carrying import OPEN, carry_through, clear, hand_on, offsets_see_pictures
+from stvsr.models.carrying import UNTRAINED_GATE, carry_through, clear, offsets_see_pictures, pass_through
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 
 COLOURS = 3
@@ -49,7 +49,7 @@ def start_at_blended_frames(network: nn.Module) -> None:
     # Every other one, so that each group of the deformable convolutions has some.
     carried = torch.arange(0, 2 * COLOURS * (channels // (2 * COLOURS)), 2)
 
-    hand_on(network.features.head, carried, torch.arange(len(carried)) % COLOURS, gain=1.0)
+    pass_through(network.features.head, carried, torch.arange(len(carried)) % COLOURS, gain=1.0)
     for part in network.modules():
         if isinstance(part, ResidualBlock):
             clear(part.conv2, carried)
@@ -58,19 +58,18 @@ def start_at_blended_frames(network: nn.Module) -> None:
     assert isinstance(interpolation, AlignedFusion)
     for alignment in (interpolation.align_first, interpolation.align_second):
         if isinstance(alignment, PCDAlignment):
-            hand_on(alignment.sample1, carried, carried, gain=1 / OPEN)
+            pass_through(alignment.sample1, carried, carried, gain=1 / UNTRAINED_GATE)
         else:
-            hand_on(alignment.conv1, carried, carried, gain=1.0)
-        hand_on(alignment.merge1, carried, carried, gain=1.0)
-    hand_on(interpolation.fuse, carried, carried, gain=0.5)
-    hand_on(interpolation.fuse, carried, carried + channels, gain=0.5, further=True)
+            pass_through(alignment.conv1, carried, carried, gain=1.0)
+        pass_through(alignment.merge1, carried, carried, gain=1.0)
+    pass_through(interpolation.fuse, carried, carried, carried + channels, gain=0.5)
 
     gain = carry_through(network.propagation, carried)
     end = network.reconstruction
     for up in (end.up1, end.up2):
         _enlarge(up, carried, gain=gain)
         gain = 1.0
-    hand_on(end.conv, carried, carried, gain=1.0)
+    pass_through(end.conv, carried, carried, gain=1.0)
     clear(end.tail, torch.arange(COLOURS))
     for colour in range(COLOURS):
         copies = carried[colour::COLOURS]

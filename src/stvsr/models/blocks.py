@@ -1,4 +1,4 @@
-"""The residual block of feature extraction and reconstruction, and the two ways weights start.
+"""Convolutions, their LeakyReLU and the residual block, which the networks share.
 
 Residual blocks have no normalisation (paper Sec. 3.3, after EDSR). Their weights start at a tenth of Kaiming's,
 so that a long trunk starts close to the identity.
@@ -19,6 +19,11 @@ def conv3x3(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Conv2
     return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
 
 
+def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """A 1x1 convolution with bias."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size=1)
+
+
 def conv_of_two(conv: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:
     """A convolution of two maps joined along their channels, without joining them.
 
@@ -30,17 +35,25 @@ def conv_of_two(conv: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:
     Returns:
         `conv(torch.cat([first, second], dim=1))`, up to rounding.
     """
-    return share_of_first(conv, first).add_(share_of_second(conv, second))
+    return share(conv, first, 0).add_(share(conv, second, first.shape[1]))
 
 
-def share_of_first(conv: nn.Conv2d, first: Tensor) -> Tensor:
-    """What the first of two joined maps, and the bias, contribute to `conv_of_two`."""
-    return F.conv2d(first, conv.weight[:, : first.shape[1]], conv.bias, padding=conv.padding)
+def share(conv: nn.Conv2d, part: Tensor, first: int) -> Tensor:
+    """What one of several maps joined along their channels contributes to a convolution of them.
+
+    Args:
+        conv: of the joined maps, with stride 1.
+        part: `(b, c, h, w)`.
+        first: the channel of the joined maps at which it begins; the bias comes with channel 0.
+    """
+    weight = conv.weight[:, first : first + part.shape[1]]
+    return F.conv2d(part, weight, None if first else conv.bias, padding=conv.padding)
 
 
-def share_of_second(conv: nn.Conv2d, second: Tensor) -> Tensor:
-    """What the second of two joined maps contributes to `conv_of_two`."""
-    return F.conv2d(second, conv.weight[:, -second.shape[1] :], padding=conv.padding)
+def exact_conv(conv: nn.Conv2d, part: Tensor, first: int = 0) -> Tensor:
+    """`share`, of all channels the convolution itself, in the precision of its weights, under autocast too."""
+    with torch.autocast(part.device.type, enabled=False):
+        return share(conv, part.to(conv.weight.dtype), first)
 
 
 def leaky_relu(features: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Layers that hand on what they are given: what the starts of a training that do not begin at noise share."""
+"""Layers that pass through what they are given: what the starts of a training that do not begin at noise share."""
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,9 @@ STATE_GAIN = 0.1
 """What the candidate of a ConvLSTM takes of the frame: so little that both tanh are straight lines there."""
 
 FORGET = -4.0
-"""Before sigmoid: what frame a state carries is that of its step, not those before it."""
+"""Bias of the forget gate before the sigmoid: each state carries its own frame, not earlier ones."""
 
-OPEN = 0.5
+UNTRAINED_GATE = 0.5
 """A gate, or a sampling mask, of which nothing is known yet: sigmoid(0)."""
 
 CONTRAST = 4.0
@@ -46,11 +46,10 @@ def carry_through(propagation: nn.Module, carried: Tensor) -> float:
         assert gates.bias is not None
         gates.bias[carried + channels] = FORGET
     # One input gate, one output gate.
-    gain = 1 / (STATE_GAIN * OPEN * OPEN)
+    gain = 1 / (STATE_GAIN * UNTRAINED_GATE * UNTRAINED_GATE)
     if not isinstance(propagation, Bidirectional):
         return gain
-    hand_on(propagation.fuse, carried, carried, gain=gain / 2)
-    hand_on(propagation.fuse, carried, carried + channels, gain=gain / 2, further=True)
+    pass_through(propagation.fuse, carried, carried, carried + channels, gain=gain / 2)
     return 1.0
 
 
@@ -79,14 +78,12 @@ def clear(layer: nn.Conv2d | DeformableSampling, outputs: Tensor) -> None:
     layer.bias[outputs] = 0
 
 
-def hand_on(
-    layer: nn.Conv2d | DeformableSampling, outputs: Tensor, inputs: Tensor, *, gain: float, further: bool = False
-) -> None:
-    """Some outputs of a layer are one input each, where they are, times a gain; a further input is added to them."""
-    if not further:
-        clear(layer, outputs)
+def pass_through(layer: nn.Conv2d | DeformableSampling, outputs: Tensor, *inputs: Tensor, gain: float) -> None:
+    """Each of some outputs of a layer is its input, or the sum of its inputs, at the same place, times a gain."""
+    clear(layer, outputs)
     middle = layer.weight.shape[-1] // 2
-    layer.weight[outputs, inputs, middle, middle] = gain
+    for each in inputs:
+        layer.weight[outputs, each, middle, middle] = gain
 
 
 def _see_contrast(alignment: PCDAlignment) -> None:

@@ -19,13 +19,15 @@ from stvsr.models.propagation import Bidirectional, NoPropagation
 PART = "propagation"
 """Of a network, and of its config."""
 
+TRAINING_ONLY = frozenset({"checkpointing"})
+"""Settings in the config of a network that say how gradients are computed, and nothing of the network."""
+
 
 def can_grow(smaller: dict[str, Any], larger: dict[str, Any]) -> bool:
     """Whether the network of one config, (b), is that of another, (e), but for the propagation."""
     if (_class(smaller), _class(larger)) != (NoPropagation.__name__, Bidirectional.__name__):
         return False
-    # How gradients are computed is no part of the network.
-    beside = (PART, "checkpointing")
+    beside = TRAINING_ONLY | {PART}
     one, other = ({key: value for key, value in config.items() if key not in beside} for config in (smaller, larger))
     return one == other
 

@@ -10,17 +10,17 @@ one instead, in one direction after the other (`models/turns.py`).
 Limits: run over long sequences the recurrence loses quality; short windows are part of the method.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
-from torch.utils.checkpoint import checkpoint
 
 from stvsr.models.alignment import AlignedFusion, Partner, deformable_fusion
-from stvsr.models.blocks import conv3x3, conv_of_two, share_of_first, share_of_second
+from stvsr.models.blocks import conv1x1, conv3x3, conv_of_two, share
 from stvsr.models.turns import in_turns
+from stvsr.ops.recomputation import recomputed
 
 
 class NoPropagation(nn.Module):
@@ -40,11 +40,11 @@ class ConvLSTMCell(nn.Module):
 
     def share_of_frame(self, frame: Tensor) -> Tensor:
         """What a frame `(b, c, h, w)` contributes to the gates: `(b, 4c, h, w)`."""
-        return share_of_first(self.gates, frame)
+        return share(self.gates, frame, 0)
 
     def forward(self, share_of_frame: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """A frame's share and two states `(b, c, h, w)` to the next hidden and cell state."""
-        i, f, o, g = share_of_second(self.gates, hidden).add_(share_of_frame).chunk(4, dim=1)
+        i, f, o, g = share(self.gates, hidden, hidden.shape[1]).add_(share_of_frame).chunk(4, dim=1)
         cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
         return o.sigmoid() * cell.tanh(), cell
 
@@ -67,15 +67,13 @@ class Recurrence(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """`(t, b, c, h, w)` to the hidden states, of the same shape."""
         if in_turns(features):
-            return torch.stack([*self.hidden_states(features)])
+            return torch.stack([*self.hidden_states(features.unbind())])
         return self.scan(features, both_ways=False)
 
-    def hidden_states(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+    def hidden_states(self, frames: Sequence[Tensor]) -> Iterator[Tensor]:
         """The hidden states after frames `(b, c, h, w)`, one after the other; each is prepared when its turn comes."""
-        hidden = cell = None
+        hidden = cell = torch.zeros_like(frames[0])
         for frame in frames:
-            if hidden is None or cell is None:
-                hidden = cell = torch.zeros_like(frame)
             hidden, cell = self.advance(frame, hidden, cell)
             yield hidden
 
@@ -107,9 +105,9 @@ class Recurrence(nn.Module):
         Steps are where most of what a training step holds comes from. A GPU, which has the memory, would take
         longer: it waits for the kernels of the steps, one after the other.
         """
-        if not torch.is_grad_enabled() or hidden.is_cuda:
+        if hidden.is_cuda:
             return self.step(prepared, hidden, cell)
-        return checkpoint(self.step, prepared, hidden, cell, use_reentrant=False, preserve_rng_state=False)
+        return recomputed(self.step, prepared, hidden, cell)
 
 
 class PlainStep(NamedTuple):
@@ -187,7 +185,7 @@ class Bidirectional(nn.Module):
     def __init__(self, *, channels: int, recurrence: Recurrence) -> None:
         super().__init__()
         self.recurrence = recurrence
-        self.fuse = nn.Conv2d(2 * channels, channels, kernel_size=1)
+        self.fuse = conv1x1(2 * channels, channels)
 
     def forward(self, features: Tensor) -> Tensor:
         """`(t, b, c, h, w)` to the same shape."""
@@ -200,8 +198,9 @@ class Bidirectional(nn.Module):
 
     def _one_way_after_the_other(self, features: Tensor) -> Tensor:
         """As `forward`; of each direction nothing is kept but what it contributes to the blend."""
-        blended = [share_of_first(self.fuse, hidden) for hidden in self.recurrence.hidden_states(features)]
-        backward = self.recurrence.hidden_states(reversed(features.unbind()))
+        frames = features.unbind()
+        blended = [share(self.fuse, hidden, 0) for hidden in self.recurrence.hidden_states(frames)]
+        backward = self.recurrence.hidden_states(frames[::-1])
         for frame, hidden in zip(reversed(blended), backward, strict=True):
-            frame.add_(share_of_second(self.fuse, hidden))
+            frame.add_(share(self.fuse, hidden, hidden.shape[1]))
         return torch.stack(blended)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stvsr.data.clip import SCALE
-from stvsr.models.blocks import conv3x3, leaky_relu, residual_blocks
+from stvsr.models.blocks import conv3x3, exact_conv, leaky_relu, residual_blocks
 from stvsr.models.turns import in_turns, rows_together
 
 REACH = 2
@@ -50,6 +50,4 @@ class Reconstruction(nn.Module):
         features = leaky_relu(F.pixel_shuffle(self.up2(features), 2))
         features = leaky_relu(self.conv(features))
         # Bright frames in bfloat16 would have steps of a whole grey level.
-        with torch.autocast(features.device.type, enabled=False):
-            frames: Tensor = self.tail(features.to(self.tail.weight.dtype))
-        return frames
+        return exact_conv(self.tail, features)

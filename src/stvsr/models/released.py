@@ -10,11 +10,10 @@ from torch import Tensor
 
 from stvsr.errors import InvalidInput
 from stvsr.models.weight_files import WeightFile
-from stvsr.ops.deformable import TAPS
+from stvsr.ops.deformable_cpu import TAPS
 
 # Applied in this order. An `AlignedFusion` of ours is spread over three names of theirs.
 RENAMING = (
-    (r"^module\.", ""),
     (r"^conv_first\.", "features.head."),
     (r"^feature_extraction\.", "features.trunk."),
     (r"^(fea_L|pcd_align|fusion)", r"interpolation.fusion.\1"),
@@ -48,16 +47,11 @@ RELEASED = WeightFile(
 )
 
 
-def is_released(state: dict[str, Any]) -> bool:
-    """Whether `state` holds weights under the authors' names."""
-    return RELEASED.signature in state or f"module.{RELEASED.signature}" in state
-
-
-def from_released(state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def from_released(tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The authors' weights as ours.
 
     Args:
-        state: a state dict for which `is_released` holds.
+        tensors: of the file, as `find_tensors` gives them; `RELEASED` fits them.
 
     Returns:
         The model config of a network that fits, and its state dict.
@@ -65,7 +59,7 @@ def from_released(state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, T
     Raises:
         InvalidInput: a tensor from which the network's size is read is missing.
     """
-    weights = {RELEASED.rename(name): tensor for name, tensor in state.items()}
+    weights = {RELEASED.rename(name): tensor for name, tensor in tensors.items()}
 
     def shape(name: str) -> tuple[int, ...]:
         if name not in weights:

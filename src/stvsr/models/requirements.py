@@ -46,13 +46,17 @@ class InputRequirements:
                 "pad them first, as stvsr.models.requirements.run_padded does"
             )
 
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        """The height and width that `run_padded` pads LR frames to."""
+        return height + -height % self.multiple_of, width + -width % self.multiple_of
+
 
 class Stage(nn.Module):
     """A network that is a part of another and has a name of its own in tables.
 
     Attributes:
         title: its name in tables, as the paper writes it.
-        weight_files: published weights that it takes; the first is the authors'.
+        weight_files: published weights that it takes.
         notes: what a reader of its scores must know: where it differs from the authors' program, or its size from
             what the paper's table says.
     """
@@ -65,6 +69,11 @@ class Stage(nn.Module):
     def option(self) -> str:
         """What configs call it: the name of its file."""
         return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def learns(self) -> bool:
+        """Whether it has parameters to train."""
+        return any(True for _ in self.parameters())
 
 
 class Network(nn.Module):

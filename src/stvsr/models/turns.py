@@ -2,7 +2,7 @@
 
 Where gradients are wanted everything is kept for them anyway. Where not, the stages of a network take large frames,
 pairs of neighbours and directions in time in turns, and the widest layers some rows at a time. The result is the same,
-for some hundredths more work: what two pairs, both directions or two strips share is computed twice. What is held at
+for a few per cent more work: what two pairs, both directions or two strips share is computed twice. What is held at
 once is less than a third.
 """
 
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 AT_ONCE = 2**15
-"""Pixels of a feature map that are taken together: Vid4's frames still are, for which a GPU waits for its launches."""
+"""Largest map, in pixels, that is processed whole. Vid4's frames are smaller: on those a GPU waits for launches, so
+batching pays."""
 
 
 def in_turns(features: Tensor) -> bool:

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from stvsr.models.requirements import InputRequirements, Network, Stage
+from stvsr.models.turns import frames_together
 
 
 class FrameInterpolator(Stage):
     """Two frames to the one in the middle of them."""
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
-        """Pairs of frames; without gradients one after the other, so that one pair's features exist at a time.
+        """Pairs of frames; without gradients large ones one after the other: one pair's features exist at a time.
 
         Args:
             before: `(b, 3, h, w)`, RGB in [0, 1], of any height and width.
@@ -24,7 +25,7 @@ class FrameInterpolator(Stage):
         Returns:
             The same shape, not clamped.
         """
-        together = len(before) if torch.is_grad_enabled() else 1
+        together = frames_together(before)
         pairs = zip(torch.split(before, together), torch.split(after, together), strict=True)
         return torch.cat([self.between(*pair) for pair in pairs])
 

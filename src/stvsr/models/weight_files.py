@@ -79,10 +79,12 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], kind: WeightFil
     own = network.state_dict()
     often = Counter(places.values())
     faults = {
-        "the network has no place for": [name for name, place in places.items() if place not in own],
-        "twice, under different names,": [name for name, place in places.items() if often[place] > 1],
-        "the file lacks": [name for name in own if name not in renamed and not re.search(kind.optional or r"^$", name)],
-        "of another shape than the network's": [
+        "unexpected tensors": [name for name, place in places.items() if place not in own],
+        "tensors given twice under different names": [name for name, place in places.items() if often[place] > 1],
+        "missing tensors": [
+            name for name in own if name not in renamed and not re.search(kind.optional or r"^$", name)
+        ],
+        "tensors of the wrong shape": [
             f"{name} {tuple(tensor.shape)}, not {tuple(own[name].shape)}"
             for name, tensor in renamed.items()
             if name in own and own[name].shape != tensor.shape
@@ -92,6 +94,6 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], kind: WeightFil
         if names:
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             raise InvalidInput(
-                f"{origin}: {what} {', '.join(names[:NAMED])}{more}; use the file {kind.name} of {kind.project}"
+                f"{origin}: {what}: {', '.join(names[:NAMED])}{more}; use the file {kind.name} of {kind.project}"
             )
     network.load_state_dict(renamed, strict=False)

@@ -16,12 +16,12 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from stvsr.models.features import FeatureExtraction
 from stvsr.models.reconstruction import Reconstruction
 from stvsr.models.requirements import InputRequirements, Network
 from stvsr.models.turns import frames_together
+from stvsr.ops.recomputation import recomputed
 
 
 class ZoomingSlowMo(Network):
@@ -82,9 +82,7 @@ class ZoomingSlowMo(Network):
         return torch.unflatten(self._stage(self.features, frames), 0, (n, b))
 
     def _stage(self, stage: nn.Module, given: Tensor) -> Tensor:
-        if self.checkpointing and torch.is_grad_enabled():
-            return cast(Tensor, checkpoint(stage, given, use_reentrant=False))
-        return cast(Tensor, stage(given))
+        return cast(Tensor, recomputed(stage, given) if self.checkpointing else stage(given))
 
     def _together(self, features: Tensor) -> Sequence[Tensor]:
         """Frames `(t, b, c, h, w)` in groups `(…, c, h, w)` that are reconstructed together.

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stvsr.ops.sampling import pixel_positions
+from stvsr.ops.sampling import follow, pixel_positions
 
 SIDE = 4
 """Rows and columns of a kernel."""
@@ -41,11 +41,10 @@ def taps_of(flow: Tensor, kernel: Tensor) -> Taps:
         width or height or more, reads itself, and its kernel and flow have no say.
     """
     height, width = flow.shape[-2:]
-    pixels = pixel_positions(height, width, like=flow)
-    farthest = flow.new_tensor([width - 1, height - 1]).view(1, 2, 1, 1)
-    target = pixels + flow
-    inside = ((target >= 0) & (target <= farthest) & (flow.abs() < (farthest + 1) / 2)).all(dim=1, keepdim=True)
-    target = torch.where(inside, target, pixels)
+    target, inside = follow(flow)
+    half = flow.new_tensor([width, height]).view(1, 2, 1, 1) / 2
+    inside = inside & (flow.abs() < half).all(dim=1, keepdim=True)
+    target = torch.where(inside, target, pixel_positions(height, width, like=flow))
     corner = target.detach().floor()
     fraction = target - corner
 

@@ -13,7 +13,9 @@ out; samples outside the features are zero. `benchmarks/deformable.py` measures 
 
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,12 +23,18 @@ from torchvision.ops import deform_conv2d as torchvision_operator
 
 from stvsr.errors import InvalidInput
 from stvsr.ops import deformable_triton
-from stvsr.ops.deformable_cpu import KERNEL, TAPS, blocked_deform_conv2d
+from stvsr.ops.deformable_cpu import KERNEL, TAPS, blocked_deform_conv2d, check_shapes
 from stvsr.ops.deformable_triton import triton_deform_conv2d
 
-__all__ = ["AUTO", "BACKENDS", "KERNEL", "TAPS", "deform_conv2d", "torchvision_deform_conv2d", "use_backend"]
-
 Operator = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+class Sizes(NamedTuple):
+    """What a kernel of a GPU is compiled for."""
+
+    channels: int
+    groups: int
+    outputs: int
 
 
 def torchvision_deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -62,13 +70,20 @@ def use_backend(name: str) -> str:
     if name != AUTO and name not in BACKENDS:
         raise InvalidInput(f"deformable={name}; expected {', '.join([AUTO, *BACKENDS])}")
     if name == "triton" and not deformable_triton.available():
-        raise InvalidInput("deformable=triton: needs Triton and a GPU of compute capability 8.0; use deformable=auto")
+        raise InvalidInput(
+            "deformable=triton: needs Triton and a GPU of compute capability 8.0 or newer; use deformable=auto"
+        )
     before, _chosen = _chosen, name
     return before
 
 
-def backend_on(device: str, dtype: torch.dtype) -> str:
-    """The one of `BACKENDS` that `deform_conv2d` runs on a type of device, `cpu` or `cuda`, for features of a type.
+def backend_on(device: str, dtype: torch.dtype, sizes: Sizes) -> str:
+    """The one of `BACKENDS` that `deform_conv2d` runs.
+
+    Args:
+        device: its type, `cpu` or `cuda`.
+        dtype: of the features.
+        sizes: of the convolution.
 
     Raises:
         InvalidInput: the chosen one does not run there.
@@ -79,7 +94,7 @@ def backend_on(device: str, dtype: torch.dtype) -> str:
         return _chosen
     if device != "cuda":
         return "blocked"
-    return "triton" if dtype in deformable_triton.DTYPES and _triton_agrees() else "torchvision"
+    return "triton" if dtype in deformable_triton.DTYPES and _triton_agrees(sizes) else "torchvision"
 
 
 def deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -98,19 +113,9 @@ def deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor
     Raises:
         InvalidInput: the shapes do not belong together.
     """
-    b, c, h, w = features.shape
-    groups = mask.shape[1] // TAPS
-    if (
-        groups == 0
-        or mask.shape != (b, groups * TAPS, h, w)
-        or offset.shape != (b, 2 * groups * TAPS, h, w)
-        or c % groups
-    ):
-        raise InvalidInput(
-            f"features {tuple(features.shape)}, offset {tuple(offset.shape)}, mask {tuple(mask.shape)}: expected "
-            "offset (b, groups*18, h, w) and mask (b, groups*9, h, w) with groups dividing the channels"
-        )
-    name = backend_on(features.device.type, features.dtype)
+    check_shapes(features, offset, mask, weight, bias)
+    sizes = Sizes(channels=features.shape[1], groups=mask.shape[1] // TAPS, outputs=weight.shape[0])
+    name = backend_on(features.device.type, features.dtype, sizes)
     if name != "blocked":
         return BACKENDS[name](features, offset, mask, weight, bias)
     # As torchvision's does: below float32 the sampling positions would be rounded to whole pixels.
@@ -124,22 +129,45 @@ def deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor
 
 @cache
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _triton_agrees() -> bool:
-    """Whether the Triton kernel runs on this GPU and gives what torchvision gives, tried once on a small input."""
+def _triton_agrees(sizes: Sizes) -> bool:
+    """Whether the Triton kernels of these sizes run on this GPU and give what torchvision gives, tried once."""
     if not deformable_triton.available():
         return False
-    draw = torch.Generator("cuda").manual_seed(0)
-    shapes = ((2, 16, 9, 13), (2, 36, 9, 13), (2, 18, 9, 13), (16, 16, 3, 3), (16,))
-    inputs = [torch.randn(shape, generator=draw, device="cuda") for shape in shapes]
     try:
-        # The first call may come under autocast, in which the two round differently.
-        with torch.autocast("cuda", enabled=False):
-            found, expected = (run(*inputs) for run in (triton_deform_conv2d, torchvision_deform_conv2d))
-        # TF32, where it is allowed, has 10 bits.
-        agrees = bool((found - expected).abs().max() < 1e-2 * expected.std())
+        # In a thread of its own: the first call may come under autocast, in which the two round differently, without
+        # gradients, or where those of a stage are to be computed again.
+        with ThreadPoolExecutor(1) as thread:
+            agrees = thread.submit(_agree, sizes, torch.device("cuda", torch.cuda.current_device())).result()
     except Exception as error:  # of a compiler or a driver: anything
         warnings.warn(f"the Triton kernel does not run here ({error}); torchvision's is used", stacklevel=2)
         return False
     if not agrees:
         warnings.warn("the Triton kernel and torchvision's differ on this GPU; torchvision's is used", stacklevel=2)
     return agrees
+
+
+def _agree(sizes: Sizes, device: torch.device) -> bool:
+    """Whether the two give the same output and gradients for a small input."""
+    (channels, groups, outputs), draw = sizes, torch.Generator().manual_seed(0)
+    b, h, w = 2, 9, 13
+    shapes = (
+        (b, channels, h, w),
+        (b, 2 * groups * TAPS, h, w),
+        (b, groups * TAPS, h, w),
+        (outputs, channels, KERNEL, KERNEL),
+        (outputs,),
+    )
+    features, offset, *others = (torch.randn(shape, generator=draw) for shape in shapes)
+    # Positions that float32 holds exactly: where one falls into another cell, gradients differ.
+    offset = (1024 * offset).round() / 1024
+    inputs = [tensor.to(device).requires_grad_() for tensor in (features, offset, *others)]
+    gradient = torch.randn((b, outputs, h, w), generator=draw).to(device)
+    made = []
+    for run in (triton_deform_conv2d, torchvision_deform_conv2d):
+        output = run(*inputs)
+        made.append([output, *torch.autograd.grad(output, inputs, gradient)])
+    # TF32, where it is allowed, has 10 bits.
+    return all(
+        bool((found - expected).abs().max() < 1e-2 * expected.square().mean().sqrt())
+        for found, expected in zip(*made, strict=True)
+    )

@@ -13,11 +13,30 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from stvsr.errors import InvalidInput
+
 KERNEL = 3
 TAPS = KERNEL * KERNEL
 
 BLOCK = 4096
 """Pixels of a block: with 64 channels 9 MB of samples in float32. `benchmarks/deformable.py` compares sizes."""
+
+
+def check_shapes(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """Refuses arguments of a deformable convolution, of any back end, that do not belong together.
+
+    Raises:
+        InvalidInput: shapes other than those of `stvsr.ops.deformable.deform_conv2d`.
+    """
+    b, c, h, w = features.shape
+    groups, c_out = mask.shape[1] // TAPS, weight.shape[0]
+    expected = [(b, 2 * groups * TAPS, h, w), (b, groups * TAPS, h, w), (c_out, c, KERNEL, KERNEL), (c_out,)]
+    if groups == 0 or c % groups or [tuple(tensor.shape) for tensor in (offset, mask, weight, bias)] != expected:
+        raise InvalidInput(
+            f"features {tuple(features.shape)}, offset {tuple(offset.shape)}, mask {tuple(mask.shape)}, weight "
+            f"{tuple(weight.shape)}, bias {tuple(bias.shape)}: expected offset (b, groups*18, h, w), mask "
+            "(b, groups*9, h, w), weight (c_out, c, 3, 3), bias (c_out,) with groups dividing the channels"
+        )
 
 
 class _Sampler:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from stvsr.errors import InvalidInput
+from stvsr.ops.deformable_cpu import TAPS, check_shapes
 
 try:
     from stvsr.ops.deformable_kernels import forward_kernel, input_gradients_kernel, weight_gradient_kernel
@@ -26,7 +27,10 @@ except ModuleNotFoundError:  # Triton has no wheels for macOS
 PIXELS = 32
 """Pixels of a block: 768 blocks at 24 maps of 32x32, enough for every multiprocessor."""
 
-LAUNCH = {"pixels": PIXELS, "num_warps": 8, "num_stages": 2, "enable_fp_fusion": True}
+STAGES = 2
+"""Taps that are in the works at once, each with weights of its own in a multiprocessor's shared memory."""
+
+LAUNCH = {"pixels": PIXELS, "num_warps": 8, "enable_fp_fusion": True}
 
 PROGRAMS_PER_TAP = 64
 """In the gradients; they share the blocks."""
@@ -36,7 +40,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def available() -> bool:
-    """Whether the kernels can run: Triton is installed and supports the GPU (compute capability 8.0)."""
+    """Whether the kernels can run: Triton is installed and supports the GPU (compute capability 8.0 or newer)."""
     return forward_kernel is not None and torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
 
 
@@ -60,16 +64,8 @@ def triton_deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight:
 
 def _check(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> None:
     """The kernels trust their arguments: with a wrong shape they would read foreign memory."""
-    b, c, h, w = features.shape
-    groups, c_out = mask.shape[1] // 9, weight.shape[0]
+    check_shapes(features, offset, mask, weight, bias)
     others = (offset, mask, weight, bias)
-    expected = [(b, groups * 18, h, w), (b, groups * 9, h, w), (c_out, c, 3, 3), (c_out,)]
-    if groups == 0 or c % groups or [tuple(tensor.shape) for tensor in others] != expected:
-        raise InvalidInput(
-            f"features {tuple(features.shape)}, offset {tuple(offset.shape)}, mask {tuple(mask.shape)}, weight "
-            f"{tuple(weight.shape)}, bias {tuple(bias.shape)}: expected offset (b, groups*18, h, w), mask "
-            "(b, groups*9, h, w), weight (c_out, c, 3, 3), bias (c_out,) with groups dividing the channels"
-        )
     if features.dtype not in DTYPES or not features.dtype == weight.dtype == bias.dtype:
         raise InvalidInput(
             f"features {features.dtype}, weight {weight.dtype}, bias {bias.dtype}: expected one of {DTYPES} for all"
@@ -80,7 +76,7 @@ def _check(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias:
 
 def _sizes(features: Tensor, mask: Tensor, weight: Tensor) -> dict[str, Any]:
     """What the kernels are compiled for."""
-    groups, outputs = mask.shape[1] // 9, weight.shape[0]
+    groups, outputs = mask.shape[1] // TAPS, weight.shape[0]
     depth, groups_2 = features.shape[1] // groups, _power_of_two(groups)
     return {
         "groups": groups,
@@ -93,6 +89,21 @@ def _sizes(features: Tensor, mask: Tensor, weight: Tensor) -> dict[str, Any]:
         # Answers for the older `allow_tf32` too, which cannot be read once this was set.
         "precision": "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee",
     }
+
+
+def _launch(sizes: dict[str, Any], features: Tensor) -> dict[str, Any]:
+    """How kernels of these sizes are launched on the features' device."""
+    if not features.is_cuda:  # in Triton's interpreter
+        return {**LAUNCH, "num_stages": STAGES}
+    shared = torch.cuda.get_device_properties(features.device).shared_memory_per_block_optin
+    return {**LAUNCH, "num_stages": _stages(sizes, features.element_size(), shared)}
+
+
+def _stages(sizes: dict[str, Any], element_size: int, shared: int) -> int:
+    """How many taps fit into so many bytes of shared memory: float32 of 128 channels needs more than some GPUs have."""
+    channels = sizes["groups_2"] * sizes["depth_2"]
+    needed = STAGES * channels * sizes["outputs_2"] + PIXELS * channels
+    return STAGES if element_size * needed <= shared else 1
 
 
 def _empty_like(features: Tensor, channels: int) -> Tensor:
@@ -123,6 +134,7 @@ def _forward(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bia
     _check(features, offset, mask, weight, bias)
     b, _, h, w = features.shape
     output = _empty_like(features, weight.shape[0])
+    sizes = _sizes(features, mask, weight)
     with torch.cuda.device_of(features):  # type: ignore[no-untyped-call]
         forward_kernel[(b * math.ceil(h * w / PIXELS),)](
             _channels_last(features),
@@ -135,8 +147,8 @@ def _forward(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bia
             w,
             output.stride(1),
             output.stride(3),
-            **_sizes(features, mask, weight),
-            **LAUNCH,
+            **sizes,
+            **_launch(sizes, features),
         )
     return output
 
@@ -156,18 +168,19 @@ def _backward(
     gradients = _empty_gradients(features, offset, mask, weight, needed)
     of_features, of_offset, of_mask, of_weight = gradients
     shared = (_channels_last(grad), _channels_last(features), offset.contiguous(), mask.contiguous())
-    sizes = {"b": b, "h": h, "w": w, **_sizes(features, mask, weight), **LAUNCH}
+    sizes = _sizes(features, mask, weight)
+    arguments = {"b": b, "h": h, "w": w, **sizes, **_launch(sizes, features)}
     grid = (9 * min(b * math.ceil(h * w / PIXELS), PROGRAMS_PER_TAP),)
     # Sums are float32 and laid out as the kernels want them.
     with torch.cuda.device_of(features):  # type: ignore[no-untyped-call]
         if any(needed[:3]):
             total = grad.new_zeros((b, h, w, c), dtype=torch.float32) if of_features is not None else None
-            input_gradients_kernel[grid](*shared, _tap_first(weight), total, of_offset, of_mask, **sizes)
+            input_gradients_kernel[grid](*shared, _tap_first(weight), total, of_offset, of_mask, **arguments)
             if of_features is not None and total is not None:
                 of_features.copy_(total.permute(0, 3, 1, 2))
         if of_weight is not None:
             total = grad.new_zeros((3, 3, c, weight.shape[0]), dtype=torch.float32)
-            weight_gradient_kernel[grid](*shared, total, **sizes)
+            weight_gradient_kernel[grid](*shared, total, **arguments)
             of_weight.copy_(total.permute(3, 2, 0, 1))
     return [gradient for gradient in gradients if gradient is not None]
 

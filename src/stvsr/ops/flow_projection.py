@@ -8,7 +8,7 @@ weight, the closer the more. Where none arrives is a hole.
 import torch
 from torch import Tensor
 
-from stvsr.ops.sampling import pixel_positions
+from stvsr.ops.sampling import follow, pixel_positions
 
 
 def project_flow(flow: Tensor, weight: Tensor) -> Tensor:
@@ -25,11 +25,8 @@ def project_flow(flow: Tensor, weight: Tensor) -> Tensor:
         `(b, 2, h, w)`.
     """
     height, width = flow.shape[-2:]
-    farthest = flow.new_tensor([width - 1, height - 1]).view(1, 2, 1, 1)
-    pixels = pixel_positions(height, width, like=flow)
-    target = pixels + flow.detach()
-    inside = ((target >= 0) & (target <= farthest)).all(dim=1, keepdim=True)
-    left, top = torch.where(inside, target, pixels).long().chunk(2, dim=1)
+    target, inside = follow(flow.detach())
+    left, top = torch.where(inside, target, pixel_positions(height, width, like=flow)).long().chunk(2, dim=1)
 
     weight = torch.where(inside, weight, 0)
     arriving = torch.cat([torch.where(inside, -flow, 0) * weight, weight], dim=1).flatten(2)

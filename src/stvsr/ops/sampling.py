@@ -11,6 +11,21 @@ def pixel_positions(height: int, width: int, *, like: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(x, y, indexing="xy"))[None]
 
 
+def follow(flow: Tensor) -> tuple[Tensor, Tensor]:
+    """Where flow leads from every pixel.
+
+    Args:
+        flow: `(b, 2, h, w)`, x then y, in pixels.
+
+    Returns:
+        The positions, as the flow, and `(b, 1, h, w)`: which of them are inside the frame.
+    """
+    height, width = flow.shape[-2:]
+    positions = pixel_positions(height, width, like=flow) + flow
+    farthest = flow.new_tensor([width - 1, height - 1]).view(1, 2, 1, 1)
+    return positions, ((positions >= 0) & (positions <= farthest)).all(dim=1, keepdim=True)
+
+
 def sample_at(features: Tensor, positions: Tensor) -> Tensor:
     """Reads features bilinearly; what lies outside is zero.
 

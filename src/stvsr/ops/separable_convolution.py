@@ -12,9 +12,9 @@ times as fast on one core as adding up shifted frames, although half of the matr
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from stvsr.errors import InvalidInput
+from stvsr.ops.recomputation import recomputed
 
 TILE = (16, 64)
 """Rows and columns of a tile: with 51 taps and 3 colours 2 MB for each frame of a batch, in float32."""
@@ -54,19 +54,14 @@ def separable_convolution(frames: Tensor, vertical: Tensor, horizontal: Tensor) 
             for x, (rows, columns) in enumerate(zip(*of_line, strict=True)):
                 top, left = y * TILE[0], x * TILE[1]
                 height, width = (side + taps - 1 for side in rows.shape[-2:])
-                line.append(_in_turn(padded[..., top : top + height, left : left + width], rows, columns))
+                seen = padded[..., top : top + height, left : left + width]
+                line.append(recomputed(_filter_tile, seen, rows, columns))
             lines.append(torch.cat(line, dim=-1))
         return torch.cat(lines, dim=-2)
 
 
 def _tiles(weights: Tensor) -> list[tuple[Tensor, ...]]:
     return [torch.split(line, TILE[1], dim=-1) for line in torch.split(weights, TILE[0], dim=-2)]
-
-
-def _in_turn(padded: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
-    if not torch.is_grad_enabled():
-        return _filter_tile(padded, vertical, horizontal)
-    return checkpoint(_filter_tile, padded, vertical, horizontal, use_reentrant=False, preserve_rng_state=False)
 
 
 def _filter_tile(padded: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:

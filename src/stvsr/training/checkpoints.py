@@ -1,24 +1,24 @@
 """Checkpoints: the last state and the best one, each replaced only by a whole file, and kept when a run is stopped."""
 
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 
-from stvsr.errors import Interrupted, InvalidInput
+from stvsr.config import whole
+from stvsr.errors import Interrupted
+from stvsr.files import beside_then_rename
+from stvsr.tracking import MONITORED
 from stvsr.training.guards import NonFiniteGuard
-
-MONITORED = "val/psnr/mean"
 
 
 def save_whole(trainer: pl.Trainer, path: Path) -> None:
-    """Saves on all processes; the file takes its name when it is whole."""
-    beside = path.with_name(f".{path.name}.part")
-    trainer.save_checkpoint(beside)
-    if trainer.is_global_zero:
-        beside.replace(path)
+    """Saves; all processes must take part, and the first writes. The file takes its name when it is whole."""
+    with beside_then_rename(path) if trainer.is_global_zero else nullcontext(path) as beside:
+        trainer.save_checkpoint(beside)
 
 
 class BestCheckpoint(pl.Callback):
@@ -59,8 +59,7 @@ class LastCheckpoint(pl.Callback):
     """
 
     def __init__(self, *, path: str, every_steps: int) -> None:
-        if every_steps < 1:
-            raise InvalidInput(f"callbacks.last.every_steps={every_steps}; expected at least 1")
+        whole("callbacks.last.every_steps", every_steps, least=1)
         self.path = Path(path)
         self.every_steps = every_steps
         self.stop_requested = False
@@ -86,7 +85,8 @@ class LastCheckpoint(pl.Callback):
         if stop and not _in_trouble(trainer):
             raise Interrupted(f"stopped after step {step}; continue with resume={self.path}")
         if stop:
-            known = f"continue with resume={self.path}, of before" if self.path.is_file() else "nothing is saved"
+            saved = self.path.is_file()
+            known = f"continue from the last good state with resume={self.path}" if saved else "nothing is saved"
             raise Interrupted(f"stopped after step {step}, which had no finite loss or gradient; {known}")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -8,7 +8,8 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from stvsr.errors import InvalidInput, TrainingDiverged
+from stvsr.config import whole
+from stvsr.errors import TrainingDiverged
 
 
 class NonFiniteGuard(pl.Callback):
@@ -18,13 +19,12 @@ class NonFiniteGuard(pl.Callback):
     were averaged over processes, so all processes skip the same steps.
 
     Args:
-        patience: so many skipped steps in a row end the run.
+        patience: this many skipped steps in a row end the run.
         last: the checkpoint to go back to.
     """
 
     def __init__(self, *, patience: int, last: str) -> None:
-        if patience < 1:
-            raise InvalidInput(f"callbacks.non_finite.patience={patience}; expected at least 1")
+        whole("callbacks.non_finite.patience", patience, least=1)
         self.patience = patience
         self.last = Path(last)
         self.skipped = 0

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -17,7 +17,8 @@ from stvsr.errors import InvalidInput, one_line
 from stvsr.evaluation.splits import MotionSplitScores
 from stvsr.graphs import recorded_step
 from stvsr.models.requirements import Network, run_padded
-from stvsr.training.objectives import Objective, trained_part
+from stvsr.tracking import MONITORED
+from stvsr.training.objectives import Objective, Trained
 
 
 class SpaceTimeModule(pl.LightningModule):
@@ -27,7 +28,7 @@ class SpaceTimeModule(pl.LightningModule):
         network: `(b, n, 3, h, w)` to `(b, 2n-1, 3, 4h, 4w)`.
         model_config: the resolved config of that network; it goes into every checkpoint.
         variant: the letter of the ablation; it goes there too, and names the network in tables.
-        objective: what is learned from a batch.
+        objective: what is learned from a batch, and which part of the network learns it.
         optimizer: makes the optimizer from the parameters.
         scheduler: makes the learning rate schedule from the optimizer; stepped once a batch.
         cuda_graphs: whether training steps replay the network as CUDA graphs; for one GPU.
@@ -42,7 +43,7 @@ class SpaceTimeModule(pl.LightningModule):
         objective: Objective,
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LambdaLR],
-        cuda_graphs: bool = False,
+        cuda_graphs: bool,
     ) -> None:
         super().__init__()
         self.network = network
@@ -52,7 +53,7 @@ class SpaceTimeModule(pl.LightningModule):
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.cuda_graphs = cuda_graphs
-        self._recorded: Callable[[Tensor], Tensor] | None = None
+        self._recorded: Trained | None = None
         self.val_scores = MotionSplitScores()
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -67,32 +68,16 @@ class SpaceTimeModule(pl.LightningModule):
         whole: Tensor = loss * self.trainer.world_size
         return whole
 
-    def _in_training(self, batch: Batch) -> Callable[[Tensor], Tensor]:
-        """The network, or its recording.
-
-        Raises:
-            InvalidInput: steps are to be recorded and cannot be.
-        """
-        if not self.cuda_graphs:
-            return self.network
-        if self._recorded is None:
-            if self.trainer.world_size > 1:
-                raise InvalidInput(
-                    f"cuda_graphs=true with {self.trainer.world_size} processes; expected one: add cuda_graphs=false"
-                )
-            if not self.network.replayable:
-                raise InvalidInput(
-                    f"cuda_graphs=true with {type(self.network).__name__}, whose steps cannot be recorded: add "
-                    "cuda_graphs=false"
-                )
+    def _in_training(self, batch: Batch) -> Trained:
+        """The network, or its recording, which is made with the first batch."""
+        if self.cuda_graphs and self._recorded is None:
             try:
                 self._recorded = recorded_step(self.network, batch.lr)
             except RuntimeError as error:
-                # Of CUDA, cuDNN or Triton: a slower training is better than none.
+                # Of CUDA or cuDNN: a slower training is better than none.
                 rank_zero_warn(f"training steps are not recorded as CUDA graphs ({one_line(error)[:200]})")
                 self.cuda_graphs = False
-                return self.network
-        return self._recorded
+        return self._recorded or self.network
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Scores a batch; returns the prediction for whoever shows pictures."""
@@ -103,7 +88,7 @@ class SpaceTimeModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Logs `val/psnr/slow`, … and their means."""
         for name, value in self.val_scores.compute().items():
-            self.log(f"val/{name}", value.float(), prog_bar=name == "psnr/mean")
+            self.log(f"val/{name}", value.float(), prog_bar=f"val/{name}" == MONITORED)
         self.val_scores.reset()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -125,34 +110,53 @@ class SpaceTimeModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Refuses processes that would wait for gradients which never come.
+        """Refuses, before the first step, what cannot be trained in this way.
 
         Raises:
-            InvalidInput: a part of the network is trained, and processes share the gradients of all of it.
+            InvalidInput: the objective is for another network, steps are to be recorded and cannot be, or processes
+                would wait for gradients which never come.
         """
+        part = self.objective.part(self.network)
+        if self.cuda_graphs:
+            self._check_recordable(part)
         strategy = self.trainer.strategy
-        parts = (trained_part(self.objective, self.network), self.network)
-        trained, all_of_it = (sum(1 for _ in part.parameters()) for part in parts)
+        trained, all_of_it = (sum(1 for _ in module.parameters()) for module in (part, self.network))
         waits = isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters")
         if trained < all_of_it and waits:
             raise InvalidInput(
-                f"the objective trains {trained} of the network's {all_of_it} parameters, which processes that share "
-                "gradients must know: add trainer.strategy=ddp_find_unused_parameters_true"
+                f"with several processes, an objective that trains {trained} of the network's {all_of_it} parameters "
+                "needs trainer.strategy=ddp_find_unused_parameters_true: add it"
+            )
+
+    def _check_recordable(self, part: nn.Module) -> None:
+        if self.trainer.world_size > 1:
+            raise InvalidInput(
+                f"cuda_graphs=true with {self.trainer.world_size} processes; expected one: add cuda_graphs=false"
+            )
+        if not self.network.replayable:
+            raise InvalidInput(
+                f"cuda_graphs=true with {type(self.network).__name__}, whose steps cannot be recorded: add "
+                "cuda_graphs=false"
+            )
+        if part is not self.network:
+            raise InvalidInput(
+                "cuda_graphs=true with an objective that trains a part of the network; expected one that trains all of "
+                "it: add cuda_graphs=false, or objective=space_time"
             )
 
     def on_train_start(self) -> None:
-        """Lets the optimizer's configured figures hold in a resumed run, where the saved ones would."""
+        """Applies the configured hyperparameters in a resumed run; otherwise the saved ones would hold."""
         optimizer, scheduler = self.trainer.optimizers[0], self.lr_schedulers()
         assert isinstance(scheduler, LambdaLR)
         scheduler.base_lrs = [self.learning_rate] * len(scheduler.base_lrs)
-        # Figures alone: which kernel computes a step decides where its state lies.
-        figures = {
+        # Numbers alone: which kernel computes a step decides where its state lies.
+        hyperparameters = {
             name: value
             for name, value in optimizer.defaults.items()
             if isinstance(value, float | int | list | tuple) and not isinstance(value, bool)
         }
         for group, factor in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
-            group.update(figures)
+            group.update(hyperparameters)
             group["initial_lr"] = self.learning_rate
             group["lr"] = self.learning_rate * factor(scheduler.last_epoch)
 

@@ -12,14 +12,14 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from stvsr.config import whole
 from stvsr.data.clip import Batch
-from stvsr.evaluation.figures import comparison, save_figure
+from stvsr.evaluation.figures import comparison_figure, save_figure
 from stvsr.models.alignment import DeformableSampling
-from stvsr.models.bicubic_blend import BicubicBlend
 
 
 def log_interval(trainer: pl.Trainer) -> int:
-    """Steps between two entries of the log; more than there will be where nothing is logged."""
+    """Steps between two log entries; practically infinite where logging is off."""
     interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return interval or sys.maxsize
 
@@ -61,7 +61,8 @@ class Monitor(pl.Callback):
             pl_module.log("train/offset_magnitude", torch.stack(self._magnitudes).mean(), batch_size=len(batch))
         self._magnitudes.clear()
 
-        now, (then, step) = time.monotonic(), self._since or (0.0, 0)
+        assert self._since is not None  # set when the step began
+        now, (then, step) = time.monotonic(), self._since
         clips = (trainer.global_step - step) * len(batch) * trainer.world_size
         self._since = (now, trainer.global_step)
         pl_module.log("train/clips_per_second", clips / (now - then))
@@ -125,6 +126,7 @@ class Pictures(pl.Callback):
     """
 
     def __init__(self, *, folder: str, clips: int) -> None:
+        whole("callbacks.pictures.clips", clips, least=0)
         self.folder = Path(folder)
         self.clips = clips
 
@@ -138,12 +140,12 @@ class Pictures(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """A picture of the first clip of each of the first batches."""
-        if batch_idx >= self.clips or not trainer.is_global_zero or trainer.sanity_checking:
+        if batch_idx >= self.clips or not trainer.is_global_zero:
             return
         lr, hr, prediction = batch.lr[:1], batch.hr[:1], outputs[:1]
-        figure = comparison(
+        figure = comparison_figure(
             lr=lr[0],
-            predictions={"bicubic + blending": BicubicBlend()(lr)[0], "network": prediction[0]},
+            predictions={"network": prediction[0]},
             target=hr[0],
             title=f"{batch.names[0]}, step {trainer.global_step}",
         )

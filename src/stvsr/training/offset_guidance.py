@@ -12,11 +12,11 @@ from torch import Tensor
 
 from stvsr.data.clip import SCALE, to_8bit
 from stvsr.data.optical_flow import optical_flow
-from stvsr.ops.sampling import pixel_positions
+from stvsr.ops.sampling import follow
 
 TOLERANCE = 0.5
-"""How far from the flow an offset may be for nothing, in pixels of the finest level: samples need not all be of one
-place."""
+"""Distance from the flow, in pixels of the finest level, within which an offset costs nothing; samples need not all
+fall on one spot."""
 
 
 def flow_from_missing(hr: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def flow_from_missing(hr: Tensor) -> Tensor:
 
 
 def offset_fidelity(offsets: Tensor, flow: Tensor) -> Tensor:
-    """Distance of offsets from flow beyond what is for nothing, summed over everything.
+    """Distance of offsets from flow beyond what costs nothing, summed over everything.
 
     Distances are counted in pixels of the finest level, and each level counts as much as the finest. Places whose flow
     leads out of the frame are left out: nobody knows what is there.
@@ -50,10 +50,8 @@ def offset_fidelity(offsets: Tensor, flow: Tensor) -> Tensor:
     Returns:
         A scalar.
     """
-    h, w = flow.shape[-2:]
-    finer = w // offsets.shape[-1]
-    target, last = pixel_positions(h, w, like=flow).flip(1) + flow, flow.new_tensor([h - 1, w - 1]).view(2, 1, 1)
-    inside = ((target >= 0) & (target <= last)).all(dim=1, keepdim=True).to(flow)
-    flow, known = F.avg_pool2d(flow, finer), F.avg_pool2d(inside, finer)
+    finer = flow.shape[-1] // offsets.shape[-1]
+    _, inside = follow(flow.flip(1))
+    flow, known = F.avg_pool2d(flow, finer), F.avg_pool2d(inside.to(flow), finer)
     distance = (finer * torch.unflatten(offsets, 1, (-1, 2)) - flow[:, None]).abs()
     return finer**2 * (F.relu(distance - TOLERANCE) * known[:, None]).sum()

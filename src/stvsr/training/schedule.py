@@ -17,7 +17,7 @@ def cosine_restarts(optimizer: Optimizer, *, period: int, minimum: float, warmup
         optimizer: its learning rate is the highest.
         period: steps from one restart to the next; 150,000 in the paper's recipe.
         minimum: lowest learning rate; 1e-7 in the paper.
-        warmup: over so many steps at the start the rate is also ramped up linearly; 0, the paper's way, for none.
+        warmup: over this many steps at the start the rate is also ramped up linearly; 0, the paper's way, for none.
 
     Raises:
         InvalidInput: a period below 1, a warm-up below 0, a rate that is not above 0, or a lowest rate that is not

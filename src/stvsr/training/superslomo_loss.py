@@ -20,7 +20,7 @@ from stvsr.errors import InvalidInput
 from stvsr.models.frame_interpolation.superslomo import SuperSloMo, warp
 
 CONV4_3 = 22
-"""So many layers of VGG-16, that convolution the last, before its activation."""
+"""Number of VGG-16 layers up to and including conv4_3, before its activation."""
 
 
 class PerceptualFeatures:
@@ -68,14 +68,7 @@ class SuperSloMoLoss:
         InvalidInput: VGG-16's weights are wanted and cannot be had.
     """
 
-    def __init__(
-        self,
-        *,
-        reconstruction: float = 204.0,
-        perceptual: float = 0.005,
-        warping: float = 102.0,
-        smoothness: float = 1.0,
-    ) -> None:
+    def __init__(self, *, reconstruction: float, perceptual: float, warping: float, smoothness: float) -> None:
         self.reconstruction = reconstruction
         self.perceptual = perceptual
         self.warping = warping
@@ -83,7 +76,7 @@ class SuperSloMoLoss:
         self.features = PerceptualFeatures() if perceptual > 0 else None
 
     def __call__(self, interpolator: SuperSloMo, before: Tensor, after: Tensor, target: Tensor) -> Tensor:
-        """Of a batch of triplets.
+        """The loss of a batch of triplets.
 
         Args:
             interpolator: the network to train.

@@ -40,15 +40,17 @@ class Budget:
             InvalidInput: there is too little memory.
         """
         free = available_memory(self.device) / 2**30
-        limit = f"--memory {self.limit:g}" if self.limit else f"{free:.1f} GiB are free, {SHARE:.0%} of it for us"
-        return grid_within(self.for_network(SHARE), self.network, self.lr.height, self.lr.width, limit=limit)
+        limited_by = (
+            f"--memory {self.limit:g}" if self.limit else f"{free:.1f} GiB are free, of which {SHARE:.0%} may be used"
+        )
+        return grid_within(self.for_network(SHARE), self.network, self.lr.height, self.lr.width, limited_by=limited_by)
 
     def fits(self, grid: Grid) -> bool:
         """Whether a division that an earlier run took fits now, into all that is free unless less is allowed."""
         return bytes_needed(grid, self.network, self.lr.height, self.lr.width) <= self.for_network(1.0)
 
     def for_network(self, share: float) -> float:
-        """Bytes beside what the finished frames take.
+        """Bytes the network may use, beside those of the finished frames.
 
         Args:
             share: of what is free, where nobody sets a limit.

@@ -15,6 +15,9 @@ import numpy.typing as npt
 
 NTSC = Fraction(1000, 1001)
 
+RATE_DENOMINATOR = 10_000
+"""The largest of a rate: encoders and containers have 32 bits for its numerator and its denominator."""
+
 
 @dataclass(frozen=True)
 class InputTimes:
@@ -68,12 +71,17 @@ class Clock:
     @property
     def rate(self) -> Fraction:
         """Output frames per second."""
-        return self.times.rate * (2 if self.interpolated else 1) / self.stretch
+        return self.times.rate * self._factor / self.stretch
 
     @property
     def time_base(self) -> Fraction:
         """The unit of `ticks`, in seconds."""
         return 1 / self.rate if self.times.pts is None else self.times.time_base / 2
+
+    @property
+    def _factor(self) -> int:
+        """Output frames from one input frame to the next."""
+        return 2 if self.interpolated else 1
 
     def count(self, frames: int) -> int:
         """Output frames of so many input frames."""
@@ -86,11 +94,12 @@ class Clock:
             return number
         if number < 0:
             return number * max(1, round(1 / self.rate / self.time_base))
-        first, between = divmod(number, 2) if self.interpolated else (number, 0)
+        first, between = divmod(number, self._factor)
         if first + between >= len(pts):
             # Of the frame after the last one, for the duration of that: as long as a usual one.
-            usual = round(float(np.median(np.diff(pts)))) if len(pts) > 1 else round(1 / self.rate / self.time_base)
-            return self.ticks(2 * len(pts) - 2 if self.interpolated else len(pts) - 1) + 2 * self.stretch * usual
+            interval = float(np.median(np.diff(pts))) if len(pts) > 1 else 1 / self.times.rate / self.times.time_base
+            usual = max(1, round(interval))
+            return self.ticks(self.count(len(pts)) - 1) + 2 * self.stretch * usual // self._factor
         return int(pts[first] + pts[first + between] - 2 * pts[0]) * self.stretch
 
 
@@ -117,13 +126,13 @@ def constant_rate(
 
 
 def mean_rate(pts: npt.NDArray[np.int64], time_base: Fraction) -> Fraction:
-    """Frames per second on average: a hint for encoders, whose numbers have 32 bits, so it is rounded.
+    """Frames per second on average: a hint for encoders, so it is rounded to what they take.
 
     Args:
         pts: times, ascending, at least two.
         time_base: their unit in seconds.
     """
-    return ((len(pts) - 1) / (int(pts[-1] - pts[0]) * time_base)).limit_denominator(10_000)
+    return ((len(pts) - 1) / (int(pts[-1] - pts[0]) * time_base)).limit_denominator(RATE_DENOMINATOR)
 
 
 def snapped(rate: Fraction) -> Fraction:

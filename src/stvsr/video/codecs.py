@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import av
 from av.codec import Codec as LibraryCodec
 
 from stvsr.errors import InvalidInput
 from stvsr.video.colour import ALWAYS_FULL, Colour
+
+BIG_FRAME = 3840 * 2160
+"""Pixels above which encoders get a shorter look-ahead."""
 
 
 @dataclass(frozen=True)
@@ -16,9 +18,10 @@ class Codec:
 
     Attributes:
         encoder: FFmpeg's name.
-        pixels: its usual pixel format.
+        pixel_format: its usual one.
         crf: its usual constant quality, lower is better; None where it has none.
         options: further ones.
+        big: options for big frames, over those: a shorter look-ahead, as each frame that waits takes memory.
         tag: of the codec in MP4 and MOV, where players insist on one.
         full_range: whether it can say that black and white are 0 and 255.
         shapes: whether its bit stream tells the shape of pixels.
@@ -27,9 +30,10 @@ class Codec:
     """
 
     encoder: str
-    pixels: str
+    pixel_format: str
     crf: int | None
     options: dict[str, str] = field(default_factory=dict)
+    big: dict[str, str] = field(default_factory=dict)
     tag: str | None = None
     full_range: bool = True
     shapes: bool = False
@@ -38,9 +42,17 @@ class Codec:
 
 
 CODECS = {
-    "h264": Codec("libx264", "yuv420p", 18, {"preset": "medium"}, shapes=True, largest=(16384, 16384)),
+    "h264": Codec(
+        "libx264", "yuv420p", 18, {"preset": "medium"}, {"rc-lookahead": "8"}, shapes=True, largest=(16384, 16384)
+    ),
     "h265": Codec(
-        "libx265", "yuv420p", 20, {"preset": "medium", "x265-params": "log-level=error"}, tag="hvc1", shapes=True
+        "libx265",
+        "yuv420p",
+        20,
+        {"preset": "medium", "x265-params": "log-level=error"},
+        big={"x265-params": "log-level=error:rc-lookahead=10"},
+        tag="hvc1",
+        shapes=True,
     ),
     "av1": Codec("libsvtav1", "yuv420p", 26, {"preset": "8"}, worst_crf=63, largest=(16384, 8704)),
     "vp9": Codec(
@@ -115,12 +127,12 @@ class Encoding:
     Attributes:
         codec: one of `CODECS`.
         crf: constant quality; None takes the codec's usual one.
-        pixels: FFmpeg's name of a pixel format; None takes the codec's usual one.
+        chosen_pixel_format: FFmpeg's name of it; None takes the codec's usual one.
     """
 
     codec: str
     crf: int | None = None
-    pixels: str | None = None
+    chosen_pixel_format: str | None = None
 
     def check(self) -> None:
         """Refuses what the encoder does not take.
@@ -130,13 +142,16 @@ class Encoding:
         """
         chosen = CODECS[self.codec]
         if self.crf is not None and chosen.crf is None:
-            raise InvalidInput(f"--crf {self.crf}: {self.codec} has no such setting; leave it away")
+            raise InvalidInput(f"--crf {self.crf}: {self.codec} has no such setting; omit it")
         if self.crf is not None and not 0 <= self.crf <= chosen.worst_crf:
             raise InvalidInput(f"--crf {self.crf}; expected 0 (best) to {chosen.worst_crf} with {self.codec}")
+        if self.chosen_pixel_format is None:
+            return
         formats = [form.name for form in LibraryCodec(chosen.encoder, "w").video_formats or []]
-        if self.pixels is not None and self.pixels not in formats:
+        if self.chosen_pixel_format not in formats:
             raise InvalidInput(
-                f"--pixel-format {self.pixels}: {self.codec} does not write it; expected one of {', '.join(formats)}"
+                f"--pixel-format {self.chosen_pixel_format}: {self.codec} does not write it; "
+                f"expected one of {', '.join(formats)}"
             )
 
     def check_size(self, extension: str, width: int, height: int) -> None:
@@ -161,10 +176,10 @@ class Encoding:
     @property
     def pixel_format(self) -> str:
         """The chosen one, or the codec's usual one."""
-        return self.pixels or CODECS[self.codec].pixels
+        return self.chosen_pixel_format or CODECS[self.codec].pixel_format
 
     def stored(self, colour: Colour) -> Colour:
-        """What frames are stored as that shall look like others: the same, in a range that can be had."""
+        """The colour description frames are stored with: the same, in a range that can be signalled."""
         full = colour.full_range and CODECS[self.codec].full_range
         return replace(colour, full_range=full or self.pixel_format.startswith(ALWAYS_FULL))
 
@@ -172,15 +187,14 @@ class Encoding:
         """For the encoder.
 
         Args:
-            pixels_per_frame: big frames are looked ahead at less, because each that waits takes memory.
+            pixels_per_frame: more than `BIG_FRAME` have options of their own.
         """
         chosen = CODECS[self.codec]
         options = dict(chosen.options)
         if chosen.crf is not None:
             options["crf"] = str(chosen.crf if self.crf is None else self.crf)
         if pixels_per_frame > BIG_FRAME:
-            ahead = {"h264": {"rc-lookahead": "8"}, "h265": {"x265-params": "log-level=error:rc-lookahead=10"}}
-            options |= ahead.get(self.codec, {})
+            options |= chosen.big
         return options
 
 
@@ -189,17 +203,6 @@ def _takes_size(codec: str, width: int, height: int) -> bool:
     return width <= widest and height <= highest
 
 
-BIG_FRAME = 3840 * 2160
-"""Pixels above which encoders get a shorter look-ahead."""
-
-
 def keeps_shapes(extension: str, codec: str) -> bool:
     """Whether players learn of a file of ours that its pixels are not square."""
     return CONTAINERS[extension].shapes or CODECS[codec].shapes
-
-
-def takes(extension: str, codec: str) -> bool:
-    """Whether a container can hold a stream of another codec, such as sound, as it is."""
-    # Nothing is written before the first packet.
-    with av.open("nothing", "w", format=CONTAINERS[extension].form) as container:
-        return codec in container.supported_codecs

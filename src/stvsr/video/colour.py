@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stvsr.errors import InvalidInput
 
-RGB, BT709, UNSPECIFIED, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020_NCL, BT2020_CL = 0, 1, 2, 4, 5, 6, 7, 9, 10
+BT709, UNSPECIFIED, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020_NCL, BT2020_CL = 1, 2, 4, 5, 6, 7, 9, 10
 """Numbers of the matrices in ITU-T H.273, as files and FFmpeg have them."""
 
 SWSCALE = {BT709: 1, FCC: 4, BT470BG: 5, SMPTE170M: 5, SMPTE240M: 7, BT2020_NCL: 9, BT2020_CL: 9}
@@ -127,12 +127,12 @@ class FromRgb:
 
     Args:
         colour: the frames shall have.
-        pixels: FFmpeg's name of their pixel format.
+        pixel_format: FFmpeg's name of theirs.
     """
 
-    def __init__(self, colour: Colour, pixels: str) -> None:
+    def __init__(self, colour: Colour, pixel_format: str) -> None:
         self.colour = colour
-        self.pixels = pixels
+        self.pixel_format = pixel_format
         self.converter = VideoReformatter()
         self.planar: av.VideoFrame | None = None
 
@@ -141,16 +141,16 @@ class FromRgb:
         height, width = rgb.shape[1:]
         # One for all frames that are converted: a new one costs more than the conversion.
         planar = self.planar
-        if planar is None or self.pixels == "gbrp":
+        if planar is None or self.pixel_format == "gbrp":
             planar = self.planar = av.VideoFrame(width, height, "gbrp")
             planar.color_range = ColorRange.JPEG
         for plane, values in zip(planar.planes, (rgb[1], rgb[2], rgb[0]), strict=True):
             np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, :width] = values.numpy()
-        if self.pixels == "gbrp":
+        if self.pixel_format == "gbrp":
             return planar
         frame = self.converter.reformat(
             planar,
-            format=self.pixels,
+            format=self.pixel_format,
             src_color_range=ColorRange.JPEG,
             dst_colorspace=SWSCALE[self.colour.matrix],
             dst_color_range=self.colour.range,

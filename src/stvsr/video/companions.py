@@ -25,7 +25,7 @@ from av.video.stream import VideoStream
 
 from stvsr.files import ffmpeg_name
 from stvsr.video.clock import Clock
-from stvsr.video.codecs import CONTAINERS, Container, takes
+from stvsr.video.codecs import CONTAINERS, Container
 from stvsr.video.sources import Part, VideoFile
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ class Companions:
                 self._cut(packet, packet.pts, unit)
             if not self.begin <= packet.pts * unit < self.end:
                 continue
-            packet.pts = self._moved(packet.pts, unit)
-            packet.dts = packet.pts if packet.dts is None else self._moved(packet.dts, unit)
+            packet.pts = round(self.start_of(packet.pts * unit) / unit)
+            packet.dts = packet.pts if packet.dts is None else round(self.start_of(packet.dts * unit) / unit)
             if packet.duration:
                 packet.duration *= self.stretch
             packet.stream = copies[packet.stream_index]
@@ -122,9 +122,6 @@ class Companions:
         if 0 < left < (subtitle.duration or 0) * unit:
             subtitle.duration = ceil(left / unit)
 
-    def _moved(self, time: int, unit: Fraction) -> int:
-        return round((time - self.zero / unit) * self.stretch)
-
 
 def _unfit(stream: Stream, extension: str, clock: Clock) -> str | None:
     """Why a stream cannot be copied, or None."""
@@ -133,20 +130,20 @@ def _unfit(stream: Stream, extension: str, clock: Clock) -> str | None:
     if stream.type not in ("audio", "subtitle"):
         return "only sound, subtitles and attachments are copied"
     if stream.type == "audio" and clock.slow_motion:
-        return "in slow motion it would be out of step"
+        return "in slow motion it would be out of sync"
     # The types of PyAV do not say so, but a stream that FFmpeg cannot decode has none.
     if stream.codec_context is None:
         return "of a codec that FFmpeg does not know"
     name = stream.codec_context.name
-    if not takes(extension, name) or not _muxes(stream, extension):
+    if not _muxes(stream, extension):
         return f"{extension} does not hold {name}"
     return None
 
 
 def _muxes(stream: Stream, extension: str) -> bool:
-    """Whether a file of that kind can be made of a stream alone; the list of codecs promises more than is kept."""
+    """Whether a file of that kind can be made of a stream alone: FFmpeg lists codecs that its muxers then refuse."""
     try:
-        # Opened anew: what is read here would be missing to whoever reads the same container next.
+        # Opened a second time: what is read here would be missing to whoever reads the same container next.
         with (
             av.open(stream.container.name) as source,
             av.open(io.BytesIO(), "w", format=CONTAINERS[extension].form) as trial,
@@ -160,7 +157,8 @@ def _muxes(stream: Stream, extension: str) -> bool:
                     packet.pts, packet.dts, packet.stream = 0, 0, copy
                     trial.mux(packet)
                     break
-    except av.FFmpegError:
+    # ValueError is PyAV's own, for a codec that is not in FFmpeg's list.
+    except (av.FFmpegError, ValueError):
         return False
     return True
 
@@ -202,7 +200,7 @@ def describe(output: OutputContainer, stream: VideoStream, source: InputContaine
         if unit is None or not companions.zero < chapter["end"] * unit or chapter["start"] * unit >= companions.end:
             continue
         start, end = (
-            round(max(Fraction(0), (min(time * unit, companions.end) - companions.zero) * companions.stretch) / unit)
+            round(max(Fraction(0), companions.start_of(Fraction(min(time * unit, companions.end)))) / unit)
             for time in (chapter["start"], chapter["end"])
         )
         chapters.append({**chapter, "start": start, "end": end})

@@ -8,7 +8,7 @@ already, which is kept, and said.
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ from typing import Any
 import av
 
 from stvsr.errors import Interrupted, InvalidInput, UserError, one_line
-from stvsr.unfinished import Unfinished, discard_other
+from stvsr.unfinished import Unfinished, alone_in, discard_other
 from stvsr.video.sources import STANDARD
 
 JOB = "upscaling"
 """What a job is called in messages."""
+
+ELSEWHERE = "choose another output"
+"""What to do where another job runs."""
 
 WORTH_KEEPING = 60.0
 """Seconds of work that a job that failed keeps."""
@@ -60,53 +63,52 @@ class Place:
 
 
 @contextmanager
-def delivery(output: Path, identity: dict[str, Any], *, overwrite: bool, lasting: bool = True) -> Iterator[Place]:
+def delivery(output: Path, identity: dict[str, Any], *, overwrite: bool, lasting: bool) -> Iterator[Place]:
     """A place to work until the output is delivered.
 
     Args:
-        output: a file or folder that does not exist yet, or `-`.
+        output: a file or folder for which `check_free` holds.
         identity: everything that decides the frames, as plain values.
         overwrite: whether an output may be there, and unfinished work of another job.
         lasting: whether a part of the work can be used later.
 
     Raises:
-        InvalidInput: the output is there, its folder is not, or another job has begun or runs there.
+        InvalidInput: another job has begun or runs there, or something took the name meanwhile.
         UserError: reading or writing failed.
-        Interrupted: by Ctrl-C; the same job goes on.
+        Interrupted: by Ctrl-C; the same job can be resumed.
     """
     if output == STANDARD:
         with _in_words(output):
             yield Place(output, None)
         return
-    check_free(output, overwrite=overwrite)
     folder = output.with_name(f".{output.name}.part")
     if overwrite:
-        discard_other(folder, identity, job=JOB, elsewhere="choose another output")
+        discard_other(folder, identity, job=JOB, elsewhere=ELSEWHERE)
     resumed = folder.is_dir()
     started = time.monotonic()
-    with ExitStack() as stack:
-        try:
-            with _in_words(output):
-                unfinished = Unfinished(folder, identity, job=JOB, elsewhere="add --overwrite")
-        except UserError:
-            # A disk that is full already; a folder that was there belongs to another job.
-            if not resumed:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
-        stack.enter_context(unfinished.locked())
+    try:
+        with _in_words(output):
+            unfinished = Unfinished(folder, identity, job=JOB, elsewhere="add --overwrite")
+    except UserError:
+        # A disk that is full already; a folder that was there belongs to another job.
+        if not resumed:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    # Not `unfinished.locked()`, which would advise --overwrite: a job that runs keeps that out as well.
+    with alone_in(folder, JOB, ELSEWHERE):
         try:
             with _in_words(output):
                 yield Place(output, folder, overwrite)
         except KeyboardInterrupt:
             if not lasting:
                 unfinished.remove()
-                raise Interrupted("stopped; nothing is kept where Y4M goes in or out: begin anew") from None
-            raise Interrupted(f"stopped; the same command goes on from what is done (in {folder})") from None
+                raise Interrupted("stopped; Y4M input or output cannot be resumed: start over") from None
+            raise Interrupted(f"stopped; run the same command again to continue (from {folder})") from None
         except BaseException as error:
             if not lasting or (not resumed and time.monotonic() - started < WORTH_KEEPING):
                 unfinished.remove()
                 raise
-            kept = f"what is done is kept in {folder}: the same command goes on from there"
+            kept = f"what is done is kept in {folder}: run the same command again to continue"
             if isinstance(error, UserError):
                 raise UserError(f"{one_line(error)}; {kept}") from None
             raise
@@ -114,11 +116,13 @@ def delivery(output: Path, identity: dict[str, Any], *, overwrite: bool, lasting
 
 
 def check_free(output: Path, *, overwrite: bool) -> None:
-    """Refuses a name that is taken, is none, or in a folder that does not exist.
+    """Refuses a name that is taken, is none, or in a folder that does not exist; standard output is always free.
 
     Raises:
         InvalidInput: names it.
     """
+    if output == STANDARD:
+        return
     if output.name in ("", ".."):
         raise InvalidInput(f"{output}: has no name of its own; expected a file, or a new folder for PNG frames")
     if not output.parent.is_dir():
@@ -127,7 +131,7 @@ def check_free(output: Path, *, overwrite: bool) -> None:
         raise InvalidInput(f"{output}: is a mount point, which cannot be replaced; choose a new folder in it")
     entries = list(output.iterdir()) if output.is_dir() else []
     if output.exists() and not (output.is_dir() and not entries) and not overwrite:
-        raise InvalidInput(f"{output}: exists already; choose another name, or add --overwrite to replace it")
+        raise InvalidInput(f"{output}: already exists; choose another name, or add --overwrite to replace it")
     for entry in entries:
         if entry.suffix.lower() != ".png" or not entry.is_file():
             raise InvalidInput(f"{output}: holds {entry.name}; only a folder of PNG frames is replaced: choose another")
@@ -138,8 +142,6 @@ def _in_words(output: Path) -> Iterator[None]:
     """What reading and writing files may raise, in one line."""
     try:
         yield
-    except UserError:
-        raise
     except (OSError, av.FFmpegError) as error:
         name = "standard output" if output == STANDARD else error.filename or output
         reason = error.strerror or one_line(error)

@@ -1,7 +1,7 @@
-"""One video from input to output: decoding, network and encoding side by side, able to go on after a kill.
+"""One video from input to output: decoding, network and encoding side by side, able to resume after a kill.
 
 What is done lies in a hidden folder beside the output until the output is whole and gets its name. A job that was
-stopped or killed finds it there and goes on; the frames come out as if nothing had happened, because windows, tiles
+stopped or killed finds it there and resumes; the frames come out as if nothing had happened, because windows, tiles
 and segments depend on the input and the settings alone.
 """
 
@@ -43,13 +43,11 @@ class NumberedFrame:
     Attributes:
         window: number of its window.
         number: of the frame in the output.
-        together: how many frames its window gives.
         frame: `(3, H, W)`, uint8 RGB.
     """
 
     window: int
     number: int
-    together: int
     frame: Tensor
 
 
@@ -82,10 +80,11 @@ class Job:
         self.fits = fits
         self.say = say
         self.count = 0
-        self._grids: dict[int, Grid] = {}
+        # Each with the number of the window that it was found out in; what was found out last counts.
+        self._grids: list[tuple[int, Grid]] = []
         # The window that showed whether bfloat16 agrees, and whether it does.
         self._decided: tuple[int, bool] | None = None
-        self._begun = 0.0
+        self._begun = False
         self._read_settings()
 
     def run(self, expected: int | None) -> Path | None:
@@ -103,65 +102,64 @@ class Job:
             self.sink.abandon()
             raise
         if not self.count:
-            raise InvalidInput(f"{self.source.path}: no frame in what is asked for; choose an earlier --start")
+            raise InvalidInput(f"{self.source.path}: no frame in the requested part; choose an earlier --start")
         return self.sink.finish(self.count)
 
     def _fill(self, expected: int | None) -> None:
         first = None
         with (
             tqdm(total=expected, unit="frame", desc=self.source.path.name, smoothing=0.05) as bar,
-            closing(prefetched(self._frames(), FINISHED_AHEAD)) as frames,
+            closing(prefetched(self._frames(expected), FINISHED_AHEAD)) as frames,
         ):
             for made in frames:
                 if first is None:
                     # What an earlier run has done does not count as speed.
                     first = bar.n = bar.initial = made.number
                     if first:
-                        self.say(f"goes on after {first} frames of an earlier run")
-                    self._say_if_slow((time.monotonic() - self._begun) / made.together, (expected or 0) - first)
+                        self.say(f"resuming after {first} frames of an earlier run")
                 self.sink.write(made.window, made.number, made.frame)
                 bar.update(made.number + 1 - bar.n)
             bar.update(self.count - bar.n)
 
-    def _frames(self) -> Iterator[NumberedFrame]:
+    def _frames(self, expected: int | None) -> Iterator[NumberedFrame]:
         """The frames that the sink does not have."""
         for number, window in enumerate(prefetched(windows(self._scenes()), DECODED_AHEAD)):
             numbers = range(self.count, self.count + self.upscaler.count(window))
             if not self.sink.has(number, numbers):
+                started = time.monotonic()
                 frames = self._upscaled(number, window)
+                if not self._begun:
+                    self._begun = True
+                    self._say_if_slow((time.monotonic() - started) / len(numbers), (expected or 0) - numbers.start)
                 for place, frame in zip(numbers, frames, strict=True):
-                    yield NumberedFrame(number, place, len(numbers), frame)
+                    yield NumberedFrame(number, place, frame)
             self.count = numbers.stop
 
     def _upscaled(self, number: int, window: Window) -> Tensor:
         if self._decided is not None:
             # As then: before that window in float32, and what it showed decides again.
-            since, half = self._decided
-            self.upscaler.half, self.upscaler.undecided = half and number > since, number == since
+            since, bf16 = self._decided
+            self.upscaler.bf16, self.upscaler.undecided = bf16 and number > since, number == since
         undecided = self.upscaler.undecided
         known = self._grid_of(number)
         if known is not None and known != self.upscaler.grid:
             if self._begun or self.fits(known):
                 self.upscaler.grid = known
             else:
-                self.say("the memory has no room now for the tiles of the earlier run; the rest is made in others")
-        self._begun = self._begun or time.monotonic()
+                self.say("there is not enough memory now for the tiles of the earlier run; the rest uses other tiles")
         frames = self.upscaler(window)
         decided = undecided and not self.upscaler.undecided
         if decided:
-            self._decided = (number, self.upscaler.half)
+            self._decided = (number, self.upscaler.bf16)
         if self.upscaler.grid != known:
-            # As the last entry, whatever was known of that window.
-            self._grids.pop(number, None)
-            self._grids[number] = self.upscaler.grid
+            self._grids.append((number, self.upscaler.grid))
         if decided or self.upscaler.grid != known:
             self._write_settings()
         return frames
 
     def _grid_of(self, number: int) -> Grid | None:
-        """The tiles of a window: what an earlier run has done once more is done in those of then."""
-        # What was found out last counts.
-        return next((grid for since, grid in reversed(self._grids.items()) if since <= number), None)
+        """The tiles of a window: one of an earlier run that is made again is made in the tiles it had then."""
+        return next((grid for since, grid in reversed(self._grids) if since <= number), None)
 
     def _scenes(self) -> Iterator[tuple[Tensor, bool]]:
         """Each frame with whether it must not be joined with the one before."""
@@ -172,13 +170,13 @@ class Job:
         """Takes over what an earlier run found out, so that its frames and ours are made alike."""
         if self.settings is not None and self.settings.is_file():
             known = json.loads(self.settings.read_text())
-            self._grids = {number: Grid(rows, columns) for number, rows, columns in known["grids"]}
+            self._grids = [(number, Grid(rows, columns)) for number, rows, columns in known["grids"]]
             if (decided := known.get("precision")) is not None:
                 self._decided = (decided[0], decided[1])
 
     def _write_settings(self) -> None:
         if self.settings is not None:
-            grids = [[number, grid.rows, grid.columns] for number, grid in self._grids.items()]
+            grids = [[number, grid.rows, grid.columns] for number, grid in self._grids]
             write_text(self.settings, json.dumps({"grids": grids, "precision": self._decided}))
 
     def _say_if_slow(self, seconds: float, frames: int) -> None:
@@ -186,6 +184,6 @@ class Job:
         hours = seconds * frames / 3600
         if self.upscaler.device.type == "cpu" and hours > SLOW:
             self.say(
-                f"this takes about {hours:.1f} hours without a GPU, which is many times as fast; "
-                "--duration 2 tries two seconds, --method bicubic needs no network"
+                f"this will take about {hours:.1f} hours on the CPU; a GPU should be much faster "
+                "(to try first: --duration 2, or --method bicubic)"
             )

@@ -26,7 +26,7 @@ from stvsr.video.tiles import MARGIN, Grid, grids
 OVERHEAD = 1.3
 """What a run takes beyond the tensors that are alive: scratch space, and what an allocator keeps."""
 
-FINISHED = 4 * FRAMES * 3 * SCALE**2
+FINISHED_BYTES = 4 * FRAMES * 3 * SCALE**2
 """Bytes of the finished frames of a window for each LR pixel, before they are rounded to 8 bits."""
 
 FRAME_BYTES = 160
@@ -79,7 +79,7 @@ def bytes_taken(network: nn.Module, height: int, width: int) -> int:
     return most
 
 
-def grid_within(memory: float, network: Network, height: int, width: int, *, limit: str) -> Grid:
+def grid_within(memory: float, network: Network, height: int, width: int, *, limited_by: str) -> Grid:
     """The division of frames with the least work that fits into the memory.
 
     Args:
@@ -87,12 +87,12 @@ def grid_within(memory: float, network: Network, height: int, width: int, *, lim
         network: what runs.
         height: of the LR frames.
         width: of the LR frames.
-        limit: what limits the memory, for messages.
+        limited_by: what limits the memory, for messages.
 
     Raises:
         InvalidInput: none fits.
     """
-    height, width = _padded(network, height, width)
+    height, width = network.requirements.padded_size(height, width)
     least, known = math.inf, dict[bool, float]()
     for grid in grids(height, width, multiple=network.requirements.multiple_of):
         tiles = _most_demanding(grid.sizes(height, width, multiple=network.requirements.multiple_of))
@@ -107,21 +107,16 @@ def grid_within(memory: float, network: Network, height: int, width: int, *, lim
             known |= {turned: taken[turned] / math.prod(tile) for turned, tile in tiles.items()}
         least = min(least, need)
     raise InvalidInput(
-        f"{limit}, but frames of {width}x{height} need {(least - memory) / 2**30:.1f} GiB more, in tiles as well: "
+        f"{limited_by}, but frames of {width}x{height} need {(least - memory) / 2**30:.1f} GiB more, even in tiles: "
         "allow more, or use smaller frames"
     )
 
 
 def bytes_needed(grid: Grid, network: Network, height: int, width: int) -> float:
     """Memory that LR frames of a size take in the tiles of a division: the network, and the tiles it has finished."""
-    height, width = _padded(network, height, width)
+    height, width = network.requirements.padded_size(height, width)
     tiles = _most_demanding(grid.sizes(height, width, multiple=network.requirements.multiple_of))
     return max(_taken(network, tiles).values()) + _finished(grid, height, width, network)
-
-
-def _padded(network: Network, height: int, width: int) -> tuple[int, int]:
-    multiple = network.requirements.multiple_of
-    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 
 def _most_demanding(tiles: set[tuple[int, int]]) -> dict[bool, tuple[int, int]]:
@@ -142,4 +137,4 @@ def _finished(grid: Grid, height: int, width: int, network: Network) -> int:
     tiles = grid.sizes(height, width, multiple=network.requirements.multiple_of)
     tallest = max(height for height, _ in tiles)
     row = tallest * (width + 2 * MARGIN) if grid.columns > 1 else 0
-    return FINISHED * (row + (2 * MARGIN * width if grid.rows > 1 else 0))
+    return FINISHED_BYTES * (row + (2 * MARGIN * width if grid.rows > 1 else 0))

@@ -28,8 +28,8 @@ FINEST = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Our pictures, compressed.
+class EncodedVideo:
+    """The new pictures, compressed.
 
     Attributes:
         segments: files that follow each other; the time of a frame in them is its number.
@@ -86,12 +86,12 @@ def reordering(path: Path) -> int:
     return max((place - (number - first) for place, number in enumerate(numbers)), default=0)
 
 
-def write_video(path: Path, pictures: Pictures, companions: Companions | None) -> None:
+def write_video(path: Path, video: EncodedVideo, companions: Companions | None) -> None:
     """Joins the segments and everything else to one file.
 
     Args:
         path: of the file, with the extension of its kind.
-        pictures: ours.
+        video: its pictures.
         companions: what else the input holds; None where it is no file.
 
     Raises:
@@ -103,25 +103,25 @@ def write_video(path: Path, pictures: Pictures, companions: Companions | None) -
         source = None if companions is None else stack.enter_context(av.open(ffmpeg_name(companions.path)))
         options = options_for(kind, {} if source is None else source.metadata)
         output = stack.enter_context(av.open(ffmpeg_name(path), "w", format=kind.form, container_options=options))
-        first = stack.enter_context(av.open(ffmpeg_name(pictures.segments[0])))
-        stream = _add_pictures(output, first.streams.video[0], pictures, turned=kind.turns)
+        first = stack.enter_context(av.open(ffmpeg_name(video.segments[0])))
+        stream = _add_pictures(output, first.streams.video[0], video, turned=kind.turns)
         others: Iterable[Packet[Any]] = ()
         if companions is not None and source is not None:
             copies = {index: add_copy(output, source.streams[index]) for index in companions.streams}
             describe(output, stream, source, companions)
             others = companions.packets(source, copies)
-        ours: Iterable[Packet[Any]] = pictures.packets(stream)
+        ours: Iterable[Packet[Any]] = video.packets(stream)
         for packet in heapq.merge(ours, others, key=_decoding_time):
             output.mux(packet)
 
 
-def _add_pictures(output: OutputContainer, template: VideoStream, pictures: Pictures, *, turned: bool) -> VideoStream:
+def _add_pictures(output: OutputContainer, template: VideoStream, video: EncodedVideo, *, turned: bool) -> VideoStream:
     stream = output.add_stream_from_template(template, opaque=True)
-    context, picture = stream.codec_context, pictures.picture
-    stream.time_base = pictures.unit
-    context.framerate = pictures.clock.rate
+    context, picture = stream.codec_context, video.picture
+    stream.time_base = video.unit
+    context.framerate = video.clock.rate
     context.sample_aspect_ratio = picture.pixel_aspect
-    tag = CODECS[pictures.codec].tag
+    tag = CODECS[video.codec].tag
     if tag is not None and output.format.name in ("mp4", "mov"):
         context.codec_tag = tag
     if turned and picture.display_matrix is not None:

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import NoReturn
 
 from stvsr.models.bicubic_blend import BicubicBlend
+from stvsr.video.clock import RATE_DENOMINATOR, snapped
 from stvsr.video.codecs import CODECS, CONTAINERS
+from stvsr.video.upscaling import PRECISIONS
 
 METHODS = {"bicubic": BicubicBlend}
 """Methods that need no checkpoint."""
 
-PRECISIONS = ("auto", "float32", "bf16")
+HIGHEST_RATE = 1000
+"""Frames per second; far more would not fit into the 32 bits that encoders have for a rate."""
 
+EPILOG = """\
+After Ctrl-C or a kill, run the same command again to continue; with other options, add --overwrite to start over.
 
-EXAMPLES = """\
 examples:
   stvsr-upscale in.mp4 out.mp4
   stvsr-upscale in.mp4 slow.mkv --slow-motion --codec h265 --checkpoint zsm.pth
@@ -30,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     made = _Parser(
         prog="stvsr-upscale",
         description="Video in, video of twice the frame rate and four times the width and height out.",
-        epilog=EXAMPLES,
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("input", type=Path, help="a video file, a folder of numbered PNG frames, or - for Y4M")
@@ -39,39 +43,56 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help=f"a file ({' '.join(CONTAINERS)} .y4m), a folder for PNG frames (a name without extension), or - for Y4M",
     )
-    what = made.add_argument_group("what makes the frames (one of them, or neither)")
-    what.add_argument(
+    method = made.add_argument_group("method (at most one)").add_mutually_exclusive_group()
+    method.add_argument(
         "--checkpoint",
         type=Path,
-        help="trained weights: a file of stvsr.train, or the authors' .pth (default: starter, our own)",
+        help="a checkpoint of stvsr.train, a .safetensors file of stvsr.export, or the authors' .pth "
+        "(default: the starter weights)",
     )
-    what.add_argument("--method", choices=sorted(METHODS), help="a method that needs no weights")
+    method.add_argument("--method", choices=sorted(METHODS), help="bicubic + blending: fast, needs no weights")
 
-    frames = made.add_argument_group("which frames")
-    frames.add_argument(
+    frames = made.add_argument_group("frame rate and size")
+    rates = frames.add_mutually_exclusive_group()
+    rates.add_argument(
         "--slow-motion", action="store_true", help="keep the rate and double the duration, without sound"
     )
-    frames.add_argument("--no-interpolate", action="store_true", help="only enlarge; keep the rate")
-    frames.add_argument("--scale", type=int, default=4, help="4, or 2: downsampled afterwards (default: 4)")
-    frames.add_argument("--start", type=_time, default=Fraction(0), metavar="TIME", help="seconds, or 1:02:03.5")
-    frames.add_argument("--duration", type=_time, metavar="TIME", help="only so much of the input")
+    rates.add_argument("--no-interpolate", action="store_true", help="only enlarge; keep the rate")
     frames.add_argument("--rate", type=_rate, help="frames per second of a folder of PNG frames, such as 24000/1001")
+    frames.add_argument("--scale", type=int, default=4, help="4, or 2: downsampled afterwards (default: 4)")
     frames.add_argument(
-        "--preview", action="store_true", help="bicubic + blending at the left, the method at the right"
+        "--preview", action="store_true", help="bicubic + blending on the left, the method on the right"
     )
 
-    file = made.add_argument_group("how they are written")
-    file.add_argument("--codec", choices=sorted(CODECS), help="default: h264, in .webm vp9; ffv1 is lossless")
-    file.add_argument("--crf", type=int, help="quality; smaller is better and larger (default: by codec, h264 18)")
+    part = made.add_argument_group("how much of the input")
+    part.add_argument("--start", type=_time, default=Fraction(0), metavar="TIME", help="seconds, or 1:02:03.5")
+    part.add_argument("--duration", type=_time, metavar="TIME", help="process only this much of the input")
+
+    file = made.add_argument_group("how frames are written")
+    file.add_argument(
+        "--codec",
+        choices=sorted(CODECS),
+        help="default: h264, in .webm vp9 (or av1); prores goes into .mov and .mkv, ffv1 (lossless) into .mkv",
+    )
+    file.add_argument(
+        "--crf", type=int, help="lower is better quality and a larger file (default: by codec, 18 for h264)"
+    )
     file.add_argument("--pixel-format", help="FFmpeg's name, such as yuv444p (default: by codec, mostly yuv420p)")
-    file.add_argument("--overwrite", action="store_true", help="replace an output that is there, and unfinished work")
+    file.add_argument(
+        "--overwrite", action="store_true", help="replace an existing output, and unfinished work with other options"
+    )
 
     machine = made.add_argument_group("where it runs")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     machine.add_argument(
-        "--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where it is fast and within 0.01 dB"
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="auto: bf16 where it is fast and its first frames agree with float32 to 60 dB, else float32",
     )
-    machine.add_argument("--memory", type=_gibibytes, metavar="GIB", help="most to use (default: most of what is free)")
+    machine.add_argument(
+        "--memory", type=_gibibytes, metavar="GIB", help="memory limit in GiB (default: most of what is free)"
+    )
     return made
 
 
@@ -88,18 +109,19 @@ def _time(text: str) -> Fraction:
     seconds = Fraction(0)
     for part in text.split(":"):
         seconds = 60 * seconds + _positive(part, zero=True)
-    return seconds
+    return _finite(seconds, text)
 
 
 def _rate(text: str) -> Fraction:
-    return _positive(text, zero=False)
+    """Frames per second, as it is meant and as encoders take it."""
+    rate = snapped(_positive(text, zero=False)).limit_denominator(RATE_DENOMINATOR)
+    if not 0 < rate <= HIGHEST_RATE:
+        raise argparse.ArgumentTypeError(f"{text} frames per second; expected 1/{RATE_DENOMINATOR} to {HIGHEST_RATE}")
+    return rate
 
 
 def _gibibytes(text: str) -> float:
-    try:
-        return float(_positive(text, zero=False))
-    except OverflowError:
-        raise argparse.ArgumentTypeError(f"{text} is too large") from None
+    return float(_positive(text, zero=False))
 
 
 def _positive(text: str, *, zero: bool) -> Fraction:
@@ -108,5 +130,14 @@ def _positive(text: str, *, zero: bool) -> Fraction:
     except (ValueError, ZeroDivisionError):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if value < 0 or (not zero and value == 0):
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
+        raise argparse.ArgumentTypeError(f"{text} is {'negative' if zero else 'not positive'}")
+    return _finite(value, text)
+
+
+def _finite(value: Fraction, text: str) -> Fraction:
+    """The value, where a float can hold it."""
+    try:
+        float(value)
+    except OverflowError:
+        raise argparse.ArgumentTypeError(f"{text} is too large") from None
     return value

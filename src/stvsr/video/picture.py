@@ -6,7 +6,7 @@ from fractions import Fraction
 import av
 from av.video.stream import VideoStream
 
-from stvsr.data.orientation import UPRIGHT, Orientation, display_matrix, side_data
+from stvsr.data.orientation import Orientation, display_matrix, side_data
 from stvsr.video.colour import Colour
 
 NOT_KEPT = {
@@ -32,7 +32,6 @@ class Picture:
         colour: of the stored frames.
         pixel_aspect: width of a pixel divided by its height.
         display_matrix: how a player turns the frames, as FFmpeg stores it (nine numbers); None where it does not.
-        orientation: the same in words.
         interlaced: whether the frames are made of two fields.
         bits: of a stored sample.
         transparent: whether an alpha channel is stored.
@@ -44,7 +43,6 @@ class Picture:
     colour: Colour
     pixel_aspect: Fraction = Fraction(1)
     display_matrix: tuple[int, ...] | None = None
-    orientation: Orientation = UPRIGHT
     interlaced: bool = False
     bits: int = 8
     transparent: bool = False
@@ -53,14 +51,12 @@ class Picture:
     @classmethod
     def of(cls, frame: av.VideoFrame, stream: VideoStream) -> "Picture":
         """What a decoded frame and its stream tell."""
-        matrix = display_matrix(frame)
         return cls(
             width=frame.width,
             height=frame.height,
             colour=Colour.of(frame),
             pixel_aspect=stream.sample_aspect_ratio or Fraction(1),
-            display_matrix=matrix,
-            orientation=Orientation.of(matrix),
+            display_matrix=display_matrix(frame),
             interlaced=bool(frame.interlaced_frame),
             bits=max(component.bits for component in frame.format.components),
             # VP8 and VP9 keep it beside the frames, where their decoders do not look.
@@ -69,3 +65,8 @@ class Picture:
             # Each once, in one order.
             not_kept=tuple(dict.fromkeys(NOT_KEPT[name] for name in NOT_KEPT if name in side_data(frame))),
         )
+
+    @property
+    def orientation(self) -> Orientation:
+        """What a player does with the frames, to the nearest quarter turn."""
+        return Orientation.of(self.display_matrix)

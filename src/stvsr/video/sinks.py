@@ -1,7 +1,7 @@
 """Where frames go, in a form that survives a kill: segments of a video, PNG files, or raw Y4M.
 
 A video is encoded in segments of whole windows, each by an encoder of its own and each renamed when it is whole. Where
-a segment begins depends on the frames alone, so a job that was killed and goes on gives the very segments of one that
+a segment begins depends on the frames alone, so a job that was killed and resumed gives the very segments of one that
 was not; they are joined at the end without encoding again.
 """
 
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from stvsr.data.png import write_png
 from stvsr.errors import UserError
-from stvsr.files import ffmpeg_name
+from stvsr.files import ffmpeg_name, flush_to_disk
 from stvsr.video.codecs import CODECS, Encoding
 from stvsr.video.colour import FromRgb
 from stvsr.video.muxing import frame_numbers
@@ -35,7 +35,7 @@ NUMBER_UNIT = Fraction(1, 1000)
 REORDERED = 16
 """Frames that no encoder moves a frame further ahead."""
 
-Y4M_PIXELS = "yuv444p"
+Y4M_PIXEL_FORMAT = "yuv444p"
 """Nothing is thrown away; whoever reads the pipe decides."""
 
 # The encoder speaks up on standard error otherwise.
@@ -67,20 +67,19 @@ class Sink(Protocol):
         ...
 
 
-def frame_encoder(
-    container: OutputContainer, encoder: str, picture: Picture, pixels: str, rate: Fraction, options: dict[str, str]
-) -> VideoStream:
+def frame_encoder(container: OutputContainer, encoding: Encoding, picture: Picture, rate: Fraction) -> VideoStream:
     """An encoder for frames of one size and rate."""
-    stream = container.add_stream(encoder, rate=rate, options=options)
+    options = encoding.options(picture.width * picture.height)
+    stream = container.add_stream(CODECS[encoding.codec].encoder, rate=rate, options=options)
     assert isinstance(stream, VideoStream)
     context = stream.codec_context
-    context.width, context.height, context.pix_fmt = picture.width, picture.height, pixels
+    context.width, context.height, context.pix_fmt = picture.width, picture.height, encoding.pixel_format
     context.time_base = 1 / rate
     context.sample_aspect_ratio = picture.pixel_aspect
     context.thread_count = 0
     # Said to the encoder too, which writes them into its bit stream.
     context.color_primaries, context.color_trc = picture.colour.primaries, picture.colour.transfer
-    if not av.VideoFormat(pixels).is_rgb:
+    if not av.VideoFormat(encoding.pixel_format).is_rgb:
         context.colorspace, context.color_range = picture.colour.matrix, picture.colour.range
     return stream
 
@@ -93,7 +92,7 @@ class SegmentedVideo:
         picture: of the frames.
         rate: of the frames; times are given to them later.
         encoding: how.
-        windows: of each segment.
+        windows_per_segment: how many.
         join: makes one file of the segments.
     """
 
@@ -104,20 +103,20 @@ class SegmentedVideo:
         picture: Picture,
         rate: Fraction,
         encoding: Encoding,
-        windows: int,
+        windows_per_segment: int,
         join: Callable[[list[Path]], Path],
     ) -> None:
         self.folder = folder
         self.picture = replace(picture, colour=encoding.stored(picture.colour))
         self.rate = rate
         self.encoding = encoding
-        self.windows = windows
+        self.windows_per_segment = windows_per_segment
         self.join = join
         self.convert = FromRgb(self.picture.colour, encoding.pixel_format)
         for path in folder.glob("*.part"):
             path.unlink()
-        self.whole = {int(path.stem) for path in self.segments}
-        self.number: int | None = None
+        self.finished = {int(path.stem) for path in self.segments}
+        self.segment: int | None = None
         self.container: OutputContainer | None = None
         self.stream: VideoStream | None = None
         self.decoding_time = 0
@@ -129,13 +128,13 @@ class SegmentedVideo:
 
     def has(self, window: int, numbers: range) -> bool:
         """See `Sink`."""
-        return window // self.windows in self.whole
+        return window // self.windows_per_segment in self.finished
 
     def write(self, window: int, number: int, frame: Tensor) -> None:
         """See `Sink`."""
-        if window // self.windows != self.number:
+        if window // self.windows_per_segment != self.segment:
             self._close()
-            self._open(window // self.windows, number)
+            self._open(window // self.windows_per_segment, number)
         encoded = self.convert(frame)
         encoded.pts, encoded.time_base = number, 1 / self.rate
         assert self.stream is not None
@@ -167,27 +166,18 @@ class SegmentedVideo:
             self._path(".mkv.part").unlink(missing_ok=True)
 
     def _close(self) -> None:
-        if self.container is not None and self.stream is not None and self.number is not None:
+        if self.container is not None and self.stream is not None and self.segment is not None:
             self._mux(self.stream.encode())
             self.container.close()
             self.container = None
             part = self._path(".mkv.part")
-            # A machine that loses its power now must not find the name without the frames.
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
+            flush_to_disk(part)
             part.replace(self._path(".mkv"))
 
-    def _open(self, number: int, first: int) -> None:
-        self.number = number
+    def _open(self, segment: int, first: int) -> None:
+        self.segment = segment
         self.container = av.open(ffmpeg_name(self._path(".mkv.part")), "w", format="matroska")
-        self.stream = frame_encoder(
-            self.container,
-            CODECS[self.encoding.codec].encoder,
-            self.picture,
-            self.encoding.pixel_format,
-            self.rate,
-            self.encoding.options(self.picture.width * self.picture.height),
-        )
+        self.stream = frame_encoder(self.container, self.encoding, self.picture, self.rate)
         self.stream.time_base = NUMBER_UNIT
         self.decoding_time = first - REORDERED
 
@@ -202,7 +192,7 @@ class SegmentedVideo:
             self.container.mux(packet)
 
     def _path(self, extension: str) -> Path:
-        return self.folder / f"{self.number:06d}{extension}"
+        return self.folder / f"{self.segment:06d}{extension}"
 
 
 def incomplete(segments: list[Path], count: int) -> Path | None:
@@ -264,7 +254,7 @@ class Y4mOutput:
     def __init__(self, path: Path | None, *, picture: Picture, rate: Fraction) -> None:
         self.path = path
         self.file = open(path or 1, "wb", closefd=path is not None)  # noqa: SIM115
-        self.convert = FromRgb(picture.colour, Y4M_PIXELS)
+        self.convert = FromRgb(picture.colour, Y4M_PIXEL_FORMAT)
         # Not by PyAV, which cannot tell this muxer the shape of pixels.
         self.file.write(_y4m_header(picture, rate))
 

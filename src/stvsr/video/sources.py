@@ -88,10 +88,9 @@ class Part:
         if self.duration is not None:
             stop = times.first_at(self.start + self.duration, known)
         if first == stop:
-            seconds = "" if count is None else f" of {float(count / times.rate):.2f} s"
+            lasts = "" if count is None else f" (the video lasts {float(count / times.rate):.2f} s)"
             raise InvalidInput(
-                f"{path}: no frame{seconds} between --start {float(self.start):g} and the end of --duration; "
-                "choose an earlier start or a longer duration"
+                f"{path}: no frame in the part asked for{lasts}; choose an earlier --start or a longer --duration"
             )
         return first, stop
 
@@ -150,7 +149,7 @@ class VideoFile:
             yield convert(frame)
 
 
-class FramesFolder:
+class PngSequence:
     """A folder of numbered PNG frames.
 
     Args:
@@ -169,17 +168,17 @@ class FramesFolder:
         folder.check_consecutive()
         times = InputTimes(rate)
         first, stop = part.of(times, len(folder.frames), path)
-        self.files = list(folder.frames)[first:stop]
+        self.numbers = list(folder.frames)[first:stop]
         self.folder = folder
         # RGB has no matrix of its own; what is made of it gets the usual one.
         self.picture = Picture(folder.width, folder.height, Colour.for_size(folder.width, folder.height))
-        self.times = times.part(first, first + len(self.files))
-        self.count: int | None = len(self.files)
+        self.times = times.part(first, first + len(self.numbers))
+        self.count: int | None = len(self.numbers)
         self.breaks: frozenset[int] = frozenset()
 
     def frames(self) -> Iterator[Tensor]:
         """See `Source`."""
-        for number in self.files:
+        for number in self.numbers:
             yield self.folder.read([number])[0]
 
 
@@ -251,7 +250,7 @@ def open_source(path: Path, *, rate: Fraction | None, part: Part) -> Source:
             raise InvalidInput(
                 f"{path}: a folder of frames has no frame rate; add --rate, for example --rate 24000/1001"
             )
-        return FramesFolder(path, rate, part)
+        return PngSequence(path, rate, part)
     if rate is not None:
-        raise InvalidInput(f"--rate {rate}: {path} tells its own frame rate; leave it away")
+        raise InvalidInput(f"--rate {rate}: {path} has a frame rate of its own; omit it")
     return Y4mInput(part) if path == STANDARD else VideoFile(path, part)

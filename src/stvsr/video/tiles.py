@@ -37,21 +37,6 @@ class Span:
         """Where it lies."""
         return slice(self.start, self.stop)
 
-    def fade(self, before: Tensor, ours: Tensor, *, dim: int) -> Tensor:
-        """What this span and the one before both have, faded from that one to this one.
-
-        Before rounding to 8 bits: of values that differ by less than a grey level nothing could be faded afterwards.
-
-        Args:
-            before: frames, floating point, of the shared pixels along `dim`, as the span before has them.
-            ours: the same of this span.
-            dim: along which the spans follow each other, counted from the end.
-        """
-        shared = ours.shape[dim]
-        # 0 over the first quarter, 1 over the last.
-        weight = ((torch.arange(shared, device=ours.device) + 0.5) / shared * 2 - 0.5).clamp(0, 1)
-        return torch.lerp(before, ours, weight.view(-1, *[1] * (-dim - 1)))
-
 
 def join(spans: list[Span], pieces: Iterable[Tensor], *, dim: int, scale: int) -> Iterator[Tensor]:
     """Pieces that overlap, as pieces that follow each other without overlap.
@@ -67,13 +52,29 @@ def join(spans: list[Span], pieces: Iterable[Tensor], *, dim: int, scale: int) -
         piece = next(remaining)
         shared = span.shared * scale
         if tail is not None:
-            yield span.fade(tail, piece.narrow(dim, 0, shared), dim=dim)
+            yield _fade(tail, piece.narrow(dim, 0, shared), dim=dim)
         # What the next span has too waits for it.
         kept = piece.shape[dim] - (0 if following is None else following.shared * scale)
         tail = piece.narrow(dim, kept, piece.shape[dim] - kept).clone()
         yield piece.narrow(dim, shared, kept - shared)
         # Not held while the next one is made.
         del piece
+
+
+def _fade(before: Tensor, after: Tensor, *, dim: int) -> Tensor:
+    """What two neighbouring spans both have, faded from the first to the second.
+
+    Before rounding to 8 bits: of values that differ by less than a grey level nothing could be faded afterwards.
+
+    Args:
+        before: frames, floating point, of the shared pixels along `dim`, as the first span has them.
+        after: the same of the second.
+        dim: along which the spans follow each other, counted from the end.
+    """
+    shared = after.shape[dim]
+    # 0 over the first quarter, 1 over the last.
+    weight = ((torch.arange(shared, device=after.device) + 0.5) / shared * 2 - 0.5).clamp(0, 1)
+    return torch.lerp(before, after, weight.view(-1, *[1] * (-dim - 1)))
 
 
 def spans(size: int, parts: int, *, multiple: int) -> list[Span]:

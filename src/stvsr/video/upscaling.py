@@ -26,12 +26,13 @@ from stvsr.video.windows import Window, windows
 SCALES = (SCALE, SCALE // 2)
 """Magnifications: the network's own, and half of it by bicubic downsampling afterwards."""
 
+PRECISIONS = ("auto", "float32", "bf16")
+
 AGREEMENT = 60.0
 """dB between bfloat16 and float32 above which bfloat16 is used.
 
 An error of its own of 60 dB takes less than 0.01 dB from any result of up to 33 dB, the hardest split of the paper.
 """
-
 
 FLAT = 0.02
 """Standard deviation within a frame, of values in [0, 1], below which it tells nothing of precision: black, a fade."""
@@ -49,11 +50,11 @@ class Upscaler:
         orientation: what each finished frame is made upright by, after which it needs nothing any more; the usual one
             leaves that to the player.
         grid: into how many tiles frames are divided; becomes finer where the memory does not suffice.
-        precision: `float32`, `bf16`, or `auto`: bf16 where it is fast, on a GPU or a recent CPU, and the first
+        precision: one of `PRECISIONS`; `auto` is bf16 where it is fast, on a GPU or a recent CPU, and the first
             tile that shows something agrees with float32.
 
     Raises:
-        InvalidInput: another scale.
+        InvalidInput: another scale or precision.
     """
 
     def __init__(
@@ -70,6 +71,8 @@ class Upscaler:
     ) -> None:
         if scale not in SCALES:
             raise InvalidInput(f"--scale {scale}; expected {' or '.join(map(str, SCALES))}")
+        if precision not in PRECISIONS:
+            raise InvalidInput(f"--precision {precision}; expected {', '.join(PRECISIONS)}")
         self.device = torch.device(device)
         self.network = Replayed(network.to(self.device).eval())
         self.interpolate = interpolate
@@ -77,7 +80,7 @@ class Upscaler:
         self.preview = preview
         self.orientation = orientation
         self.grid = grid or Grid()
-        self.half = precision == "bf16"
+        self.bf16 = precision == "bf16"
         self.undecided = precision == "auto" and self.is_learned and has_bf16(self.device)
 
     @property
@@ -101,7 +104,6 @@ class Upscaler:
                 height=width if swapped else height,
                 pixel_aspect=1 / lr.pixel_aspect if swapped else lr.pixel_aspect,
                 display_matrix=None,
-                orientation=UPRIGHT,
             )
         # The last row of the matrix moves the turned frame, in pixels.
         matrix = lr.display_matrix and (
@@ -199,11 +201,11 @@ class Upscaler:
             if exact.std(dim=(-2, -1)).mean() < FLAT:
                 return exact
             with torch.autocast(self.device.type, torch.bfloat16):
-                half: Tensor = network(lr)
-            difference = exact.clamp(0, 1) - half.float().clamp(0, 1)
-            self.half, self.undecided = bool(difference.square().mean() < 10 ** (-AGREEMENT / 10)), False
-            return half.float() if self.half else exact
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                rounded: Tensor = network(lr)
+            difference = exact.clamp(0, 1) - rounded.float().clamp(0, 1)
+            self.bf16, self.undecided = bool(difference.square().mean() < 10 ** (-AGREEMENT / 10)), False
+            return rounded.float() if self.bf16 else exact
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             made: Tensor = network(lr)
         return made.float()
 

@@ -88,9 +88,12 @@ def test_it_has_the_parameters_of_the_authors_network() -> None:
     ("change", "says"),
     [
         (lambda state: None, None),
-        (lambda state: state.pop("depthNet.3.0.0.3.0.0.3.0.1.3.0.1.2.2.3.bias"), r"lacks depth_net\.hourglass\.lower"),
-        (lambda state: state.pop("flownets.deconv2.bias"), r"lacks flow_net\.enlarge_flow\.2\.bias"),
-        (lambda state: state.update(more=torch.ones(1)), "no place for more"),
+        (
+            lambda state: state.pop("depthNet.3.0.0.3.0.0.3.0.1.3.0.1.2.2.3.bias"),
+            r"missing tensors: depth_net\.hourglass\.lower",
+        ),
+        (lambda state: state.pop("flownets.deconv2.bias"), r"missing tensors: flow_net\.enlarge_flow\.2\.bias"),
+        (lambda state: state.update(more=torch.ones(1)), "unexpected tensors: more"),
     ],
     ids=["as published", "too few", "an unused one too few", "too many"],
 )

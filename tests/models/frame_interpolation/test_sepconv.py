@@ -61,8 +61,8 @@ def test_it_has_the_parameters_of_the_authors_network() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda state: state.pop("moduleUpsample2.1.bias"), r"lacks decoder\.3\.7\.bias"),
-        (lambda state: state.update(more=torch.ones(1)), "no place for more"),
+        (lambda state: state.pop("moduleUpsample2.1.bias"), r"missing tensors: decoder\.3\.7\.bias"),
+        (lambda state: state.update(more=torch.ones(1)), "unexpected tensors: more"),
     ],
     ids=["too few", "too many"],
 )

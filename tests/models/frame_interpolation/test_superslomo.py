@@ -57,8 +57,11 @@ def test_it_has_the_parameters_of_the_published_network() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda state: state.pop("state_dictAT.up5.conv2.bias"), r"lacks correction\.decoder\.4\.conv2\.bias"),
-        (lambda state: state.update(more=torch.ones(1)), "no place for more"),
+        (
+            lambda state: state.pop("state_dictAT.up5.conv2.bias"),
+            r"missing tensors: correction\.decoder\.4\.conv2\.bias",
+        ),
+        (lambda state: state.update(more=torch.ones(1)), "unexpected tensors: more"),
     ],
     ids=["too few", "too many"],
 )

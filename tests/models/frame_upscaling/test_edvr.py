@@ -16,7 +16,7 @@ from conftest import psnr
 from stvsr.data.degradation import bicubic, downsample
 from stvsr.errors import InvalidInput
 from stvsr.models.frame_upscaling.edvr import EDVR, Cascade, window_around
-from stvsr.models.frame_upscaling.tsa_fusion import TemporalAttention, TSAFusion, correlation
+from stvsr.models.frame_upscaling.tsa_fusion import TemporalAttention, TSAFusion, similarity
 from stvsr.models.requirements import pad_to_multiple
 from stvsr.models.weight_files import find_tensors, load_weights
 
@@ -97,10 +97,10 @@ def test_it_has_the_parameters_of_the_published_network(frames: int, expected: i
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda state: state.pop("tsa_fusion.tAtt_2.bias"), r"lacks fusion\.temporal\.embed_middle\.bias"),
-        (lambda state: state.update({"more.weight": torch.ones(1)}), r"no place for more\.weight"),
+        (lambda state: state.pop("tsa_fusion.tAtt_2.bias"), r"missing tensors: fusion\.temporal\.embed_middle\.bias"),
+        (lambda state: state.update({"more.weight": torch.ones(1)}), r"unexpected tensors: more\.weight"),
         # That for REDS has five frames.
-        (lambda state: state.update({"tsa_fusion.sAtt_1.weight": torch.ones(128, 640, 1, 1)}), "another shape"),
+        (lambda state: state.update({"tsa_fusion.sAtt_1.weight": torch.ones(128, 640, 1, 1)}), "wrong shape"),
     ],
     ids=["too few", "too many", "another window"],
 )
@@ -243,13 +243,13 @@ def test_temporal_attention_weighs_each_pixel_by_its_likeness_to_the_middle_fram
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_correlation_is_exact_under_autocast(dtype: torch.dtype) -> None:
+def test_similarity_is_exact_under_autocast(dtype: torch.dtype) -> None:
     """Products of 90,000 are not float16's, and of large sums bfloat16 keeps two digits."""
     one, other = (torch.full((1, 128, 1, 1), 300, dtype=dtype) for _ in range(2))
     other[:, ::2] *= -1
     other[:, 0] = 1
     with torch.autocast("cpu", dtype=dtype):
-        found = correlation(one, other)
+        found = similarity(one, other)
     assert found.dtype == torch.float32
     assert found.item() == (one.double() * other.double()).sum().item()
 

@@ -60,8 +60,11 @@ def test_it_has_the_parameters_of_the_published_network(frames: int, expected: i
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda state: state.pop("DBPN.up3.up_conv2.act.weight"), r"lacks single_frame\.ups\.2\.back\.act\.weight"),
-        (lambda state: state.update(more=torch.ones(1)), "no place for more"),
+        (
+            lambda state: state.pop("DBPN.up3.up_conv2.act.weight"),
+            r"missing tensors: single_frame\.ups\.2\.back\.act\.weight",
+        ),
+        (lambda state: state.update(more=torch.ones(1)), "unexpected tensors: more"),
         (lambda state: state.update({"output.conv.weight": torch.ones(3, 640, 3, 3)}), r"RBPN_4x\.pth"),
     ],
     ids=["too few", "too many", "11 frames"],
@@ -119,6 +122,19 @@ def test_the_frame_itself_with_zero_flow_stands_for_what_lies_outside_the_clip(
         expected = optical_flow(clip, [(number, place) for place in places], finest_scale=0)
         assert torch.equal(flows[0], expected)
         assert [bool(flow.any()) for flow in flows[0]] == [place != number for place in places]
+
+
+def test_bright_frames_have_finer_steps_than_bfloat16_under_autocast() -> None:
+    """In [0.5, 1) bfloat16 has 128 values: half of the grey levels."""
+    network = small_network()
+    with torch.no_grad():
+        network.output.weight.mul_(0.1)
+        network.output.bias.fill_(0.75)
+        with torch.autocast("cpu", torch.bfloat16):
+            frames = network(torch.rand(1, 1, 3, 16, 16))
+    assert frames.dtype == torch.float32
+    bright = frames[(frames >= 0.5) & (frames < 1)]
+    assert len(bright.unique()) > 128
 
 
 def test_a_frame_sees_its_window_and_no_more() -> None:

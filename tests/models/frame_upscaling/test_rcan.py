@@ -108,10 +108,10 @@ def test_it_has_the_parameters_of_the_published_network() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda state: state.pop("body.3.body.20.bias"), r"lacks groups\.3\.conv\.bias"),
-        (lambda state: state.pop("sub_mean.bias"), r"lacks subtract_mean\.bias"),
-        (lambda state: state.update({"body.11.bias": torch.ones(64)}), r"no place for body\.11\.bias"),
-        (lambda state: state.update(more=torch.ones(1)), "no place for more"),
+        (lambda state: state.pop("body.3.body.20.bias"), r"missing tensors: groups\.3\.conv\.bias"),
+        (lambda state: state.pop("sub_mean.bias"), r"missing tensors: subtract_mean\.bias"),
+        (lambda state: state.update({"body.11.bias": torch.ones(64)}), r"unexpected tensors: body\.11\.bias"),
+        (lambda state: state.update(more=torch.ones(1)), "unexpected tensors: more"),
     ],
     ids=["too few", "no mean", "another body", "too many"],
 )
@@ -154,6 +154,16 @@ def test_mean_shifts_are_exact_under_autocast(small: RCAN) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         shifted = small.add_mean(small.subtract_mean(images))
     torch.testing.assert_close(shifted, images, rtol=0, atol=1e-4)
+
+
+def test_bright_frames_have_finer_steps_than_bfloat16_under_autocast(small: RCAN) -> None:
+    """Before the mean colour is added, values are about 100, where bfloat16 has steps of half a grey level."""
+    with torch.no_grad():
+        small.tail.bias.fill_(100)
+        with torch.autocast("cpu", torch.bfloat16):
+            frames = small(torch.rand(1, 1, 3, 16, 16))
+    assert frames.dtype == torch.float32
+    assert all(len(colour.unique()) > 1024 for colour in frames[0, 0])
 
 
 def test_an_attention_block_is_what_the_paper_says() -> None:

@@ -3,7 +3,8 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const COLOURS = ["#0b62c4", "#d1580b", "#158a4a", "#9136b5", "#b0303c", "#5c6670", "#a58a00", "#00858f"];
 const colour = (method) => COLOURS[method % COLOURS.length];
 
-// Tables: a click on a heading sorts, another turns the order round. Cells that are no number come last.
+// Tables: a click on a heading sorts, another turns the order round. Numbers begin with the largest, words with A; cells
+// without a number come last.
 function value(cell) {
   const number = parseFloat(cell.textContent.replace(/,/g, ""));
   return Number.isNaN(number) ? null : number;
@@ -15,14 +16,15 @@ for (const table of document.querySelectorAll("table.sortable")) {
     if (table.closest("#comparison") && row.cells[1].textContent !== "measured") row.classList.add("elsewhere");
   }
   heads.forEach((head, column) => head.addEventListener("click", () => {
-    const down = head.getAttribute("aria-sort") !== "descending";
-    heads.forEach((other) => other.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", down ? "descending" : "ascending");
     const rows = [...body.rows];
     const numeric = rows.some((row) => value(row.cells[column]) !== null) && column > 0;
-    const sign = down ? -1 : 1;
+    const [first, second] = numeric ? ["descending", "ascending"] : ["ascending", "descending"];
+    const order = head.getAttribute("aria-sort") === first ? second : first;
+    heads.forEach((other) => other.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", order);
+    const sign = order === "descending" ? -1 : 1;
     rows.sort((a, b) => {
-      if (!numeric) return -sign * a.cells[column].textContent.localeCompare(b.cells[column].textContent);
+      if (!numeric) return sign * a.cells[column].textContent.localeCompare(b.cells[column].textContent);
       const x = value(a.cells[column]), y = value(b.cells[column]);
       if (x === null || y === null) return (x === null) - (y === null);
       return sign * (x - y);

@@ -15,9 +15,9 @@ Untrained it gives the mean of the frames: no motion, kernels of bilinear sampli
 In training, places where no pixel arrives take what lies at their own place; without gradients holes of the flow are
 filled (`stvsr.ops.flow_projection`). Both are the authors'.
 
-Frames may be of any size: they are padded as the authors' programs do. Without gradients pairs are done one after the
-other, and what the correction sees, 437 channels at full resolution, exists a piece at a time: all that there ever is
-of a pair are 500 such channels, 1.3 GB at 960x540.
+Frames may be of any size: they are padded as the authors' programs do. Without gradients large pairs are done one
+after the other, and what the correction sees, 437 channels at full resolution, exists a piece at a time: all that there
+ever is of a pair are 500 such channels, 1.3 GB at 960x540.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stvsr.models.alignment import upsample2
-from stvsr.models.blocks import conv3x3
+from stvsr.models.blocks import conv3x3, share
 from stvsr.models.frame_interpolation import megadepth, pwc_net
 from stvsr.models.two_stage import FrameInterpolator
 from stvsr.models.weight_files import WeightFile
@@ -220,14 +220,12 @@ class RectifyNet(nn.Module):
     def forward(self, clues: Iterable[Tensor]) -> Tensor:
         """Maps of `in_channels` channels together, `(b, …, h, w)` each, to `(b, 3, h, w)`."""
         # The convolution of the maps joined, without joining them.
-        assert self.head.bias is not None
-        features, first = self.head.bias.view(1, -1, 1, 1), 0
+        features, first = self.head.weight.new_zeros(()), 0
         for clue in clues:
-            last = first + clue.shape[1]
-            share = F.conv2d(clue, self.head.weight[:, first:last], padding=self.head.padding)
-            features, first = share.add_(features), last
-            # Both are large, and the next clue is about to be made.
-            del clue, share
+            features = share(self.head, clue, first).add_(features)
+            first += clue.shape[1]
+            # It is large, and the next one is about to be made.
+            del clue
         features = _relu(features)
         for block in self.blocks:
             features = block(features)

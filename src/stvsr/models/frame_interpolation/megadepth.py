@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stvsr.models.blocks import conv3x3
+from stvsr.models.turns import frames_together
 
 PARTS = (("lower", "skip"), ("lower", "skip"), ("skip", "lower"), ("skip", "lower"))
 """In which order the authors count the two parts of each level, the finest first."""
@@ -43,9 +44,9 @@ class MegaDepth(nn.Module):
         self.log_depth = conv3x3(4 * channels, 1)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """`(b, 3, h, w)`, RGB in [0, 1], to `(b, 1, h, w)`; without gradients one frame after the other."""
-        together = len(frames) if torch.is_grad_enabled() else 1
-        return torch.cat([self.log_depth(self.hourglass(self.stem(part))) for part in torch.split(frames, together)])
+        """`(b, 3, h, w)`, RGB in [0, 1], to `(b, 1, h, w)`; without gradients large ones in turns."""
+        parts = torch.split(frames, frames_together(frames))
+        return torch.cat([self.log_depth(self.hourglass(self.stem(part))) for part in parts])
 
 
 class Hourglass(nn.Module):

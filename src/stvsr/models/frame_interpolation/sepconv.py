@@ -35,7 +35,7 @@ def convolutions(*channels: int) -> list[nn.Module]:
     ]
 
 
-def doubled(*channels: int) -> nn.Sequential:
+def upsampled(*channels: int) -> nn.Sequential:
     """Convolutions, twice the height and width (the corners of both grids coincide), one more without a ReLU."""
     upsample = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
     return nn.Sequential(*convolutions(*channels), upsample, conv3x3(channels[-1], channels[-1]))
@@ -80,10 +80,10 @@ class SepConv(FrameInterpolator):
         self.multiple_of = multiple_of
         self.encoder = nn.ModuleList(nn.Sequential(*convolutions(a, b, b, b)) for a, b in pairwise([6, *channels]))
         rising = [channels[-1], *reversed(channels[1:])]
-        self.decoder = nn.ModuleList(doubled(a, b, b, b) for a, b in pairwise(rising))
+        self.decoder = nn.ModuleList(upsampled(a, b, b, b) for a, b in pairwise(rising))
         width = rising[-1]
         self.vertical_before, self.horizontal_before, self.vertical_after, self.horizontal_after = (
-            doubled(width, width, width, taps) for _ in range(4)
+            upsampled(width, width, width, taps) for _ in range(4)
         )
 
     def between(self, before: Tensor, after: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stvsr.models.alignment import upsample2
-from stvsr.models.blocks import conv3x3, conv_of_two, leaky_relu
+from stvsr.models.blocks import conv3x3, conv_of_two, exact_conv, leaky_relu
 from stvsr.models.requirements import pad_to_multiple
 from stvsr.models.two_stage import FrameInterpolator
 from stvsr.models.weight_files import WeightFile
@@ -61,7 +61,7 @@ def warp(frames: Tensor, flow: Tensor) -> Tensor:
     return sample_at(frames, (pixel_positions(h, w, like=flow) + flow) * shrinking)
 
 
-class Encoding(nn.Module):
+class EncoderBlock(nn.Module):
     """Two convolutions."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
@@ -75,7 +75,7 @@ class Encoding(nn.Module):
         return leaky_relu(self.conv2(leaky_relu(self.conv1(features))))
 
 
-class Decoding(nn.Module):
+class DecoderBlock(nn.Module):
     """Twice the height and width, and two convolutions; the second sees the encoder's features too."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -93,8 +93,8 @@ class UNet(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, channels: Sequence[int]) -> None:
         super().__init__()
         widths = zip(pairwise([in_channels, *channels]), KERNEL_SIZES, strict=True)
-        self.encoder = nn.ModuleList(Encoding(*width, kernel_size) for width, kernel_size in widths)
-        self.decoder = nn.ModuleList(Decoding(*width) for width in pairwise(reversed(channels)))
+        self.encoder = nn.ModuleList(EncoderBlock(*width, kernel_size) for width, kernel_size in widths)
+        self.decoder = nn.ModuleList(DecoderBlock(*width) for width in pairwise(reversed(channels)))
         self.last = conv3x3(channels[0], out_channels)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -105,8 +105,7 @@ class UNet(nn.Module):
         for decode in self.decoder:
             features = decode(features, levels.pop())
         # Flows are pixels: below float32 a far one would be rounded to a fraction of a pixel that is seen.
-        with torch.autocast(features.device.type, enabled=False):
-            return leaky_relu(self.last(features.to(self.last.weight.dtype)))
+        return leaky_relu(exact_conv(self.last, features))
 
 
 class SuperSloMo(FrameInterpolator):

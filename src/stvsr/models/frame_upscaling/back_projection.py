@@ -8,11 +8,10 @@ Reference: M. Haris, G. Shakhnarovich and N. Ukita, "Deep Back-Projection Networ
 
 from collections import OrderedDict
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stvsr.data.clip import SCALE
-from stvsr.models.blocks import conv3x3
+from stvsr.models.blocks import conv1x1, conv3x3, share
 
 
 def activated(conv: nn.Module) -> nn.Sequential:
@@ -28,19 +27,6 @@ def enlarging(in_channels: int, out_channels: int) -> nn.Sequential:
 def reducing(in_channels: int, out_channels: int) -> nn.Sequential:
     """`(b, c, 4h, 4w)` to `(b, c', h, w)`."""
     return activated(nn.Conv2d(in_channels, out_channels, kernel_size=2 * SCALE, stride=SCALE, padding=2))
-
-
-def share_of_part(conv: nn.Conv2d, part: Tensor, index: int) -> Tensor:
-    """What one of several joined maps contributes to a convolution of them; the first brings the bias.
-
-    Args:
-        conv: of the joined maps.
-        part: `(b, c, h, w)`, as wide as the others.
-        index: its place among them.
-    """
-    channels = part.shape[1]
-    weight = conv.weight[:, index * channels : (index + 1) * channels]
-    return F.conv2d(part, weight, None if index else conv.bias, padding=conv.padding)
 
 
 class PReLUBlock(nn.Module):
@@ -98,16 +84,18 @@ class BackProjection(nn.Module):
 
     def __init__(self, *, in_channels: int, channels: int, stages: int) -> None:
         super().__init__()
-        self.reduce = activated(nn.Conv2d(in_channels, channels, kernel_size=1))
+        self.reduce = activated(conv1x1(in_channels, channels))
         self.ups = nn.ModuleList(up_projection(channels) for _ in range(stages))
         self.downs = nn.ModuleList(down_projection(channels) for _ in range(stages - 1))
-        self.merge = nn.Conv2d(stages * channels, channels, kernel_size=1)
+        self.merge = conv1x1(stages * channels, channels)
 
     def forward(self, features: Tensor) -> Tensor:
         """`(b, in_channels, h, w)` to `(b, channels, 4h, 4w)`."""
         hr = self.ups[0](self.reduce(features))
-        merged = share_of_part(self.merge, hr, len(self.downs))
-        for stage, (down, up) in enumerate(zip(self.downs, self.ups[1:], strict=True), start=1):
+        first = len(self.downs) * hr.shape[1]
+        merged = share(self.merge, hr, first)
+        for down, up in zip(self.downs, self.ups[1:], strict=True):
             hr = up(down(hr))
-            merged.add_(share_of_part(self.merge, hr, len(self.downs) - stage))
+            first -= hr.shape[1]
+            merged.add_(share(self.merge, hr, first))
         return merged

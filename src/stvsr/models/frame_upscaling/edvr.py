@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from stvsr.data.clip import SCALE
 from stvsr.errors import InvalidInput
 from stvsr.models.alignment import DeformableSampling, FeaturePyramid, PCDAlignment, Pyramid
-from stvsr.models.blocks import conv3x3, leaky_relu, share_of_first, share_of_second
+from stvsr.models.blocks import conv3x3, leaky_relu, share
 from stvsr.models.features import FeatureExtraction
 from stvsr.models.frame_upscaling.tsa_fusion import TSAFusion
 from stvsr.models.reconstruction import Reconstruction
@@ -115,11 +115,11 @@ class Cascade(nn.Module):
 
     def share_of_target(self, target: Tensor) -> Tensor:
         """What the features `(b, c, h, w)` that others are sampled towards contribute to the offsets."""
-        return share_of_second(self.offset1, target)
+        return share(self.offset1, target, target.shape[1])
 
     def forward(self, aligned: Tensor, share_of_target: Tensor) -> Tensor:
         """`(b, c, h, w)` to the same shape."""
-        offset = leaky_relu(share_of_first(self.offset1, aligned).add_(share_of_target))
+        offset = leaky_relu(share(self.offset1, aligned, 0).add_(share_of_target))
         return leaky_relu(self.sample(aligned, leaky_relu(self.offset2(offset))))
 
 

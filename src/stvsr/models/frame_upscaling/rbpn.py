@@ -22,14 +22,13 @@ from torch import Tensor, nn
 from stvsr.data.clip import to_8bit
 from stvsr.data.optical_flow import optical_flow
 from stvsr.errors import InvalidInput
-from stvsr.models.blocks import conv3x3
+from stvsr.models.blocks import conv3x3, exact_conv
 from stvsr.models.frame_upscaling.back_projection import (
     BackProjection,
     PReLUBlock,
     activated,
     enlarging,
     reducing,
-    share_of_part,
 )
 from stvsr.models.two_stage import FrameUpscaler
 from stvsr.models.weight_files import WeightFile
@@ -133,7 +132,8 @@ class RBPN(FrameUpscaler):
         single = self.single_frame(features)
         hr = self.residual(single - self.multi_frame(pair)).add_(single)
         last = index == 2 * self.reach - 1
-        return share_of_part(self.output, hr, index), features if last else self.decode(hr)
+        contribution = exact_conv(self.output, hr, index * hr.shape[1])
+        return contribution, features if last else self.decode(hr)
 
     def _neighbours(self, number: int, count: int) -> list[int]:
         """The other frames of a frame's window; the frame itself stands for those that do not exist."""

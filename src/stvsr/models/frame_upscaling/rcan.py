@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stvsr.data.clip import PEAK
-from stvsr.models.blocks import conv3x3
+from stvsr.models.blocks import conv1x1, conv3x3, exact_conv
 from stvsr.models.turns import frames_together
 from stvsr.models.two_stage import FrameUpscaler
 from stvsr.models.weight_files import WeightFile
@@ -89,7 +89,7 @@ class RCAN(FrameUpscaler):
         features = self.conv(self.groups(head)).add_(head)
         features = F.pixel_shuffle(self.up1(features), 2)
         features = F.pixel_shuffle(self.up2(features), 2)
-        enlarged: Tensor = self.add_mean(self.tail(features))
+        enlarged: Tensor = self.add_mean(exact_conv(self.tail, features))
         return enlarged
 
 
@@ -144,8 +144,8 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, channels: int, *, reduction: int) -> None:
         super().__init__()
-        self.squeeze = nn.Conv2d(channels, channels // reduction, kernel_size=1)
-        self.excite = nn.Conv2d(channels // reduction, channels, kernel_size=1)
+        self.squeeze = conv1x1(channels, channels // reduction)
+        self.excite = conv1x1(channels // reduction, channels)
 
     def forward(self, features: Tensor) -> Tensor:
         means = features.mean((2, 3), keepdim=True)

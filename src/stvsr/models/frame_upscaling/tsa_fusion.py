@@ -14,15 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stvsr.models.alignment import upsample2
-from stvsr.models.blocks import conv3x3, conv_of_two, leaky_relu
+from stvsr.models.blocks import conv1x1, conv3x3, conv_of_two, leaky_relu
 
 
-def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """The 1x1 convolution with bias of the attention."""
-    return nn.Conv2d(in_channels, out_channels, kernel_size=1)
-
-
-def correlation(one: Tensor, other: Tensor) -> Tensor:
+def similarity(one: Tensor, other: Tensor) -> Tensor:
     """Sum over the channels of the product of two maps `(b, c, h, w)`: `(b, 1, h, w)`, of at least float32."""
     exact = torch.promote_types(one.dtype, torch.float32)
     return (one.to(exact) * other.to(exact)).sum(dim=1, keepdim=True)
@@ -39,7 +34,7 @@ class TemporalAttention(nn.Module):
     def forward(self, aligned: Sequence[Tensor]) -> Tensor:
         """`n` maps `(b, c, h, w)` to `(b, n*c, h, w)`, one frame after the other."""
         middle = self.embed_middle(aligned[len(aligned) // 2])
-        weights = (correlation(self.embed(frame), middle).sigmoid() for frame in aligned)
+        weights = (similarity(self.embed(frame), middle).sigmoid() for frame in aligned)
         return torch.cat([frame * weight.to(frame.dtype) for frame, weight in zip(aligned, weights, strict=True)], 1)
 
 

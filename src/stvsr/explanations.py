@@ -1,0 +1,32 @@
+"""Which errors a user can cause and mend, whatever a library wrapped them in, and what is said of each."""
+
+from stvsr.devices import is_out_of_memory
+from stvsr.errors import UserError, one_line
+from stvsr.files import explain_os_error
+
+LONGEST = 150
+"""At most this many characters of what a library says of the memory are repeated; more are byte counts."""
+
+
+def in_one_line(error: BaseException) -> str | None:
+    """One line for an error that a user can cause and mend; None for any other."""
+    links = chain_of(error)
+    # The first of its kind: Hydra and data loader workers wrap what was raised.
+    for link in links:
+        if isinstance(link, UserError):
+            return one_line(link)
+    if (message := explain_os_error(error)) is not None:
+        return message
+    for link in links:
+        if is_out_of_memory(link):
+            said = one_line(link)[:LONGEST] or "out of memory"
+            return f"{said}; not enough memory: use smaller batches, crops or frames"
+    return None
+
+
+def chain_of(error: BaseException) -> list[BaseException]:
+    """An error and, after it, those it was raised from or while handling."""
+    chain = [error]
+    while cause := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(cause)
+    return chain
