@@ -32,7 +32,7 @@ demo: $(READY) ## train, score and show a small network, in minutes on two CPU c
 ROOT ?= ???
 VAL_ROOT ?= ???
 STUDY ?= study_cpu
-study: $(READY) ## train, score and compare (a) to (e) on videos: ROOT=DIR VAL_ROOT=OTHER_DIR; two hours on two CPU cores
+study: $(READY) ## train, score and compare (a) to (e) on videos: ROOT=DIR VAL_ROOT=OTHER_DIR; some hours on two CPU cores
 	$(BIN)/python -m stvsr.study 'root=$(ROOT)' 'val_root=$(VAL_ROOT)' runs=$(STUDY)
 
 # Most tests keep one core busy. JOBS=8 for a machine that has them; each takes a gigabyte or two.

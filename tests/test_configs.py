@@ -117,7 +117,7 @@ def test_every_option_of_an_axis_is_a_network_of_its_own(configure: Callable[...
     for option in options(f"model/{axis}"):
         network = instantiate(configure("train", f"model/{axis}={option}", "model.channels=8").model)
         assert isinstance(network, nn.Module)
-        targets.append(type(getattr(network, axis)))
+        targets.append(repr(getattr(network, axis)))
     assert len(set(targets)) == len(targets)
 
 

@@ -12,6 +12,8 @@ from stvsr.data.degradation import downsample
 from stvsr.errors import InvalidInput
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.blended_start import TAPS, start_at_blended_frames
+from stvsr.models.carrying import carry_through
+from stvsr.models.propagation import Bidirectional, Recurrence
 from stvsr.training.losses import charbonnier
 
 BORDER = 16
@@ -96,3 +98,9 @@ def test_too_few_channels_are_refused(configure: Callable[..., DictConfig]) -> N
     narrow = configure("train", "ablation=a", "model.channels=4", "model.feature_blocks=1")
     with pytest.raises(InvalidInput, match="4 channels; expected at least 6"):
         start_at_blended_frames(instantiate(narrow.model))
+
+
+def test_a_recurrence_of_a_contributor_is_refused_in_words() -> None:
+    """Not by an assertion: it is the first thing that somebody meets who adds one and tries `recipe=demo`."""
+    with pytest.raises(InvalidInput, match=r"Recurrence: .*blended_start=false"):
+        carry_through(Bidirectional(recurrence=Recurrence(), channels=8), torch.arange(3))

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from stvsr.errors import InvalidInput
 from stvsr.models.alignment import AlignedFusion, DeformableSampling, PCDAlignment
 from stvsr.models.blocks import LEAKY_SLOPE
 from stvsr.models.propagation import Bidirectional, ConvLSTM, DeformableConvLSTM, NoPropagation
@@ -30,11 +31,18 @@ def carry_through(propagation: nn.Module, carried: Tensor) -> float:
 
     Returns:
         What the states have to be multiplied by; `Bidirectional` does that itself.
+
+    Raises:
+        InvalidInput: a recurrence of another kind.
     """
     if isinstance(propagation, NoPropagation):
         return 1.0
     recurrence = propagation.recurrence if isinstance(propagation, Bidirectional) else propagation
-    assert isinstance(recurrence, ConvLSTM | DeformableConvLSTM)
+    if not isinstance(recurrence, ConvLSTM | DeformableConvLSTM):
+        raise InvalidInput(
+            f"{type(recurrence).__name__}: carry_through does not know how its states carry a frame; add "
+            "blended_start=false, or teach it (stvsr/models/carrying.py)"
+        )
     gates = recurrence.cell.gates
     channels = gates.out_channels // 4
     for gate in range(4):
