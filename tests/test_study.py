@@ -112,13 +112,13 @@ def test_a_run_that_diverges_is_left_out_and_said(
 
     monkeypatch.setattr("stvsr.study.train", diverging)
     report = run("[a,b]")
-    assert "Diverged and left out: (a), seed 1." in report
+    assert "Left out: (a), seed 1 (20 steps in a row)." in report
     assert "| (b), seed 1 |" in report
     assert "| (a), seed 1 |" not in report
     assert "left out: 20 steps in a row" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         run("[a]")
-    assert "diverged: choose a lower optimizer.lr" in capsys.readouterr().err
+    assert "no run could be finished; choose a lower optimizer.lr" in capsys.readouterr().err
 
 
 def test_a_run_whose_last_step_was_skipped_is_not_taken_for_a_finished_one(
@@ -136,7 +136,7 @@ def test_a_run_whose_last_step_was_skipped_is_not_taken_for_a_finished_one(
 
     monkeypatch.setattr("stvsr.study.train", skipping)
     report = run("[a,b]")
-    assert "left out: (a), seed 1." in report
+    assert "Left out: (a), seed 1 (the last step had no finite loss or gradient)." in report
     assert "| (a), seed 1 |" not in report
     assert "left out: the last step had no finite loss or gradient" in capsys.readouterr().err
 
@@ -149,6 +149,16 @@ def test_a_report_says_no_settings_that_are_not_those_of_its_runs(
     with pytest.raises(SystemExit):
         run("[a]", "optimizer.lr=0.5", train=False)
     assert "was trained with another optimizer; choose another output_dir" in capsys.readouterr().err
+
+
+def test_results_that_cannot_be_read_are_made_again_and_memory_may_be_saved_on_the_way(
+    run: Callable[..., str], tmp_path: Path
+) -> None:
+    run("[a]")
+    scores = tmp_path / "study" / "scores" / "bicubic_blend" / "results.json"
+    scores.write_text("{}", encoding="utf-8")
+    assert "| bicubic_blend |" in run("[a]", "model.checkpointing=true", train=False)
+    assert len(scores.read_text(encoding="utf-8")) > 2
 
 
 def test_a_list_without_brackets_is_refused(run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,7 +181,10 @@ def test_runs_of_other_settings_are_not_taken_for_those_asked_for(
         ("optimizer.lr=0.5", "was trained with another optimizer; choose another output_dir"),
         ("loader.crop=12", "was trained with another loader; choose another output_dir"),
         ("trainer.precision=64-true", "was trained with another precision; choose another output_dir"),
-        ("trainer.max_steps=1", "of 2 steps, not 1; choose another output_dir"),
+        (
+            "trainer.max_steps=1",
+            """of 2 steps, not 1; choose another output_dir, or 'training=["trainer.max_steps=2"]'""",
+        ),
     ):
         with pytest.raises(SystemExit):
             run("[a]", setting)

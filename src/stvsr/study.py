@@ -27,8 +27,10 @@ from stvsr.errors import InvalidInput, TrainingDiverged, one_line
 from stvsr.evaluate import evaluate
 from stvsr.evaluation.ablations import Trained, curve_figure, ordering_table, score_table, training_table
 from stvsr.evaluation.figures import save_figure, show_clip
+from stvsr.evaluation.job import with_absolute_roots
 from stvsr.evaluation.results import RESULTS, Results, read_results
 from stvsr.files import write_text
+from stvsr.models.grown_start import TRAINING_ONLY
 from stvsr.tracking import MONITORED
 from stvsr.train import steps_done, train
 
@@ -65,27 +67,27 @@ def study(config: DictConfig) -> Path:
     folder = Path(config.output_dir)
     # Seed by seed, so that one stopped early has something to compare.
     wanted = {run: training_config(config, *run) for run in product(config.seeds, config.ablations)}
-    diverged: list[str] = []
+    left_out: list[str] = []
     if config.train:
         check_settings(wanted.values())
-        diverged = train_missing(wanted)
+        left_out = train_missing(wanted)
     finished = {run: training for run, training in wanted.items() if is_trained(training)}
     if not config.train:
         check_settings(finished.values())
     if not finished and config.train:
-        raise TrainingDiverged(f"all runs of {folder} diverged: choose a lower optimizer.lr, or scheduler.warmup")
+        raise TrainingDiverged(f"{folder}: no run could be finished; choose a lower optimizer.lr, or scheduler.warmup")
     if not finished:
         raise InvalidInput(f"train=false, but no run in {folder} is finished; omit it to train")
     baseline = results_of(config, "bicubic_blend")
     runs = scored(config, finished)
     draw(config, finished, runs)
     report = folder / "study.md"
-    write_text(report, as_markdown(next(iter(finished.values())), runs, baseline, diverged))
+    write_text(report, as_markdown(next(iter(finished.values())), runs, baseline, left_out))
     return report
 
 
 def train_missing(wanted: Trainings) -> list[str]:
-    """Trains what is not finished; says which runs have to be left out, and why, and gives them by name.
+    """Trains what is not finished; says which runs have to be left out, and why, and returns the same.
 
     Raises:
         InvalidInput: a run has done more steps than asked for; nothing is trained then.
@@ -109,7 +111,7 @@ def train_missing(wanted: Trainings) -> list[str]:
         if not is_trained(training):
             # It would end so again; the others are worth as much without it.
             print(f"left out: {reason}", file=sys.stderr)
-            left_out.append(name)
+            left_out.append(f"{name} ({reason})")
     return left_out
 
 
@@ -172,8 +174,9 @@ def settings_of(training: DictConfig) -> tuple[Path, dict[str, Any]]:
     """Where a run notes its settings, and what they are."""
     plain = resolved(training)
     settings = {name: plain[name] for name in SETTINGS} | {"precision": plain["trainer"]["precision"]}
-    # That is the machine's.
+    # Those are the machine's.
     del settings["loader"]["workers"]
+    settings["model"] = {key: value for key, value in settings["model"].items() if key not in TRAINING_ONLY}
     return Path(training.output_dir) / "settings.json", settings
 
 
@@ -208,7 +211,8 @@ def is_trained(training: DictConfig) -> bool:
     done, wanted = steps_done(last), training.trainer.max_steps
     if done > wanted:
         raise InvalidInput(
-            f"{last}: of {done} steps, not {wanted}; choose another output_dir, or training=[trainer.max_steps={done}]"
+            f"{last}: of {done} steps, not {wanted}; choose another output_dir, or "
+            f"""'training=["trainer.max_steps={done}"]'"""
         )
     return bool(done == wanted)
 
@@ -222,9 +226,12 @@ def results_of(config: DictConfig, name: str, checkpoint: Path | None = None) ->
     scoring = scoring_config(config, folder, method)
     path = folder / RESULTS
     if path.is_file() and (checkpoint is None or path.stat().st_mtime > checkpoint.stat().st_mtime):
-        results = read_results(folder)
+        try:
+            results = read_results(folder)
+        except InvalidInput:  # of another version
+            return evaluate(scoring)
         same = (
-            results.settings["data"] == resolved(scoring)["data"]["test_source"]
+            results.settings["data"] == with_absolute_roots(resolved(scoring)["data"]["test_source"])
             and results.protocol == instantiate(scoring.protocol)
             and results.settings["thresholds"] == asdict(instantiate(scoring.motion))
         )
@@ -246,14 +253,14 @@ def log_of(training: DictConfig) -> tuple[list[tuple[int, float]], float]:
     return curve, seconds / 60
 
 
-def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results, diverged: list[str]) -> str:
+def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results, left_out: list[str]) -> str:
     """The report.
 
     Args:
         training: of any of the runs; they differ in ablation and seed alone.
         runs: all of them.
         baseline: bicubic + blending.
-        diverged: runs that are not among them.
+        left_out: runs that are not among them, and why.
     """
     model, loader = training.model, training.loader
     seeds = ", ".join(map(str, dict.fromkeys(run.seed for run in runs)))
@@ -264,7 +271,7 @@ def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results, di
         f"{model.channels} channels, {model.feature_blocks} + {model.reconstruction_blocks} residual blocks; "
         f"{training.trainer.max_steps} steps of {loader.batch_size} crops of {loader.crop}x{loader.crop} LR pixels, "
         f"learning rate {training.optimizer.lr:g}, seeds {seeds}; scored on {' and '.join(devices)}.",
-        *([f"Diverged and left out: {'; '.join(diverged)}."] if diverged else []),
+        *([f"Left out: {'; '.join(left_out)}."] if left_out else []),
         *(f"## Scores: {name}\n\n{score_table(name, runs, baseline).as_markdown()}" for name in sets),
         "## The orderings of the paper's Table 2",
         ordering_table(runs).as_markdown(),

@@ -95,13 +95,14 @@ def upscale(arguments: argparse.Namespace) -> None:
         )
     if encoding is not None:
         encoding.check_size(output.suffix.lower(), picture.width, picture.height)
+        encoding.check_rate(clock.rate)
     announce(source, picture, clock, companions, device)
     warn_of_loss(source, clock, output, encoding)
 
     # What a pipe has given cannot be had again.
     lasting = arguments.input != STANDARD and not _is_y4m(output)
     with delivery(output, identity(arguments, device), overwrite=arguments.overwrite, lasting=lasting) as place:
-        budget = Budget(upscaler.network, device, source.picture, picture, limit=arguments.memory)
+        budget = Budget(network, device, source.picture, picture, limit=arguments.memory)
         upscaler.grid = budget.grid()
         sink = open_sink(place, encoding, picture, clock, companions, windows_per_segment(upscaler, source.picture))
         job = Job(

@@ -120,7 +120,7 @@ def test_float64_which_the_triton_kernel_does_not_take_is_torchvisions_where_tri
 ) -> None:
     inputs = arguments((2, 8, 6, 5, 4), 3.0)
     expected = deform_conv2d(*inputs)
-    monkeypatch.setattr(deformable, "_triton_agrees", lambda sizes: True)
+    monkeypatch.setattr(deformable, "_triton_agrees", lambda *sizes: True)
     monkeypatch.setattr(deformable, "backend_on", lambda device, dtype, sizes: backend_on("cuda", dtype, sizes))
     assert deformable.backend_on("cpu", torch.float32, SMALL) == "triton"
     torch.testing.assert_close(deform_conv2d(*inputs), expected)
@@ -211,9 +211,9 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(deformable, "_agree", lambda sizes, device: agree(sizes, torch.device("cpu")))
     monkeypatch.setattr(deformable.torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(deformable.deformable_triton, "available", lambda: True)
-    deformable._triton_agrees.cache_clear()
+    deformable._try_triton.cache_clear()
     yield
-    deformable._triton_agrees.cache_clear()
+    deformable._try_triton.cache_clear()
 
 
 @pytest.mark.parametrize("fused", [another_value, another_gradient], ids=lambda operator: operator.__name__)
@@ -232,6 +232,25 @@ def test_the_fused_kernels_are_used_for_the_sizes_they_run_with(
     assert backend_on("cuda", torch.float32, SMALL) == "triton"
     with pytest.warns(UserWarning, match="does not run here .out of resource"):
         assert backend_on("cuda", torch.float32, SMALL._replace(channels=16)) == "torchvision"
+
+
+def test_the_trial_is_made_once_and_its_answer_compiled_in(as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with sizes that have lost their content on the way: torchvision's was then used, with an untrue warning."""
+    tried = []
+
+    def fused(*inputs: torch.Tensor) -> torch.Tensor:
+        tried.append(inputs[0].shape[1])
+        return torchvision_deform_conv2d(*inputs)
+
+    def one_more_with_triton(features: torch.Tensor) -> torch.Tensor:
+        sizes = Sizes(channels=8, groups=2, outputs=8)
+        return features + 1 if backend_on("cuda", torch.float32, sizes) == "triton" else features
+
+    monkeypatch.setattr(deformable, "triton_deform_conv2d", fused)
+    compiled = torch.compile(one_more_with_triton, fullgraph=True, backend="eager")
+    for length in (3, 4):
+        assert torch.equal(compiled(torch.zeros(length)), torch.ones(length))
+    assert tried == [8]
 
 
 @pytest.mark.parametrize("within", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
@@ -258,7 +277,7 @@ def test_autocast_does_not_decide_which_back_end_runs_on_a_gpu() -> None:
     """Seen on an H100: tried first under bfloat16, the kernel that had agreed in float32 was given up."""
     found = []
     for bf16 in (False, True):
-        deformable._triton_agrees.cache_clear()
+        deformable._try_triton.cache_clear()
         with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
             found.append(deformable.backend_on("cuda", torch.float32, SMALL))
     assert found[0] == found[1]

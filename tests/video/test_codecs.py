@@ -1,6 +1,7 @@
 """Codecs and containers that go together are written and read back; others are refused in words."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -239,3 +240,16 @@ def test_usual_settings_are_taken_and_quality_can_be_chosen() -> None:
 def test_big_frames_are_looked_ahead_at_less() -> None:
     assert "rc-lookahead" not in Encoding("h264").options(BIG_FRAME)
     assert Encoding("h264").options(BIG_FRAME + 1)["rc-lookahead"] == "8"
+
+
+def test_more_frames_per_second_than_the_encoder_takes_are_refused_before_the_work() -> None:
+    Encoding("av1").check_rate(Fraction(240))
+    Encoding("h264").check_rate(Fraction(2000))
+    with pytest.raises(InvalidInput, match=r"480 frames per second; av1 takes 240 at most: choose another --codec"):
+        Encoding("av1").check_rate(Fraction(480))
+
+
+def test_an_encoder_that_is_not_there_is_named_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CODECS, "av1", replace(CODECS["av1"], encoder="libnowhere"))
+    with pytest.raises(InvalidInput, match="--codec av1: PyAV was built without libnowhere"):
+        Encoding("av1").check()

@@ -96,7 +96,7 @@ class Job:
     def settings(self) -> dict[str, Any]:
         """What was scored and how, for readers of the results: the data, LR frames, thresholds, batches, pictures."""
         chosen = resolved(self.config)
-        data = _with_absolute_roots(chosen["data"]["test_source"])
+        data = with_absolute_roots(chosen["data"]["test_source"])
         motions = {task.index: task.clip.motion for task in self.tasks}.values()
         measured = sum(motion is None for motion in motions)
         return {
@@ -140,14 +140,14 @@ class Job:
         return identity
 
 
-def _with_absolute_roots(settings: Any) -> Any:
+def with_absolute_roots(settings: Any) -> Any:
     """Settings of data with absolute paths of the folders they name: a report may be made from another folder."""
     if isinstance(settings, list):
-        return [_with_absolute_roots(value) for value in settings]
+        return [with_absolute_roots(value) for value in settings]
     if not isinstance(settings, dict):
         return settings
     return {
-        name: str(Path(value).resolve()) if name.endswith("root") and value is not None else _with_absolute_roots(value)
+        name: str(Path(value).resolve()) if name.endswith("root") and value is not None else with_absolute_roots(value)
         for name, value in settings.items()
     }
 

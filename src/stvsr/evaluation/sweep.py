@@ -34,9 +34,7 @@ class SweepReport(Callback):
         try:
             written = [path.parent for path, state in _results(config).items() if self.earlier.get(path) != state]
             if written:
-                # By the number of the job.
-                written.sort(key=lambda folder: (len(folder.name), folder.name))
-                print(write_report(folder, written).as_text())
+                print(write_report(folder, sorted(written, key=_job_number)).as_text())
                 print(f"comparison and report: {folder.resolve()}")
         except Exception as error:
             # Hydra would make a warning of it, and exit status 0.
@@ -51,3 +49,8 @@ class SweepReport(Callback):
 def _results(config: DictConfig) -> dict[Path, str]:
     """The results in the folder of a sweep, each with what changes when it is written again."""
     return {path: state_of([path]) for path in Path(config.hydra.sweep.dir).glob(f"*/{RESULTS}")}
+
+
+def _job_number(folder: Path) -> tuple[int, str]:
+    number = folder.name.split("-")[0]
+    return (int(number) if number.isdecimal() else 0, folder.name)

@@ -9,7 +9,8 @@ at one place, which then is one run of memory. `channels_last` features are take
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ try:
     from stvsr.ops.deformable_kernels import forward_kernel, input_gradients_kernel, weight_gradient_kernel
 except ModuleNotFoundError:  # Triton has no wheels for macOS
     forward_kernel = input_gradients_kernel = weight_gradient_kernel = None
+
+Answer = TypeVar("Answer")
 
 # Chosen so that with 64 channels of any dtype nothing spills out of the registers of an H100, and fixed rather than
 # tuned when first called: the same input gives the same output in every run.
@@ -38,7 +41,13 @@ PROGRAMS_PER_TAP = 64
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def constant_when_compiled(function: Callable[..., Answer]) -> Callable[..., Answer]:
+    """As `torch.compiler.assume_constant_result`, which imports the compiler: seconds, in every process."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@constant_when_compiled
 def available() -> bool:
     """Whether the kernels can run: Triton is installed and supports the GPU (compute capability 8.0 or newer)."""
     return forward_kernel is not None and torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
@@ -95,7 +104,9 @@ def _launch(sizes: dict[str, Any], features: Tensor) -> dict[str, Any]:
     """How kernels of these sizes are launched on the features' device."""
     if not features.is_cuda:  # in Triton's interpreter
         return {**LAUNCH, "num_stages": STAGES}
-    shared = torch.cuda.get_device_properties(features.device).shared_memory_per_block_optin
+    device = torch.cuda.get_device_properties(features.device)
+    # AMD's have no more than the ordinary one.
+    shared = getattr(device, "shared_memory_per_block_optin", device.shared_memory_per_block)
     return {**LAUNCH, "num_stages": _stages(sizes, features.element_size(), shared)}
 
 

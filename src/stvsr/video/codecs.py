@@ -1,9 +1,12 @@
 """What a video can be written as: codecs by name, containers by file name extension."""
 
+import math
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 
 from av.codec import Codec as LibraryCodec
+from av.codec.codec import UnknownCodecError
 
 from stvsr.errors import InvalidInput
 from stvsr.video.colour import ALWAYS_FULL, Colour
@@ -27,6 +30,7 @@ class Codec:
         shapes: whether its bit stream tells the shape of pixels.
         worst_crf: the largest number it takes for quality.
         largest: width and height of the largest frames that its encoder takes.
+        highest_rate: the most frames per second that it takes.
     """
 
     encoder: str
@@ -39,6 +43,7 @@ class Codec:
     shapes: bool = False
     worst_crf: int = 51
     largest: tuple[int, int] = (65535, 65535)
+    highest_rate: float = math.inf
 
 
 CODECS = {
@@ -54,7 +59,7 @@ CODECS = {
         tag="hvc1",
         shapes=True,
     ),
-    "av1": Codec("libsvtav1", "yuv420p", 26, {"preset": "8"}, worst_crf=63, largest=(16384, 8704)),
+    "av1": Codec("libsvtav1", "yuv420p", 26, {"preset": "8"}, worst_crf=63, largest=(16384, 8704), highest_rate=240),
     "vp9": Codec(
         "libvpx-vp9", "yuv420p", 24, {"b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}, worst_crf=63
     ),
@@ -138,17 +143,21 @@ class Encoding:
         """Refuses what the encoder does not take.
 
         Raises:
-            InvalidInput: a quality for a codec that has none, or a pixel format it does not write.
+            InvalidInput: a quality for a codec that has none, a pixel format it does not write, or no such encoder.
         """
         chosen = CODECS[self.codec]
         if self.crf is not None and chosen.crf is None:
             raise InvalidInput(f"--crf {self.crf}: {self.codec} has no such setting; omit it")
         if self.crf is not None and not 0 <= self.crf <= chosen.worst_crf:
             raise InvalidInput(f"--crf {self.crf}; expected 0 (best) to {chosen.worst_crf} with {self.codec}")
-        if self.chosen_pixel_format is None:
-            return
-        formats = [form.name for form in LibraryCodec(chosen.encoder, "w").video_formats or []]
-        if self.chosen_pixel_format not in formats:
+        try:
+            formats = [form.name for form in LibraryCodec(chosen.encoder, "w").video_formats or []]
+        except UnknownCodecError:
+            raise InvalidInput(
+                f"--codec {self.codec}: PyAV was built without {chosen.encoder}; install PyAV's wheel, or choose "
+                "another codec"
+            ) from None
+        if self.chosen_pixel_format is not None and self.chosen_pixel_format not in formats:
             raise InvalidInput(
                 f"--pixel-format {self.chosen_pixel_format}: {self.codec} does not write it; "
                 f"expected one of {', '.join(formats)}"
@@ -171,6 +180,19 @@ class Encoding:
             raise InvalidInput(
                 f"frames of {width}x{height}; {self.codec} takes {largest} at most: choose "
                 f"{''.join(f'--codec {codec}, ' for codec in others)}a smaller --scale, or a folder of PNG frames"
+            )
+
+    def check_rate(self, rate: Fraction) -> None:
+        """Refuses more frames per second than the encoder takes.
+
+        Raises:
+            InvalidInput: says how many it takes.
+        """
+        highest = CODECS[self.codec].highest_rate
+        if rate > highest:
+            raise InvalidInput(
+                f"{float(rate):g} frames per second; {self.codec} takes {highest:g} at most: choose another --codec, "
+                "--slow-motion, or a folder of PNG frames"
             )
 
     @property

@@ -62,9 +62,9 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def bytes_taken(network: nn.Module, height: int, width: int) -> int:
-    """Memory that a window of four LR frames takes, in float32."""
+    """Memory that a window of four LR frames takes, in float32, in a network that is not `Replayed`."""
     device = next((parameter.device for parameter in network.parameters()), None)
-    # The blocks of the other take no memory to speak of, but seconds to try; and this one is never recorded as a graph.
+    # The blocks of the other take no memory to speak of, but seconds to try.
     before = use_backend("torchvision")
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as empty, torch.no_grad():
