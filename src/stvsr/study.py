@@ -9,6 +9,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -25,7 +26,7 @@ from stvsr.data.clip import Batch
 from stvsr.data.datasets import ValidationClips
 from stvsr.errors import InvalidInput, TrainingDiverged, one_line
 from stvsr.evaluate import evaluate
-from stvsr.evaluation.ablations import Trained, curve_figure, ordering_table, score_table, training_table
+from stvsr.evaluation.ablations import Trained, curve_figure, ordering_table, run_name, score_table, training_table
 from stvsr.evaluation.figures import save_figure, show_clip
 from stvsr.evaluation.job import with_absolute_roots
 from stvsr.evaluation.results import RESULTS, Results, read_results
@@ -43,8 +44,10 @@ PICTURES = "study"
 SHOWN_CLIPS = {"medium": 1, "fast": 2}
 """Generated clips in the pictures, by motion."""
 
-Trainings = dict[tuple[int, str], DictConfig]
-"""Training runs by seed and ablation."""
+Run = tuple[int, str]
+"""The seed and the ablation of a training."""
+
+Trainings = dict[Run, DictConfig]
 
 
 def study(config: DictConfig) -> Path:
@@ -67,17 +70,20 @@ def study(config: DictConfig) -> Path:
     folder = Path(config.output_dir)
     # Seed by seed, so that one stopped early has something to compare.
     wanted = {run: training_config(config, *run) for run in product(config.seeds, config.ablations)}
-    left_out: list[str] = []
+    left_out: dict[Run, str] = {}
     if config.train:
         check_settings(wanted.values())
         left_out = train_missing(wanted)
-    finished = {run: training for run, training in wanted.items() if is_trained(training)}
-    if not config.train:
+        finished = {run: training for run, training in wanted.items() if run not in left_out}
+        if not finished:
+            raise TrainingDiverged(
+                f"{folder}: no run could be finished; choose a lower optimizer.lr, or scheduler.warmup"
+            )
+    else:
+        finished = {run: training for run, training in wanted.items() if is_trained(training)}
         check_settings(finished.values())
-    if not finished and config.train:
-        raise TrainingDiverged(f"{folder}: no run could be finished; choose a lower optimizer.lr, or scheduler.warmup")
-    if not finished:
-        raise InvalidInput(f"train=false, but no run in {folder} is finished; omit it to train")
+        if not finished:
+            raise InvalidInput(f"train=false, but no run in {folder} is finished; omit it to train")
     baseline = results_of(config, "bicubic_blend")
     runs = scored(config, finished)
     draw(config, finished, runs)
@@ -86,19 +92,18 @@ def study(config: DictConfig) -> Path:
     return report
 
 
-def train_missing(wanted: Trainings) -> list[str]:
-    """Trains what is not finished; says which runs have to be left out, and why, and returns the same.
+def train_missing(wanted: Trainings) -> dict[Run, str]:
+    """Trains what is not finished; says which runs have to be left out, and returns them with the reasons.
 
     Raises:
         InvalidInput: a run has done more steps than asked for; nothing is trained then.
     """
     missing = {run for run, training in wanted.items() if not is_trained(training)}
-    left_out = []
-    for number, ((seed, ablation), training) in enumerate(wanted.items(), 1):
-        if (seed, ablation) not in missing:
+    left_out = {}
+    for number, (run, training) in enumerate(wanted.items(), 1):
+        if run not in missing:
             continue
-        name = f"({ablation}), seed {seed}"
-        print(f"training {name}: {number} of {len(wanted)}", flush=True)
+        print(f"training {run_name(*run)}: {number} of {len(wanted)}", flush=True)
         path, settings = settings_of(training)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(settings, indent=1))
@@ -111,7 +116,7 @@ def train_missing(wanted: Trainings) -> list[str]:
         if not is_trained(training):
             # It would end so again; the others are worth as much without it.
             print(f"left out: {reason}", file=sys.stderr)
-            left_out.append(f"{name} ({reason})")
+            left_out[run] = reason
     return left_out
 
 
@@ -119,7 +124,7 @@ def scored(config: DictConfig, trainings: Trainings) -> list[Trained]:
     """Runs with their scores and logs."""
     runs = []
     for number, ((seed, ablation), training) in enumerate(trainings.items(), 1):
-        print(f"scoring ({ablation}), seed {seed}: {number} of {len(trainings)}", flush=True)
+        print(f"scoring {run_name(seed, ablation)}: {number} of {len(trainings)}", flush=True)
         results = results_of(config, f"{ablation}-{seed}", checkpoint=checkpoint_of(training))
         runs.append(Trained(ablation, seed, results, *log_of(training)))
     return runs
@@ -218,25 +223,22 @@ def is_trained(training: DictConfig) -> bool:
 
 
 def results_of(config: DictConfig, name: str, checkpoint: Path | None = None) -> Results:
-    """Of a checkpoint, or of bicubic + blending: evaluated unless results of the same data, protocol and thresholds
-    are there.
-    """
+    """Of a checkpoint, or of bicubic + blending: evaluated unless there are some, scored in the same way."""
     folder = Path(config.output_dir) / "scores" / name
     method = "method=bicubic_blend" if checkpoint is None else f"checkpoint='{checkpoint}'"
     scoring = scoring_config(config, folder, method)
     path = folder / RESULTS
     if path.is_file() and (checkpoint is None or path.stat().st_mtime > checkpoint.stat().st_mtime):
-        try:
+        # Those of another version cannot be read.
+        with suppress(InvalidInput):
             results = read_results(folder)
-        except InvalidInput:  # of another version
-            return evaluate(scoring)
-        same = (
-            results.settings["data"] == with_absolute_roots(resolved(scoring)["data"]["test_source"])
-            and results.protocol == instantiate(scoring.protocol)
-            and results.settings["thresholds"] == asdict(instantiate(scoring.motion))
-        )
-        if same:
-            return results
+            same = (
+                results.settings["data"] == with_absolute_roots(resolved(scoring)["data"]["test_source"])
+                and results.protocol == instantiate(scoring.protocol)
+                and results.settings["thresholds"] == asdict(instantiate(scoring.motion))
+            )
+            if same:
+                return results
     return evaluate(scoring)
 
 
@@ -253,7 +255,7 @@ def log_of(training: DictConfig) -> tuple[list[tuple[int, float]], float]:
     return curve, seconds / 60
 
 
-def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results, left_out: list[str]) -> str:
+def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results, left_out: dict[Run, str]) -> str:
     """The report.
 
     Args:
@@ -266,12 +268,13 @@ def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results, le
     seeds = ", ".join(map(str, dict.fromkeys(run.seed for run in runs)))
     sets = dict.fromkeys(row.clip_set for row in baseline.rows)
     devices = dict.fromkeys(run.results.cost.device for run in runs if run.results.cost.device)
+    omissions = "; ".join(f"{run_name(*run)} ({reason})" for run, reason in left_out.items())
     parts = [
         "# The ablations (a) to (e), trained and scored",
         f"{model.channels} channels, {model.feature_blocks} + {model.reconstruction_blocks} residual blocks; "
         f"{training.trainer.max_steps} steps of {loader.batch_size} crops of {loader.crop}x{loader.crop} LR pixels, "
         f"learning rate {training.optimizer.lr:g}, seeds {seeds}; scored on {' and '.join(devices)}.",
-        *([f"Left out: {'; '.join(left_out)}."] if left_out else []),
+        *([f"Left out: {omissions}."] if left_out else []),
         *(f"## Scores: {name}\n\n{score_table(name, runs, baseline).as_markdown()}" for name in sets),
         "## The orderings of the paper's Table 2",
         ordering_table(runs).as_markdown(),

@@ -114,6 +114,11 @@ def curve_figure(runs: Sequence[Trained]) -> Figure:
     return drawing
 
 
+def run_name(seed: int, ablation: str) -> str:
+    """What people read of a training run."""
+    return f"({ablation}), seed {seed}"
+
+
 def training_table(runs: Sequence[Trained]) -> Table:
     """What each training took, where it ended, and what its last quarter still brought."""
     rows = []
@@ -123,7 +128,7 @@ def training_table(runs: Sequence[Trained]) -> Table:
         last_quarter = [psnr for step, psnr in run.curve if 4 * step >= 3 * steps]
         gained = decimals(last_quarter[-1] - last_quarter[0], 2) if len(last_quarter) > 1 else NOTHING
         parameters = f"{run.results.cost.parameters:,}" if run.results.cost.parameters else NOTHING
-        name = f"({run.ablation}), seed {run.seed}"
+        name = run_name(run.seed, run.ablation)
         rows.append(
             [name, parameters, str(steps) if run.curve else NOTHING, f"{run.minutes:.1f}", decimals(end, 2), gained]
         )

@@ -9,7 +9,7 @@ pixels wide, they differ a little from those of the whole frame.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ Trained = Callable[[Tensor], Tensor]
 """A network, or a recording that gives what the whole network gives."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+AnyStage = TypeVar("AnyStage", bound=Stage)
 
 InterpolationLoss = Callable[[FrameInterpolator, Tensor, Tensor, Tensor], Tensor]
 
@@ -78,9 +80,7 @@ class FrameInterpolation:
 
     def part(self, network: Trained) -> FrameInterpolator:
         """The interpolator."""
-        interpolator = _two_stage(network).interpolator
-        _check_learns(interpolator)
-        return interpolator
+        return _learning(_two_stage(network).interpolator)
 
     def __call__(self, network: Trained, batch: Batch) -> Tensor:
         """The loss of all triplets of a batch."""
@@ -106,9 +106,7 @@ class SuperResolution:
 
     def part(self, network: Trained) -> FrameUpscaler:
         """The upscaler."""
-        upscaler = _two_stage(network).upscaler
-        _check_learns(upscaler)
-        return upscaler
+        return _learning(_two_stage(network).upscaler)
 
     def __call__(self, network: Trained, batch: Batch) -> Tensor:
         """The loss of the frames of a batch."""
@@ -188,9 +186,10 @@ def _two_stage(network: Trained) -> TwoStage:
     return network
 
 
-def _check_learns(stage: Stage) -> None:
+def _learning(stage: AnyStage) -> AnyStage:
     if not stage.learns:
         raise InvalidInput(
             f"the objective trains {stage.title}, which has nothing to learn: choose another network for that stage, "
             "or another objective"
         )
+    return stage
