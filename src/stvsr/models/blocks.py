@@ -78,7 +78,8 @@ class ResidualBlock(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         residual: Tensor = self.conv2(F.relu(self.conv1(features), inplace=True))
         # Residuals are small. Summed below float32, most of them would be rounded away, block after block.
-        return features.to(torch.promote_types(features.dtype, torch.float32)) + residual
+        exact = torch.promote_types(features.dtype, torch.float32)
+        return residual.add_(features) if residual.dtype == exact else features.to(exact) + residual
 
 
 def residual_blocks(count: int, channels: int) -> nn.Sequential:

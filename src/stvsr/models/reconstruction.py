@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from stvsr.data.clip import SCALE
 from stvsr.models.blocks import conv3x3, exact_conv, leaky_relu, residual_blocks
-from stvsr.models.turns import in_turns, rows_together
+from stvsr.models.turns import frames_at_once, in_turns, rows_together
 
 REACH = 2
 """Rows that the layers after the trunk look up and down: 1 + 1/2 + 1/4 + 1/4."""
@@ -33,7 +33,10 @@ class Reconstruction(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """`(b, c, h, w)` to RGB `(b, 3, 4h, 4w)`, not clamped."""
         features = self.trunk(features)
-        return self._enlarge_in_turns(features) if in_turns(features) else self._enlarge(features)
+        if in_turns(features):
+            return self._enlarge_in_turns(features)
+        # In training, for the gradients: all together they would be as large as everything else that is held.
+        return torch.cat([self._enlarge(part) for part in torch.split(features, frames_at_once(features))])
 
     def _enlarge_in_turns(self, features: Tensor) -> Tensor:
         """As `_enlarge`, some rows after the other: what it holds in between is 16 times as large as the features."""

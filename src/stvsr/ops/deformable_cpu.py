@@ -5,6 +5,7 @@ The samples of all nine taps are a ninefold copy of the features. Here they exis
 of them is kept in between. Contract and shapes are those of `stvsr.ops.deformable.deform_conv2d`.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,7 +41,7 @@ def check_shapes(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor,
 
 
 class _Sampler:
-    """The samples of a deformable convolution, rows by rows.
+    """The samples of a deformable convolution, block by block.
 
     Args:
         features: `(b, c, h, w)`.
@@ -49,7 +50,7 @@ class _Sampler:
     """
 
     def __init__(self, features: Tensor, offset: Tensor, mask: Tensor) -> None:
-        self.b, self.c, self.h, self.w = features.shape
+        self.b, _, self.h, self.w = features.shape
         self.groups = mask.shape[1] // TAPS
         # grid_sample wants positions scaled to [-1, 1]. With sides that are powers of two the way there and back is
         # exact in floating point, so an integer position stays one, and the bilinear cell (which decides the
@@ -57,8 +58,8 @@ class _Sampler:
         # nothing, as outside the features everything is zero.
         self.side_h, self.side_w = (1 << (side - 1).bit_length() for side in (self.h, self.w))
         padded = F.pad(features, (0, self.side_w - self.w, 0, self.side_h - self.h))
-        self.padded = padded.reshape(self.b * self.groups, -1, self.side_h, self.side_w)
-        self.offset = offset.reshape(self.b * self.groups, TAPS, 2, self.h, self.w)
+        self.padded = padded.reshape(self.b, self.groups, -1, self.side_h, self.side_w)
+        self.offset = offset.reshape(self.b, self.groups, TAPS, 2, self.h, self.w)
         self.mask = mask.reshape(self.b, self.groups, 1, TAPS, self.h, self.w)
         rows, columns, taps = (
             torch.arange(count, dtype=offset.dtype, device=offset.device) for count in (self.h, self.w, KERNEL)
@@ -68,27 +69,39 @@ class _Sampler:
         x = columns.view(1, 1, -1) + taps.repeat(KERNEL).view(-1, 1, 1)
         self.y, self.x = (2 * y + 1) / self.side_h - 1, (2 * x + 1) / self.side_w - 1
 
-    def blocks(self) -> Iterator[slice]:
-        """Rows that are sampled together."""
-        rows = max(1, BLOCK // (self.b * self.w))
-        return (slice(first, min(first + rows, self.h)) for first in range(0, self.h, rows))
+    def blocks(self) -> Iterator[tuple[slice, slice]]:
+        """Frames, and rows of them, that are sampled together: whole frames while they are small."""
+        # A core takes some groups of some frames.
+        frames = min(self.b, max(BLOCK // (self.h * self.w), math.ceil(torch.get_num_threads() / self.groups)))
+        rows = max(1, BLOCK // (frames * self.w))
+        for frame in range(0, self.b, frames):
+            for row in range(0, self.h, rows):
+                yield slice(frame, min(frame + frames, self.b)), slice(row, min(row + rows, self.h))
 
-    def grid(self, rows: slice) -> Tensor:
-        """Where `grid_sample` reads: `(b * groups, 9 * rows, w, 2)`."""
-        y, x = self.y[:, rows], self.x
-        grid = self.offset.new_empty(self.b * self.groups, TAPS, y.shape[1], self.w, 2)
-        torch.add(x, self.offset[:, :, 1, rows], alpha=2 / self.side_w, out=grid[..., 0])
-        torch.add(y, self.offset[:, :, 0, rows], alpha=2 / self.side_h, out=grid[..., 1])
-        return grid.flatten(1, 2)
+    def grid(self, frames: slice, rows: slice) -> Tensor:
+        """Where `grid_sample` reads: `(frames * groups, 9 * rows, w, 2)`."""
+        offset, y, x = self.offset[frames, ..., rows, :], self.y[:, rows], self.x
+        grid = offset.new_empty(*offset.shape[:3], *offset.shape[4:], 2)
+        torch.add(x, offset[:, :, :, 1], alpha=2 / self.side_w, out=grid[..., 0])
+        torch.add(y, offset[:, :, :, 0], alpha=2 / self.side_h, out=grid[..., 1])
+        return grid.flatten(0, 1).flatten(1, 2)
 
-    def samples(self, padded: Tensor, grid: Tensor) -> Tensor:
-        """`(b, groups, c / groups, 9, rows, w)`, not weighted."""
-        read = F.grid_sample(padded, grid, padding_mode="zeros", align_corners=False)
-        return read.view(self.b, self.groups, -1, TAPS, read.shape[2] // TAPS, self.w)
+    def features(self, frames: slice) -> Tensor:
+        """What it reads from: `(frames * groups, c / groups, ...)`."""
+        return self.padded[frames].flatten(0, 1)
 
-    def columns(self, samples: Tensor) -> Tensor:
-        """Samples as `(b, c * 9, rows * w)`."""
-        return samples.reshape(self.b, self.c * TAPS, -1)
+    def by_tap(self, read: Tensor) -> Tensor:
+        """What was read at a grid, as `(frames, groups, c / groups, 9, rows, w)`."""
+        return read.view(-1, self.groups, read.shape[1], TAPS, read.shape[2] // TAPS, self.w)
+
+
+def _read(features: Tensor, grid: Tensor) -> Tensor:
+    return F.grid_sample(features, grid, padding_mode="zeros", align_corners=False)
+
+
+def _columns(samples: Tensor) -> Tensor:
+    """Samples as `(frames, c * 9, rows * w)`."""
+    return samples.flatten(1, 3).flatten(2)
 
 
 class _BlockedDeformConv2d(torch.autograd.Function):
@@ -96,15 +109,17 @@ class _BlockedDeformConv2d(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(features, offset, mask, weight)
         sampler = _Sampler(features, offset, mask)
-        kernel = weight.flatten(1).t()
+        # Detached: torch.matmul would fold a batch, and copy it, to save memory in a gradient that is not its own.
+        kernel = weight.detach().flatten(1).t()
         # Channels last in memory, as the product gives them and the layers that follow want them.
         shape = (sampler.b, len(weight), sampler.h, sampler.w)
         output = torch.empty(shape, dtype=features.dtype, device=features.device, memory_format=torch.channels_last)
         rows_last = output.permute(0, 2, 3, 1)
-        for rows in sampler.blocks():
-            samples = sampler.samples(sampler.padded, sampler.grid(rows)).mul_(sampler.mask[..., rows, :])
-            product = torch.matmul(sampler.columns(samples).transpose(1, 2), kernel).add_(bias)
-            rows_last[:, rows] = product.view(sampler.b, -1, sampler.w, len(weight))
+        for frames, rows in sampler.blocks():
+            samples = sampler.by_tap(_read(sampler.features(frames), sampler.grid(frames, rows)))
+            samples *= sampler.mask[frames, ..., rows, :]
+            product = torch.matmul(_columns(samples).transpose(1, 2), kernel).add_(bias)
+            rows_last[frames, rows] = product.view(len(product), -1, sampler.w, len(weight))
         return output
 
     @staticmethod
@@ -112,26 +127,31 @@ class _BlockedDeformConv2d(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         features, offset, mask, weight = ctx.saved_tensors
         sampler = _Sampler(features, offset, mask)
-        kernel = weight.flatten(1)
-        of_padded, of_offset, of_mask = (torch.zeros_like(t) for t in (sampler.padded, sampler.offset, sampler.mask))
-        of_kernel = torch.zeros_like(kernel)
-        for rows in sampler.blocks():
-            padded, grid = sampler.padded.detach().requires_grad_(), sampler.grid(rows).requires_grad_()
+        kernel = weight.detach().flatten(1)
+        of_offset, of_mask = torch.empty_like(sampler.offset), torch.empty_like(sampler.mask)
+        of_padded, of_kernel = torch.zeros_like(sampler.padded), torch.zeros_like(kernel)
+        spare = None
+        for frames, rows in sampler.blocks():
+            read_from = sampler.features(frames).detach().requires_grad_()
+            grid = sampler.grid(frames, rows).requires_grad_()
             with torch.enable_grad():
-                samples = sampler.samples(padded, grid)
-            weighted = sampler.columns(samples.detach() * sampler.mask[..., rows, :])
-            block = gradient[:, :, rows].flatten(2)
-            of_kernel += torch.einsum("bop,bkp->ok", block, weighted)
-            of_samples = (kernel.t() @ block).view(samples.shape)
-            of_mask[..., rows, :] = (of_samples * samples.detach()).sum(dim=2, keepdim=True)
-            of_block, of_grid = torch.autograd.grad(samples, (padded, grid), of_samples * sampler.mask[..., rows, :])
-            of_padded += of_block
-            of_grid = of_grid.view(of_grid.shape[0], TAPS, -1, sampler.w, 2)
-            torch.mul(of_grid[..., 1], 2 / sampler.side_h, out=of_offset[:, :, 0, rows])
-            torch.mul(of_grid[..., 0], 2 / sampler.side_w, out=of_offset[:, :, 1, rows])
-        of_features = of_padded.view(sampler.b, sampler.c, sampler.side_h, sampler.side_w)
+                read = _read(read_from, grid)
+            samples, modulation = sampler.by_tap(read.detach()), sampler.mask[frames, ..., rows, :]
+            block = gradient[frames, :, rows].flatten(2)
+            # What is new of this size is slow: all blocks, of which the first is the largest, use the same.
+            spare = samples.new_empty(samples.numel()) if spare is None else spare
+            other = spare[: samples.numel()].view(samples.shape)
+            torch.mul(samples, modulation, out=other)
+            of_kernel += torch.matmul(block, _columns(other).transpose(1, 2)).sum(dim=0)
+            torch.bmm(kernel.t().expand(len(block), -1, -1), block, out=_columns(other))
+            of_mask[frames, ..., rows, :] = samples.mul_(other).sum(dim=2, keepdim=True)
+            of_features, of_grid = torch.autograd.grad(read, (read_from, grid), other.mul_(modulation).view(read.shape))
+            of_padded[frames] += of_features.view(of_padded[frames].shape)
+            of_grid = of_grid.view(*of_offset[frames, ..., rows, :].shape[:3], -1, sampler.w, 2)
+            torch.mul(of_grid[..., 1], 2 / sampler.side_h, out=of_offset[frames, :, :, 0, rows])
+            torch.mul(of_grid[..., 0], 2 / sampler.side_w, out=of_offset[frames, :, :, 1, rows])
         return (
-            of_features[..., : sampler.h, : sampler.w],
+            of_padded.flatten(1, 2)[..., : sampler.h, : sampler.w],
             of_offset.view(offset.shape),
             of_mask.view(mask.shape),
             of_kernel.view(weight.shape),
