@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from conftest import SMALL_NETWORK
 from stvsr.errors import InvalidInput
 from stvsr.models.bicubic_blend import BicubicBlend
-from stvsr.models.propagation import AlignedStep, DeformableConvLSTM, Recurrence
+from stvsr.models.propagation import AlignedStep, DeformableConvLSTM
 from stvsr.models.requirements import run_padded
 
 # (b) to (e): the authors' network with parts left out; (a), which they did not release, as docs/design.md declares it.
@@ -163,7 +163,7 @@ def test_steps_of_the_recurrence_are_not_kept_and_give_the_same_gradients(
     kept, gradients = [], []
     for keep in (False, True):
         if keep:
-            monkeypatch.setattr(Recurrence, "_recomputed", lambda self, *arguments: self.step(*arguments))
+            monkeypatch.setattr("stvsr.models.propagation.recomputed", lambda step, *inputs: step(*inputs))
         saved, gradient = kept_and_gradients(network, lr)
         kept.append(saved)
         gradients.append(gradient)
