@@ -1,6 +1,6 @@
-"""Modulated deformable convolution for CPUs: all cores, in blocks of rows that stay in the cache.
+"""Modulated deformable convolution for CPUs: all cores, in blocks of frames or rows that stay in the cache.
 
-The samples of all nine taps are a ninefold copy of the features. Here they exist for some rows at a time: read through
+The samples of all nine taps are a ninefold copy of the features. Here they exist for a block at a time: read through
 `grid_sample`, weighted, multiplied by the kernel, and forgotten. The backward pass makes them again, so that nothing
 of them is kept in between. Contract and shapes are those of `stvsr.ops.deformable.deform_conv2d`.
 """
@@ -160,6 +160,6 @@ class _BlockedDeformConv2d(torch.autograd.Function):
 
 
 def blocked_deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The convolution in blocks of rows; see `stvsr.ops.deformable.deform_conv2d`."""
+    """The convolution in blocks; see `stvsr.ops.deformable.deform_conv2d`."""
     output: Tensor = _BlockedDeformConv2d.apply(features, offset, mask, weight, bias)
     return output
