@@ -102,18 +102,21 @@ class Recurrence(nn.Module):
     def _recomputed(
         self, now: list[list[Tensor]], form: TreeSpec, hidden: Tensor, cell: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """A step, of what was prepared of one frame or two; in training on a CPU what is inside is computed again.
+        """A step; in training on a CPU what is inside it is not kept but computed again.
 
         Steps are where most of what a training step holds comes from. A GPU, which has the memory, would take
         longer: it waits for the kernels of the steps, one after the other.
         """
+        if hidden.is_cuda:
+            return self._joined_step(now, form, hidden, cell)
+        return recomputed(self._joined_step, now, form, hidden, cell)
 
-        def step(now: list[list[Tensor]], hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-            # Joined in here, so that copies are not kept either.
-            prepared = [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in now]
-            return self.step(tree_unflatten(prepared, form), hidden, cell)
-
-        return step(now, hidden, cell) if hidden.is_cuda else recomputed(step, now, hidden, cell)
+    def _joined_step(
+        self, now: list[list[Tensor]], form: TreeSpec, hidden: Tensor, cell: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """A step, of what was prepared of one frame or two; joined in here, so that copies are not kept either."""
+        prepared = [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in now]
+        return self.step(tree_unflatten(prepared, form), hidden, cell)
 
 
 class PlainStep(NamedTuple):

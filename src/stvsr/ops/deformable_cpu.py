@@ -146,7 +146,7 @@ class _BlockedDeformConv2d(torch.autograd.Function):
             torch.bmm(kernel.t().expand(len(block), -1, -1), block, out=_columns(other))
             of_mask[frames, ..., rows, :] = samples.mul_(other).sum(dim=2, keepdim=True)
             of_features, of_grid = torch.autograd.grad(read, (read_from, grid), other.mul_(modulation).view(read.shape))
-            of_padded[frames] += of_features.view(of_padded[frames].shape)
+            of_padded[frames] += of_features.view_as(of_padded[frames])
             of_grid = of_grid.view(*of_offset[frames, ..., rows, :].shape[:3], -1, sampler.w, 2)
             torch.mul(of_grid[..., 1], 2 / sampler.side_h, out=of_offset[frames, :, :, 0, rows])
             torch.mul(of_grid[..., 0], 2 / sampler.side_w, out=of_offset[frames, :, :, 1, rows])
