@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from stvsr.cli import CONFIG_DIR, one_line_errors
+from stvsr.data.clip import UNSPLIT, Batch
 from stvsr.data.vimeo90k import training_clips
 from stvsr.devices import MIB, chosen_device, device_name, has_bf16, peak_memory, synchronise, used_memory
 from stvsr.errors import InvalidInput
@@ -43,12 +45,16 @@ from stvsr.graphs import Replayed, recorded_step
 from stvsr.models.alignment import DeformableSampling
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 from stvsr.training.losses import charbonnier
+from stvsr.training.micro_batches import loss_in_micro_batches
 from stvsr.video.memory import bytes_taken
 
 SMALL, VID4, FULL_HD = (64, 112), (144, 180), (1080, 1920)
 """LR height and width: the issue's example, Vid4's, and those of a common video."""
 
 BATCH, CROP, GIVEN = 24, 32, 4
+
+MICRO_BATCH = 4
+"""Clips of a step in which both formulations take what ours takes at once on a CPU."""
 
 Work = Callable[[], Tensor]
 
@@ -104,19 +110,26 @@ def inference(network: nn.Module, lr: Tensor, *, bf16: bool) -> Work:
 def training(network: nn.Module, lr: Tensor, hr: Tensor, *, bf16: bool) -> Work:
     """Forward, backward and a step of the optimizer, of which the learning rate is 0; gives the first gradient.
 
-    Ours runs as it trains on a GPU: as CUDA graphs.
+    Ours runs as it trains: on a GPU as CUDA graphs, on a CPU in micro-batches.
     """
     optimizer = torch.optim.Adam(network.parameters(), lr=0.0)
+    ours = isinstance(network, ZoomingSlowMo)
     forward: Callable[[Tensor], Tensor] = network
-    if lr.is_cuda and isinstance(network, ZoomingSlowMo):
+    if lr.is_cuda and ours:
         with torch.autocast(lr.device.type, torch.bfloat16, enabled=bf16):
             forward = recorded_step(network, lr)
+    clips = Batch(lr, hr, names=[""] * len(lr), motions=[UNSPLIT] * len(lr))
+
+    def loss_of(part: Batch) -> Tensor:
+        with torch.autocast(lr.device.type, torch.bfloat16, enabled=bf16):
+            prediction = forward(part.lr)
+        return charbonnier(prediction.float(), part.hr)
 
     def run() -> Tensor:
         optimizer.zero_grad()
-        with torch.autocast(lr.device.type, torch.bfloat16, enabled=bf16):
-            prediction = forward(lr)
-        charbonnier(prediction.float(), hr).backward()
+        in_micro_batches = ours and not lr.is_cuda
+        loss = loss_in_micro_batches(loss_of, clips, network) if in_micro_batches else loss_of(clips)
+        loss.backward()
         optimizer.step()
         first = next(network.parameters()).grad
         assert first is not None
@@ -151,11 +164,11 @@ def row(name: str, pairs: Sequence[tuple[float, float]], difference: float | Non
     return Result(name, paper, ours, statistics.median(first / second for first, second in pairs), difference)
 
 
-def training_inputs(device: torch.device) -> tuple[Tensor, Tensor]:
+def training_inputs(clips: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Noise of a batch's size."""
     draw = torch.Generator().manual_seed(1)
-    lr = torch.rand(BATCH, GIVEN, 3, CROP, CROP, generator=draw)
-    hr = torch.rand(BATCH, 2 * GIVEN - 1, 3, 4 * CROP, 4 * CROP, generator=draw)
+    lr = torch.rand(clips, GIVEN, 3, CROP, CROP, generator=draw)
+    hr = torch.rand(clips, 2 * GIVEN - 1, 3, 4 * CROP, 4 * CROP, generator=draw)
     return lr.to(device), hr.to(device)
 
 
@@ -172,10 +185,10 @@ class Step:
     mib: float
 
 
-def one_step(which: str, gradient: Path, device: torch.device, *, bf16: bool) -> Step:
+def one_step(which: str, clips: int, gradient: Path, device: torch.device, *, bf16: bool) -> Step:
     """Runs a training step in this process, which must be a new one; saves the gradient of the first layer."""
     network = (paper_formulation() if which == "paper" else make_network()).to(device)
-    lr, hr = training_inputs(device)
+    lr, hr = training_inputs(clips, device)
     if device.type == "cuda":
         before, warm_up = torch.cuda.memory_allocated(device) / MIB, 3
     else:
@@ -191,7 +204,7 @@ def one_step(which: str, gradient: Path, device: torch.device, *, bf16: bool) ->
     return Step(seconds, peak_memory(device) - before)
 
 
-def training_steps(name: str, *, device: torch.device, repeats: int, bf16: bool) -> list[Result]:
+def training_steps(name: str, *, clips: int, device: torch.device, repeats: int, bf16: bool) -> list[Result]:
     """Time and memory of training steps, each in a process of its own, which inherits nothing from the one before."""
     pairs: list[tuple[Step, Step]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -199,7 +212,8 @@ def training_steps(name: str, *, device: torch.device, repeats: int, bf16: bool)
         for _ in range(repeats):
             pair = []
             for which, gradient in gradients.items():
-                arguments = [sys.executable, __file__, "--device", str(device), "--step-of", which, str(gradient)]
+                arguments = [sys.executable, __file__, "--device", str(device)]
+                arguments += ["--step-of", which, str(clips), str(gradient)]
                 arguments += ["--bf16"] if bf16 and which == "ours" else []
                 done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=True)
                 pair.append(Step(**json.loads(done.stdout)))
@@ -277,9 +291,9 @@ def peaks(device: torch.device) -> tuple[float, float]:
 def roofline(paper: PaperFormulation, results: list[Result], device: torch.device) -> None:
     """Prints for each timed row what the machine would take at its peaks."""
     arithmetic, bandwidth = peaks(device)
-    product = "matrix product, TF32" if device.type == "cuda" else "matrix product"
+    kind = "matrix product, TF32" if device.type == "cuda" else "matrix product"
     print(
-        f"\nmeasured peaks in float32: {arithmetic / 1e9:.0f} G multiply-adds/s ({product}), "
+        f"\nmeasured peaks in float32: {arithmetic / 1e9:.0f} G multiply-adds/s ({kind}), "
         f"{bandwidth / 1e9:.1f} GB/s (copy)"
     )
     print(f"{'':<42}{'G mult-adds':>12}{'GB':>8}{'bound, s':>10}{'ours':>8}{'paper':>8}")
@@ -322,9 +336,9 @@ def measure(device: torch.device, repeats: int, steps: int) -> None:
             both = partial(compared, paper=inference(paper, lr, bf16=False), ours=ours, device=device, repeats=repeats)
             rows[f"inference {GIVEN}x{h}x{w}{_in_words(bf16)}"] = both
     rows["inference {}x{}x{}".format(GIVEN, *FULL_HD)] = partial(memory, paper=paper, ours=network)
-    for bf16 in (False, True) if device.type == "cuda" else (False,):
-        steps_of_both = partial(training_steps, device=device, repeats=steps, bf16=bf16)
-        rows[f"training step {BATCH}x{GIVEN}x{CROP}x{CROP}{_in_words(bf16)}"] = steps_of_both
+    for bf16, clips in product((False, True) if device.type == "cuda" else (False,), (BATCH, MICRO_BATCH)):
+        steps_of_both = partial(training_steps, clips=clips, device=device, repeats=steps, bf16=bf16)
+        rows[f"training step {clips}x{GIVEN}x{CROP}x{CROP}{_in_words(bf16)}"] = steps_of_both
     rows["loading"] = loading
     results, failed = [], []
     for name, work in rows.items():
@@ -362,15 +376,15 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, help="training steps; 1 on a CPU, where one takes minutes")
-    parser.add_argument("--step-of", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--step-of", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--bf16", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     with one_line_errors():
         device = chosen_device(arguments.device)
         torch.backends.cudnn.benchmark = True  # as trainer=gpu has it: every row has inputs of one size
         if arguments.step_of is not None:
-            which, gradient = arguments.step_of
-            print(json.dumps(asdict(one_step(which, Path(gradient), device, bf16=arguments.bf16))))
+            which, clips, gradient = arguments.step_of
+            print(json.dumps(asdict(one_step(which, int(clips), Path(gradient), device, bf16=arguments.bf16))))
         else:
             measure(device, arguments.repeats, arguments.steps or (1 if device.type == "cpu" else arguments.repeats))
 

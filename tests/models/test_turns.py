@@ -83,28 +83,6 @@ def test_strips_of_rows_look_as_far_as_the_layers_do(monkeypatch: pytest.MonkeyP
         assert (stage(features) - together).abs().max() > 1e-4
 
 
-def test_the_widest_layers_take_some_frames_at_a_time_in_training_with_the_same_gradients(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """All together, the gradients of layers of the output's size would be as large as all else that is held."""
-    torch.manual_seed(0)
-    stage, features = Reconstruction(channels=8, residual_blocks_count=1), torch.rand(5, 8, 6, 4)
-    enlarge, taken, found = Reconstruction._enlarge, [], []
-
-    def watched(self: Reconstruction, part: Tensor) -> Tensor:
-        taken.append(len(part))
-        return enlarge(self, part)
-
-    monkeypatch.setattr(Reconstruction, "_enlarge", watched)
-    for at_once in (turns.AT_ONCE, 2 * 6 * 4):
-        monkeypatch.setattr(turns, "AT_ONCE", at_once)
-        output = stage(features)
-        found.append([output, *torch.autograd.grad(output.square().sum(), [*stage.parameters()])])
-    assert taken == [5, 2, 2, 1]
-    for together, turned in zip(*found, strict=True):
-        torch.testing.assert_close(turned, together, rtol=1e-4, atol=1e-5)
-
-
 def test_nothing_is_taken_in_turns_where_gradients_are_wanted_or_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "AT_ONCE", 1)
     frames = torch.rand(5, 1, 2, 2)

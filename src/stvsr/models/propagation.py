@@ -15,12 +15,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from stvsr.models.alignment import AlignedFusion, Partner, deformable_fusion
 from stvsr.models.blocks import conv1x1, conv3x3, conv_of_two, share
 from stvsr.models.turns import in_turns
-from stvsr.ops.recomputation import recomputed
 
 
 class NoPropagation(nn.Module):
@@ -94,29 +93,10 @@ class Recurrence(nn.Module):
         hidden = cell = torch.zeros_like(torch.cat([features[0], features[0]]) if both_ways else features[0])
         states = []
         for step in range(t):
-            now = [[frame[step], frame[t - 1 - step]] if both_ways else [frame[step]] for frame in frames]
-            hidden, cell = self._recomputed(now, form, hidden, cell)
+            now = [torch.cat([frame[step], frame[t - 1 - step]]) if both_ways else frame[step] for frame in frames]
+            hidden, cell = self.step(tree_unflatten(now, form), hidden, cell)
             states.append(hidden)
         return torch.unflatten(torch.cat(states), 0, (t, -1))
-
-    def _recomputed(
-        self, now: list[list[Tensor]], form: TreeSpec, hidden: Tensor, cell: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """A step; in training on a CPU what is inside it is not kept but computed again.
-
-        Steps are where most of what a training step holds comes from. A GPU, which has the memory, would take
-        longer: it waits for the kernels of the steps, one after the other.
-        """
-        if hidden.is_cuda:
-            return self._joined_step(now, form, hidden, cell)
-        return recomputed(self._joined_step, now, form, hidden, cell)
-
-    def _joined_step(
-        self, now: list[list[Tensor]], form: TreeSpec, hidden: Tensor, cell: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """A step, of what was prepared of one frame or two; joined in here, so that copies are not kept either."""
-        prepared = [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in now]
-        return self.step(tree_unflatten(prepared, form), hidden, cell)
 
 
 class PlainStep(NamedTuple):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from stvsr.data.clip import SCALE
 from stvsr.models.blocks import conv3x3, exact_conv, leaky_relu, residual_blocks
-from stvsr.models.turns import frames_at_once, in_turns, rows_together
+from stvsr.models.turns import in_turns, rows_together
 
 REACH = 2
 """Rows that the layers after the trunk look up and down: 1 + 1/2 + 1/4 + 1/4."""
@@ -35,8 +35,7 @@ class Reconstruction(nn.Module):
         features = self.trunk(features)
         if in_turns(features):
             return self._enlarge_in_turns(features)
-        # In training, for the gradients: all together they would be as large as everything else that is held.
-        return torch.cat([self._enlarge(part) for part in torch.split(features, frames_at_once(features))])
+        return self._enlarge(features)
 
     def _enlarge_in_turns(self, features: Tensor) -> Tensor:
         """As `_enlarge`, some rows after the other: what it holds in between is 16 times as large as the features."""

@@ -1,10 +1,9 @@
 """Frames so large that one at a time is work enough for a machine, and all at once more than its memory holds.
 
-Where gradients are wanted everything is kept for them anyway; only the widest layers take some frames at a time, so
-that their gradients do not exist all at once. Where not, the stages of a network take large frames, pairs of neighbours
-and directions in time in turns, and the widest layers some rows at a time. The result is the same, for a few per cent
-more work: what two pairs, both directions or two strips share is computed twice. What is held at once is less than a
-third.
+Where gradients are wanted everything is kept for them anyway. Where not, the stages of a network take large frames,
+pairs of neighbours and directions in time in turns, and the widest layers some rows at a time. The result is the same,
+for a few per cent more work: what two pairs, both directions or two strips share is computed twice. What is held at
+once is less than a third.
 """
 
 import sys
@@ -26,11 +25,8 @@ def in_turns(features: Tensor) -> bool:
 
 def frames_together(features: Tensor) -> int:
     """How many of the maps `(n, c, h, w)` are taken together: all where gradients are wanted, at least one."""
-    return len(features) if torch.is_grad_enabled() else frames_at_once(features)
-
-
-def frames_at_once(features: Tensor) -> int:
-    """How many of the maps `(n, c, h, w)` the widest layers take together, with gradients too; at least one."""
+    if torch.is_grad_enabled():
+        return len(features)
     return min(len(features), max(1, AT_ONCE // (features.shape[-2] * features.shape[-1])))
 
 

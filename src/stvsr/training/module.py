@@ -1,6 +1,7 @@
 """The LightningModule: any network of the contract, an objective, scores per motion split."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,6 +19,7 @@ from stvsr.evaluation.splits import MotionSplitScores
 from stvsr.graphs import recorded_step
 from stvsr.models.requirements import Network, run_padded
 from stvsr.tracking import MONITORED
+from stvsr.training.micro_batches import loss_in_micro_batches
 from stvsr.training.objectives import Objective, Trained
 
 
@@ -62,7 +64,9 @@ class SpaceTimeModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of this process's share of the batch."""
-        loss = self.objective(self._in_training(batch), batch)
+        loss_of = partial(self.objective, self._in_training(batch))
+        on_cpu = batch.lr.device.type == "cpu"
+        loss = loss_in_micro_batches(loss_of, batch, self.network) if on_cpu else loss_of(batch)
         self.log("train/loss", loss.detach() / batch.hr.numel(), prog_bar=True, batch_size=len(batch))
         # The loss is a sum over the whole batch, but gradients are averaged over processes: undo the average.
         whole: Tensor = loss * self.trainer.world_size

@@ -47,7 +47,7 @@ class Monitor(pl.Callback):
             self._hooks = [sampling.offsets.register_forward_hook(self._listen) for sampling in samplings]
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Stops listening: the backward pass computes some offsets again."""
+        """Stops listening: the backward pass may compute offsets again."""
         while self._hooks:
             self._hooks.pop().remove()
 

@@ -1,0 +1,76 @@
+"""A batch taken in micro-batches: its loss and its gradients, in the memory that a few clips need.
+
+Clips do not depend on each other, and objectives sum over them, so the gradients of some clips after the others add up
+to those of the whole batch, up to rounding. On a CPU that is faster, too: the maps of a few clips stay in its caches. A
+GPU wants large batches: it would wait for more kernels, each of less work.
+"""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from stvsr.data.clip import Batch
+
+AT_ONCE = 2**14
+"""LR pixels, of all given frames, that a CPU trains on at once: four clips of the paper's size."""
+
+
+def loss_in_micro_batches(loss_of: Callable[[Batch], Tensor], batch: Batch, network: nn.Module) -> Tensor:
+    """The loss of a batch, returned when its gradients are known already.
+
+    Args:
+        loss_of: the loss of some clips: a sum over them.
+        batch: at least one clip.
+        network: has the parameters; the loss need not depend on all of them.
+
+    Returns:
+        `loss_of(batch)`, up to rounding. Its backward pass, once, gives gradients to the network's parameters alone.
+    """
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    losses: list[Tensor] = []
+    sums: dict[int, Tensor] = {}
+    for part in [batch] if _clips_depend_on_each_other(network) else micro_batches(batch):
+        loss = loss_of(part)
+        losses.append(loss.detach())
+        for index, gradient in enumerate(torch.autograd.grad(loss, parameters, allow_unused=True)):
+            if gradient is not None:
+                sums[index] = sums[index].add_(gradient) if index in sums else gradient
+    # Of other parameters the result is no function: processes that share a batch would wait for their gradients.
+    used = [parameters[index] for index in sums]
+    whole: Tensor = _GradientsKnown.apply(torch.stack(losses).sum(), list(sums.values()), *used)
+    return whole
+
+
+def micro_batches(batch: Batch) -> list[Batch]:
+    """A batch's clips in groups of nearly the same size, as few as `AT_ONCE` allows."""
+    count = min(len(batch), math.ceil(batch.lr[:, :, 0].numel() / AT_ONCE))
+    bounds = [len(batch) * group // count for group in range(count + 1)]
+    return [
+        Batch(batch.lr[first:end], batch.hr[first:end], batch.names[first:end], batch.motions[first:end])
+        for first, end in pairwise(bounds)
+    ]
+
+
+def _clips_depend_on_each_other(network: nn.Module) -> bool:
+    return any(isinstance(part, _BatchNorm) and part.training for part in network.modules())
+
+
+class _GradientsKnown(torch.autograd.Function):
+    """A value whose gradients were computed with it."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradients: list[Tensor], *parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        # Hooks find a parameter's gradient here as they would otherwise: once, and whole.
+        return None, None, *(known.mul_(gradient) for known in ctx.gradients)
