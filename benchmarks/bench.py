@@ -53,7 +53,7 @@ SMALL, VID4, FULL_HD = (64, 112), (144, 180), (1080, 1920)
 
 BATCH, CROP, GIVEN = 24, 32, 4
 
-MICRO_BATCH = 4
+MICRO_BATCH = 2
 """Clips of a step in which both formulations take what ours takes at once on a CPU."""
 
 Work = Callable[[], Tensor]

@@ -46,7 +46,7 @@ def test_a_row_that_fails_is_named_and_the_others_are_written(
     bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    failed = "inference 4x64x112, training step 24x4x32x32, training step 4x4x32x32"
+    failed = "inference 4x64x112, training step 24x4x32x32, training step 2x4x32x32"
     with pytest.raises(InvalidInput, match=f"{failed}: could not be measured"):
         bench.measure(torch.device("cpu"), 1, 1)
     written = json.loads(Path("outputs/bench/results.json").read_text())

@@ -145,6 +145,14 @@ def test_parameters_without_a_share_in_the_loss_get_no_gradient(monkeypatch: pyt
     assert len([function for function, _ in loss.grad_fn.next_functions if function is not None]) == 2
 
 
+def test_parameters_that_share_a_gradient_get_it_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_one_clip(monkeypatch)
+    network, batch = nn.ParameterList([torch.ones(3), torch.ones(3)]), make_batch(3)
+    loss = loss_in_micro_batches(lambda part: len(part) * (network[0] + network[1]).sum(), batch, network)
+    for gradient in gradients(2 * loss, network).values():
+        assert gradient.tolist() == [6, 6, 6]
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_batch_normalisation_sees_the_whole_batch(monkeypatch: pytest.MonkeyPatch, training: bool) -> None:
     of_one_clip(monkeypatch)

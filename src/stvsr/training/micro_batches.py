@@ -17,8 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from stvsr.data.clip import Batch
 
-AT_ONCE = 2**14
-"""LR pixels, of all given frames, that a CPU trains on at once: four clips of the paper's size."""
+AT_ONCE = 2**13
+"""LR pixels, of all given frames, that a CPU trains on at once: two clips of the paper's size."""
 
 
 def loss_in_micro_batches(loss_of: Callable[[Batch], Tensor], batch: Batch, network: nn.Module) -> Tensor:
@@ -30,7 +30,7 @@ def loss_in_micro_batches(loss_of: Callable[[Batch], Tensor], batch: Batch, netw
         network: has the parameters; the loss need not depend on all of them.
 
     Returns:
-        `loss_of(batch)`, up to rounding. Its backward pass, once, gives gradients to the network's parameters alone.
+        `loss_of(batch)`, up to rounding. Its backward pass gives gradients to the network's parameters alone.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     losses: list[Tensor] = []
@@ -40,7 +40,8 @@ def loss_in_micro_batches(loss_of: Callable[[Batch], Tensor], batch: Batch, netw
         losses.append(loss.detach())
         for index, gradient in enumerate(torch.autograd.grad(loss, parameters, allow_unused=True)):
             if gradient is not None:
-                sums[index] = sums[index].add_(gradient) if index in sums else gradient
+                # Not in place: parameters may share a gradient.
+                sums[index] = sums[index] + gradient if index in sums else gradient
     # Of other parameters the result is no function: processes that share a batch would wait for their gradients.
     used = [parameters[index] for index in sums]
     whole: Tensor = _GradientsKnown.apply(torch.stack(losses).sum(), list(sums.values()), *used)
@@ -72,5 +73,4 @@ class _GradientsKnown(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        # Hooks find a parameter's gradient here as they would otherwise: once, and whole.
-        return None, None, *(known.mul_(gradient) for known in ctx.gradients)
+        return None, None, *(known * gradient for known in ctx.gradients)
