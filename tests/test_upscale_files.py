@@ -301,6 +301,16 @@ def test_what_does_not_fit_is_left_out_and_said(tmp_path: Path, capsys: pytest.C
     assert "left out: subtitle stream 3 (.mp4 does not hold srt)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("output", [".y4m", ""])
+def test_frames_alone_have_no_sound_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    two_sounds(tmp_path / "in.mkv")
+    upscaled(tmp_path, tmp_path / "in.mkv", output)
+    said = capsys.readouterr().err
+    assert "left out: audio stream 1 (this output holds pictures alone); audio stream 2" in said
+
+
 @pytest.mark.parametrize(("output", "codec"), [(".mov", "flac"), (".mov", "libopus"), (".mp4", "truehd")])
 def test_sound_that_a_muxer_refuses_is_left_out_before_the_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str, codec: str

@@ -85,9 +85,7 @@ def upscale(arguments: argparse.Namespace) -> None:
         precision=arguments.precision,
     )
     picture = upscaler.picture(source.picture)
-    companions = None
-    if encoding is not None and isinstance(source, VideoFile):
-        companions = Companions.of(source, part, clock, output.suffix.lower())
+    companions = Companions.of(source, part, clock, output.suffix.lower()) if isinstance(source, VideoFile) else None
     if arguments.method is None and arguments.checkpoint is None:
         say(
             "using the starter weights, which had only a short training; the authors' weights, of 600,000 steps, "

@@ -64,7 +64,7 @@ class Companions:
 
     @classmethod
     def of(cls, source: VideoFile, part: Part, clock: Clock, extension: str) -> Companions:
-        """What of a source goes into a kind of file."""
+        """What of a source goes into a kind of file; nothing where there is no file: PNG frames, Y4M."""
         streams, left_out, starts = [], [], [source.times.start]
         with av.open(ffmpeg_name(source.path)) as container:
             for stream in container.streams:
@@ -125,6 +125,8 @@ class Companions:
 
 def _unfit(stream: Stream, extension: str, clock: Clock) -> str | None:
     """Why a stream cannot be copied, or None."""
+    if extension not in CONTAINERS:
+        return "this output holds pictures alone"
     if stream.type == "attachment":
         return None if extension == ".mkv" else f"{extension} holds no attachments"
     if stream.type not in ("audio", "subtitle"):
