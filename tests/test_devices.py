@@ -1,5 +1,8 @@
 """Devices are chosen by name, and what they can do is asked before it is used."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -55,3 +58,11 @@ def test_memory_is_told_in_the_units_it_is_said_to_be_in() -> None:
     assert peak_memory(CPU) >= 0.9 * used_memory() / 2**20, "MiB"
     assert 0 < available_memory(CPU) < 2**50
     del held
+
+
+def test_the_peak_of_a_process_is_its_own_and_not_that_of_its_parent() -> None:
+    held = bytearray(b"1") * 2**30
+    command = [sys.executable, "-c", "import torch, stvsr.devices as d; print(d.peak_memory(torch.device('cpu')))"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert peak_memory(CPU) > len(held) / 2**20
+    assert 50 < float(done.stdout) < 1000
