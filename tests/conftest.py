@@ -1,7 +1,7 @@
 """What tests share: small networks, small runs, fake data with the real layout."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import av
@@ -177,15 +177,16 @@ def write_frames(folder: Path, frames: torch.Tensor, first: int = 1, name: str =
         write_png(folder / name.format(number), frame)
 
 
-def write_video(path: Path, frames: torch.Tensor) -> None:
-    """Writes H.264 at 25 frames/s: `(frames, 3, H, W)`, uint8."""
+def write_video(path: Path, frames: torch.Tensor, times: Iterable[int] | None = None) -> None:
+    """Writes H.264 at 25 frames/s, or at `times` in 25ths of a second: `(frames, 3, H, W)`, uint8."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "10"})
         stream.height, stream.width, stream.pix_fmt = *frames.shape[-2:], "yuv420p"
-        for frame in frames:
-            pixels = frame.permute(1, 2, 0).contiguous().numpy()
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        for time, frame in zip(times or range(len(frames)), frames, strict=True):
+            picture = av.VideoFrame.from_ndarray(frame.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
+            picture.pts = time
+            container.mux(stream.encode(picture))
         container.mux(stream.encode())
 
 

@@ -35,12 +35,14 @@ def test_every_clip_comes_once_a_pass_and_passes_differ(noise_source: Any) -> No
 
 @pytest.mark.parametrize("crop", [4, 8, 12])
 def test_a_clip_is_a_crop_of_the_degraded_whole(noise_source: Any, crop: int) -> None:
-    clip = TrainingClips(source=noise_source(), crop=crop, draws=1, seed=3)[0]
-    assert clip.lr.shape == (4, 3, crop, crop)
-    assert clip.hr.shape == (7, 3, 4 * crop, 4 * crop)
+    clips = TrainingClips(source=noise_source(), crop=crop, draws=16, seed=3)
     # Inside, where the kernel does not reach the crop's border, degrading the crop gives the same pixels.
     inner = slice(2, crop - 2)
-    assert torch.equal(clip.lr[..., inner, inner], downsample(clip.hr[::2])[..., inner, inner])
+    # So many that among them are turned, flipped and reversed ones.
+    for clip in (clips[draw] for draw in range(16)):
+        assert clip.lr.shape == (4, 3, crop, crop)
+        assert clip.hr.shape == (7, 3, 4 * crop, 4 * crop)
+        assert torch.equal(clip.lr[..., inner, inner], downsample(clip.hr[::2])[..., inner, inner])
 
 
 @pytest.mark.parametrize("draw", range(12))

@@ -6,7 +6,7 @@ import av
 import pytest
 import torch
 
-from conftest import moving_frames
+from conftest import moving_frames, write_video
 from stvsr.data.whole_videos import WholeVideos
 from stvsr.errors import InvalidInput
 
@@ -47,6 +47,17 @@ def test_a_scene_cut_is_told(tmp_path: Path) -> None:
     clips = WholeVideos(root=tmp_path)
     assert [clips.excerpt(0, first, 7).interruption for first in (0, 3, 4, 9, 10)] == [
         *(None, None, "scene cut", "scene cut", None)
+    ]
+
+
+def test_a_pause_is_told_and_where_it_is(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mkv", moving_frames(20, (48, 64)), times=[*range(10), *range(25, 35)])
+    clips = WholeVideos(root=tmp_path)
+    excerpts = [clips.excerpt(0, first, 7) for first in (3, 4, 6, 9, 10)]
+    assert [(excerpt.interruption, excerpt.pauses) for excerpt in excerpts] == [
+        (None, frozenset()),
+        *(("pause in the video", {place}) for place in (6, 4, 1)),
+        (None, frozenset()),
     ]
 
 

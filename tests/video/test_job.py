@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import count as count_up
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from stvsr.data.png import read_png
 from stvsr.errors import InvalidInput
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.requirements import InputRequirements, Network
@@ -155,6 +158,44 @@ def test_a_window_that_is_made_again_is_made_in_the_precision_of_the_first_time(
     for number in (2, 10, 27):
         (tmp_path / "job" / "frames" / f"{number:08d}.png").unlink()
     assert passes() == [False, False, True, True]
+
+
+def test_nothing_is_interpolated_across_a_pause(tmp_path: Path) -> None:
+    """The frame before the pause stands once more."""
+    source = Brightening(8)
+    source.breaks = frozenset({5})
+    sink = PngFolder(tmp_path / "frames")
+    Job(source=source, upscaler=Upscaler(BicubicBlend()), sink=sink, folder=tmp_path, say=print).run(15)
+    levels = [read_png(path).unique().tolist() for path in sorted((tmp_path / "frames").glob("*.png"))]
+    assert levels == [[level] for level in (0, 2, 4, 6, 8, 10, 12, 14, 16, 16, 20, 22, 24, 26, 28)]
+
+
+def test_the_hours_that_are_said_are_those_of_the_frames_that_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each window takes 56 minutes: 8 for each of the first window's 7 frames.
+    monkeypatch.setattr("stvsr.video.job.time", SimpleNamespace(monotonic=count_up(step=3360).__next__))
+    said: list[str] = []
+
+    def go() -> None:
+        sink = PngFolder(tmp_path / "frames")
+        Job(source=Frames(14), upscaler=Upscaler(BicubicBlend()), sink=sink, folder=tmp_path, say=said.append).run(27)
+
+    go()
+    assert [text.partition(" hours")[0] for text in said] == ["this will take about 3.6"]
+    said.clear()
+    # The second window has 6 frames of its own, and 20 are left.
+    (tmp_path / "frames" / "00000009.png").unlink()
+    go()
+    assert [text.partition(" hours")[0] for text in said if "hours" in text] == ["this will take about 3.1"]
+
+
+class Brightening(Frames):
+    """Each frame by 4 brighter than the one before; the first is black."""
+
+    def frames(self) -> Iterator[Tensor]:
+        for number in range(self.count or 0):
+            yield torch.full((3, HEIGHT, WIDTH), 4 * number, dtype=torch.uint8)
 
 
 class Textured(Frames):

@@ -129,11 +129,28 @@ def test_frames_of_any_size_keep_it_and_untrained_it_gives_their_mean(h: int, w:
         torch.testing.assert_close(network(before, after), (before + after) / 2)
 
 
-def test_every_parameter_takes_part_but_the_one_that_the_authors_do_not_use() -> None:
+def trained() -> DAIN:
+    """One whose parts all have a say: none of its parameters is zero."""
     network = small()
     for parameter in network.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.02)
+    return network
+
+
+def test_frames_alone_and_in_batches_give_the_same() -> None:
+    # In float64: positions are cut to whole pixels, and the order of a sum could decide which.
+    network, (before, after) = trained().double().eval(), torch.rand(2, 3, 3, 64, 64, dtype=torch.float64)
+    together = network.synthesise(before, after)
+    assert not torch.allclose(together, (before + after) / 2, atol=1e-2)
+    with torch.no_grad():
+        without_gradients = network.synthesise(before, after)
+        one_by_one = torch.cat([network.synthesise(b[None], a[None]) for b, a in zip(before, after, strict=True)])
+    torch.testing.assert_close(one_by_one, without_gradients)
+
+
+def test_every_parameter_takes_part_but_the_one_that_the_authors_do_not_use() -> None:
+    network = trained()
     network.synthesise(*torch.rand(2, 1, 3, 64, 64)).square().sum().backward()
     idle = {name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
     assert idle == {"flow_net.enlarge_flow.2.weight", "flow_net.enlarge_flow.2.bias"}
