@@ -19,8 +19,10 @@ def imported(path: Path) -> set[str]:
     """The rooms of this package that a file imports from."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}, line {node.lineno}: a relative import; give the whole name"
+            # What is imported may be the room itself.
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
     return {name.split(".")[1] for name in names if name.startswith("stvsr.")}
@@ -36,6 +38,28 @@ def test_imports_follow_the_flow_of_data(path: Path) -> None:
     assert imported(path) <= allowed, f"{path.name} imports from {imported(path) - allowed}"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import torch, stvsr.training.module",
+        "import stvsr.training as rooms",
+        "from stvsr import training",
+        "from stvsr.training import module",
+        "def late():\n    from stvsr.training.module import SpaceTimeModule",
+    ],
+)
+def test_an_import_is_seen_in_whatever_form(tmp_path: Path, line: str) -> None:
+    (tmp_path / "file.py").write_text(f"from torch import nn\n{line}\n")
+    assert imported(tmp_path / "file.py") == {"training"}
+
+
+@pytest.mark.parametrize("line", ["from . import training", "from ..training import module"])
+def test_a_relative_import_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "file.py").write_text(f"{line}\n")
+    with pytest.raises(AssertionError, match="line 1: a relative import"):
+        imported(tmp_path / "file.py")
+
+
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_rooms_are_small(path: Path) -> None:
+def test_files_are_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 300

@@ -1,6 +1,8 @@
 """Every file below conf/ is composed and instantiated, and every key it has is one that something takes."""
 
+import inspect
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +36,15 @@ def build(config: DictConfig) -> None:
     """Everything a training run makes of its config, but the run."""
     data = instantiate(config.loader)
     assert isinstance(data, pl.LightningDataModule)
+    for which in ("train_source", "val_source"):
+        source = instantiate(config.data[which])
+        assert isinstance(source, partial)
+        # Called, they would read the data, which is not there.
+        inspect.signature(source.func).bind(*source.args, **source.keywords)
     network = instantiate(config.model)
     optimizer = instantiate(config.optimizer)(network.parameters())
     instantiate(config.scheduler)(optimizer)
+    instantiate(config.objective)
     assert all(isinstance(callback, pl.Callback) for callback in instantiate(config.callbacks).values())
     assert OmegaConf.to_container(config, resolve=True)
 
@@ -59,6 +67,18 @@ def test_every_experiment_of_ours_builds(configure: Callable[..., DictConfig], e
     config = configure("train", f"experiment={experiment}", "data.root=/nowhere", f"output_dir='{tmp_path}'")
     build(config)
     assert config.scheduler.period == config.trainer.max_steps, "one cosine, to its end"
+
+
+@pytest.mark.parametrize("experiment", options("experiment/two_stage"))
+def test_every_two_stage_experiment_builds(
+    configure: Callable[..., DictConfig], experiment: str, tmp_path: Path
+) -> None:
+    """SuperSloMo's without VGG-16, whose weights are downloaded."""
+    small = ["objective.loss.perceptual=0"] if experiment == "superslomo" else []
+    config = configure("train", f"experiment=two_stage/{experiment}", f"output_dir='{tmp_path}'", *small)
+    # Only the keys matter here, and the networks are large.
+    with torch.device("meta"):
+        build(config)
 
 
 def test_another_optimizer_keeps_its_own_betas(configure: Callable[..., DictConfig]) -> None:

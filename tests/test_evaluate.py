@@ -484,10 +484,11 @@ def test_published_rows_do_not_stand_beside_other_clips(scored: Evaluate, vid4: 
     assert "published" not in (tmp_path / "out" / "comparison.md").read_text()
 
 
-def test_videos_are_scored_whole_but_for_windows_over_a_cut(scored: Evaluate, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_videos_are_scored_whole_but_for_windows_over_a_cut(scored: Evaluate, tmp_path: Path, batch_size: int) -> None:
     frames = torch.cat([moving_frames(15, (48, 64), seed=0), 255 - moving_frames(15, (48, 64), seed=5)])
     write_video(tmp_path / "videos" / "a.mp4", frames)
-    data = ["data=videos", f"data.root='{tmp_path}/videos'"]
+    data = ["data=videos", f"data.root='{tmp_path}/videos'", f"batch_size={batch_size}"]
     tables = scored("method=bicubic_blend", *data, "save_frames=true")
     every = tables["results"][-1]
     # Windows start at 0, 6, 12, 18 and, moved back, at 23; that from 12 crosses the cut at 15 and counts 13 to 18.
@@ -498,6 +499,15 @@ def test_videos_are_scored_whole_but_for_windows_over_a_cut(scored: Evaluate, tm
     saved = scored(f"predictions='{tmp_path}/out/frames'", *data, folder="saved")
     assert saved["frames"] == tables["frames"]
     assert saved["results"][-1]["left_out"] == every["left_out"]
+
+
+def test_clips_of_several_sizes_score_alike_in_any_batches(scored: Evaluate, tmp_path: Path) -> None:
+    for seed, size in enumerate([(32, 48), (32, 48), (48, 64), (32, 48), (48, 64)]):
+        write_frames(tmp_path / "clips" / f"clip{seed}", moving_frames(7, size, seed=seed))
+    data = ["method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/clips'"]
+    one, three = (scored(*data, f"batch_size={size}", folder=f"by{size}") for size in (1, 3))
+    assert len(one["frames"]) == 5 * 7
+    assert (three["frames"], three["clips"]) == (one["frames"], one["clips"])
 
 
 def test_frames_that_are_saved_but_not_scored_count_in_all_times(

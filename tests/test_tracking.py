@@ -83,11 +83,18 @@ def test_further_metrics_are_logged_as_psnr_is() -> None:
 
 
 def test_dashboard_shows_the_pictures_that_training_sends(
-    configure: Callable[..., DictConfig], specification: Any
+    configure: Callable[..., DictConfig],
+    small_run: Callable[..., DictConfig],
+    specification: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    sent: list[str] = []
+    monkeypatch.setattr(WandbLogger, "log_image", lambda logger, key, images: sent.append(key))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    clips = configure("train").callbacks.pictures.clips
+    train(small_run("logger=wandb", f"callbacks.pictures.clips={clips}", f"data.val_source.clips={clips + 1}"))
     (found,) = (s for s in specification["spec"]["section"]["panelBankConfig"]["sections"] if s["name"] == "Pictures")
-    keys = found["panels"][0]["config"]["mediaKeys"]
-    assert keys == [f"val/picture/{i}" for i in range(configure("train").callbacks.pictures.clips)]
+    assert found["panels"][0]["config"]["mediaKeys"] == sent
 
 
 def test_runs_group_by_ablation_in_the_table_and_the_panels(specification: Any) -> None:

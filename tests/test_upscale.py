@@ -7,8 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
@@ -16,11 +19,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from conftest import write_frames
 from stvsr import upscale as command
 from stvsr.checkpoint import MODEL_KEY, load_network
 from stvsr.data.png import read_png, write_png
 from stvsr.models.bicubic_blend import BicubicBlend
+from stvsr.video.colour import Colour
 from stvsr.video.options import parser
+from stvsr.video.picture import Picture
 from stvsr.video.sources import Part, VideoFile
 from stvsr.video.upscaling import Upscaler, upscale
 
@@ -58,6 +64,33 @@ def write_clip(path: Path, frames: list[Tensor], rate: Fraction | int = 25) -> P
             container.mux(video.encode(image))
         container.mux(video.encode())
     return path
+
+
+def write_y4m(path: Path, frames: list[Tensor], rate: Fraction | int = 25) -> Path:
+    """The frames as raw Y4M, in colours rounded to YUV."""
+    with av.open(path, "w", format="yuv4mpegpipe", container_options={"strict": "-1"}) as container:
+        stream = container.add_stream("wrapped_avframe", rate=rate)
+        stream.height, stream.width = frames[0].shape[1:]
+        stream.pix_fmt = "yuv444p"
+        for number, frame in enumerate(frames):
+            image = av.VideoFrame.from_ndarray(frame.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
+            image = image.reformat(format="yuv444p")
+            image.pts = number
+            container.mux(stream.encode(image))
+    return path
+
+
+@contextmanager
+def standard_input(path: Path) -> Iterator[None]:
+    """What a file holds comes through standard input, also of this process."""
+    kept = os.dup(0)
+    try:
+        with path.open("rb") as file:
+            os.dup2(file.fileno(), 0)
+        yield
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
 
 
 def moving(count: int, height: int = 16, width: int = 24, seed: int = 0) -> list[Tensor]:
@@ -158,22 +191,47 @@ def test_options_decide_rate_number_and_size_of_the_frames(
     assert (video.picture.width, video.picture.height) == size
 
 
-def test_a_part_holds_the_frames_of_that_time(run: Run, tmp_path: Path) -> None:
-    frames = moving(20)
-    write_clip(tmp_path / "in.mkv", frames)
-    status, error = run("in.mkv", "out.mkv", "--codec", "ffv1", *BICUBIC, "--start", "0.2", "--duration", "0.24")
+@pytest.mark.parametrize(
+    ("part", "first", "stop"),
+    [(["--start", "0.2", "--duration", "0.24"], 5, 11), (["--start", "0.6"], 15, 20)],
+    ids=["middle", "end"],
+)
+@pytest.mark.parametrize(("source", "options"), [("in.mkv", []), ("frames", ["--rate", "25"]), ("-", [])])
+def test_a_part_holds_the_frames_of_that_time(
+    run: Run, tmp_path: Path, source: str, options: list[str], part: list[str], first: int, stop: int
+) -> None:
+    # Y4M rounds colours; the others then hold the very same ones.
+    frames = read_clip(write_y4m(tmp_path / "in.y4m", moving(20)))
+    write_clip(tmp_path / "in.mkv", list(frames))
+    write_frames(tmp_path / "frames", frames, first=3)
+    with standard_input(tmp_path / "in.y4m"):
+        status, error = run(source, "out.mkv", "--codec", "ffv1", *BICUBIC, *options, *part)
     assert status == 0, error
-    expected = list(upscale(frames[5:11], Upscaler(BicubicBlend())))
+    expected = list(upscale(frames[first:stop], Upscaler(BicubicBlend())))
     assert torch.equal(read_clip(tmp_path / "out.mkv"), torch.stack(expected))
 
 
-def test_quality_pixel_format_device_and_precision_can_be_chosen(run: Run, tmp_path: Path) -> None:
+def test_the_network_runs_in_the_precision_that_is_asked_for(run: Run, tmp_path: Path, checkpoint: Path) -> None:
+    frames = moving(4)
+    write_clip(tmp_path / "in.mkv", frames)
+    made, expected = [], []
+    for precision in ("bf16", "float32"):
+        options = ["--checkpoint", checkpoint, "--device", "cpu", "--precision", precision]
+        status, error = run("in.mkv", f"{precision}.mkv", "--codec", "ffv1", *options)
+        assert status == 0, error
+        made.append(read_clip(tmp_path / f"{precision}.mkv"))
+        expected.append(torch.stack(list(upscale(frames, Upscaler(load_network(checkpoint), precision=precision)))))
+    assert not torch.equal(*expected)
+    assert list(map(torch.equal, made, expected)) == [True, True]
+
+
+def test_quality_pixel_format_and_device_can_be_chosen(run: Run, tmp_path: Path) -> None:
     write_clip(tmp_path / "in.mkv", moving(6))
     sizes = []
     for crf in ("5", "45"):
         status, error = run(
             *("in.mkv", f"{crf}.mp4", *BICUBIC, "--crf", crf, "--pixel-format", "yuv444p"),
-            *("--device", "cpu", "--precision", "bf16", "--memory", "4"),
+            *("--device", "cpu", "--memory", "4"),
         )
         assert status == 0, error
         assert VideoFile(tmp_path / f"{crf}.mp4", Part()).index.path.is_file()
@@ -201,6 +259,27 @@ def test_more_windows_than_a_segment_join_without_a_seam(
 
 
 @pytest.mark.parametrize(
+    ("width", "height", "device", "learned", "windows"),
+    [
+        (64, 48, "cpu", True, 16),
+        (180, 144, "cpu", True, 11),
+        (1280, 720, "cpu", True, 1),
+        (1280, 720, "cpu", False, 16),
+        (1280, 720, "cuda", True, 16),
+        (3840, 2160, "cuda", True, 3),
+        (180, 144, "mps", True, 11),
+    ],
+)
+def test_a_segment_is_minutes_of_work_and_at_least_a_window(
+    width: int, height: int, device: str, learned: bool, windows: int
+) -> None:
+    # A GPU need not be there for that.
+    upscaler: Any = SimpleNamespace(is_learned=learned, device=torch.device(device))
+    picture = Picture(width, height, Colour.for_size(width, height))
+    assert command.windows_per_segment(upscaler, picture) == windows
+
+
+@pytest.mark.parametrize(
     ("text", "rate"),
     [
         ("24000/1001", Fraction(24000, 1001)),
@@ -217,16 +296,7 @@ def test_a_rate_is_taken_as_it_is_meant_and_as_encoders_take_it(text: str, rate:
 
 
 def test_y4m_goes_through_a_pipe_and_what_is_cut_off_is_refused(tmp_path: Path) -> None:
-    frames = moving(7)
-    source = tmp_path / "in.y4m"
-    with av.open(source, "w", format="yuv4mpegpipe", container_options={"strict": "-1"}) as container:
-        stream = container.add_stream("wrapped_avframe", rate=Fraction(30000, 1001))
-        stream.height, stream.width, stream.pix_fmt = 16, 24, "yuv444p"
-        for number, frame in enumerate(frames):
-            image = av.VideoFrame.from_ndarray(frame.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
-            image = image.reformat(format="yuv444p")
-            image.pts = number
-            container.mux(stream.encode(image))
+    source = write_y4m(tmp_path / "in.y4m", moving(7), Fraction(30000, 1001))
     program = [sys.executable, "-m", "stvsr.upscale", "-", "-", *BICUBIC]
     # A file of that name in the working folder has nothing to do with it.
     (tmp_path / "-").touch()
@@ -284,14 +354,21 @@ def parts(folder: Path) -> int:
     return len(list(folder.glob("0*.mkv"))) + len(list(folder.glob("frames/0*.png"))) // 6
 
 
+def wait_until(reached: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
+    """Waits until a job has come so far, which it must before it ends."""
+    deadline = time.monotonic() + 120
+    while not reached():
+        assert process.poll() is None, "it ended too early"
+        if time.monotonic() > deadline:
+            process.kill()
+            pytest.fail("it did not come so far in two minutes")
+        time.sleep(0.005)
+
+
 def killed_when(arguments: list[str], folder: Path, enough: int, how: signal.Signals) -> int:
     """Starts a job and kills it when so many parts are whole; gives how many are."""
     process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while parts(folder) < enough:
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_until(lambda: parts(folder) >= enough, process)
     process.send_signal(how)
     process.wait()
     return parts(folder)
@@ -324,9 +401,7 @@ def test_a_job_killed_three_times_gives_the_frames_of_an_undisturbed_one(
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(slow_job: Callable[..., list[str]], tmp_path: Path) -> None:
     # With pauses, so that it is not done before the signal comes, however slow the machine is.
     process = subprocess.Popen(slow_job("out.mkv", 1.0), stderr=subprocess.PIPE, text=True)
-    while parts(tmp_path / ".out.mkv.part") < 2:
-        assert process.poll() is None
-        time.sleep(0.005)
+    wait_until(lambda: parts(tmp_path / ".out.mkv.part") >= 2, process)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
     assert process.returncode == 130
@@ -351,11 +426,7 @@ def test_nothing_is_promised_or_kept_of_what_came_through_a_pipe(tmp_path: Path)
     assert process.stdin is not None
     process.stdin.write(b"YUV4MPEG2 W24 H16 F25:1 Ip C444\n" + 9 * (b"FRAME\n" + bytes(3 * 24 * 16)))
     process.stdin.flush()
-    deadline = time.monotonic() + 120
-    while not (tmp_path / ".out.mkv.part" / "lock").is_file():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until((tmp_path / ".out.mkv.part" / "lock").is_file, process)
     # The pipe stays open: by now it waits for more frames.
     time.sleep(2)
     process.send_signal(signal.SIGINT)
@@ -381,15 +452,16 @@ def test_unfinished_work_of_another_job_is_refused_and_overwritten_on_request(
 
 def test_two_at_a_time_are_refused(slow_job: Callable[..., list[str]], tmp_path: Path) -> None:
     first = subprocess.Popen(slow_job("out.mkv"), stderr=subprocess.DEVNULL)
-    while not (tmp_path / ".out.mkv.part" / "settings.json").is_file():
-        time.sleep(0.005)
+    wait_until((tmp_path / ".out.mkv.part" / "settings.json").is_file, first)
     # It sleeps, so that it is not done before the others have begun, however slow the machine is.
     first.send_signal(signal.SIGSTOP)
-    for more in ([], ["--overwrite"]):
-        second = subprocess.run([*slow_job("out.mkv"), *more], capture_output=True, text=True, check=False)
-        assert second.returncode == 1
-        assert "another upscaling is running there; wait for it, or choose another output" in second.stderr
-    first.send_signal(signal.SIGCONT)
+    try:
+        for more in ([], ["--overwrite"]):
+            second = subprocess.run([*slow_job("out.mkv"), *more], capture_output=True, text=True, check=False)
+            assert second.returncode == 1
+            assert "another upscaling is running there; wait for it, or choose another output" in second.stderr
+    finally:
+        first.send_signal(signal.SIGCONT)
     assert first.wait() == 0
     assert len(read_clip(tmp_path / "out.mkv")) == 2 * INPUT - 1
 

@@ -301,6 +301,38 @@ def test_what_does_not_fit_is_left_out_and_said(tmp_path: Path, capsys: pytest.C
     assert "left out: subtitle stream 3 (.mp4 does not hold srt)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("output", [".mkv", ".mp4"])
+def test_attachments_and_which_streams_players_choose_are_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    """Unlike what is usual: of two sounds the second is the default."""
+    source, text, font = tmp_path / "in.mkv", tmp_path / "words.srt", tmp_path / "font.ttf"
+    text.write_text(SUBTITLES)
+    font.write_bytes(b"letters" * 100)
+    inputs = [*pictures("25", seconds=0.2), *sound(seconds=0.2), *sound(880, seconds=0.2), "-i", text]
+    streams = [option for number in range(4) for option in ("-map", number)]
+    attached = ["-attach", font, "-metadata:s:t", "mimetype=application/x-truetype-font"]
+    chosen = {"v:0": "default+original", "a:0": "comment", "a:1": "default", "s:0": "forced"}
+    flags = [option for stream, flag in chosen.items() for option in (f"-disposition:{stream}", flag)]
+    ffmpeg(*inputs, *streams, *X264, *AAC, "-c:s", "srt", *attached, *flags, source)
+    before, after = probe(source), probe(upscaled(tmp_path, source, output))
+    said = capsys.readouterr().err
+    old, new = others(before), others(after)
+    assert [stream["disposition"]["default"] for stream in old] == [0, 1, 0, 0]
+    if output == ".mkv":
+        assert "left out" not in said
+        assert [stream["disposition"] for stream in after["streams"]] == [
+            stream["disposition"] for stream in before["streams"]
+        ]
+        for key in ("codec_name", "extradata_hash"):
+            assert new[-1][key] == old[-1][key]
+        for tag in ("filename", "mimetype"):
+            assert new[-1]["tags"][tag] == old[-1]["tags"][tag]
+    else:
+        assert "attachment stream 4 (.mp4 holds no attachments)" in said
+        assert [stream["disposition"]["default"] for stream in new] == [0, 1]
+
+
 @pytest.mark.parametrize("output", [".y4m", ""])
 def test_frames_alone_have_no_sound_and_that_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str
@@ -366,6 +398,25 @@ def test_transparency_that_is_lost_is_said_and_no_longer_promised(
     made = picture_stream(probe(upscaled(tmp_path, source, ".mkv")))
     assert "alpha_mode" not in {key.lower() for key in made["tags"]}
     assert ("the video has an alpha channel; it is dropped" in capsys.readouterr().err) == (name != "opaque.mkv")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (X264, []),
+        ([*X264, "-flags", "+ilme+ildct"], ["the video is interlaced; deinterlace it first (ffmpeg -vf bwdif), or"]),
+        (["-c:v", "ffv1", "-pix_fmt", "yuv420p10le"], ["the video has 10 bits per sample; they are rounded to 8"]),
+    ],
+    ids=["usual", "interlaced", "ten-bits"],
+)
+def test_what_spoils_the_pictures_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: list[str], expected: list[str]
+) -> None:
+    ffmpeg(*pictures("25", seconds=0.2), *settings, tmp_path / "in.mkv")
+    upscaled(tmp_path, tmp_path / "in.mkv", ".mkv")
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("the video ")]
+    assert len(warnings) == len(expected)
+    assert all(map(str.startswith, warnings, expected))
 
 
 def test_what_frames_carry_and_new_ones_do_not_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

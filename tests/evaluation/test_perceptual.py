@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from torch import Tensor
 
 from conftest import moving_frames
 from stvsr.errors import InvalidInput
@@ -12,7 +13,30 @@ from stvsr.evaluation import perceptual
 CPU = torch.device("cpu")
 TRUTH = moving_frames(7, (96, 128), speed=2)
 NOISE = torch.randint(-40, 41, TRUTH.shape, generator=torch.Generator().manual_seed(0))
-NOISY = (TRUTH.int() + NOISE).clamp(0, 255).to(torch.uint8)
+NOISY_FRAME = 3
+
+
+def with_noise(noise: Tensor) -> Tensor:
+    return (TRUTH.int() + noise).clamp(0, 255).to(torch.uint8)
+
+
+NOISY = with_noise(NOISE)
+ONE_NOISY = torch.where(torch.arange(7).view(7, 1, 1, 1) == NOISY_FRAME, NOISY, TRUTH)
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, package: str, network: str, **forced: bool) -> list[Tensor]:
+    """The images that the network of an optional package will be given."""
+    module = pytest.importorskip(package, reason='needs pip install ".[perceptual]"')
+    original, given = getattr(module, network), []
+
+    def watched(**arguments: object) -> torch.nn.Module:
+        torch.manual_seed(0)
+        made: torch.nn.Module = original(**arguments, **forced)
+        made.register_forward_pre_hook(lambda _, images: given.extend(images))
+        return made
+
+    monkeypatch.setattr(module, network, watched)
+    return given
 
 
 @pytest.mark.parametrize(("name", "package"), [("lpips", "lpips"), ("vmaf", "vmaf_torch")])
@@ -36,25 +60,35 @@ def test_weights_that_cannot_be_downloaded_are_named_with_their_place(monkeypatc
     assert "no route to host" in str(caught.value)
 
 
-def test_lpips_is_smaller_for_the_better(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lpips_is_of_each_frame_and_smaller_for_the_better(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a random backbone, as its weights come from the network; even that tells noise from truth."""
-    lpips = pytest.importorskip("lpips", reason='needs pip install ".[perceptual]"')
-    original = lpips.LPIPS
-    monkeypatch.setattr(lpips, "LPIPS", lambda **arguments: original(**arguments, pnet_rand=True))
+    given = watch(monkeypatch, "lpips", "LPIPS", pnet_rand=True)
     with torch.inference_mode():
         measure = perceptual.lpips(CPU)
-        same, noisy = measure(TRUTH, TRUTH), measure(NOISY, TRUTH)
+        noisy, less_noisy, one_noisy = (measure(p, TRUTH) for p in (NOISY, with_noise(NOISE // 2), ONE_NOISY))
+    # Its authors' network takes values from -1 to 1.
+    torch.testing.assert_close(given[:2], [NOISY / 127.5 - 1, TRUTH / 127.5 - 1])
     assert len(noisy) == 7
-    assert same == pytest.approx([0.0] * 7, abs=1e-6)
-    assert all(value > 1e-4 for value in noisy)
+    assert all(0 < less < more for less, more in zip(less_noisy, noisy, strict=True))
+    assert one_noisy[NOISY_FRAME] > 1e-4
+    assert [*one_noisy[:NOISY_FRAME], *one_noisy[NOISY_FRAME + 1 :]] == pytest.approx([0.0] * 6, abs=1e-6)
 
 
-def test_vmaf_is_near_100_for_the_truth_and_less_for_the_worse() -> None:
-    pytest.importorskip("vmaf_torch", reason='needs pip install ".[perceptual]"')
+def test_vmaf_is_of_each_frame_and_near_100_for_the_truth_and_less_for_the_worse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = watch(monkeypatch, "vmaf_torch", "VMAF")
     with torch.inference_mode():
         measure = perceptual.vmaf(CPU)
-        same, noisy = measure(TRUTH, TRUTH), measure(NOISY, TRUTH)
+        noisy, same, one_noisy = (measure(prediction, TRUTH) for prediction in (NOISY, TRUTH, ONE_NOISY))
+    # The reference comes first: its motion counts, and detail that only the other has does not.
+    weights = torch.tensor([65.481, 128.553, 24.966]).view(3, 1, 1) / 255
+    expected = [16 + (frames * weights).sum(1, keepdim=True) for frames in (TRUTH, NOISY)]
+    torch.testing.assert_close(given[:2], expected)
     assert len(noisy) == 7
     # The first frame of a window has no motion, and VMAF then gives less than 100 for the truth itself.
     assert all(value > 95 for value in same)
     assert all(b < a - 5 for a, b in zip(same, noisy, strict=True))
+    assert one_noisy[NOISY_FRAME] < same[NOISY_FRAME] - 5
+    one_noisy[NOISY_FRAME] = same[NOISY_FRAME]
+    assert one_noisy == pytest.approx(same, abs=1e-3)

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from html import unescape
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -210,12 +211,27 @@ def test_the_file_stands_alone_and_names_are_text(report: Path) -> None:
     assert all(psnr is not None for clip in data["clips"] for psnr in clip["psnr"])
 
 
-def test_space_time_slices_have_a_row_for_each_frame(report: Path) -> None:
-    text = report.read_text()
-    slices = re.findall(r'<img src="data:image/png;base64,([^"]*)" alt="ground truth" style', text)
-    assert len(slices) == 3
-    for encoded in slices:
-        assert Image.open(BytesIO(base64.b64decode(encoded))).size == (128, 13)
+def middle_rows(folder: Path) -> np.ndarray:
+    """The middle row of each frame of a folder, in order: `(t, W, 3)`."""
+    frames = [np.array(Image.open(path)) for path in sorted(folder.glob("*.png"))]
+    return np.stack([frame[len(frame) // 2] for frame in frames])
+
+
+def test_space_time_slices_are_the_middle_rows_of_every_method_and_of_the_truth(report: Path) -> None:
+    clips = re.findall(r'<h3>([^<]*)</h3>\s*<div class="slices">(.*?)</div>', report.read_text(), re.S)
+    assert len(clips) == 3
+    for name, figures in clips:
+        found = {
+            caption: np.array(Image.open(BytesIO(base64.b64decode(encoded))))
+            for encoded, caption in re.findall(r'<img src="data:image/png;base64,([^"]*)" alt="([^"]*)"', figures)
+        }
+        assert list(found) == ["bicubic_blend", "dark", "ground truth"]
+        clip = report.parent / unescape(name)
+        dark = middle_rows(report.parent / "bicubic" / "frames" / clip.name)
+        assert dark.shape == (13, 128, 3)
+        assert np.array_equal(found["ground truth"], middle_rows(clip))
+        assert np.array_equal(found["dark"], dark)
+        assert np.array_equal(found["bicubic_blend"] // 2, dark)
 
 
 def test_the_enlarged_square_lies_where_a_method_is_wrong(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from conftest import moving_frames, write_frames
+from stvsr.data.clip import to_8bit, to_float
 from stvsr.data.clip_sets import Several
+from stvsr.data.degradation import downsample
 from stvsr.data.frame_folders import FrameFolders
 from stvsr.data.png import read_png
 from stvsr.evaluation.protocols import Protocol
@@ -50,31 +52,27 @@ def test_the_input_of_a_given_frame_is_its_own_and_of_the_next_both_neighbours()
 
 
 def test_a_given_and_the_next_frame_are_shown_with_input_prediction_and_truth(tmp_path: Path) -> None:
-    data = windows(tmp_path / "clips", 1)
+    data = windows(tmp_path / "clips", 1, frames=19)
     show(data, tmp_path / "out", 1)
-    names = sorted(path.name for path in (tmp_path / "out" / "clip0").glob("[gs]*-*-*.png") if "slice" not in path.name)
-    assert len(names) == 6
-    frames = moving_frames(16, (16, 24))
-    numbers = {}
-    for kind in ("given", "synthesised"):
-        (truth,) = (tmp_path / "out" / "clip0").glob(f"{kind}-truth-*.png")
-        number = numbers[kind] = int(truth.stem[-8:])
-        assert torch.equal(read_png(truth), frames[number - 1])
-        assert torch.equal(
-            read_png(truth.with_name(truth.name.replace("truth", "prediction"))), 255 - frames[number - 1]
-        )
-        assert read_png(truth.with_name(truth.name.replace("truth", "input"))).shape == (3, 4, 6)
-    # Frames are numbered from 1, the first is given.
-    assert numbers["given"] % 2 == 1
-    assert numbers["synthesised"] == numbers["given"] + 1
+    paths = [path for path in (tmp_path / "out" / "clip0").iterdir() if not path.name.startswith("slice")]
+    frames = moving_frames(19, (16, 24))
+    lr = downsample(to_float(frames))
+    expected = {}
+    # The middle window of three has frames 7 to 13, counted from 1; its third is given, and the next is not.
+    for kind, number, source in (("given", 9, lr[8]), ("synthesised", 10, (lr[8] + lr[10]) / 2)):
+        pictures = {"input": to_8bit(source), "prediction": 255 - frames[number - 1], "truth": frames[number - 1]}
+        expected |= {f"{kind}-{name}-{number:08d}.png": picture for name, picture in pictures.items()}
+    assert sorted(path.name for path in paths) == sorted(expected)
+    for path in paths:
+        assert torch.equal(read_png(path), expected[path.name]), path.name
 
 
-def test_the_slice_is_the_middle_row_of_every_frame_in_order(tmp_path: Path) -> None:
+def test_slices_are_the_middle_row_of_every_frame_in_order(tmp_path: Path) -> None:
     data = windows(tmp_path / "clips", 1)
     show(data, tmp_path / "out", 1)
-    frames = moving_frames(16, (16, 24))
-    over_time = slices((tmp_path / "out" / "clip0").glob("slice-truth-*.png"))
-    assert torch.equal(over_time, frames[:, :, 8].permute(1, 0, 2))
+    rows = moving_frames(16, (16, 24))[:, :, 8].permute(1, 0, 2)
+    for name, expected in (("truth", rows), ("prediction", 255 - rows)):
+        assert torch.equal(slices((tmp_path / "out" / "clip0").glob(f"slice-{name}-*.png")), expected), name
 
 
 @pytest.mark.parametrize(("clips", "asked", "shown"), [(5, 3, 3), (2, 3, 2), (4, 0, 0), (5, 1, 1)])

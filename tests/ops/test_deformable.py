@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from omegaconf import DictConfig
 
 from stvsr.errors import InvalidInput
+from stvsr.evaluate import evaluate
 from stvsr.ops import deformable, deformable_cpu
 from stvsr.ops.deformable import (
     AUTO,
@@ -20,6 +23,7 @@ from stvsr.ops.deformable import (
     use_backend,
 )
 from stvsr.ops.deformable_cpu import blocked_deform_conv2d
+from stvsr.train import train
 
 SMALL = Sizes(channels=8, groups=2, outputs=8)
 
@@ -157,7 +161,7 @@ def test_training_keeps_nothing_but_the_arguments(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("name", [AUTO, "torchvision", "blocked"])
-def test_the_config_chooses_the_back_end(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_the_back_end_is_the_chosen_one(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(deformable, "_chosen", AUTO)
     called = []
     monkeypatch.setitem(BACKENDS, "torchvision", lambda *a: called.append("torchvision") or a[0])
@@ -165,6 +169,32 @@ def test_the_config_chooses_the_back_end(monkeypatch: pytest.MonkeyPatch, name: 
     use_backend(name)
     deform_conv2d(*arguments((1, 4, 4, 4, 2), 1.0))
     assert called == ["blocked" if name == AUTO else name]
+
+
+def test_the_config_chooses_the_back_end_of_training_and_scoring(
+    small_run: Callable[..., DictConfig],
+    configure: Callable[..., DictConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    called: set[str] = set()
+
+    def watched(name: str, operator: Operator) -> Operator:
+        return lambda *inputs: (called.add(name), operator(*inputs))[1]
+
+    monkeypatch.setitem(BACKENDS, "torchvision", watched("torchvision", torchvision_deform_conv2d))
+    monkeypatch.setattr(deformable, "blocked_deform_conv2d", watched("blocked", blocked_deform_conv2d))
+    monkeypatch.setattr(deformable, "_chosen", AUTO)
+    train(small_run("deformable=torchvision", "trainer.max_steps=1", "trainer.val_check_interval=1"))
+    assert called == {"torchvision"}
+
+    called.clear()
+    monkeypatch.setattr(deformable, "_chosen", AUTO)
+    small = [f"data.test_source.source.{size}" for size in ("clips=1", "height=32", "width=48")]
+    small += ["logger=csv", "workers=0", "pictures=0", f"checkpoint='{tmp_path}/run/checkpoints/last.ckpt'"]
+    evaluate(configure("evaluate", "deformable=torchvision", *small, f"output_dir='{tmp_path}/scored'"))
+    # What it costs is counted with the blocked one.
+    assert "torchvision" in called
 
 
 @pytest.mark.parametrize(("name", "says"), [("cudnn", "expected auto, torchvision"), ("triton", "use deformable=auto")])

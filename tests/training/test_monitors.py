@@ -3,15 +3,19 @@
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 from stvsr.data.synthetic import SyntheticScenes
 from stvsr.errors import DamagedClip
 from stvsr.train import train
+from stvsr.training import losses, module
+from stvsr.training.monitors import Monitor, Pictures
 
 
 def logged(folder: Path) -> dict[str, list[float]]:
@@ -35,9 +39,52 @@ def test_a_run_logs_what_dashboards_show(small_run: Callable[..., DictConfig], t
     # Zero before the first step, when offsets start on the grid, and not after it.
     assert columns["train/offset_magnitude"][0] == 0
     assert columns["train/offset_magnitude"][-1] > 0
-    assert all(rate > 0 for rate in columns["train/clips_per_second"])
     mean = sum(metrics[f"val/psnr/{split}"] for split in splits[:3]) / 3
     assert metrics["val/psnr/mean"] == pytest.approx(mean, rel=1e-6)
+
+
+def test_the_offset_magnitude_is_the_mean_of_absolute_offsets() -> None:
+    monitor = Monitor()
+    monitor._listen(torch.nn.Identity(), None, torch.tensor([-3.0, 1.0]))
+    assert torch.stack(monitor._magnitudes).tolist() == [2.0]
+
+
+def test_clips_per_second_are_those_of_training_alone(
+    small_run: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    loss_of_step = module.loss_in_micro_batches
+
+    def half_a_second(*arguments: Any) -> Tensor:
+        clock.now += 0.5
+        return loss_of_step(*arguments)
+
+    def a_minute(*arguments: Any) -> None:
+        clock.now += 60
+
+    monkeypatch.setattr("stvsr.training.monitors.time", clock)
+    monkeypatch.setattr(module, "loss_in_micro_batches", half_a_second)
+    monkeypatch.setattr(Pictures, "on_validation_batch_end", a_minute)
+    train(small_run("trainer.log_every_n_steps=2", "trainer.val_check_interval=2"))
+    # Twice two steps of two clips, in a second.
+    assert logged(tmp_path / "run")["train/clips_per_second"] == [4.0, 4.0]
+
+
+def test_the_loss_is_logged_for_each_value_of_a_frame(
+    small_run: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """So that runs with other batches and crops can be compared."""
+    charbonnier, differences = losses.charbonnier, []
+
+    def watched(prediction: Tensor, target: Tensor) -> Tensor:
+        differences.append((prediction - target).detach().flatten().double())
+        return charbonnier(prediction, target)
+
+    monkeypatch.setattr(losses, "charbonnier", watched)
+    train(small_run("trainer.max_steps=1", "trainer.val_check_interval=1", "callbacks.pictures.clips=0"))
+    expected = (torch.cat(differences).square() + 1e-6).sqrt().mean().item()
+    assert logged(tmp_path / "run")["train/loss"] == [pytest.approx(expected, rel=1e-5)]
 
 
 def test_a_run_leaves_checkpoints_and_pictures(small_run: Callable[..., DictConfig], tmp_path: Path) -> None:
