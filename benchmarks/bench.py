@@ -45,7 +45,7 @@ from stvsr.graphs import Replayed, recorded_step
 from stvsr.models.alignment import DeformableSampling
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 from stvsr.training.losses import charbonnier
-from stvsr.training.micro_batches import loss_in_micro_batches
+from stvsr.training.micro_batches import AT_ONCE, loss_in_micro_batches
 from stvsr.video.memory import bytes_taken
 
 SMALL, VID4, FULL_HD = (64, 112), (144, 180), (1080, 1920)
@@ -53,7 +53,7 @@ SMALL, VID4, FULL_HD = (64, 112), (144, 180), (1080, 1920)
 
 BATCH, CROP, GIVEN = 24, 32, 4
 
-MICRO_BATCH = 2
+MICRO_BATCH = AT_ONCE // (GIVEN * CROP**2)
 """Clips of a step in which both formulations take what ours takes at once on a CPU."""
 
 Work = Callable[[], Tensor]

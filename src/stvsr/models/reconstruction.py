@@ -33,9 +33,7 @@ class Reconstruction(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """`(b, c, h, w)` to RGB `(b, 3, 4h, 4w)`, not clamped."""
         features = self.trunk(features)
-        if in_turns(features):
-            return self._enlarge_in_turns(features)
-        return self._enlarge(features)
+        return self._enlarge_in_turns(features) if in_turns(features) else self._enlarge(features)
 
     def _enlarge_in_turns(self, features: Tensor) -> Tensor:
         """As `_enlarge`, some rows after the other: what it holds in between is 16 times as large as the features."""
