@@ -28,7 +28,7 @@ def one_line(error: BaseException) -> str:
 
 
 class Interrupted(Exception):
-    """A run was asked to stop and has saved what it had; entry points exit with status 130."""
+    """A run was asked to stop, and says what is saved of it; entry points exit with status 130."""
 
 
 class InvalidInput(UserError, ValueError):

@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 from stvsr.checkpoint import check_resumable, fill, read_file, weights_for
 from stvsr.cli import entry_point
 from stvsr.config import check_flag, check_whole, resolved
-from stvsr.errors import InvalidInput
+from stvsr.errors import Interrupted, InvalidInput
 from stvsr.models.blended_start import start_at_blended_frames
 from stvsr.models.two_stage import TwoStage
 from stvsr.ops.deformable import use_backend
@@ -96,6 +96,13 @@ def _train(config: DictConfig) -> dict[str, float]:
         describe_run(loggers, config, parameters=sum(p.numel() for p in module.network.parameters()))
         # A checkpoint holds tensors and plain values, nothing to be executed.
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    except SystemExit as stop:
+        # Lightning's answer to a second Ctrl-C, once the other processes are gone: status 1, as of an error.
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        last = Path(config.callbacks.last.path)
+        known = f"continue from the last saved step with resume={last}" if last.is_file() else "nothing is saved"
+        raise Interrupted(f"stopped at once; {known}") from None
     finally:
         finish(loggers)
     return {name: value.item() for name, value in trainer.callback_metrics.items()}

@@ -43,12 +43,13 @@ def assert_same_runs(first: Path, second: Path, *, steps: int = 7) -> None:
 class Interrupt(pl.Callback):
     """Sends this process a signal in the middle of a step."""
 
-    def __init__(self, *, step: int, number: int) -> None:
-        self.step, self.number = step, number
+    def __init__(self, *, step: int, number: int, times: int = 1) -> None:
+        self.step, self.number, self.times = step, number, times
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.global_step == self.step - 1:
-            os.kill(os.getpid(), self.number)
+            for _ in range(self.times):
+                signal.raise_signal(self.number)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,38 @@ def test_a_run_that_died_continues_from_its_last_validation_without_being_told(
     assert_same_runs(tmp_path / "whole", tmp_path / "parts")
     # The log of the first part is kept beside that of the second.
     assert (tmp_path / "parts/csv/metrics.1.csv").is_file()
+
+
+def test_a_run_stopped_at_a_step_that_is_to_be_validated_is_validated_first(
+    small_run: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    """Continued, it would not be validated there any more."""
+    config = small_run("trainer.max_steps=4", "trainer.val_check_interval=2")
+    with pytest.raises(Interrupted, match="stopped after step 2; continue with"):
+        train(with_callback(config, Interrupt, step=2, number=int(signal.SIGINT)))
+    folder = tmp_path / "run/checkpoints"
+    last, best = load(folder / "last.ckpt"), load(folder / "best.ckpt")
+    assert last["global_step"] == best["global_step"] == 2
+    assert last["callbacks"]["BestCheckpoint"] == best["callbacks"]["BestCheckpoint"]
+
+
+@pytest.mark.parametrize(
+    ("step", "saved", "known"),
+    [(1, 0, "nothing is saved"), (4, 2, r"continue from the last saved step with resume=.*last\.ckpt")],
+)
+def test_a_second_ctrl_c_stops_within_the_step_and_says_what_is_saved(
+    small_run: Callable[..., DictConfig], tmp_path: Path, step: int, saved: int, known: str
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    config = small_run("trainer.max_steps=4", "trainer.val_check_interval=2")
+    try:
+        with pytest.raises(Interrupted, match=f"stopped at once; {known}"):
+            train(with_callback(config, Interrupt, step=step, number=int(signal.SIGINT), times=2))
+    finally:
+        # Lightning ignores the signal from the second on.
+        signal.signal(signal.SIGINT, before)
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    assert (load(last)["global_step"] if last.is_file() else 0) == saved
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

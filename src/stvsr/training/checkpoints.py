@@ -51,7 +51,8 @@ class BestCheckpoint(pl.Callback):
 class LastCheckpoint(pl.Callback):
     """Writes `last.ckpt` every so many steps, after each validation, at the end, and when the run is asked to stop.
 
-    The first SIGINT or SIGTERM lets the step in progress finish, saves and stops; a second SIGINT stops at once.
+    The first SIGINT or SIGTERM lets the step in progress finish, and the validation if one is due, saves and stops; a
+    second SIGINT stops at once.
 
     Args:
         path: where to write.
@@ -63,6 +64,7 @@ class LastCheckpoint(pl.Callback):
         self.path = Path(path)
         self.every_steps = every_steps
         self.stop_requested = False
+        self._farewell: str | None = None
         self._previous_handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -70,12 +72,17 @@ class LastCheckpoint(pl.Callback):
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous_handlers[number] = signal.signal(number, self._on_signal)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Saves where it is time to.
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Stops where the step before was to be the last: not at its end, or a validation due there would be lost.
 
         Raises:
             Interrupted: the run was asked to stop; it is saved, unless its last step was skipped.
         """
+        if self._farewell is not None:
+            raise Interrupted(self._farewell)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Saves where it is time to."""
         # Processes must agree, or one would wait for the others for ever.
         stop = trainer.strategy.reduce_boolean_decision(self.stop_requested, all=False)
         step = trainer.global_step
@@ -83,11 +90,11 @@ class LastCheckpoint(pl.Callback):
         if due and not _in_trouble(trainer):
             save_whole(trainer, self.path)
         if stop and not _in_trouble(trainer):
-            raise Interrupted(f"stopped after step {step}; continue with resume={self.path}")
-        if stop:
+            self._farewell = f"stopped after step {step}; continue with resume={self.path}"
+        elif stop:
             saved = self.path.is_file()
             known = f"continue from the last good state with resume={self.path}" if saved else "nothing is saved"
-            raise Interrupted(f"stopped after step {step}, which had no finite loss or gradient; {known}")
+            self._farewell = f"stopped after step {step}, which had no finite loss or gradient; {known}"
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves, so that a run that dies later does not validate again and remembers its best score."""
