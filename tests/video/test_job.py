@@ -190,6 +190,21 @@ def test_the_hours_that_are_said_are_those_of_the_frames_that_are_left(
     assert [text.partition(" hours")[0] for text in said if "hours" in text] == ["this will take about 3.1"]
 
 
+def test_of_a_large_frame_tiles_are_counted_and_the_first_tells_how_many_hours_all_will_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A tile takes 14 minutes, a window of two 28, which is 4 for each of its 7 frames.
+    monkeypatch.setattr("stvsr.video.job.time", SimpleNamespace(monotonic=count_up(step=840).__next__))
+    said: list[str] = []
+    upscaler = Upscaler(BicubicBlend(), grid=Grid(1, 2))
+    sink = PngFolder(tmp_path / "frames")
+    Job(source=Frames(14), upscaler=upscaler, sink=sink, folder=tmp_path, say=said.append).run(27)
+    assert [text.partition(" hours")[0] for text in said] == ["this will take about 1.8"]
+    bar = capsys.readouterr().err
+    assert all(tile in bar for tile in ("tile 1/2", "tile 2/2"))
+    assert "tile 3" not in bar
+
+
 class Brightening(Frames):
     """Each frame by 4 brighter than the one before; the first is black."""
 

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from tqdm import tqdm
@@ -109,7 +111,7 @@ class Job:
         first = None
         with (
             tqdm(total=expected, unit="frame", desc=self.source.path.name, smoothing=0.05) as bar,
-            closing(prefetched(self._frames(expected), FINISHED_AHEAD)) as frames,
+            closing(prefetched(self._frames(expected, bar), FINISHED_AHEAD)) as frames,
         ):
             for made in frames:
                 if first is None:
@@ -121,17 +123,14 @@ class Job:
                 bar.update(made.number + 1 - bar.n)
             bar.update(self.count - bar.n)
 
-    def _frames(self, expected: int | None) -> Iterator[NumberedFrame]:
-        """The frames that the sink does not have."""
+    def _frames(self, expected: int | None, bar: "tqdm[Any]") -> Iterator[NumberedFrame]:
+        """The frames that the sink does not have; the bar is told of tiles, as those of a large frame take long."""
         for number, window in enumerate(prefetched(windows(self._scenes()), DECODED_AHEAD)):
             numbers = range(self.count, self.count + self.upscaler.count(window))
             if not self.sink.has(number, numbers):
-                started = time.monotonic()
-                frames = self._upscaled(number, window)
-                if not self._begun:
-                    self._begun = True
-                    self._say_if_slow((time.monotonic() - started) / len(numbers), (expected or 0) - numbers.start)
-                for place, frame in zip(numbers, frames, strict=True):
+                left = ((expected or 0) - numbers.start) / len(numbers)
+                self.upscaler.on_tile = partial(self._on_tile, bar, time.monotonic(), left)
+                for place, frame in zip(numbers, self._upscaled(number, window), strict=True):
                     yield NumberedFrame(number, place, frame)
             self.count = numbers.stop
 
@@ -179,9 +178,14 @@ class Job:
             grids = [[number, grid.rows, grid.columns] for number, grid in self._grids]
             write_text(self.settings, json.dumps({"grids": grids, "precision": self._decided}))
 
-    def _say_if_slow(self, seconds: float, frames: int) -> None:
-        """After the first window it is known about how long the rest will take, from the seconds for a frame."""
-        hours = seconds * frames / 3600
+    def _on_tile(self, bar: "tqdm[Any]", started: float, left: float, done: int, tiles: int) -> None:
+        """After the first tile it is known about how long the rest will take, `left` windows like this one."""
+        if tiles > 1:
+            bar.set_postfix_str(f"tile {done}/{tiles}")
+        if self._begun:
+            return
+        self._begun = True
+        hours = (time.monotonic() - started) * tiles * left / 3600
         if self.upscaler.device.type == "cpu" and hours > SLOW:
             self.say(
                 f"this will take about {hours:.1f} hours on the CPU; a GPU should be much faster "

@@ -4,8 +4,9 @@
 `Upscaler`, and adds files, sound and the ability to go on after a kill.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -53,6 +54,9 @@ class Upscaler:
         precision: one of `PRECISIONS`; `auto` is bf16 where it is fast, on a GPU or a recent CPU, and the first
             tile that shows something agrees with float32.
 
+    Attributes:
+        on_tile: is told after each tile how many of its window are done, and how many there are.
+
     Raises:
         InvalidInput: another scale or precision.
     """
@@ -80,6 +84,7 @@ class Upscaler:
         self.preview = preview
         self.orientation = orientation
         self.grid = grid or Grid()
+        self.on_tile: Callable[[int, int], object] = lambda done, tiles: None
         self.bf16 = precision == "bf16"
         self.undecided = precision == "auto" and self.is_learned and has_bf16(self.device)
 
@@ -171,9 +176,16 @@ class Upscaler:
         """`(1, n, 3, h, w)` to finished frames `(t, 3, scale*h, scale*w)`, uint8, on the CPU."""
         height, width = lr.shape[-2:]
         vertical, horizontal = self.grid.spans(height, width, multiple=self.network.requirements.multiple_of)
+        done = count(1)
+
+        def tile(y: Span, x: Span) -> Tensor:
+            made = self._tile(network, lr[..., y.pixels, x.pixels], positions)
+            if network is self.network:
+                self.on_tile(next(done), len(vertical) * len(horizontal))
+            return made
 
         def strip(y: Span) -> Tensor:
-            tiles = (self._tile(network, lr[..., y.pixels, x.pixels], positions) for x in horizontal)
+            tiles = (tile(y, x) for x in horizontal)
             return _in_a_row(join(horizontal, tiles, dim=-1, scale=self.scale), self.scale * width)
 
         def finished(rows: Tensor) -> Tensor:
