@@ -23,7 +23,7 @@ def test_auto_is_a_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
         chosen_device("auto", rank=98)
 
 
-@pytest.mark.parametrize("name", ["cuda:99", "gpu", ""])
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", "meta", ""])
 def test_a_device_that_is_not_there_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(InvalidInput, match=f"device={name}: not usable here"):
         chosen_device(name)

@@ -505,6 +505,8 @@ BAD_COMMANDS = {
     "unknown-extension": ([*BICUBIC, "out.xyz"], "out.xyz: unknown extension '.xyz'; expected .mp4"),
     "no-folder": ([*BICUBIC, "gone/out.mp4"], "the folder gone does not exist"),
     "taken": ([*BICUBIC, "taken.mp4"], "taken.mp4: already exists; choose another name, or add --overwrite"),
+    "dangling": ([*BICUBIC, "dangling.mp4"], "dangling.mp4: already exists"),
+    "pipe": ([*BICUBIC, "pipe", "--overwrite"], "pipe: is a device or a pipe; choose a file"),
     "itself": ([*BICUBIC, "in.mkv"], "in.mkv: already exists"),
     "itself-overwritten": ([*BICUBIC, "in.mkv", "--overwrite"], "in.mkv: is the input, or contains it"),
     "mount": ([*BICUBIC, "/proc"], "/proc: is a mount point, which cannot be replaced"),
@@ -537,7 +539,13 @@ def test_a_wrong_command_ends_in_one_line_and_leaves_nothing(
 ) -> None:
     write_clip(tmp_path / "in.mkv", moving(8))
     (tmp_path / "taken.mp4").write_text("precious")
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "dangling.mp4").symlink_to("gone.mp4")
+    os.mkfifo(tmp_path / "pipe")
+
+    def everything() -> dict[str, bytes | int]:
+        return {path.name: path.read_bytes() if path.is_file() else path.lstat().st_mode for path in tmp_path.iterdir()}
+
+    before = everything()
     named = len(arguments) > 2 and not arguments[2].startswith("-")
     arguments = [argument.replace("{folder}", str(tmp_path)) for argument in arguments]
     order = ["in.mkv", arguments[2], *arguments[:2], *arguments[3:]] if named else ["in.mkv", "out.mp4", *arguments]
@@ -547,7 +555,7 @@ def test_a_wrong_command_ends_in_one_line_and_leaves_nothing(
     assert len(messages) == 1, error
     assert says in messages[0]
     assert "Traceback" not in error
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert everything() == before
 
 
 def test_a_folder_without_a_rate_and_a_read_only_folder_are_said(run: Run, tmp_path: Path) -> None:

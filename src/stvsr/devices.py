@@ -21,7 +21,8 @@ def chosen_device(name: str, rank: int = 0) -> torch.device:
         if name == "cuda":
             name = f"cuda:{rank % torch.cuda.device_count()}"
         device = torch.device(name)
-        torch.empty(0, device=device)
+        # Not only made there: the device `meta` holds nothing.
+        torch.empty(0, device=device).cpu()
     except (RuntimeError, AssertionError, ZeroDivisionError):
         raise InvalidInput(
             f"device={name}: not usable here; expected auto, cpu, or the name of a GPU there is"

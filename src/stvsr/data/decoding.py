@@ -245,7 +245,9 @@ def _decoded(path: Path, start: int | None, since: int | None, *, threads: int) 
             stream = video_stream(container, path, threads=threads)
             if start is not None:
                 container.seek(start, stream=stream)
-            for frame in container.decode(stream):
+            # A packet without content repeats the frame before, in Theora; one without a time either ends decoding.
+            packets = (packet for packet in container.demux(stream) if packet.size or packet.pts is None)
+            for frame in chain.from_iterable(packet.decode() for packet in packets):
                 if since is not None and frame.pts is not None and frame.pts < since:
                     continue
                 # Frames that lack references after a seek are withheld by FFmpeg; these are damaged ones.

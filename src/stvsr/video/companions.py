@@ -138,7 +138,7 @@ def _unfit(stream: Stream, extension: str, clock: Clock) -> str | None:
         return "of a codec that FFmpeg does not know"
     name = stream.codec_context.name
     if not _muxes(stream, extension):
-        return f"{extension} does not hold {name}"
+        return f"{name} cannot be copied into {extension}"
     return None
 
 

@@ -118,6 +118,8 @@ def delivery(output: Path, identity: dict[str, Any], *, overwrite: bool, lasting
 def check_free(output: Path, *, overwrite: bool) -> None:
     """Refuses a name that is taken, is none, or in a folder that does not exist; standard output is always free.
 
+    A device or a pipe is never replaced: nobody means that, and root could.
+
     Raises:
         InvalidInput: names it.
     """
@@ -129,8 +131,12 @@ def check_free(output: Path, *, overwrite: bool) -> None:
         raise InvalidInput(f"{output}: the folder {output.parent} does not exist; make it first, or choose another")
     if output.is_mount():
         raise InvalidInput(f"{output}: is a mount point, which cannot be replaced; choose a new folder in it")
+    if output.exists() and not (output.is_file() or output.is_dir()):
+        raise InvalidInput(f"{output}: is a device or a pipe; choose a file, a new folder, or - for Y4M")
     entries = list(output.iterdir()) if output.is_dir() else []
-    if output.exists() and not (output.is_dir() and not entries) and not overwrite:
+    # A link whose target is gone is somebody's, too.
+    taken = output.is_symlink() or (output.exists() and not (output.is_dir() and not entries))
+    if taken and not overwrite:
         raise InvalidInput(f"{output}: already exists; choose another name, or add --overwrite to replace it")
     for entry in entries:
         if entry.suffix.lower() != ".png" or not entry.is_file():

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol
 
 import av
-import numpy as np
 from av.video.stream import VideoStream
 from torch import Tensor
 
@@ -121,8 +120,7 @@ class VideoFile:
             self.picture = Picture.of(frame, stream)
             self.stream_index = stream.index
         pts = self.index.pts
-        # Where a container stores no times, frames follow at the declared rate.
-        rate = constant_rate(pts if self.index.seekable else np.arange(1), time_base, declared)
+        rate = constant_rate(pts, time_base, declared)
         start = int(pts[0]) * time_base
         if rate is None:
             times = InputTimes(mean_rate(pts, time_base), pts, time_base, start)
