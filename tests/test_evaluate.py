@@ -216,6 +216,27 @@ def test_progress_of_another_evaluation_is_not_mixed_in(
     scored(*data)
 
 
+@pytest.mark.parametrize("name", ["pictures", "progress", "frames"])
+def test_what_no_evaluation_made_is_not_removed(scored: Evaluate, vid4: Path, tmp_path: Path, name: str) -> None:
+    """An evaluation replaces what an earlier one left under these names."""
+    precious = tmp_path / "out" / name / "holiday.jpg"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("precious")
+    with pytest.raises(InvalidInput, match=f"out/{name}: .*; choose another output_dir"):
+        scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'", "save_frames=true")
+    assert precious.read_text() == "precious"
+
+
+def test_the_clips_that_are_scored_are_not_removed(scored: Evaluate, vid4: Path, tmp_path: Path) -> None:
+    """Though an evaluation has been there."""
+    scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'")
+    clips = vid4.rename(tmp_path / "out" / "frames")
+    frames = sorted(clips.rglob("*.png"))
+    with pytest.raises(InvalidInput, match="out/frames: lies in .*out/frames, which is replaced; choose another"):
+        scored("method=bicubic_blend", "data=clips", f"data.root='{clips}'", "save_frames=true")
+    assert sorted(clips.rglob("*.png")) == frames
+
+
 def test_frames_that_are_saved_anew_after_a_stop_are_scored_anew(scored: Evaluate, vid4: Path, tmp_path: Path) -> None:
     """A kill because the figures look wrong, a mended program, the same command."""
     data = ["data=clips", f"data.root='{vid4}'"]

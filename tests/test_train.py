@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
@@ -76,6 +77,10 @@ def test_a_blended_start_is_part_of_a_run(small_run: Run, tmp_path: Path) -> Non
         ("seed=abc", "seed=abc; expected a whole number, 0 or more"),
         ("seed=4294967296", "seed=4294967296; expected 0 to 4294967295"),
         ("cuda_graphs=no", "cuda_graphs=no; expected true or false"),
+        ("trainer.max_steps=0", "trainer.max_steps=0; expected a whole number, 1 or more"),
+        ("trainer.max_steps=4.5", "trainer.max_steps=4.5; expected a whole number, 1 or more"),
+        ("trainer.val_check_interval=0", "trainer.val_check_interval=0; expected a whole number, 1 or more"),
+        ("model.feature_blocks=-1", "feature_blocks=-1; expected 0 or more"),
         ("optimizer.lr=0", "optimizer.lr=0; expected more than 0"),
         ("optimizer.lr=-1", "optimizer and scheduler: Invalid learning rate: -1"),
         ("optimizer.lr=4e-4x", "optimizer and scheduler: '<=' not supported"),
@@ -87,8 +92,20 @@ def test_a_blended_start_is_part_of_a_run(small_run: Run, tmp_path: Path) -> Non
     ],
 )
 def test_values_that_cannot_be_trained_with_are_refused_in_words(small_run: Run, override: str, says: str) -> None:
-    with pytest.raises(InvalidInput, match=re.escape(says)):
+    # What Hydra makes it wraps.
+    with pytest.raises((InvalidInput, InstantiationException), match=re.escape(says)):
         train(small_run(override))
+
+
+def test_a_run_that_has_more_steps_already_is_not_taken_for_one_that_was_trained(
+    small_run: Run, tmp_path: Path
+) -> None:
+    train(small_run("trainer.max_steps=2", "trainer.val_check_interval=2"))
+    shorter = ["trainer.max_steps=1", f"resume='{tmp_path}/run/checkpoints/last.ckpt'"]
+    with pytest.raises(
+        InvalidInput, match=r"last\.ckpt: has 2 steps, more than trainer\.max_steps=1; expected as many"
+    ):
+        train(small_run(*shorter, folder="other"))
 
 
 @pytest.mark.parametrize(

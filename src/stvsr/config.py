@@ -1,5 +1,6 @@
 """A composed config as plain values, and what a user may write otherwise than meant."""
 
+import re
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -42,6 +43,13 @@ def whole(name: str, value: object, *, least: int) -> None:
 def check_whole(config: DictConfig, name: str, *, least: int) -> None:
     """As `whole`, of a setting of a config."""
     whole(name, config[name], least=least)
+
+
+def override(name: str, value: object) -> str:
+    """A setting as Hydra takes it on a command line, whatever characters there are in its value."""
+    # Backslashes count only where they stand before a quote.
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), str(value))
+    return f"{name}='{escaped}'"
 
 
 def check_flag(config: DictConfig, name: str) -> None:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from stvsr.checkpoint import load_network
 from stvsr.cli import CONFIG_DIR, one_line_errors
+from stvsr.config import override
 from stvsr.data.clip import Batch
 from stvsr.data.datasets import ValidationClips
 from stvsr.evaluate import evaluate
@@ -44,7 +45,7 @@ def demo(folder: Path, overrides: list[str], *, test_clips: int = 30) -> None:
         train(_config("train", folder / "train", ["experiment=full_bidir", "recipe=demo", *SMALL_CLIPS, *overrides]))
         print("2. scoring it, and bicubic + blending")
         common = [f"data.test_source.source.clips={test_clips}", "logger=csv"]
-        scoring = _config("evaluate", folder / "network", [*common, f"checkpoint='{checkpoint}'", "name=network"])
+        scoring = _config("evaluate", folder / "network", [*common, override("checkpoint", checkpoint), "name=network"])
         network = evaluate(scoring)
         bicubic = evaluate(_config("evaluate", folder / "bicubic_blend", [*common, "method=bicubic_blend"]))
     write_report(folder, [folder / "bicubic_blend", folder / "network"])
@@ -89,7 +90,7 @@ def ahead(ours: Row, theirs: Row) -> bool:
 
 
 def _config(name: str, folder: Path, overrides: list[str]) -> DictConfig:
-    return compose(name, [*overrides, f"output_dir='{folder}'"])
+    return compose(name, [*overrides, override("output_dir", folder)])
 
 
 def main() -> None:

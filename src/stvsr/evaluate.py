@@ -62,6 +62,7 @@ def evaluate(config: DictConfig) -> Results:
     with open_dict(config):
         config.variant = name[:LONGEST_TAG]
     job = Job(config, chosen_device(config.device))
+    job.check_output()
     progress = Progress(progress_folder(config), job.identity())
     with progress.locked():
         records = score(job, progress)

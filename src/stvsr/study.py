@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from stvsr.checkpoint import load_network
 from stvsr.cli import entry_point
-from stvsr.config import check_flag, check_list, resolved
+from stvsr.config import check_flag, check_list, override, resolved
 from stvsr.data.clip import Batch
 from stvsr.data.datasets import ValidationClips
 from stvsr.errors import InvalidInput, TrainingDiverged, one_line
@@ -145,7 +145,7 @@ def draw(config: DictConfig, trainings: Trainings, runs: list[Trained]) -> None:
 
 def data_overrides(config: DictConfig) -> list[str]:
     """Where the clips are, however a user names it."""
-    return [f"data.{name}='{Path(config[name]).resolve()}'" for name in ("root", "val_root")]
+    return [override(f"data.{name}", Path(config[name]).resolve()) for name in ("root", "val_root")]
 
 
 def training_config(config: DictConfig, seed: int, ablation: str) -> DictConfig:
@@ -158,7 +158,7 @@ def training_config(config: DictConfig, seed: int, ablation: str) -> DictConfig:
             f"ablation={ablation}",
             f"seed={seed}",
             *data_overrides(config),
-            f"output_dir='{Path(config.output_dir) / 'train' / f'{ablation}-{seed}'}'",
+            override("output_dir", Path(config.output_dir) / "train" / f"{ablation}-{seed}"),
         ],
     )
 
@@ -166,8 +166,8 @@ def training_config(config: DictConfig, seed: int, ablation: str) -> DictConfig:
 def scoring_config(config: DictConfig, folder: Path, *method: str) -> DictConfig:
     """Of the scoring of one method."""
     common = ["data=held", *data_overrides(config), "logger=csv"]
-    cache = f"motion_cache='{Path(config.output_dir) / 'motion.csv'}'"
-    return compose("evaluate", [*common, cache, *config.scoring, *method, f"output_dir='{folder}'"])
+    cache = override("motion_cache", Path(config.output_dir) / "motion.csv")
+    return compose("evaluate", [*common, cache, *config.scoring, *method, override("output_dir", folder)])
 
 
 def checkpoint_of(training: DictConfig) -> Path:
@@ -225,7 +225,7 @@ def is_trained(training: DictConfig) -> bool:
 def results_of(config: DictConfig, name: str, checkpoint: Path | None = None) -> Results:
     """Of a checkpoint, or of bicubic + blending: evaluated unless there are some, scored in the same way."""
     folder = Path(config.output_dir) / "scores" / name
-    method = "method=bicubic_blend" if checkpoint is None else f"checkpoint='{checkpoint}'"
+    method = "method=bicubic_blend" if checkpoint is None else override("checkpoint", checkpoint)
     scoring = scoring_config(config, folder, method)
     path = folder / RESULTS
     if path.is_file() and (checkpoint is None or path.stat().st_mtime > checkpoint.stat().st_mtime):

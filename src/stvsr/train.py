@@ -12,7 +12,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 
 from stvsr.checkpoint import check_resumable, fill, read_file, weights_for
 from stvsr.cli import entry_point
-from stvsr.config import check_flag, check_whole, resolved
+from stvsr.config import check_flag, check_whole, resolved, whole
 from stvsr.errors import Interrupted, InvalidInput
 from stvsr.models.blended_start import start_at_blended_frames
 from stvsr.models.two_stage import TwoStage
@@ -58,6 +58,8 @@ def _train(config: DictConfig) -> dict[str, float]:
     for flag in ("cuda_graphs", "blended_start"):
         check_flag(config, flag)
     check_whole(config, "seed", least=0)
+    for name in ("max_steps", "val_check_interval"):
+        whole(f"trainer.{name}", config.trainer[name], least=1)
     if config.seed >= SEEDS:
         raise InvalidInput(f"seed={config.seed}; expected 0 to {SEEDS - 1}")
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -66,6 +68,11 @@ def _train(config: DictConfig) -> dict[str, float]:
     resume = run_to_continue(config)
     if resume is not None:
         check_resumable(resume, model_config)
+        if (done := steps_done(resume)) > config.trainer.max_steps:
+            raise InvalidInput(
+                f"{resume}: has {done} steps, more than trainer.max_steps={config.trainer.max_steps}; expected "
+                "as many or more, or, to start anew, another output_dir"
+            )
     data = instantiate(config.loader)
     data.setup("fit")
 

@@ -24,7 +24,7 @@ class Unfinished:
         elsewhere: what to do where the folder belongs to another job, for example "choose another output_dir".
 
     Raises:
-        InvalidInput: the folder holds the progress of another job.
+        InvalidInput: the folder holds the progress of another job, or files that no job made.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], *, job: str, elsewhere: str) -> None:
@@ -44,6 +44,9 @@ class Unfinished:
             )
         # Not by every process of a shared job: the first one has written it.
         if not path.is_file():
+            # All of the folder is removed at the end.
+            if any(entry.name not in ("lock", f".{path.name}.part") for entry in folder.iterdir()):
+                raise InvalidInput(f"{folder}: holds files that are not of an unfinished {job}; {elsewhere}")
             write_text(path, said)
 
     @contextmanager

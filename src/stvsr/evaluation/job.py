@@ -84,6 +84,23 @@ class Job:
             workers=config.workers,
         )
 
+    def check_output(self) -> None:
+        """Refuses a folder in which something would be replaced that no evaluation made, or that this one reads.
+
+        Raises:
+            InvalidInput: names it.
+        """
+        folder = Path(self.config.output_dir)
+        data = with_absolute_roots(resolved(self.config)["data"]["test_source"])
+        read = [Path(root) for root in roots_in([data, {"root": self.config.predictions}])]
+        ours = (folder / RESULTS).is_file() or (folder / "progress" / "job.json").is_file()
+        for made in filter(None, (self.scorer.shown.folder, self.scorer.save_to)):
+            inside = next((root for root in read if root.resolve().is_relative_to(made.resolve())), None)
+            if inside is not None:
+                raise InvalidInput(f"{inside}: lies in {made}, which is replaced; choose another output_dir")
+            if not ours and made.is_dir() and any(made.iterdir()):
+                raise InvalidInput(f"{made}: is replaced, but no evaluation made it; choose another output_dir")
+
     def clear_earlier(self) -> None:
         """Removes results, pictures and frames that an earlier evaluation left in the same folder."""
         folder = Path(self.config.output_dir)
@@ -150,6 +167,16 @@ def with_absolute_roots(settings: Any) -> Any:
         name: str(Path(value).resolve()) if name.endswith("root") and value is not None else with_absolute_roots(value)
         for name, value in settings.items()
     }
+
+
+def roots_in(settings: Any) -> list[str]:
+    """The folders that settings of data name."""
+    if isinstance(settings, list):
+        return [root for value in settings for root in roots_in(value)]
+    if not isinstance(settings, dict):
+        return []
+    named = [str(value) for name, value in settings.items() if name.endswith("root") and value is not None]
+    return named + roots_in(list(settings.values()))
 
 
 def _lr_frames(data: dict[str, Any]) -> str:

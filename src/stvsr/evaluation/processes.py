@@ -71,6 +71,9 @@ def score_in_processes(config: DictConfig, identity: dict[str, Any], todo: list[
                 finished += 1
             else:
                 yield said
+        # One that is told to stop on its way out says so.
+        for process in processes:
+            process.join(PATIENCE)
     finally:
         for process in processes:
             process.terminate()

@@ -17,6 +17,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from stvsr.errors import InvalidInput
 from stvsr.models.features import FeatureExtraction
 from stvsr.models.reconstruction import Reconstruction
 from stvsr.models.requirements import InputRequirements, Network
@@ -54,6 +55,9 @@ class ZoomingSlowMo(Network):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        for name, count in (("feature_blocks", feature_blocks), ("reconstruction_blocks", reconstruction_blocks)):
+            if count < 0:
+                raise InvalidInput(f"{name}={count}; expected 0 or more")
         self.checkpointing = checkpointing
         self.features = FeatureExtraction(channels=channels, residual_blocks_count=feature_blocks)
         self.interpolation = interpolation
