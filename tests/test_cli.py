@@ -17,7 +17,7 @@ from conftest import SMALL_RUN
 from stvsr import dashboard, evaluate, report, train
 from stvsr.cli import explain
 from stvsr.data.vimeo90k import motion_list
-from stvsr.errors import InvalidInput
+from stvsr.errors import DamagedClip, InvalidInput
 
 Run = Callable[..., tuple[int, str]]
 
@@ -341,10 +341,18 @@ def test_a_disk_that_is_full_is_one_line_though_the_system_names_no_file() -> No
     assert explain(OSError(errno.EBADF, "Bad file descriptor")) == (None, 1)
 
 
-def test_a_bug_while_an_error_of_the_disk_was_handled_is_not_explained_away() -> None:
+@pytest.mark.parametrize(
+    "handled",
+    [FileNotFoundError(errno.ENOENT, "No such file or directory", "a.csv"), DamagedClip("a.mp4: cut"), MemoryError()],
+    ids=["disk", "user", "memory"],
+)
+def test_a_bug_while_another_error_was_handled_is_not_explained_away(handled: Exception) -> None:
     bug = KeyError("oops")
-    bug.__context__ = FileNotFoundError(errno.ENOENT, "No such file or directory", "a.csv")
+    bug.__context__ = handled
     assert explain(bug) == (None, 1)
+
+
+def test_an_error_that_is_only_called_one_of_the_system_is_not_explained_away() -> None:
     # An OSError only by its class, and one of a network.
     assert explain(OSError("oops")) == (None, 1)
     assert explain(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")) == (None, 1)

@@ -232,7 +232,7 @@ def test_the_clips_that_are_scored_are_not_removed(scored: Evaluate, vid4: Path,
     scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'")
     clips = vid4.rename(tmp_path / "out" / "frames")
     frames = sorted(clips.rglob("*.png"))
-    with pytest.raises(InvalidInput, match="out/frames: lies in .*out/frames, which is replaced; choose another"):
+    with pytest.raises(InvalidInput, match=r"out/frames: lies in .*out/frames, which is replaced; choose another"):
         scored("method=bicubic_blend", "data=clips", f"data.root='{clips}'", "save_frames=true")
     assert sorted(clips.rglob("*.png")) == frames
 

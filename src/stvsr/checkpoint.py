@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput, one_line
-from stvsr.files import beside_then_rename
+from stvsr.files import beside_then_rename, flush_to_disk
 from stvsr.models.grown_start import PART, TRAINING_ONLY, can_grow, handing_on
 from stvsr.models.released import RELEASED, from_released
 from stvsr.models.requirements import Network
@@ -85,9 +85,12 @@ def export(path: str | Path, output: Path) -> None:
     config, weights = _config_and_weights(content, path)
     fill(build_network(config, origin=str(path)), weights, path)
     says = {MODEL_KEY: json.dumps(config), VARIANT_KEY: str(content.get(VARIANT_KEY) or "")}
+    # Whole numbers, such as a normalisation's count of batches, may be larger than half precision goes.
+    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     with beside_then_rename(output) as beside:
         # Not its save_file, whose files only their owner may read.
-        beside.write_bytes(save({name: tensor.half().contiguous() for name, tensor in weights.items()}, metadata=says))
+        beside.write_bytes(save({name: tensor.contiguous() for name, tensor in halves.items()}, metadata=says))
+        flush_to_disk(beside)
 
 
 def fill(network: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:

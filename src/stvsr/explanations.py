@@ -25,8 +25,8 @@ def in_one_line(error: BaseException) -> str | None:
 
 
 def chain_of(error: BaseException) -> list[BaseException]:
-    """An error and, after it, those it was raised from or while handling."""
+    """An error and, after it, those it was raised from; while another was handled, a bug may have occurred."""
     chain = [error]
-    while cause := chain[-1].__cause__ or chain[-1].__context__:
+    while cause := chain[-1].__cause__:
         chain.append(cause)
     return chain

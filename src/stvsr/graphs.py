@@ -23,7 +23,7 @@ MOST_PIXELS = 2**18
 """LR pixels of a batch, of all its frames, above which a GPU no longer waits for launches."""
 
 MOST_FORMS = 8
-"""Of inputs, that are recorded; a recording keeps its output and its input."""
+"""At most so many forms of input are recorded: each recording keeps an input and an output."""
 
 CAPTURE_ERROR_MODE = "thread_local"
 """While one thread records, others may decode, encode or fill pinned memory."""

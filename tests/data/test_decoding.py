@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -140,6 +141,16 @@ def test_avi_with_reordered_h264_is_exact_or_refused(tmp_path):
         except DamagedClip:
             refused += 1
     assert refused > 0
+
+
+def test_of_an_avi_too_few_frames_are_refused_though_their_times_are_guesses(tmp_path, monkeypatch):
+    """A picture may be announced and not coded: what follows it would be early."""
+    index = index_video(write_video(tmp_path / "a.avi", "mpeg4", {}))
+    assert len(list(decoding.stream_frames(index, 0, FRAMES))) == FRAMES
+    decoded = decoding._decoded
+    monkeypatch.setattr(decoding, "_decoded", lambda *args, **more: islice(decoded(*args, **more), FRAMES - 1))
+    with pytest.raises(DamagedClip, match=f"frame {FRAMES - 1} cannot be decoded"):
+        list(decoding.stream_frames(index, 2, FRAMES))
 
 
 def test_both_routes_give_the_same_pixels(tmp_path):

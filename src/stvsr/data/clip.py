@@ -28,7 +28,7 @@ MOTION_SPLITS = ("slow", "medium", "fast")
 """The motion splits of the paper's Table 1."""
 
 UNSPLIT = "all"
-"""The split of clips whose motion nobody has measured."""
+"""The row of all clips of a set; also the split of a clip whose motion is not known."""
 
 
 PEAK = 255

@@ -125,7 +125,12 @@ def stream_frames(index: VideoIndex, first: int, stop: int) -> Iterator[av.Video
     expected: list[int] = index.pts[first:stop].tolist()
     if not index.seekable:
         # The times are guesses; the order is right.
-        yield from islice(_decoded(index.path, None, None, threads=0), first, stop)
+        made = first
+        for frame in islice(_decoded(index.path, None, None, threads=0), first, stop):
+            yield frame
+            made += 1
+        if made < first + len(expected):
+            raise _other_times(index, f"frame {made}")
         return
     for start in _starts(index, expected[0]):
         frames = _decoded(index.path, start, expected[0], threads=0)

@@ -38,7 +38,13 @@ class Packet:
 def video_stream(container: InputContainer, path: Path, *, threads: int = 1) -> VideoStream:
     """The stream a player would show.
 
-    With one decoding thread, because data workers already use every core, or all there are: 0.
+    Args:
+        container: of the file.
+        path: the file, for messages.
+        threads: that decode: one, because data workers use every core already, or 0 for one a core.
+
+    Raises:
+        DamagedClip: there is no video stream.
     """
     stream = container.streams.best("video")
     # A cover picture of sound is a video stream too, of one frame without a time.

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ class Job:
             "data": data,
             "lr_frames": _lr_frames(data),
             "motion": f"measured for {measured} clips, given by the data for {len(motions) - measured}",
-            "thresholds": {"medium": self.thresholds.medium, "fast": self.thresholds.fast},
+            "thresholds": asdict(self.thresholds),
             "pictures": self.scorer.shown.folders(),
             **{
                 key: chosen.get(key)

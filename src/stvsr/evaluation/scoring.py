@@ -44,7 +44,7 @@ class Scorer:
         device: where the network and the metrics run.
         extras: further metrics by name.
         shown: keeps pictures.
-        save_to: a folder for every frame the network makes, or None.
+        save_to: where to write the frames that count, or None.
         workers: loader processes.
     """
 

@@ -51,7 +51,7 @@ def share(conv: nn.Conv2d, part: Tensor, first: int) -> Tensor:
 
 
 def exact_conv(conv: nn.Conv2d, part: Tensor, first: int = 0) -> Tensor:
-    """`share`, of all channels the convolution itself, in the precision of its weights, under autocast too."""
+    """As `share` (of all channels: the convolution itself), in the precision of its weights even under autocast."""
     with torch.autocast(part.device.type, enabled=False):
         return share(conv, part.to(conv.weight.dtype), first)
 

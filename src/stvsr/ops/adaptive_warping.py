@@ -37,8 +37,8 @@ def taps_of(flow: Tensor, kernel: Tensor) -> Taps:
         kernel: `(b, 16, h, w)`, row by row.
 
     Returns:
-        Taps that are clamped to the frame. A pixel whose flow leads out of the frame, or over half of the frame's
-        width or height or more, reads itself, and its kernel and flow have no say.
+        Taps that are clamped to the frame. A pixel whose flow leaves the frame, or is at least half of its width or
+        height, reads itself, and its kernel and flow have no say.
     """
     height, width = flow.shape[-2:]
     target, inside = follow(flow)

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 
 from stvsr.config import whole
 from stvsr.errors import Interrupted
-from stvsr.files import beside_then_rename
+from stvsr.files import beside_then_rename, flush_to_disk
 from stvsr.tracking import MONITORED
 from stvsr.training.guards import NonFiniteGuard
 
@@ -19,6 +19,8 @@ def save_whole(trainer: pl.Trainer, path: Path) -> None:
     """Saves; all processes must take part, and the first writes. The file takes its name when it is whole."""
     with beside_then_rename(path) if trainer.is_global_zero else nullcontext(path) as beside:
         trainer.save_checkpoint(beside)
+        if trainer.is_global_zero:
+            flush_to_disk(beside)
 
 
 class BestCheckpoint(pl.Callback):

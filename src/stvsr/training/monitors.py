@@ -47,7 +47,10 @@ class Monitor(pl.Callback):
             self._hooks = [sampling.offsets.register_forward_hook(self._listen) for sampling in samplings]
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Stops listening: the backward pass may compute offsets again."""
+        """Stops listening: the backward pass may compute offsets again.
+
+        In micro-batches it is over by now; what it computed again counts twice, which leaves the mean.
+        """
         while self._hooks:
             self._hooks.pop().remove()
 

@@ -37,7 +37,7 @@ class Objective(Protocol):
     """What is learned from a batch."""
 
     def part(self, network: nn.Module) -> nn.Module:
-        """The part of a network that is trained, nearly all of it or less.
+        """The smallest module that holds everything that is trained; not all of its parameters need get gradients.
 
         Raises:
             InvalidInput: the network has no such part, or nothing in it to learn.

@@ -16,6 +16,7 @@ from typing import Any
 import av
 
 from stvsr.errors import Interrupted, InvalidInput, UserError, one_line
+from stvsr.files import flush_to_disk
 from stvsr.unfinished import Unfinished, alone_in, discard_other
 from stvsr.video.sources import STANDARD
 
@@ -49,6 +50,9 @@ class Place:
             return
         # Something may have taken the name meanwhile.
         check_free(self.output, overwrite=self.overwrite)
+        if whole.is_file():
+            # The parts it was made of go next.
+            flush_to_disk(whole)
         if not self.output.is_dir() and not (self.output.exists() and whole.is_dir()):
             whole.replace(self.output)
             return

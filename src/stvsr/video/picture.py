@@ -51,6 +51,7 @@ class Picture:
     @classmethod
     def of(cls, frame: av.VideoFrame, stream: VideoStream) -> "Picture":
         """What a decoded frame and its stream tell."""
+        carried = side_data(frame)
         return cls(
             width=frame.width,
             height=frame.height,
@@ -63,7 +64,7 @@ class Picture:
             transparent=any(component.is_alpha for component in frame.format.components)
             or any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items()),
             # Each once, in one order.
-            not_kept=tuple(dict.fromkeys(NOT_KEPT[name] for name in NOT_KEPT if name in side_data(frame))),
+            not_kept=tuple(dict.fromkeys(words for name, words in NOT_KEPT.items() if name in carried)),
         )
 
     @property
