@@ -2,6 +2,7 @@
 
 import warnings
 from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -153,8 +154,8 @@ def keep_earlier_logs(loggers: list[Logger]) -> None:
     """Renames the log of an earlier part of a run, which the CSV logger would delete."""
     for logger in loggers:
         if isinstance(logger, CSVLogger) and (log := Path(logger.log_dir) / "metrics.csv").is_file():
-            parts = len(list(log.parent.glob("metrics.*.csv")))
-            log.rename(log.with_name(f"metrics.{parts + 1}.csv"))
+            names = (log.with_name(f"metrics.{part}.csv") for part in count(1))
+            log.rename(next(name for name in names if not name.exists()))
 
 
 @entry_point("train")

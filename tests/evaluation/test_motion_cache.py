@@ -26,13 +26,14 @@ def test_what_another_evaluation_measured_meanwhile_stays(tmp_path: Path) -> Non
     assert read_motion(path) == {"a": 1.0, "b": 2.0, "c": 3.0}
 
 
-def test_a_file_of_something_else_is_refused_and_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["name\nmine\n", "a single line"])
+def test_a_file_of_something_else_is_refused_and_kept(tmp_path: Path, content: str) -> None:
     path = tmp_path / "motion.csv"
-    path.write_text("name\nmine\n")
+    path.write_text(content)
     for refuses in (lambda: read_motion(path), lambda: write_motion(path, measured(a=1.0))):
         with pytest.raises(InvalidInput, match="not a table of measured motion"):
             refuses()
-    assert path.read_text() == "name\nmine\n"
+    assert path.read_text() == content
 
 
 def test_two_processes_that_write_the_file_at_once_both_succeed(

@@ -18,6 +18,7 @@ from PIL import Image
 
 from conftest import moving_frames, write_frames
 from stvsr.data.png import write_png
+from stvsr.errors import InvalidInput
 from stvsr.evaluate import evaluate
 from stvsr.evaluation.report import chosen_crop, write_report
 
@@ -321,6 +322,21 @@ def test_results_of_an_earlier_version_are_compared_without_their_pictures(
     assert panels(tmp_path / "report.html")["vid4/a, frame 3 (given)"] == ["LR input", "ours", "ground truth"]
     line = "theirs: its pictures are not shown: an earlier version made them; evaluate again"
     assert line in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("name", "old", "new"), [("clips", ",", ";"), ("frames", "\nvid4,a,6", "\nvid4,a\n")])
+def test_tables_that_were_changed_are_refused(
+    score: Callable[..., Path], tmp_path: Path, name: str, old: str, new: str
+) -> None:
+    """By a spreadsheet, or by a copy that was cut off."""
+    write_frames(tmp_path / "vid4" / "a", moving_frames(7, (32, 48)))
+    ours = score("ours", tmp_path / "vid4")
+    table = ours / f"{name}.csv"
+    before = table.read_text()
+    table.write_text(before.replace(old, new))
+    assert table.read_text() != before
+    with pytest.raises(InvalidInput, match=r"results/ours: clips\.csv or frames\.csv was changed; evaluate again"):
+        write_report(tmp_path, [ours])
 
 
 def test_pictures_that_were_removed_are_not_missed(score: Callable[..., Path], tmp_path: Path) -> None:

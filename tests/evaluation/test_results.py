@@ -102,6 +102,16 @@ def test_clips_and_frames_are_all_there(tmp_path: Path) -> None:
     assert [row["kind"] for row in frames[:3]] == ["given", "synthesised", "given"]
 
 
+def test_a_score_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    results().write(tmp_path, [])
+    path = tmp_path / "results.json"
+    content = json.loads(path.read_text())
+    content["rows"][0]["psnr_y"] = "high"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InvalidInput, match="not the results of this version"):
+        read_results(tmp_path)
+
+
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"no results\.json there"):
         read_results(tmp_path)

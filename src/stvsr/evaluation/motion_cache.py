@@ -13,6 +13,8 @@ from stvsr.evaluation.scores import WindowScore
 from stvsr.evaluation.tables import as_csv
 from stvsr.files import write_text
 
+COLUMNS = ["pair", "pixels"]
+
 
 def read_motion(path: Path) -> dict[str, float]:
     """What was measured before, by pair; nothing if there is no such file.
@@ -24,7 +26,10 @@ def read_motion(path: Path) -> dict[str, float]:
         return {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return {row["pair"]: float(row["pixels"]) for row in csv.DictReader(file)}
+            table = csv.DictReader(file)
+            if table.fieldnames not in (None, COLUMNS):
+                raise ValueError("a file of somebody's, which would be replaced")
+            return {row["pair"]: float(row["pixels"]) for row in table}
     except (KeyError, ValueError, TypeError):
         raise InvalidInput(f"{path}: not a table of measured motion; remove it; it will be rebuilt") from None
 
@@ -43,5 +48,5 @@ def write_motion(path: Path, windows: Iterable[WindowScore]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Of this process alone: evaluations that end together write at the same time, and the last one has the name.
     ours = path.with_name(f"{path.name}.{os.getpid()}")
-    write_text(ours, as_csv(["pair", "pixels"], list(motion.items())))
+    write_text(ours, as_csv(COLUMNS, list(motion.items())))
     ours.replace(path)

@@ -19,6 +19,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from stvsr.data.png import encode_png, read_png
+from stvsr.errors import InvalidInput
 from stvsr.evaluation.comparison import comparison_csv, comparison_table, entries
 from stvsr.evaluation.results import Results, read_results
 from stvsr.evaluation.shown import SHOWN, ShownFrame, slices
@@ -137,26 +138,38 @@ def page(runs: list[Run], comparison: Table) -> str:
 
 
 def clip_data(runs: list[Run]) -> dict[tuple[str, str], dict[str, Any]]:
-    """For each clip of any run, by set and name: its motion, and for each run its PSNR and its `Frames`, or None."""
+    """For each clip of any run, by set and name: its motion, and for each run its PSNR and its `Frames`, or None.
+
+    Raises:
+        InvalidInput: a table of a run was changed or cut off.
+    """
     clips: dict[tuple[str, str], dict[str, Any]] = {}
     for place, run in enumerate(runs):
-        for row in _rows(run.folder / "clips.csv"):
-            clip = clips.setdefault(
-                (row["set"], row["clip"]),
-                {
-                    "name": f"{row['set']}/{row['clip']}",
-                    "split": row["motion"],
-                    "pixels": _number(row["pixels"], 3),
-                    "psnr": [None] * len(runs),
-                    "frames": [None] * len(runs),
-                },
-            )
-            clip["psnr"][place] = _number(row.get("psnr_y", ""), 3)
-            clip["frames"][place] = []
-        for row in _rows(run.folder / "frames.csv"):
-            frame = [int(row["frame"]), int(row["kind"] == "given"), _number(row["psnr_y"], 3)]
-            clips[row["set"], row["clip"]]["frames"][place].append(frame)
+        try:
+            _add_clips(clips, run.folder, place, len(runs))
+        except (KeyError, TypeError, ValueError):
+            raise InvalidInput(f"{run.folder}: clips.csv or frames.csv was changed; evaluate again") from None
     return clips
+
+
+def _add_clips(clips: dict[tuple[str, str], dict[str, Any]], folder: Path, place: int, runs: int) -> None:
+    """Adds the clips of one of several runs."""
+    for row in _rows(folder / "clips.csv"):
+        clip = clips.setdefault(
+            (row["set"], row["clip"]),
+            {
+                "name": f"{row['set']}/{row['clip']}",
+                "split": row["motion"],
+                "pixels": _number(row["pixels"], 3),
+                "psnr": [None] * runs,
+                "frames": [None] * runs,
+            },
+        )
+        clip["psnr"][place] = _number(row.get("psnr_y", ""), 3)
+        clip["frames"][place] = []
+    for row in _rows(folder / "frames.csv"):
+        frame = [int(row["frame"]), int(row["kind"] == "given"), _number(row["psnr_y"], 3)]
+        clips[row["set"], row["clip"]]["frames"][place].append(frame)
 
 
 def clip_table(runs: list[Run], clips: list[dict[str, Any]]) -> Table:

@@ -62,9 +62,16 @@ class Row:
 
     @classmethod
     def from_record(cls, record: dict[str, object]) -> "Row":
-        """The other way."""
+        """The other way.
+
+        Raises:
+            KeyError: a field is missing.
+            TypeError: a score is not a number.
+        """
         fields = {key: record[key] for key in cls.__dataclass_fields__ if key != "scores"}
         scores = {key: value for key, value in record.items() if key not in {*fields, "name"}}
+        if not all(value is None or isinstance(value, int | float) for value in scores.values()):
+            raise TypeError(f"scores {scores}; expected numbers")
         return cls(**fields, scores=scores)  # type: ignore[arg-type]
 
 
