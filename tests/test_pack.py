@@ -278,9 +278,15 @@ def test_a_disk_that_is_too_small_is_told_before_work(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "vimeo"]
 
 
-def test_a_file_that_cannot_be_written_is_told_in_one_line(run: Run, tmp_path: Path) -> None:
-    (tmp_path / ".v.pack.part" / "whole").mkdir(parents=True)
-    (tmp_path / ".v.pack.part" / "whole" / CLIPS).mkdir()
+def test_a_file_that_cannot_be_written_is_told_in_one_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        stop_at(patched, 5)
+        run()
+    clips = tmp_path / ".v.pack.part" / "whole" / CLIPS
+    clips.unlink()
+    clips.mkdir()
     status, _, error = run()
     assert status == 1
     assert last_line(error).startswith("error: .v.pack.part/whole/clips.u8: Is a directory; what is packed is kept")

@@ -44,9 +44,11 @@ class Unfinished:
             )
         # Not by every process of a shared job: the first one has written it.
         if not path.is_file():
-            # All of the folder is removed at the end.
-            if any(entry.name not in ("lock", f".{path.name}.part") for entry in folder.iterdir()):
-                raise InvalidInput(f"{folder}: holds files that are not of an unfinished {job}; {elsewhere}")
+            # All of the folder is removed at the end. Hidden files are a file system's, or a text half written.
+            if any(entry.name != "lock" and not entry.name.startswith(".") for entry in folder.iterdir()):
+                raise InvalidInput(
+                    f"{folder}: holds files that are not of an unfinished {job}; {elsewhere}, or remove them"
+                )
             write_text(path, said)
 
     @contextmanager
