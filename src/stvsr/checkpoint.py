@@ -32,6 +32,9 @@ MODEL_KEY = "stvsr_model"
 VARIANT_KEY = "stvsr_variant"
 """Where the letter of the ablation stands in a checkpoint."""
 
+OPTIMIZER_KEY = "stvsr_optimizer"
+"""Where the name of the optimizer's class stands in a checkpoint."""
+
 NETWORK_PREFIX = "network."
 """What Lightning puts before the names of the network's tensors."""
 

@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from conftest import SMALL_RUN, with_callback
-from stvsr.errors import Interrupted
+from stvsr.errors import Interrupted, InvalidInput
 from stvsr.train import run_to_continue, train
 from stvsr.training.checkpoints import save_whole
 
@@ -216,6 +216,13 @@ def test_a_resumed_run_takes_the_optimizers_configured_hyperparameters(
     train(small_run(*other, folder="resumed"))
     (group,) = load(tmp_path / "resumed/checkpoints/last.ckpt")["optimizer_states"][0]["param_groups"]
     assert (tuple(group["betas"]), group["weight_decay"]) == ((0.8, 0.95), 0.25)
+
+
+def test_the_state_of_another_optimizer_is_refused(small_run: Callable[..., DictConfig], tmp_path: Path) -> None:
+    train(small_run("trainer.max_steps=1", "trainer.val_check_interval=1"))
+    other = ["optimizer=adamax", "trainer.max_steps=2", f"resume='{tmp_path}/run/checkpoints/last.ckpt'"]
+    with pytest.raises(InvalidInput, match="the run was trained with Adam, expected Adamax; choose that optimizer"):
+        train(small_run(*other, folder="other"))
 
 
 def test_a_run_that_began_elsewhere_goes_on_from_where_it_has_come_when_it_is_started_again(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY
+from stvsr.checkpoint import MODEL_KEY, OPTIMIZER_KEY, VARIANT_KEY
 from stvsr.data.clip import Batch
 from stvsr.errors import InvalidInput, one_line
 from stvsr.evaluation.splits import MotionSplitScores
@@ -56,6 +56,7 @@ class SpaceTimeModule(pl.LightningModule):
         self.make_scheduler = scheduler
         self.cuda_graphs = cuda_graphs
         self._recorded: Trained | None = None
+        self._saved_by: str | None = None
         self.val_scores = MotionSplitScores()
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -149,8 +150,17 @@ class SpaceTimeModule(pl.LightningModule):
             )
 
     def on_train_start(self) -> None:
-        """Applies the configured hyperparameters in a resumed run; otherwise the saved ones would hold."""
+        """Applies the configured hyperparameters in a resumed run; otherwise the saved ones would hold.
+
+        Raises:
+            InvalidInput: the state that was resumed is another optimizer's.
+        """
         optimizer, scheduler = self.trainer.optimizers[0], self.lr_schedulers()
+        if self._saved_by not in (None, used := type(optimizer).__name__):
+            raise InvalidInput(
+                f"resume: the run was trained with {self._saved_by}, expected {used}; choose that optimizer, or begin "
+                "anew with initial_weights="
+            )
         assert isinstance(scheduler, LambdaLR)
         scheduler.base_lrs = [self.learning_rate] * len(scheduler.base_lrs)
         # Numbers alone: which kernel computes a step decides where its state lies.
@@ -168,3 +178,8 @@ class SpaceTimeModule(pl.LightningModule):
         """Puts what rebuilds the network beside its weights."""
         checkpoint[MODEL_KEY] = self.model_config
         checkpoint[VARIANT_KEY] = self.variant
+        checkpoint[OPTIMIZER_KEY] = type(self.trainer.optimizers[0]).__name__
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps what is checked once there is an optimizer."""
+        self._saved_by = checkpoint.get(OPTIMIZER_KEY)
