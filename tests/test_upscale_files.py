@@ -370,6 +370,20 @@ def test_sound_that_a_muxer_refuses_is_left_out_before_the_work(
     assert f"left out: audio stream 1 ({codec} cannot be copied into {output})" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("output", "before"), [(".mp4", 1.0), (".mkv", 0.1)])
+def test_sound_that_was_cut_off_a_file_is_not_heard_again(tmp_path: Path, output: str, before: float) -> None:
+    """Cut without encoding, MP4 keeps it from the key frame on and says that it is not played; Matroska cannot."""
+    whole, source = tmp_path / "whole.mp4", tmp_path / "in.mp4"
+    ffmpeg(*pictures("25", seconds=2), *sound(seconds=2), *X264, "-g", 50, *AAC, whole)
+    ffmpeg("-ss", 1.2, "-i", whole, "-c", "copy", source)
+    old, new = probe(source), probe(upscaled(tmp_path, source, output))
+    cut, kept = (times(found, others(found)[0]) for found in (old, new))
+    early = times(new, picture_stream(new))[0] - kept[0]
+    assert before - 0.03 < early < before + 0.03
+    # Whatever is heard is there, in step.
+    assert len([time for time in kept if time - kept[0] > early]) == len([time for time in cut if time > 0])
+
+
 def test_channels_without_a_usual_layout_are_left_out_of_mp4_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

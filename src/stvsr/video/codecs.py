@@ -79,6 +79,7 @@ class Container:
         options: for the muxer.
         turns: whether it can say how players shall turn the frames.
         shapes: whether it can be made to tell the shape of pixels; PyAV cannot make Matroska do so.
+        hides: whether it can hold sound from before its beginning that is not heard.
     """
 
     form: str
@@ -86,6 +87,7 @@ class Container:
     options: dict[str, str] = field(default_factory=dict)
     turns: bool = True
     shapes: bool = False
+    hides: bool = False
 
 
 # With its index first a file can be played while it is loaded; streams that do not start at 0 start to a hundredth of a
@@ -93,9 +95,9 @@ class Container:
 QUICKTIME = {"movflags": "+faststart", "movie_timescale": "90000"}
 
 CONTAINERS = {
-    ".mp4": Container("mp4", ("h264", "h265", "av1", "vp9"), QUICKTIME, shapes=True),
-    ".m4v": Container("mp4", ("h264", "h265"), QUICKTIME, shapes=True),
-    ".mov": Container("mov", ("h264", "h265", "prores"), QUICKTIME, shapes=True),
+    ".mp4": Container("mp4", ("h264", "h265", "av1", "vp9"), QUICKTIME, shapes=True, hides=True),
+    ".m4v": Container("mp4", ("h264", "h265"), QUICKTIME, shapes=True, hides=True),
+    ".mov": Container("mov", ("h264", "h265", "prores"), QUICKTIME, shapes=True, hides=True),
     ".mkv": Container("matroska", ("h264", "h265", "av1", "vp9", "prores", "ffv1")),
     ".webm": Container("webm", ("vp9", "av1"), turns=False),
 }

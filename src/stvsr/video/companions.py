@@ -38,6 +38,10 @@ NOT_PASSED_ON = (
 )
 
 
+NEEDED = Fraction(1, 10)
+"""Seconds of sound that is not heard, but that a decoder may need for what follows it."""
+
+
 @dataclass(frozen=True)
 class Companions:
     """What travels with the pictures of a file.
@@ -51,6 +55,7 @@ class Companions:
         end: the time from which on nothing is copied.
         stretch: how many times as long everything lasts.
         picture_stream: index of the pictures' stream.
+        hides: whether the output can hold sound that is not heard, from before the beginning of a trimmed file.
     """
 
     path: Path
@@ -61,6 +66,7 @@ class Companions:
     end: float | Fraction
     stretch: int
     picture_stream: int
+    hides: bool
 
     @classmethod
     def of(cls, source: VideoFile, part: Part, clock: Clock, extension: str) -> Companions:
@@ -87,6 +93,7 @@ class Companions:
             end=inf if part.duration is None else source.times.start + part.duration,
             stretch=clock.stretch,
             picture_stream=source.stream_index,
+            hides=extension in CONTAINERS and CONTAINERS[extension].hides,
         )
 
     def packets(self, container: InputContainer, copies: dict[int, Stream]) -> Iterator[Packet[Stream]]:
@@ -99,6 +106,8 @@ class Companions:
             if packet.stream.type == "subtitle":
                 self._cut(packet, packet.pts, unit)
             if not self.begin <= packet.pts * unit < self.end:
+                continue
+            if packet.is_discard and not self.hides and packet.pts < (packet.stream.start_time or 0) - NEEDED / unit:
                 continue
             packet.pts = round(self.start_of(packet.pts * unit) / unit)
             packet.dts = packet.pts if packet.dts is None else round(self.start_of(packet.dts * unit) / unit)
