@@ -20,6 +20,7 @@ from stvsr.models.two_stage import TwoStage
 from stvsr.ops.deformable import use_backend
 from stvsr.stage_weights import load_stages
 from stvsr.tracking import describe_run, finish, keep_run
+from stvsr.training.checkpoints import LastCheckpoint
 from stvsr.training.module import SpaceTimeModule
 from stvsr.unfinished import alone_in
 
@@ -104,6 +105,9 @@ def _train(config: DictConfig) -> dict[str, float]:
         describe_run(loggers, config, parameters=sum(p.numel() for p in module.network.parameters()))
         # A checkpoint holds tensors and plain values, nothing to be executed.
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+        if any(isinstance(c, LastCheckpoint) and c.lacks_validation(trainer) for c in callbacks):
+            # It failed or was killed after the last step was saved; for Lightning such a run is finished.
+            trainer.validate(module, datamodule=data, verbose=False)
     except SystemExit as stop:
         # Lightning's answer to a second Ctrl-C, once the other processes are gone: status 1, as of an error.
         if not isinstance(stop.__context__, KeyboardInterrupt):

@@ -1,5 +1,6 @@
 """Checkpoints: a run that was stopped, or died, continues as if it never was; the best one stays the best."""
 
+import csv
 import errno
 import os
 import signal
@@ -19,6 +20,7 @@ from omegaconf import DictConfig
 
 from conftest import SMALL_RUN, with_callback
 from stvsr.errors import Interrupted, InvalidInput
+from stvsr.tracking import MONITORED
 from stvsr.train import run_to_continue, train
 from stvsr.training.checkpoints import save_whole
 
@@ -26,6 +28,11 @@ from stvsr.training.checkpoints import save_whole
 def load(path: Path) -> dict[str, Any]:
     checkpoint: dict[str, Any] = torch.load(path, weights_only=True)
     return checkpoint
+
+
+def read_log(run: Path) -> list[dict[str, str]]:
+    with (run / "csv/metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def assert_same_runs(first: Path, second: Path, *, steps: int = 7) -> None:
@@ -155,6 +162,35 @@ def test_a_second_ctrl_c_stops_within_the_step_and_says_what_is_saved(
         signal.signal(signal.SIGINT, before)
     last = tmp_path / "run/checkpoints/last.ckpt"
     assert (load(last)["global_step"] if last.is_file() else 0) == saved
+
+
+class DieInValidation(pl.Callback):
+    """Ends the run as a crash would, before the validation after a step."""
+
+    def __init__(self, *, step: int) -> None:
+        self.step = step
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == self.step:
+            raise RuntimeError("crash")
+
+
+def test_a_run_whose_last_validation_failed_is_validated_when_it_is_started_again(
+    small_run: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    """It has all its steps, so nothing else would be done."""
+
+    overrides = ["trainer.max_steps=4", "trainer.val_check_interval=2"]
+    whole = train(small_run(*overrides, folder="whole"))
+    with pytest.raises(RuntimeError, match="crash"):
+        train(with_callback(small_run(*overrides, folder="parts"), DieInValidation, step=4))
+    again = train(small_run(*overrides, folder="parts"))
+    assert again[MONITORED] == whole[MONITORED]
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts", steps=4)
+    ours, theirs = (load(tmp_path / run / "checkpoints/best.ckpt") for run in ("whole", "parts"))
+    assert ours["global_step"] == theirs["global_step"]
+    steps = [row["step"] for row in read_log(tmp_path / "parts") if row["val/psnr/mean"]]
+    assert steps == [row["step"] for row in read_log(tmp_path / "whole") if row["val/psnr/mean"]][-1:]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -66,6 +66,7 @@ class LastCheckpoint(pl.Callback):
         self.path = Path(path)
         self.every_steps = every_steps
         self.stop_requested = False
+        self.validated: int | None = None
         self._farewell: str | None = None
         self._previous_handlers: dict[int, Any] = {}
 
@@ -100,8 +101,22 @@ class LastCheckpoint(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves, so that a run that dies later does not validate again and remembers its best score."""
+        self.validated = trainer.global_step
         if not _in_trouble(trainer):
             save_whole(trainer, self.path)
+
+    def lacks_validation(self, trainer: pl.Trainer) -> bool:
+        """Whether a run has all its steps but not the validation that is due after the last of them."""
+        step = trainer.global_step
+        return step == trainer.max_steps and step % trainer.val_check_interval == 0 and self.validated != step
+
+    def state_dict(self) -> dict[str, int | None]:
+        """The last step that was validated, for the checkpoint."""
+        return {"validated": self.validated}
+
+    def load_state_dict(self, state_dict: dict[str, int | None]) -> None:
+        """The last step that was validated, from the checkpoint."""
+        self.validated = state_dict["validated"]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stops listening."""
