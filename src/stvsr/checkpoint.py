@@ -89,10 +89,10 @@ def export(path: str | Path, output: Path) -> None:
     fill(build_network(config, origin=str(path)), weights, path)
     says = {MODEL_KEY: json.dumps(config), VARIANT_KEY: str(content.get(VARIANT_KEY) or "")}
     # Whole numbers, such as a normalisation's count of batches, may be larger than half precision goes.
-    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    halves = {name: (part.half() if part.is_floating_point() else part).contiguous() for name, part in weights.items()}
     with beside_then_rename(output) as beside:
         # Not its save_file, whose files only their owner may read.
-        beside.write_bytes(save({name: tensor.contiguous() for name, tensor in halves.items()}, metadata=says))
+        beside.write_bytes(save(halves, metadata=says))
         flush_to_disk(beside)
 
 
@@ -169,8 +169,8 @@ def variant_of(path: str | Path) -> str | None:
     return variant if isinstance(variant, str) else None
 
 
-def check_resumable(path: str | Path, config: dict[str, Any]) -> None:
-    """Refuses a file from which a training run of the network in `config` cannot be continued.
+def check_resumable(path: str | Path, config: dict[str, Any]) -> int:
+    """The steps of a run in a file; refuses one from which a run of the network in `config` cannot be continued.
 
     Raises:
         InvalidInput: weights without the state of a run, or another network; the message names the first setting that
@@ -181,6 +181,7 @@ def check_resumable(path: str | Path, config: dict[str, Any]) -> None:
     if "optimizer_states" not in content:
         raise InvalidInput(f"{path}: holds weights but not the state of a run; resume from a last.ckpt of stvsr.train")
     _check_same_network(path, saved, config)
+    return int(content.get("global_step", 0))
 
 
 def weights_for(config: dict[str, Any], path: str | Path) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """A composed config as plain values, and what a user may write otherwise than meant."""
 
-import re
 from typing import Any
 
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from stvsr.errors import InvalidInput
@@ -47,9 +47,7 @@ def check_whole(config: DictConfig, name: str, *, least: int) -> None:
 
 def override(name: str, value: object) -> str:
     """A setting as Hydra takes it on a command line, whatever characters there are in its value."""
-    # Backslashes count only where they stand before a quote.
-    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), str(value))
-    return f"{name}='{escaped}'"
+    return f"{name}={QuotedString(str(value), Quote.single).with_quotes()}"
 
 
 def check_flag(config: DictConfig, name: str) -> None:

@@ -20,8 +20,8 @@ from stvsr.errors import Interrupted, InvalidInput
 from stvsr.evaluation.costs import Cost, measured_cost
 from stvsr.evaluation.job import Job, check_one_method, method_name
 from stvsr.evaluation.motion_cache import write_motion
-from stvsr.evaluation.processes import check_processes, progress_folder, score_here, score_in_processes
-from stvsr.evaluation.progress import BatchRecord, Progress
+from stvsr.evaluation.processes import check_processes, score_here, score_in_processes
+from stvsr.evaluation.progress import BatchRecord, Progress, progress_folder
 from stvsr.evaluation.report import write_report
 from stvsr.evaluation.results import Results
 from stvsr.evaluation.rows import summarise

@@ -68,13 +68,11 @@ def _train(config: DictConfig) -> dict[str, float]:
     use_backend(config.deformable)
     model_config = resolved(config.model)
     resume = run_to_continue(config)
-    if resume is not None:
-        check_resumable(resume, model_config)
-        if (done := steps_done(resume)) > config.trainer.max_steps:
-            raise InvalidInput(
-                f"{resume}: has {done} steps, more than trainer.max_steps={config.trainer.max_steps}; expected "
-                "as many or more, or, to start anew, another output_dir"
-            )
+    if resume is not None and (done := check_resumable(resume, model_config)) > config.trainer.max_steps:
+        raise InvalidInput(
+            f"{resume}: has {done} steps, more than trainer.max_steps={config.trainer.max_steps}; expected "
+            "as many or more, or, to start anew, another output_dir"
+        )
     data = instantiate(config.loader)
     data.setup("fit")
 

@@ -13,6 +13,12 @@ from typing import Any
 from stvsr.errors import InvalidInput
 from stvsr.files import write_text
 
+IDENTITY = "job.json"
+"""The file that tells whose progress a folder holds."""
+
+LOCK = "lock"
+"""The file that the job that runs there keeps locked."""
+
 
 class Unfinished:
     """A folder for what a job has done so far.
@@ -33,7 +39,7 @@ class Unfinished:
         self.job = job
         self.elsewhere = elsewhere
         said = _said(identity)
-        path = folder / "job.json"
+        path = folder / IDENTITY
         folder.mkdir(parents=True, exist_ok=True)
         if path.is_file() and path.read_text() != said:
             theirs = json.loads(path.read_text())
@@ -45,7 +51,7 @@ class Unfinished:
         # Not by every process of a shared job: the first one has written it.
         if not path.is_file():
             # All of the folder is removed at the end. Hidden files are a file system's, or a text half written.
-            if any(entry.name != "lock" and not entry.name.startswith(".") for entry in folder.iterdir()):
+            if any(entry.name != LOCK and not entry.name.startswith(".") for entry in folder.iterdir()):
                 raise InvalidInput(
                     f"{folder}: holds files that are not of an unfinished {job}; {elsewhere}, or remove them"
                 )
@@ -79,7 +85,7 @@ def discard_other(folder: Path, identity: dict[str, Any], *, job: str, elsewhere
     """
     if folder.is_dir():
         with alone_in(folder, job, elsewhere):
-            path = folder / "job.json"
+            path = folder / IDENTITY
             if not path.is_file() or path.read_text() != _said(identity):
                 shutil.rmtree(folder)
 
@@ -91,7 +97,7 @@ def alone_in(folder: Path, job: str, elsewhere: str) -> Iterator[None]:
     Raises:
         InvalidInput: another one is running there.
     """
-    with (folder / "lock").open("w") as file:
+    with (folder / LOCK).open("w") as file:
         try:
             # Unlike flock's, this lock is not passed on to loader processes, which outlive a kill for seconds.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

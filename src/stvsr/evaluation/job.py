@@ -12,6 +12,7 @@ import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
+from stvsr import unfinished
 from stvsr.checkpoint import load_network, variant_of, weight_file
 from stvsr.config import check_list, resolved
 from stvsr.data.clip_sets import ClipSet
@@ -20,7 +21,7 @@ from stvsr.errors import InvalidInput
 from stvsr.evaluation.motion_cache import read_motion
 from stvsr.evaluation.perceptual import EXTRAS
 from stvsr.evaluation.predictions import SavedFrames
-from stvsr.evaluation.progress import BatchRecord
+from stvsr.evaluation.progress import BatchRecord, progress_folder
 from stvsr.evaluation.protocols import Protocol
 from stvsr.evaluation.results import RESULTS
 from stvsr.evaluation.scoring import Scorer, fixed_batches
@@ -92,9 +93,9 @@ class Job:
             InvalidInput: names it.
         """
         folder = Path(self.config.output_dir)
-        data = with_absolute_roots(resolved(self.config)["data"]["test_source"])
+        data = resolved(self.config)["data"]["test_source"]
         read = [Path(root) for root in roots_in([data, {"root": self.config.predictions}])]
-        ours = (folder / RESULTS).is_file() or (folder / "progress" / "job.json").is_file()
+        ours = (folder / RESULTS).is_file() or (progress_folder(self.config) / unfinished.IDENTITY).is_file()
         for made in filter(None, (self.scorer.shown.folder, self.scorer.save_to)):
             inside = next((root for root in read if root.resolve().is_relative_to(made.resolve())), None)
             if inside is not None:

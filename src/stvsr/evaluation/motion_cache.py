@@ -30,7 +30,7 @@ def read_motion(path: Path) -> dict[str, float]:
             if table.fieldnames not in (None, COLUMNS):
                 raise ValueError("a file of somebody's, which would be replaced")
             return {row["pair"]: float(row["pixels"]) for row in table}
-    except (KeyError, ValueError, TypeError):
+    except (ValueError, TypeError):
         raise InvalidInput(f"{path}: not a table of measured motion; remove it; it will be rebuilt") from None
 
 

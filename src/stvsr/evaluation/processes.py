@@ -7,7 +7,6 @@ import sys
 import traceback
 from collections.abc import Iterator
 from multiprocessing.queues import Queue
-from pathlib import Path
 from queue import Empty
 from typing import Any
 
@@ -18,7 +17,7 @@ from stvsr.config import resolved
 from stvsr.devices import chosen_device
 from stvsr.errors import InvalidInput, UserError
 from stvsr.evaluation.job import Job
-from stvsr.evaluation.progress import BatchRecord, Progress
+from stvsr.evaluation.progress import BatchRecord, Progress, progress_folder
 from stvsr.explanations import in_one_line
 
 PATIENCE = 1.0
@@ -129,11 +128,6 @@ def threads_each(processes: int) -> int:
 def _leave(number: int, frame: object) -> None:
     # As shells have it; 0 would be taken for work that is done.
     sys.exit(128 + number)
-
-
-def progress_folder(config: DictConfig) -> Path:
-    """Where the progress of an evaluation is kept."""
-    return Path(config.output_dir) / "progress"
 
 
 def check_processes(count: int, device: str) -> None:

@@ -11,8 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from omegaconf import DictConfig
+
 from stvsr.evaluation.scores import WindowScore
 from stvsr.unfinished import Unfinished
+
+
+def progress_folder(config: DictConfig) -> Path:
+    """Where the progress of an evaluation is kept."""
+    return Path(config.output_dir) / "progress"
 
 
 @dataclass(frozen=True)
