@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from stvsr.models import turns
-from stvsr.models.alignment import AlignedFusion
+from stvsr.models.alignment import FeaturePyramid
+from stvsr.models.propagation import ConvLSTMCell
 from stvsr.models.reconstruction import REACH, Reconstruction
 from stvsr.models.turns import all_at_once, frames_together, in_turns, rows_together
 
@@ -22,17 +23,18 @@ def largest(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """The most maps, or rows of them, that each part has had at once."""
     seen: dict[str, int] = {}
 
-    def watch(cls: type[nn.Module], name: str, size: Callable[..., int]) -> None:
+    def watch(cls: type[nn.Module], name: str, what: str, size: Callable[..., int]) -> None:
         original = getattr(cls, name)
 
         def watched(self: nn.Module, *arguments: Tensor) -> object:
-            seen[name] = max(seen.get(name, 0), size(*arguments))
+            seen[what] = max(seen.get(what, 0), size(*arguments))
             return original(self, *arguments)
 
         monkeypatch.setattr(cls, name, watched)
 
-    watch(AlignedFusion, "as_first", lambda pyramid: len(pyramid.level1))
-    watch(Reconstruction, "_enlarge", lambda features: features.shape[-2])
+    watch(FeaturePyramid, "forward", "maps aligned", len)
+    watch(ConvLSTMCell, "forward", "rows of gates", lambda gates, *states: gates.shape[-2])
+    watch(Reconstruction, "_enlarge", "rows enlarged", lambda features: features.shape[-2])
     return seen
 
 
@@ -47,13 +49,15 @@ def test_large_frames_go_in_turns_and_give_what_they_give_together(
     network, lr = small_network(variant), torch.rand(LR)
     with torch.no_grad():
         together = network(lr)
-        assert largest["as_first"] == (14 if variant in "de" else 6)
-        assert largest["_enlarge"] == LR[-2]
+        assert largest["maps aligned"] == (14 if variant in "de" else 8)
+        assert largest["rows enlarged"] == LR[-2]
+        assert largest.get("rows of gates") == (LR[-2] if variant in "cde" else None)
         largest.clear()
         monkeypatch.setattr(turns, "AT_ONCE", 1)
         turned = network(lr)
-    assert largest["as_first"] == 2
-    assert largest["_enlarge"] <= 16 * REACH + 2 * REACH
+    assert largest["maps aligned"] == 2
+    assert largest["rows enlarged"] <= 16 * REACH + 2 * REACH
+    assert largest.get("rows of gates", 0) <= 16 + 2
     torch.testing.assert_close(turned, together, rtol=1e-5, atol=1e-6)
 
 

@@ -50,14 +50,14 @@ def test_a_network_on_another_device_is_tried_there() -> None:
     assert bytes_taken(Three().to("meta"), 20, 30) == bytes_taken(Three(), 20, 30)
 
 
-def test_the_papers_network_takes_less_than_a_third_of_its_memory_where_frames_are_large(
+def test_the_papers_network_takes_less_than_a_fifth_of_its_memory_where_frames_are_large(
     configure: Callable[..., DictConfig],
 ) -> None:
     """A number of bytes for each pixel on either side, so that no tile but the largest of each need be tried."""
     network = instantiate(configure("train", "ablation=e").model)
-    small, large, larger = (bytes_taken(network, side, side) / side**2 for side in (128, 256, 512))
+    small, large, larger = (bytes_taken(network, side, side) / side**2 for side in (128, 512, 1024))
     assert 25_000 < small < 50_000
-    assert large < small / 3
+    assert large < small / 5
     assert larger == pytest.approx(large, rel=0.2)
 
 

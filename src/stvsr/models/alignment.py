@@ -9,6 +9,7 @@ Limits: height and width must be multiples of 4 (two stride-2 levels).
 """
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple, cast
 
 import torch
@@ -123,7 +124,14 @@ class PCDAlignment(nn.Module):
 
     def forward(self, source: Pyramid, share_of_source: Pyramid, share_of_target: Pyramid) -> Tensor:
         """Samples a pyramid towards another: `(b, c, h, w)`."""
-        offset1, offset2, offset3 = self._offset_features(share_of_source, share_of_target)
+        return self._sample(source, self._offset_features(map(torch.add, share_of_source, share_of_target)))
+
+    def of_pyramids(self, source: Pyramid, target: Pyramid) -> Tensor:
+        """As `forward`, of two that meet no others; what each contributes is not kept."""
+        return self._sample(source, self._offset_features(map(conv_of_two, self._first_of_offset(), source, target)))
+
+    def _sample(self, source: Pyramid, offset_features: Pyramid) -> Tensor:
+        offset1, offset2, offset3 = offset_features
         aligned3 = leaky_relu(self.sample3(source.level3, offset3))
         aligned2 = self.sample2(source.level2, offset2)
         aligned2 = leaky_relu(conv_of_two(self.merge2, aligned2, upsample2(aligned3)))
@@ -132,20 +140,24 @@ class PCDAlignment(nn.Module):
 
     def offsets(self, share_of_source: Pyramid, share_of_target: Pyramid) -> Pyramid:
         """Where each level of the source is sampled, without sampling it (`DeformableSampling.offset`)."""
-        levels = self._offset_features(share_of_source, share_of_target)
+        levels = self._offset_features(map(torch.add, share_of_source, share_of_target))
         samplings = (self.sample1, self.sample2, self.sample3)
         return Pyramid(*(sampling.offset(level) for sampling, level in zip(samplings, levels, strict=True)))
 
-    def _offset_features(self, share_of_source: Pyramid, share_of_target: Pyramid) -> Pyramid:
-        of1, of2, of3 = (one + other for one, other in zip(share_of_source, share_of_target, strict=True))
+    def _offset_features(self, of_both: Iterable[Tensor]) -> Pyramid:
+        """What offsets are predicted from, of what the first convolutions make of both pyramids."""
+        of1, of2, of3 = of_both
         level3 = leaky_relu(self.offset3[1](leaky_relu(of3)))
         level2 = self._refine_offset(self.offset2, of2, level3)
         level1 = self._refine_offset(self.offset1, of1, level2)
         return Pyramid(level1, level2, level3)
 
     def _shares(self, pyramid: Pyramid, first: int) -> Pyramid:
-        of_both = (cast(nn.Conv2d, convs[0]) for convs in (self.offset1, self.offset2, self.offset3))
-        return Pyramid(*(share(conv, level, first) for conv, level in zip(of_both, pyramid, strict=True)))
+        return Pyramid(*(share(*of_level, first) for of_level in zip(self._first_of_offset(), pyramid, strict=True)))
+
+    def _first_of_offset(self) -> list[nn.Conv2d]:
+        """Of each level the convolution of both pyramids."""
+        return [cast(nn.Conv2d, convs[0]) for convs in (self.offset1, self.offset2, self.offset3)]
 
     @staticmethod
     def _refine_offset(convs: nn.ModuleList, offset: Tensor, coarser: Tensor) -> Tensor:
@@ -180,6 +192,11 @@ class NaiveAlignment(nn.Module):
         aligned2 = leaky_relu(conv_of_two(self.merge2, self.conv2(source.level2), upsample2(aligned3)))
         return conv_of_two(self.merge1, self.conv1(source.level1), upsample2(aligned2))
 
+    def of_pyramids(self, source: Pyramid, target: Pyramid) -> Tensor:
+        """As `forward`."""
+        aligned: Tensor = self(source, None, None)
+        return aligned
+
 
 Alignment = PCDAlignment | NaiveAlignment
 
@@ -210,6 +227,13 @@ class AlignedFusion(nn.Module):
         aligned_first = self.align_first(first.pyramid, first.in_first, second.in_first)
         aligned_second = self.align_second(second.pyramid, second.in_second, first.in_second)
         return conv_of_two(self.fuse, aligned_first, aligned_second)
+
+    def of_maps(self, first: Tensor, second: Tensor) -> Tensor:
+        """As `forward`, of two large maps `(b, c, h, w)`, of which as little as possible is held at once."""
+        of_first, of_second = self.pyramid(first), self.pyramid(second)
+        aligned = share(self.fuse, self.align_first.of_pyramids(of_first, of_second), 0)
+        other = self.align_second.of_pyramids(of_second, of_first)
+        return aligned.add_(share(self.fuse, other, other.shape[1]))
 
     def offsets(self, first: Partner, second: Partner) -> tuple[Pyramid, Pyramid]:
         """Where the levels of each map are sampled, without sampling them; of maps that are sampled at offsets."""

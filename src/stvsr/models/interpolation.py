@@ -4,7 +4,7 @@ The first axis of the paper's Table 2. Both classes map the features of `n` fram
 frames keep theirs. All pairs of a clip go through the network together, those of large frames in turns.
 """
 
-from itertools import chain
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,7 @@ def interpolate_features(features: Tensor, fusion: AlignedFusion) -> Tensor:
     """
     n, b = features.shape[:2]
     if in_turns(features):
-        between = [fusion(*neighbours(features[pair : pair + 2], fusion)) for pair in range(n - 1)]
+        between = [fusion.of_maps(before, after) for before, after in pairwise(features)]
     else:
         between = list(torch.split(fusion(*neighbours(features, fusion)), b))
     *given, last = features

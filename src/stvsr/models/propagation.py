@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from stvsr.models.alignment import AlignedFusion, Partner, deformable_fusion
 from stvsr.models.blocks import conv1x1, conv3x3, conv_of_two, share
-from stvsr.models.turns import in_turns
+from stvsr.models.turns import by_rows, in_turns
 
 
 class NoPropagation(nn.Module):
@@ -47,6 +47,12 @@ class ConvLSTMCell(nn.Module):
         cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
         return o.sigmoid() * cell.tanh(), cell
 
+    def by_rows(self, frame: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
+        """As `forward`, of a frame `(b, c, h, w)`: gates, four times as large, exist for some rows at a time."""
+        return by_rows(
+            lambda frame, hidden, cell: self(self.share_of_frame(frame), hidden, cell), frame, hidden, cell, reach=1
+        )
+
 
 class Recurrence(nn.Module):
     """Two states that are carried from frame to frame."""
@@ -59,9 +65,9 @@ class Recurrence(nn.Module):
         """What was prepared of a frame, and the states `(b, c, h, w)` before it, to those after it."""
         raise NotImplementedError
 
-    def advance(self, frame: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """`step` with a frame `(b, c, h, w)` that has not been prepared."""
-        return self.step(self.prepare(frame), hidden, cell)
+    def advance(self, frame: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
+        """`step` with a large frame `(b, c, h, w)`, of which nothing is prepared."""
+        raise NotImplementedError
 
     def forward(self, features: Tensor) -> Tensor:
         """`(t, b, c, h, w)` to the hidden states, of the same shape."""
@@ -121,6 +127,10 @@ class ConvLSTM(Recurrence):
         states: tuple[Tensor, Tensor] = self.cell(prepared.gates, hidden, cell)
         return states
 
+    def advance(self, frame: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
+        """See `Recurrence`."""
+        return self.cell.by_rows(frame, hidden, cell)
+
 
 class AlignedStep(NamedTuple):
     """What a `DeformableConvLSTM` needs of a frame."""
@@ -141,7 +151,7 @@ class DeformableConvLSTM(Recurrence):
 
     def prepare(self, frames: Tensor) -> AlignedStep:
         """See `Recurrence`."""
-        for_hidden, for_cell = (self._partner(align, frames) for align in (self.align_hidden, self.align_cell))
+        for_hidden, for_cell = (align.as_first(align.pyramid(frames)) for align in (self.align_hidden, self.align_cell))
         return AlignedStep(self.cell.share_of_frame(frames), for_hidden, for_cell)
 
     def step(self, prepared: AlignedStep, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
@@ -151,16 +161,9 @@ class DeformableConvLSTM(Recurrence):
         states: tuple[Tensor, Tensor] = self.cell(prepared.gates, hidden, cell)
         return states
 
-    def advance(self, frame: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Recurrence`; what is prepared for one state is gone before the other's turn."""
-        hidden = self._aligned(self.align_hidden, self._partner(self.align_hidden, frame), hidden)
-        cell = self._aligned(self.align_cell, self._partner(self.align_cell, frame), cell)
-        states: tuple[Tensor, Tensor] = self.cell(self.cell.share_of_frame(frame), hidden, cell)
-        return states
-
-    @staticmethod
-    def _partner(align: AlignedFusion, frames: Tensor) -> Partner:
-        return align.as_first(align.pyramid(frames))
+    def advance(self, frame: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
+        """See `Recurrence`."""
+        return self.cell.by_rows(frame, self.align_hidden.of_maps(frame, hidden), self.align_cell.of_maps(frame, cell))
 
     @staticmethod
     def _aligned(align: AlignedFusion, frame: Partner, state: Tensor) -> Tensor:

@@ -1,12 +1,11 @@
 """Frame reconstruction: features to HR frames by residual blocks and sub-pixel upscaling (Sec. 3.3)."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stvsr.data.clip import SCALE
 from stvsr.models.blocks import conv3x3, exact_conv, leaky_relu, residual_blocks
-from stvsr.models.turns import in_turns, rows_together
+from stvsr.models.turns import by_rows, in_turns
 
 REACH = 2
 """Rows that the layers after the trunk look up and down: 1 + 1/2 + 1/4 + 1/4."""
@@ -33,17 +32,11 @@ class Reconstruction(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """`(b, c, h, w)` to RGB `(b, 3, 4h, 4w)`, not clamped."""
         features = self.trunk(features)
-        return self._enlarge_in_turns(features) if in_turns(features) else self._enlarge(features)
-
-    def _enlarge_in_turns(self, features: Tensor) -> Tensor:
-        """As `_enlarge`, some rows after the other: what it holds in between is 16 times as large as the features."""
-        height, together = features.shape[-2], rows_together(features, reach=REACH)
-        strips = []
-        for start in range(0, height, together):
-            above, rows = min(start, REACH), min(together, height - start)
-            strip = self._enlarge(features[..., start - above : start + rows + REACH, :])
-            strips.append(strip.narrow(-2, SCALE * above, SCALE * rows))
-        return torch.cat(strips, dim=-2)
+        if not in_turns(features):
+            return self._enlarge(features)
+        # What it holds in between is 16 times as large as the features.
+        (frames,) = by_rows(lambda rows: (self._enlarge(rows),), features, reach=REACH, scale=SCALE)
+        return frames
 
     def _enlarge(self, features: Tensor) -> Tensor:
         features = leaky_relu(F.pixel_shuffle(self.up1(features), 2))
