@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from stvsr.config import flattened
 from stvsr.errors import InvalidInput, one_line
 from stvsr.files import beside_then_rename, flush_to_disk
 from stvsr.models.grown_start import PART, TRAINING_ONLY, can_grow, handing_on
@@ -200,7 +201,7 @@ def weights_for(config: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
 
 
 def _check_same_network(path: str | Path, saved: dict[str, Any], config: dict[str, Any]) -> None:
-    ours, theirs = _flatten(config), _flatten(saved)
+    ours, theirs = flattened(config), flattened(saved)
     for key in sorted((ours.keys() | theirs.keys()) - TRAINING_ONLY):
         if ours.get(key) != theirs.get(key):
             raise InvalidInput(
@@ -290,10 +291,3 @@ def _network_class(target: object, origin: str) -> type[nn.Module]:
     raise InvalidInput(
         f"{origin}: names {target!r}; only networks of {NETWORK_PACKAGE.rstrip('.')} are built from a checkpoint"
     )
-
-
-def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat

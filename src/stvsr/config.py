@@ -1,5 +1,6 @@
 """A composed config as plain values, and what a user may write otherwise than meant."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -13,6 +14,17 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their names below those above them: `{"data": {"root": "a"}}` as `{"data.root": "a"}`."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{below}": setting for below, setting in flattened(value).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def check_list(config: DictConfig, name: str) -> None:

@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 from stvsr.checkpoint import load_network
 from stvsr.cli import CONFIG_DIR, one_line_errors
 from stvsr.config import override
-from stvsr.data.clip import Batch
 from stvsr.data.datasets import ValidationClips
 from stvsr.evaluate import evaluate
 from stvsr.evaluation.figures import show_clip
@@ -52,7 +51,7 @@ def demo(folder: Path, overrides: list[str], *, test_clips: int = 30) -> None:
     picture = folder / "comparison.png"
     clips = ValidationClips(source=instantiate(scoring.data.test_source.source))
     networks = {"ours, minutes of training": load_network(checkpoint)}
-    show_clip(networks, Batch.collate([clips[SHOWN_CLIP]]), picture)
+    show_clip(networks, clips[SHOWN_CLIP], picture)
 
     print(as_comparison(network.rows, bicubic.rows))
     print(f"\npicture:     {picture}\nreport:      {folder}/report.html")

@@ -22,7 +22,6 @@ from omegaconf import DictConfig
 from stvsr.checkpoint import load_network
 from stvsr.cli import entry_point
 from stvsr.config import check_flag, check_list, override, resolved
-from stvsr.data.clip import Batch
 from stvsr.data.datasets import ValidationClips
 from stvsr.errors import InvalidInput, TrainingDiverged, one_line
 from stvsr.evaluate import evaluate
@@ -139,8 +138,7 @@ def draw(config: DictConfig, trainings: Trainings, runs: list[Trained]) -> None:
     networks = {name: load_network(checkpoint_of(training)) for name, training in sorted(shown.items())}
     scenes = instantiate(scoring_config(config, folder).data.test_source.sets[1].source)
     for motion, index in SHOWN_CLIPS.items():
-        clip = Batch.collate([ValidationClips(source=scenes)[index]])
-        show_clip(networks, clip, folder / PICTURES / f"{motion}.png")
+        show_clip(networks, ValidationClips(source=scenes)[index], folder / PICTURES / f"{motion}.png")
 
 
 def data_overrides(config: DictConfig) -> list[str]:

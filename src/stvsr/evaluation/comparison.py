@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from stvsr.config import flattened
 from stvsr.data.clip import UNSPLIT
 from stvsr.evaluation.results import Results
 from stvsr.evaluation.rows import Row
@@ -25,7 +26,7 @@ OURS = "measured"
 PUBLISHED_CLIPS = {"Vid4/all": 4, "Vimeo-90K/fast": 1225, "Vimeo-90K/medium": 4977, "Vimeo-90K/slow": 1613}
 """How many clips the published figures are of; they stand beside ours only for as many."""
 
-NOT_COMPARED = ("_target_", "_partial_", "name", "frames")
+NOT_COMPARED = frozenset({"_target_", "_partial_", "name", "frames"})
 """Settings of data that tell how it is called, read and checked, not what it is."""
 
 
@@ -209,7 +210,13 @@ def _measured(run: Results) -> Entry:
 def _conditions(settings: Mapping[str, Any], row: Row) -> dict[str, str]:
     """What a clip set is and where its motion splits end, each setting as text, and how many clips it has."""
     data = _data_of(settings.get("data", {}), row.clip_set)
-    told = _flat(data) | {f"motion.{name}": str(value) for name, value in settings.get("thresholds", {}).items()}
+    told = {
+        name: str(value)
+        for name, value in flattened(data).items()
+        # null is like a setting that is not there.
+        if value is not None and NOT_COMPARED.isdisjoint(name.split("."))
+    }
+    told |= {f"motion.{name}": str(value) for name, value in settings.get("thresholds", {}).items()}
     return told | {"clips": str(row.clips + row.clips_left_out)}
 
 
@@ -220,19 +227,6 @@ def _data_of(data: Mapping[str, Any], clip_set: str) -> Mapping[str, Any]:
         if clip_set == (part.get("name") or Path(part.get("root") or "").name):
             return dict(part)
     return data
-
-
-def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    """Settings by their names below those above them, as text; null is like a setting that is not there."""
-    flat: dict[str, str] = {}
-    for name, value in settings.items():
-        if name in NOT_COMPARED:
-            continue
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{above}{name}.")
-        elif value is not None:
-            flat[above + name] = str(value)
-    return flat
 
 
 def _extras(compared: Sequence[Entry]) -> list[str]:

@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from stvsr.data.clip import Batch
+from stvsr.data.clip import Clip
 from stvsr.evaluation.metrics import psnr_y
 from stvsr.evaluation.shown import SHOWN
 from stvsr.files import beside_then_rename
@@ -57,8 +57,8 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(beside, format="png")
 
 
-def show_clip(networks: dict[str, Network], batch: Batch, path: Path) -> None:
-    """Writes the comparison of networks, by name, on the first clip of a batch."""
+def show_clip(networks: dict[str, Network], clip: Clip, path: Path) -> None:
+    """Writes the comparison of networks, by name, on a clip."""
     with torch.inference_mode():
-        frames = {name: run_padded(network, batch.lr)[0] for name, network in networks.items()}
-    save_figure(comparison_figure(lr=batch.lr[0], predictions=frames, target=batch.hr[0], title=batch.names[0]), path)
+        frames = {name: run_padded(network, clip.lr[None])[0] for name, network in networks.items()}
+    save_figure(comparison_figure(lr=clip.lr, predictions=frames, target=clip.hr, title=clip.name), path)
