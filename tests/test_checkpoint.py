@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY, check_resumable, export, load_network, variant_of
+from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY, export, load_network, read_run, variant_of
 from stvsr.config import resolved
 from stvsr.errors import InvalidInput
 
@@ -140,7 +140,7 @@ def test_a_safetensors_file_that_is_not_ours_is_named_in_one_line(tmp_path: Path
 def test_a_safetensors_file_cannot_be_resumed_from(saved: dict[str, Any], tmp_path: Path) -> None:
     export(write(saved, tmp_path / "a.ckpt"), tmp_path / "a.safetensors")
     with pytest.raises(InvalidInput, match="not the state of a run"):
-        check_resumable(tmp_path / "a.safetensors", saved[MODEL_KEY])
+        read_run(tmp_path / "a.safetensors", saved[MODEL_KEY])
 
 
 @pytest.mark.parametrize(
@@ -217,15 +217,15 @@ def test_weights_of_another_variant_than_named_are_refused(
 
 def test_resuming_another_variant_names_the_setting_that_differs(saved: dict[str, Any], tmp_path: Path) -> None:
     path = write(saved | {"optimizer_states": []}, tmp_path / "a.ckpt")
-    check_resumable(path, saved[MODEL_KEY])
+    read_run(path, saved[MODEL_KEY])
     other = saved[MODEL_KEY] | {"propagation": {"_target_": "stvsr.models.propagation.NoPropagation"}}
     with pytest.raises(InvalidInput, match=r"another network: its propagation\.\w+"):
-        check_resumable(path, other)
+        read_run(path, other)
 
 
 def test_resuming_from_weights_alone_is_refused(saved: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="not the state of a run"):
-        check_resumable(write(saved, tmp_path / "a.ckpt"), saved[MODEL_KEY])
+        read_run(write(saved, tmp_path / "a.ckpt"), saved[MODEL_KEY])
 
 
 class Malicious:

@@ -144,12 +144,23 @@ BAD_TRAIN = {
     "misspelt-model-key": (["+model.chanels=8"], "chanels"),
     "no-data-folder": (["data=vimeo90k", "data.root=nowhere"], "data.root=nowhere: no sep_trainlist.txt there"),
     "unwritable-output": (["output_dir=/dev/null/out"], "/dev/null/out"),
+    "no-choice-of-a-group": (["logger=null"], "null chooses no file of a group of settings; name one, such as"),
+    "module-that-is-not-there": (["objective._target_=own.Objective"], "'own.Objective': No module named 'own'; see"),
+    "module-that-needs-another": (
+        ["objective._target_=mine.Objective"],
+        "'mine.Objective': No module named 'not_installed'; see",
+    ),
 }
 
 
 @pytest.mark.parametrize(("arguments", "says"), BAD_TRAIN.values(), ids=BAD_TRAIN)
 def test_bad_input_to_train_ends_in_one_line(
-    run: Run, tmp_path: Path, arguments: list[str], says: str, small_run: Callable[..., object]
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    says: str,
+    small_run: Callable[..., object],
 ) -> None:
     from stvsr.checkpoint import MODEL_KEY
 
@@ -159,6 +170,8 @@ def test_bad_input_to_train_ends_in_one_line(
     # Other data has no size to choose.
     generated = not any(argument.startswith("data=") for argument in arguments)
     small = [setting for setting in SMALL_RUN if generated or not setting.startswith("data.")]
+    (tmp_path / "mine.py").write_text("import not_installed", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
     status, error = run(train.main, *small, "output_dir=out", *arguments)
     assert status in (1, 2)
     messages = [line for line in error.splitlines() if line.startswith("error: ")]

@@ -148,7 +148,7 @@ def test_a_report_says_no_settings_that_are_not_those_of_its_runs(
     assert ", seeds 1; scored on " in report
     with pytest.raises(SystemExit):
         run("[a]", "optimizer.lr=0.5", train=False)
-    assert "was trained with another optimizer; choose another output_dir" in capsys.readouterr().err
+    assert "was trained with another optimizer.lr; choose another output_dir" in capsys.readouterr().err
 
 
 def test_results_that_cannot_be_read_are_made_again_and_memory_may_be_saved_on_the_way(
@@ -178,9 +178,10 @@ def test_runs_of_other_settings_are_not_taken_for_those_asked_for(
 ) -> None:
     run("[a]")
     for setting, says in (
-        ("optimizer.lr=0.5", "was trained with another optimizer; choose another output_dir"),
-        ("loader.crop=12", "was trained with another loader; choose another output_dir"),
-        ("trainer.precision=64-true", "was trained with another precision; choose another output_dir"),
+        ("optimizer.lr=0.5", "was trained with another optimizer.lr; choose another output_dir"),
+        ("loader.crop=12", "was trained with another loader.crop; choose another output_dir"),
+        ("trainer.precision=64-true", "was trained with another trainer.precision; choose another output_dir"),
+        ("model.channels=16", "a checkpoint of another network: its channels is 8"),
         (
             "trainer.max_steps=1",
             """of 2 steps, not 1; choose another output_dir, or 'training=["trainer.max_steps=2"]'""",

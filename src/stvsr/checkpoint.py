@@ -36,6 +36,9 @@ VARIANT_KEY = "stvsr_variant"
 OPTIMIZER_KEY = "stvsr_optimizer"
 """Where the name of the optimizer's class stands in a checkpoint."""
 
+SETTINGS_KEY = "stvsr_settings"
+"""Where the settings that decide what was learned stand in a checkpoint."""
+
 NETWORK_PREFIX = "network."
 """What Lightning puts before the names of the network's tensors."""
 
@@ -170,8 +173,8 @@ def variant_of(path: str | Path) -> str | None:
     return variant if isinstance(variant, str) else None
 
 
-def check_resumable(path: str | Path, config: dict[str, Any]) -> int:
-    """The steps of a run in a file; refuses one from which a run of the network in `config` cannot be continued.
+def read_run(path: str | Path, config: dict[str, Any]) -> dict[str, Any]:
+    """What a file holds, from which a run of the network in `config` can be continued.
 
     Raises:
         InvalidInput: weights without the state of a run, or another network; the message names the first setting that
@@ -182,7 +185,7 @@ def check_resumable(path: str | Path, config: dict[str, Any]) -> int:
     if "optimizer_states" not in content:
         raise InvalidInput(f"{path}: holds weights but not the state of a run; resume from a last.ckpt of stvsr.train")
     _check_same_network(path, saved, config)
-    return int(content.get("global_step", 0))
+    return content
 
 
 def weights_for(config: dict[str, Any], path: str | Path) -> dict[str, Tensor]:

@@ -29,6 +29,9 @@ PACKAGE = Path(__file__).parent
 CALLED_OURS = "Error in call to target 'stvsr."
 """Hydra's words for an error that one of our classes raised; one of a library's is about the values it was given."""
 
+NO_CHOICE = "Config group override must be a string or a list. Got NoneType"
+"""Hydra's words for `logger=null`."""
+
 OF_VALUES = (TypeError, ValueError, ZeroDivisionError, RuntimeError)
 """What comes of values of a wrong kind or size; other errors of ours are bugs, and keep their traceback."""
 
@@ -177,8 +180,16 @@ def explain(error: BaseException) -> tuple[str | None, int]:
         return message, 1
     for link in chain_of(error):
         if _is_configuration(link):
-            return f"configuration: {one_line(link)}; see the files in {CONFIG_DIR}", 2
+            return f"configuration: {_said(link)}; see the files in {CONFIG_DIR}", 2
     return None, 1
+
+
+def _said(error: BaseException) -> str:
+    """What Hydra says of an error in a configuration, and where it says no reason, that."""
+    if str(error).startswith(NO_CHOICE):
+        return "null chooses no file of a group of settings; name one, such as logger=csv"
+    message, *hint = one_line(error).split(", set env var HYDRA_FULL_ERROR=1")
+    return f"{message}: {one_line(chain_of(error)[-1])}" if hint else message
 
 
 def _is_configuration(error: BaseException) -> bool:
@@ -186,7 +197,7 @@ def _is_configuration(error: BaseException) -> bool:
     if isinstance(error, InstantiationException) and (cause := error.__cause__) is not None:
         return CALLED_OURS not in str(error) or isinstance(cause, OF_VALUES) or _is_configuration(cause)
     wrong_key = isinstance(error, TypeError) and "unexpected keyword argument" in str(error)
-    return wrong_key or isinstance(error, HydraException | OmegaConfBaseException)
+    return wrong_key or str(error).startswith(NO_CHOICE) or isinstance(error, HydraException | OmegaConfBaseException)
 
 
 @contextmanager

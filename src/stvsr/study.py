@@ -6,14 +6,12 @@ finished is not done again: a study that was stopped or killed goes on when the 
 """
 
 import csv
-import json
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from hydra import compose
 from hydra.utils import instantiate
@@ -30,12 +28,9 @@ from stvsr.evaluation.figures import save_figure, show_clip
 from stvsr.evaluation.job import with_absolute_roots
 from stvsr.evaluation.results import RESULTS, Results, read_results
 from stvsr.files import write_text
-from stvsr.models.grown_start import TRAINING_ONLY
 from stvsr.tracking import MONITORED
-from stvsr.train import steps_done, train
-
-SETTINGS = ("model", "data", "loader", "objective", "optimizer", "blended_start", "initial_weights")
-"""Settings that must not change when a run is continued."""
+from stvsr.train import train
+from stvsr.training.continuation import read_earlier, settings_of, steps_done
 
 PICTURES = "study"
 """The folder of the pictures, beside the report."""
@@ -103,9 +98,6 @@ def train_missing(wanted: Trainings) -> dict[Run, str]:
         if run not in missing:
             continue
         print(f"training {run_name(*run)}: {number} of {len(wanted)}", flush=True)
-        path, settings = settings_of(training)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(settings, indent=1))
         reason = "the last step had no finite loss or gradient"
         try:
             train(training)
@@ -173,16 +165,6 @@ def checkpoint_of(training: DictConfig) -> Path:
     return Path(training.callbacks.last.path)
 
 
-def settings_of(training: DictConfig) -> tuple[Path, dict[str, Any]]:
-    """Where a run notes its settings, and what they are."""
-    plain = resolved(training)
-    settings = {name: plain[name] for name in SETTINGS} | {"precision": plain["trainer"]["precision"]}
-    # Those are the machine's.
-    del settings["loader"]["workers"]
-    settings["model"] = {key: value for key, value in settings["model"].items() if key not in TRAINING_ONLY}
-    return Path(training.output_dir) / "settings.json", settings
-
-
 def check_settings(trainings: Iterable[DictConfig]) -> None:
     """Refuses to go on with runs of other settings, or to report them.
 
@@ -190,15 +172,15 @@ def check_settings(trainings: Iterable[DictConfig]) -> None:
         InvalidInput: names what differs.
     """
     for training in trainings:
-        path, ours = settings_of(training)
-        if not (path.is_file() and checkpoint_of(training).is_file()):
+        last = checkpoint_of(training)
+        if not last.is_file():
             continue
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-        # Not what an earlier version did not note.
-        if different := [name for name in theirs if theirs[name] != ours.get(name)]:
+        changed = read_earlier(last, resolved(training.model)).changed(settings_of(training))
+        # The schedule's length is that of the training, which is compared by its steps.
+        if different := [name for name in changed if not name.startswith("scheduler.")]:
             raise InvalidInput(
-                f"{path.parent}: was trained with another {', '.join(different)}; choose another output_dir, or remove "
-                "that folder"
+                f"{training.output_dir}: was trained with another {', '.join(different)}; choose another output_dir, "
+                "or remove that folder"
             )
 
 

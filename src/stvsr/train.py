@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from stvsr.checkpoint import check_resumable, fill, read_file, weights_for
+from stvsr.checkpoint import NETWORK_PACKAGE, fill, weights_for
 from stvsr.cli import entry_point
-from stvsr.config import check_flag, check_whole, resolved, whole
+from stvsr.config import check_flag, check_whole, flattened, resolved, whole
 from stvsr.errors import Interrupted, InvalidInput
 from stvsr.models.blended_start import start_at_blended_frames
 from stvsr.models.two_stage import TwoStage
@@ -21,8 +21,12 @@ from stvsr.ops.deformable import use_backend
 from stvsr.stage_weights import load_stages
 from stvsr.tracking import describe_run, finish, keep_run
 from stvsr.training.checkpoints import LastCheckpoint
+from stvsr.training.continuation import is_finished, run_to_continue, settings_of
 from stvsr.training.module import SpaceTimeModule
 from stvsr.unfinished import alone_in
+
+ROUNDED = ("bf16-true", "16-true")
+"""Precisions in which weights are rounded as well; frames are not, and a network takes only one kind of numbers."""
 
 SEEDS = 2**32
 """As many as NumPy takes."""
@@ -35,7 +39,7 @@ def train(config: DictConfig) -> dict[str, float]:
         config: composed from `conf/train.yaml`.
 
     Returns:
-        The last value of everything that was logged.
+        The last value of everything that was logged; nothing of a run that was finished before.
 
     Raises:
         UserError: the config or the data is not as it should be, training diverged, or another one runs in the folder.
@@ -57,6 +61,8 @@ def _is_helper() -> bool:
 def _train(config: DictConfig) -> dict[str, float]:
     # Lightning says so of every loader without state of its own; ours is a function of the step.
     warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
+    # And of logs that `keep_earlier_logs` keeps.
+    warnings.filterwarnings("ignore", message=".*Previous log files in this directory will be deleted.*")
     for flag in ("cuda_graphs", "blended_start"):
         check_flag(config, flag)
     check_whole(config, "seed", least=0)
@@ -67,12 +73,19 @@ def _train(config: DictConfig) -> dict[str, float]:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     use_backend(config.deformable)
     model_config = resolved(config.model)
-    resume = run_to_continue(config)
-    if resume is not None and (done := check_resumable(resume, model_config)) > config.trainer.max_steps:
-        raise InvalidInput(
-            f"{resume}: has {done} steps, more than trainer.max_steps={config.trainer.max_steps}; expected "
-            "as many or more, or, to start anew, another output_dir"
-        )
+    earlier = run_to_continue(config)
+    if earlier is not None and is_finished(earlier, config):
+        rank_zero_info(f"{earlier.path}: has all its {earlier.steps} steps, nothing is left to do")
+        return {}
+    resume = None if earlier is None else earlier.path
+    for name, target in flattened(model_config).items():
+        if name.endswith("_target_") and not target.startswith(NETWORK_PACKAGE):
+            rank_zero_warn(
+                f"model: {target} is not in {NETWORK_PACKAGE.rstrip('.')}, so nothing but a training will load the "
+                "checkpoints: put it there to score or export them"
+            )
+    if str(config.trainer.precision) in ROUNDED:
+        raise InvalidInput(f"trainer.precision={config.trainer.precision}; expected 32-true, or bf16-mixed")
     data = instantiate(config.loader)
     data.setup("fit")
 
@@ -87,6 +100,7 @@ def _train(config: DictConfig) -> dict[str, float]:
         network=network,
         model_config=model_config,
         variant=config.variant,
+        settings=settings_of(config),
         objective=instantiate(config.objective),
         # Plain values: some optimizers keep their settings as given, and a checkpoint holds nothing of Hydra.
         optimizer=instantiate(config.optimizer, _convert_="all"),
@@ -116,39 +130,6 @@ def _train(config: DictConfig) -> dict[str, float]:
     finally:
         finish(loggers)
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
-
-
-def run_to_continue(config: DictConfig) -> Path | None:
-    """The checkpoint that `resume` names, or one that an earlier run left in this very output folder.
-
-    The latter lets a job that a cluster restarts continue, and keeps one run from overwriting another. It also takes
-    precedence where a run that began with `resume` of another folder has come further.
-    """
-    last = Path(config.callbacks.last.path)
-    if config.resume is not None:
-        resume = Path(config.resume)
-        elsewhere = resume.resolve().parent != last.resolve().parent
-        if not (elsewhere and last.is_file() and steps_done(last) > steps_done(resume)):
-            return resume
-        rank_zero_warn(
-            f"continuing {last}, which is further along than resume={resume}; to continue from resume, choose another "
-            "output_dir"
-        )
-        return last
-    if not last.is_file():
-        return None
-    rank_zero_info(f"continuing {last}; to start anew, choose another output_dir")
-    return last
-
-
-def steps_done(checkpoint: Path) -> int:
-    """The training steps after which a checkpoint was written; 0 of a file that does not tell.
-
-    Raises:
-        InvalidInput: the file is missing or no checkpoint.
-    """
-    steps: int = read_file(checkpoint).get("global_step", 0)
-    return steps
 
 
 @rank_zero_only

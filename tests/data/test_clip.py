@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from stvsr.data.clip import Batch, Clip, Footage, to_8bit
+from stvsr.data.clip import Batch, Clip, Footage, to_8bit, to_float
+from stvsr.data.clip_sets import ClipInfo
 from stvsr.errors import InvalidInput
 
 
@@ -52,6 +53,19 @@ def test_moving_a_batch_moves_both_resolutions() -> None:
 def test_footage_is_8_bit_rgb(frames: torch.Tensor) -> None:
     with pytest.raises(InvalidInput, match="expected uint8"):
         Footage(frames=frames, name="a", motion="all")
+
+
+def test_a_misspelt_motion_split_does_not_pass_for_one() -> None:
+    """Its clips would count nowhere but among all, or end a training at its first validation."""
+    with pytest.raises(InvalidInput, match="clip a: its motion is 'fsat'; expected slow, medium, fast or all"):
+        Footage(frames=torch.zeros(7, 3, 4, 4, dtype=torch.uint8), name="a", motion="fsat")
+    with pytest.raises(InvalidInput, match="clip a: its motion is 'fsat'"):
+        ClipInfo(clip_set="set", name="a", frames=7, first_number=0, motion="fsat")
+
+
+def test_frames_that_are_floating_point_already_are_not_divided_again() -> None:
+    with pytest.raises(InvalidInput, match=r"frames are torch\.float32; expected uint8"):
+        to_float(torch.rand(3, 4, 4))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])

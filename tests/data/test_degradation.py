@@ -104,6 +104,11 @@ def test_a_size_that_does_not_divide_is_refused(h: int, w: int) -> None:
         downsample(torch.rand(3, h, w))
 
 
+def test_stored_frames_are_not_taken_for_floating_point() -> None:
+    with pytest.raises(InvalidInput, match=r"frames are torch\.uint8; expected floating point"):
+        downsample(torch.zeros(3, 8, 8, dtype=torch.uint8))
+
+
 @pytest.mark.parametrize("length", [8, 144, 200])
 def test_a_reduction_has_weights_that_doubles_hold_exactly(length: int) -> None:
     weights = degradation._reduction(length) * 2**12

@@ -105,6 +105,14 @@ def test_shapes_that_are_not_rgb_frames_of_one_size_are_refused(metric, p, t) ->
         metric(torch.rand(*p), torch.rand(*t))
 
 
+def test_other_numbers_and_other_metrics_are_refused() -> None:
+    frames = torch.zeros(3, 16, 16)
+    with pytest.raises(InvalidInput, match=r"prediction torch\.int64 and target torch\.float32: expected uint8, or"):
+        psnr_y(frames.long(), frames)
+    with pytest.raises(InvalidInput, match="expected some of psnr_y, ssim_y, psnr_rgb"):
+        frame_scores(frames, frames, ["psnr"])
+
+
 def test_frames_smaller_than_the_window_are_refused() -> None:
     with pytest.raises(InvalidInput, match="10x16; SSIM needs at least 11x11"):
         ssim_y(torch.rand(3, 16, 10), torch.rand(3, 16, 10))

@@ -11,6 +11,7 @@ from stvsr.data.clip_sets import Several
 from stvsr.data.degradation import downsample
 from stvsr.data.frame_folders import FrameFolders
 from stvsr.data.png import read_png
+from stvsr.errors import InvalidInput
 from stvsr.evaluation.protocols import Protocol
 from stvsr.evaluation.shown import LARGEST, SHOWN, ShownClips, slices
 from stvsr.evaluation.windows import Windows, plan
@@ -94,3 +95,8 @@ def test_of_large_frames_the_middle_is_kept_and_input_and_truth_still_match(tmp_
     reduced = torch.nn.functional.avg_pool2d(read_png(truth).float(), 4)
     there, one_off = ((read_png(lr).float().roll(shift, dims=2) - reduced)[:, :, 4:-4].abs().mean() for shift in (0, 1))
     assert there < one_off / 2
+
+
+def test_a_set_without_clips_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="the clip set is empty"):
+        plan(Several(sets=[]), PAPER)

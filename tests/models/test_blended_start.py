@@ -100,6 +100,13 @@ def test_too_few_channels_are_refused(configure: Callable[..., DictConfig]) -> N
         start_at_blended_frames(instantiate(narrow.model))
 
 
+def test_an_interpolation_of_a_contributor_is_refused_in_words(small_network: Callable[..., nn.Module]) -> None:
+    network = small_network("b")
+    network.interpolation = nn.Identity()
+    with pytest.raises(InvalidInput, match=r"blended_start=true with Identity; .*blended_start=false"):
+        start_at_blended_frames(network)
+
+
 def test_a_recurrence_of_a_contributor_is_refused_in_words() -> None:
     """Not by an assertion: it is the first thing that somebody meets who adds one and tries `recipe=demo`."""
     with pytest.raises(InvalidInput, match=r"Recurrence: .*blended_start=false"):

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from conftest import SMALL_RUN, with_callback
 from stvsr.errors import Interrupted, InvalidInput
 from stvsr.tracking import MONITORED
-from stvsr.train import run_to_continue, train
+from stvsr.train import train
 from stvsr.training.checkpoints import save_whole
 
 
@@ -259,22 +259,3 @@ def test_the_state_of_another_optimizer_is_refused(small_run: Callable[..., Dict
     other = ["optimizer=adamax", "trainer.max_steps=2", f"resume='{tmp_path}/run/checkpoints/last.ckpt'"]
     with pytest.raises(InvalidInput, match="the run was trained with Adam, expected Adamax; choose that optimizer"):
         train(small_run(*other, folder="other"))
-
-
-def test_a_run_that_began_elsewhere_goes_on_from_where_it_has_come_when_it_is_started_again(
-    small_run: Callable[..., DictConfig], tmp_path: Path
-) -> None:
-    train(small_run("trainer.max_steps=2"))
-    resume = f"resume='{tmp_path}/run/checkpoints/last.ckpt'"
-    assert run_to_continue(small_run(resume, folder="other")) == tmp_path / "run/checkpoints/last.ckpt"
-    train(small_run("trainer.max_steps=4", resume, folder="other"))
-    assert run_to_continue(small_run(resume, folder="other")) == tmp_path / "other/checkpoints/last.ckpt"
-    # Back to an earlier state of the same run, as asked for.
-    best = f"resume='{tmp_path}/other/checkpoints/best.ckpt'"
-    assert run_to_continue(small_run(best, folder="other")) == tmp_path / "other/checkpoints/best.ckpt"
-
-
-def test_resuming_with_other_draws_warns(small_run: Callable[..., DictConfig], tmp_path: Path) -> None:
-    train(small_run("trainer.max_steps=1"))
-    with pytest.warns(UserWarning, match=r"continuing with loader\.batch_size=4, which was 2: training will see"):
-        train(small_run("trainer.max_steps=2", "loader.batch_size=4"))

@@ -40,7 +40,13 @@ ROWS = 64
 
 
 def to_float(frames: Tensor) -> Tensor:
-    """Stored frames, uint8, as float32 in [0, 1]."""
+    """Stored frames, uint8, as float32 in [0, 1].
+
+    Raises:
+        InvalidInput: other frames, such as ones that are float32 already.
+    """
+    if frames.dtype != torch.uint8:
+        raise InvalidInput(f"frames are {frames.dtype}; expected uint8, as they are stored")
     return frames.float() / PEAK
 
 
@@ -89,6 +95,17 @@ class Footage:
                 f"clip {self.name}: frames are {self.frames.dtype} of shape {tuple(self.frames.shape)}; "
                 "expected uint8 of shape (t, 3, H, W)"
             )
+        check_motion(self.name, self.motion)
+
+
+def check_motion(clip: str, motion: str) -> None:
+    """Refuses what is no motion split.
+
+    Raises:
+        InvalidInput: names the clip, and the splits there are.
+    """
+    if motion not in (*MOTION_SPLITS, UNSPLIT):
+        raise InvalidInput(f"clip {clip}: its motion is {motion!r}; expected {', '.join(MOTION_SPLITS)} or {UNSPLIT}")
 
 
 class Source(Protocol):

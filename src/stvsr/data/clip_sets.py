@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from stvsr.data.clip import FRAMES, UNSPLIT, Footage, Source
+from stvsr.data.clip import FRAMES, UNSPLIT, Footage, Source, check_motion
 from stvsr.errors import DamagedClip
 
 
@@ -32,6 +32,10 @@ class ClipInfo:
     frames: int
     first_number: int
     motion: str | None
+
+    def __post_init__(self) -> None:
+        if self.motion is not None:
+            check_motion(self.name, self.motion)
 
     def footage(self, frames: Tensor, first: int) -> Footage:
         """Frames of it, the first of which is number `first` counted from 0, as a source gives them."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Sampler
 
 from stvsr.config import whole
@@ -137,19 +136,6 @@ class ClipDataModule(pl.LightningDataModule):
             )
         part = range(trainer.global_rank, len(clips), trainer.world_size)
         return DataLoader(clips, sampler=part, batch_size=self.eval_batch_size, **self._loading())
-
-    def state_dict(self) -> dict[str, int]:
-        """What decides the draws, for the checkpoint."""
-        return {"seed": self.seed, "batch_size": self.batch_size, "crop": self.crop}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Warns where a resumed run draws other clips than the run it continues would have."""
-        for name, ours in self.state_dict().items():
-            if state_dict.get(name) != ours:
-                rank_zero_warn(
-                    f"continuing with loader.{name}={ours}, which was {state_dict.get(name)}: training will see other "
-                    "clips than before"
-                )
 
     def _loading(self) -> dict[str, Any]:
         return {

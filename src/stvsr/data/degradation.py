@@ -65,9 +65,11 @@ def downsample(frames: Tensor) -> Tensor:
         `(…, 3, H/4, W/4)` in [0, 1], rounded to 8 bit, of the input's dtype.
 
     Raises:
-        InvalidInput: a side is not a multiple of 4.
+        InvalidInput: a side is not a multiple of 4, or frames are not floating point.
     """
     _check_sides(frames)
+    if not frames.is_floating_point():
+        raise InvalidInput(f"frames are {frames.dtype}; expected floating point in [0, 1], as of to_float")
     # A stored value divided by 255 in single precision is off by some 1e-6 grey levels, which would decide ties.
     grey_levels = bicubic((frames.double() * PEAK).round(), factor=1 / SCALE)
     return (_stored(grey_levels) / PEAK).to(frames.dtype)

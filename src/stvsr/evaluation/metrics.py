@@ -35,7 +35,7 @@ def psnr_y(prediction: Tensor, target: Tensor) -> Tensor:
         `(…)`, float64, in dB; infinite where the two are equal.
 
     Raises:
-        InvalidInput: the shapes differ or are not those of RGB frames.
+        InvalidInput: the shapes differ or are not those of RGB frames, or they are of another type of numbers.
     """
     return frame_scores(prediction, target, ["psnr_y"])["psnr_y"]
 
@@ -72,12 +72,18 @@ def frame_scores(prediction: Tensor, target: Tensor, metrics: list[str] | None =
         `(…)`, float64, by the metric's name.
 
     Raises:
-        InvalidInput: as `psnr_y` and `ssim_y`.
+        InvalidInput: as `psnr_y` and `ssim_y`, or there is no such metric.
     """
     wanted = METRICS if metrics is None else metrics
+    if not set(wanted) <= set(METRICS):
+        raise InvalidInput(f"metrics={wanted}; expected some of {', '.join(METRICS)}")
     if prediction.shape != target.shape or prediction.ndim < 3 or prediction.shape[-3] != 3:
         raise InvalidInput(
             f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)}: expected the same (…, 3, H, W)"
+        )
+    if any(not (frames.dtype == torch.uint8 or frames.is_floating_point()) for frames in (prediction, target)):
+        raise InvalidInput(
+            f"prediction {prediction.dtype} and target {target.dtype}: expected uint8, or floating point in [0, 1]"
         )
     leading, (h, w) = prediction.shape[:-3], prediction.shape[-2:]
     if "ssim_y" in wanted and min(h, w) < SSIM_WINDOW:

@@ -46,9 +46,11 @@ def plan(clips: ClipSet, protocol: Protocol) -> list[Task]:
     A clip's folder is called as the clip; where there are several sets, it lies in a folder of its set.
 
     Raises:
-        InvalidInput: a clip is too short, or two have the same name.
+        InvalidInput: there is no clip, one is too short, or two have the same name.
     """
     infos = [clips.describe(index) for index in range(len(clips))]
+    if not infos:
+        raise InvalidInput("the clip set is empty; expected one clip or more to score")
     several = len({info.clip_set for info in infos}) > 1
     tasks, seen = [], set()
     for index, info in enumerate(infos):

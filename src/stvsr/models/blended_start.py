@@ -54,8 +54,12 @@ def start_at_blended_frames(network: nn.Module) -> None:
         if isinstance(part, ResidualBlock):
             clear(part.conv2, carried)
     offsets_see_pictures(network)
-    interpolation = network.interpolation.fusion
-    assert isinstance(interpolation, AlignedFusion)
+    interpolation = getattr(network.interpolation, "fusion", None)
+    if not isinstance(interpolation, AlignedFusion):
+        raise InvalidInput(
+            f"blended_start=true with {type(network.interpolation).__name__}; expected an interpolation by "
+            "AlignedFusion: add blended_start=false"
+        )
     for alignment in (interpolation.align_first, interpolation.align_second):
         if isinstance(alignment, PCDAlignment):
             pass_through(alignment.sample1, carried, carried, gain=1 / UNTRAINED_GATE)

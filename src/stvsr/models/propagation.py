@@ -66,8 +66,8 @@ class Recurrence(nn.Module):
         raise NotImplementedError
 
     def advance(self, frame: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
-        """`step` with a large frame `(b, c, h, w)`, of which nothing is prepared."""
-        raise NotImplementedError
+        """`step` with a frame `(b, c, h, w)` that has not been prepared; where frames are large, memory matters."""
+        return self.step(self.prepare(frame), hidden, cell)
 
     def forward(self, features: Tensor) -> Tensor:
         """`(t, b, c, h, w)` to the hidden states, of the same shape."""

@@ -107,8 +107,8 @@ class LastCheckpoint(pl.Callback):
 
     def lacks_validation(self, trainer: pl.Trainer) -> bool:
         """Whether a run has all its steps but not the validation that is due after the last of them."""
-        step = trainer.global_step
-        return step == trainer.max_steps and step % trainer.val_check_interval == 0 and self.validated != step
+        interval = int(trainer.val_check_interval)
+        return lacks_validation(trainer.global_step, self.validated, trainer.max_steps, interval)
 
     def state_dict(self) -> dict[str, int | None]:
         """The last step that was validated, for the checkpoint."""
@@ -132,6 +132,11 @@ class LastCheckpoint(pl.Callback):
         if self.stop_requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.stop_requested = True
+
+
+def lacks_validation(step: int, validated: int | None, max_steps: int, interval: int) -> bool:
+    """Whether a run that has come to `step`, and was validated last after `validated`, owes its last validation."""
+    return step == max_steps and step % interval == 0 and validated != step
 
 
 def _in_trouble(trainer: pl.Trainer) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from stvsr.checkpoint import MODEL_KEY, OPTIMIZER_KEY, VARIANT_KEY
+from stvsr.checkpoint import MODEL_KEY, OPTIMIZER_KEY, SETTINGS_KEY, VARIANT_KEY
 from stvsr.data.clip import Batch
 from stvsr.errors import InvalidInput, one_line
 from stvsr.evaluation.splits import MotionSplitScores
@@ -30,6 +30,7 @@ class SpaceTimeModule(pl.LightningModule):
         network: `(b, n, 3, h, w)` to `(b, 2n-1, 3, 4h, 4w)`.
         model_config: the resolved config of that network; it goes into every checkpoint.
         variant: the letter of the ablation; it goes there too, and names the network in tables.
+        settings: of the run, as `stvsr.training.continuation.settings_of` gives them; they go there too.
         objective: what is learned from a batch, and which part of the network learns it.
         optimizer: makes the optimizer from the parameters.
         scheduler: makes the learning rate schedule from the optimizer; stepped once a batch.
@@ -42,6 +43,7 @@ class SpaceTimeModule(pl.LightningModule):
         network: Network,
         model_config: dict[str, Any],
         variant: str,
+        settings: dict[str, Any],
         objective: Objective,
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LambdaLR],
@@ -51,6 +53,7 @@ class SpaceTimeModule(pl.LightningModule):
         self.network = network
         self.model_config = model_config
         self.variant = variant
+        self.settings = settings
         self.objective = objective
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
@@ -107,6 +110,8 @@ class SpaceTimeModule(pl.LightningModule):
             # Before the schedule, which sets the rate of the first step.
             self.learning_rate = optimizer.param_groups[0]["lr"]
             scheduler = self.make_scheduler(optimizer)
+            if not isinstance(scheduler, LambdaLR):
+                raise TypeError(f"{type(scheduler).__name__} is no LambdaLR, whose rates a resumed run can change")
         # A word where a number is meant is a TypeError.
         except (ValueError, TypeError) as error:
             raise InvalidInput(
@@ -161,7 +166,7 @@ class SpaceTimeModule(pl.LightningModule):
                 f"resume: the run was trained with {self._saved_by}, expected {used}; choose that optimizer, or begin "
                 "anew with initial_weights="
             )
-        assert isinstance(scheduler, LambdaLR)
+        assert isinstance(scheduler, LambdaLR)  # as `configure_optimizers` has seen to
         scheduler.base_lrs = [self.learning_rate] * len(scheduler.base_lrs)
         # Numbers alone: which kernel computes a step decides where its state lies.
         hyperparameters = {
@@ -178,6 +183,7 @@ class SpaceTimeModule(pl.LightningModule):
         """Puts what rebuilds the network beside its weights."""
         checkpoint[MODEL_KEY] = self.model_config
         checkpoint[VARIANT_KEY] = self.variant
+        checkpoint[SETTINGS_KEY] = self.settings
         checkpoint[OPTIMIZER_KEY] = type(self.trainer.optimizers[0]).__name__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

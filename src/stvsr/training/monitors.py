@@ -33,6 +33,7 @@ class Monitor(pl.Callback):
 
     def __init__(self) -> None:
         self._since: tuple[float, int] | None = None
+        self._rate = 0.0
         self._magnitudes: list[Tensor] = []
         self._hooks: list[RemovableHandle] = []
 
@@ -43,6 +44,8 @@ class Monitor(pl.Callback):
         if self._since is None:
             self._since = (time.monotonic(), trainer.global_step)
         if (trainer.global_step + 1) % log_interval(trainer) == 0:
+            # Once the step is done, the schedule has set the next one's.
+            self._rate = float(trainer.optimizers[0].param_groups[0]["lr"])
             samplings = [m for m in pl_module.modules() if isinstance(m, DeformableSampling)]
             self._hooks = [sampling.offsets.register_forward_hook(self._listen) for sampling in samplings]
 
@@ -69,7 +72,7 @@ class Monitor(pl.Callback):
         clips = (trainer.global_step - step) * len(batch) * trainer.world_size
         self._since = (now, trainer.global_step)
         pl_module.log("train/clips_per_second", clips / (now - then))
-        pl_module.log("train/learning_rate", trainer.optimizers[0].param_groups[0]["lr"])
+        pl_module.log("train/learning_rate", self._rate)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validation does not count as training time."""

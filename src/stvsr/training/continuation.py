@@ -1,0 +1,150 @@
+"""Which earlier run a command continues, and whether that is the run which the command describes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+
+from stvsr.checkpoint import SETTINGS_KEY, read_file, read_run
+from stvsr.config import flattened, resolved
+from stvsr.errors import InvalidInput
+from stvsr.training.checkpoints import LastCheckpoint, lacks_validation
+
+OF_THE_START = ("blended_start", "initial_weights")
+"""Settings that matter at the first step alone."""
+
+SETTINGS = (
+    *OF_THE_START,
+    "seed",
+    "data",
+    "loader.batch_size",
+    "loader.crop",
+    "objective",
+    "optimizer",
+    "scheduler",
+    "trainer.precision",
+)
+"""Settings, or groups of them, that decide what a network learns in a number of steps."""
+
+TOLD = 4
+"""At most as many changed settings are named in a message."""
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """What a checkpoint tells of its run.
+
+    Attributes:
+        path: the checkpoint.
+        steps: after which it was written.
+        validated: the last step that was validated; None where there is none.
+        settings: as `settings_of` gives them; empty where the checkpoint does not tell.
+    """
+
+    path: Path
+    steps: int
+    validated: int | None
+    settings: Mapping[str, Any]
+
+    def changed(self, settings: Mapping[str, Any]) -> list[str]:
+        """Which settings are other than those of the run."""
+        names = sorted(self.settings.keys() | settings.keys()) if self.settings else []
+        return [name for name in names if self.settings.get(name) != settings.get(name)]
+
+
+def settings_of(config: DictConfig) -> dict[str, Any]:
+    """The `SETTINGS` of a run, each by its full name."""
+    return {
+        name: value
+        for name, value in flattened(resolved(config)).items()
+        if any(name == part or name.startswith(f"{part}.") for part in SETTINGS)
+    }
+
+
+def read_earlier(path: Path, model_config: dict[str, Any]) -> EarlierRun:
+    """The run of a network in a checkpoint.
+
+    Raises:
+        InvalidInput: no state of a run, or one of another network.
+    """
+    content = read_run(path, model_config)
+    last = content.get("callbacks", {}).get(LastCheckpoint.__qualname__, {})
+    steps = int(content.get("global_step", 0))
+    return EarlierRun(path, steps, last.get("validated"), content.get(SETTINGS_KEY, {}))
+
+
+def run_to_continue(config: DictConfig) -> EarlierRun | None:
+    """The run that a config continues, if there is one.
+
+    Raises:
+        InvalidInput: it has more steps than asked for, or is another run than the config describes.
+    """
+    path = checkpoint_to_continue(config)
+    if path is None:
+        return None
+    earlier, wanted = read_earlier(path, resolved(config.model)), config.trainer.max_steps
+    if earlier.steps > wanted:
+        raise InvalidInput(
+            f"{path}: has {earlier.steps} steps, more than trainer.max_steps={wanted}; expected as many or more, or, "
+            "to start anew, another output_dir"
+        )
+    _check_same_run(earlier, settings_of(config), wanted=wanted, named=config.resume is not None)
+    return earlier
+
+
+def is_finished(earlier: EarlierRun, config: DictConfig) -> bool:
+    """Whether nothing is left to do of a run."""
+    wanted, interval = config.trainer.max_steps, config.trainer.val_check_interval
+    return earlier.steps == wanted and not lacks_validation(earlier.steps, earlier.validated, wanted, interval)
+
+
+def _check_same_run(earlier: EarlierRun, settings: Mapping[str, Any], *, wanted: int, named: bool) -> None:
+    """Warns of changed settings, or refuses them where a result would be taken for that of the new ones."""
+    changed = earlier.changed(settings)
+    told = ", ".join(f"{name}={settings.get(name)}, which was {earlier.settings.get(name)}" for name in changed[:TOLD])
+    told += f" and {len(changed) - TOLD} more" if len(changed) > TOLD else ""
+    if changed and earlier.steps == wanted:
+        raise InvalidInput(f"{earlier.path}: has all its steps, but not with {told}; choose another output_dir")
+    if "seed" in changed and not named:
+        raise InvalidInput(
+            f"{earlier.path}: a run that cannot become one with {told}; choose another output_dir, or, to continue it "
+            f"nevertheless, resume={earlier.path}"
+        )
+    if not set(changed) <= set(OF_THE_START):
+        rank_zero_warn(f"continuing with {told}")
+
+
+def checkpoint_to_continue(config: DictConfig) -> Path | None:
+    """The checkpoint that `resume` names, or one that an earlier run left in this very output folder.
+
+    The latter lets a job that a cluster restarts continue, and keeps one run from overwriting another. It also takes
+    precedence where a run that began with `resume` of another folder has come further.
+    """
+    last = Path(config.callbacks.last.path)
+    if config.resume is not None:
+        resume = Path(config.resume)
+        elsewhere = resume.resolve().parent != last.resolve().parent
+        if not (elsewhere and last.is_file() and steps_done(last) > steps_done(resume)):
+            return resume
+        rank_zero_warn(
+            f"continuing {last}, which is further along than resume={resume}; to continue from resume, choose another "
+            "output_dir"
+        )
+        return last
+    if not last.is_file():
+        return None
+    rank_zero_info(f"continuing {last}; to start anew, choose another output_dir")
+    return last
+
+
+def steps_done(checkpoint: Path) -> int:
+    """The training steps after which a checkpoint was written; 0 of a file that does not tell.
+
+    Raises:
+        InvalidInput: the file is missing or no checkpoint.
+    """
+    steps: int = read_file(checkpoint).get("global_step", 0)
+    return steps

@@ -1,0 +1,89 @@
+"""Which run is continued, and that no run is taken for another."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from stvsr.errors import InvalidInput
+from stvsr.train import train
+from stvsr.training.continuation import checkpoint_to_continue, settings_of
+
+Run = Callable[..., DictConfig]
+
+SHORT = ["trainer.max_steps=2", "trainer.val_check_interval=2"]
+
+
+def test_a_run_that_began_elsewhere_goes_on_from_where_it_has_come_when_it_is_started_again(
+    small_run: Run, tmp_path: Path
+) -> None:
+    train(small_run("trainer.max_steps=2"))
+    resume = f"resume='{tmp_path}/run/checkpoints/last.ckpt'"
+    assert checkpoint_to_continue(small_run(resume, folder="other")) == tmp_path / "run/checkpoints/last.ckpt"
+    train(small_run("trainer.max_steps=4", resume, folder="other"))
+    assert checkpoint_to_continue(small_run(resume, folder="other")) == tmp_path / "other/checkpoints/last.ckpt"
+    # Back to an earlier state of the same run, as asked for.
+    best = f"resume='{tmp_path}/other/checkpoints/best.ckpt'"
+    assert checkpoint_to_continue(small_run(best, folder="other")) == tmp_path / "other/checkpoints/best.ckpt"
+
+
+def test_a_finished_run_that_is_started_again_is_left_as_it_is(small_run: Run, tmp_path: Path) -> None:
+    """As in a sweep whose command is given again for the sake of its other jobs."""
+    train(small_run(*SHORT))
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*") if path.is_file()}
+    assert tmp_path / "run/csv/metrics.csv" in before
+    assert train(small_run(*SHORT)) == {}
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("seed=3", "has all its steps, but not with seed=3, which was 2020; choose another output_dir"),
+        ("optimizer.lr=0.5", "has all its steps, but not with optimizer.lr=0.5, which was "),
+        ("data.train_source.clips=9", "has all its steps, but not with data.train_source.clips=9, which was "),
+        ("+objective.loss.epsilon=1", "has all its steps, but not with objective.loss.epsilon=1, which was None"),
+        ("trainer.precision=64-true", "has all its steps, but not with trainer.precision=64-true, which was 32-true"),
+        ("blended_start=true", "has all its steps, but not with blended_start=True, which was False"),
+    ],
+)
+def test_a_finished_run_is_not_taken_for_one_with_other_settings(small_run: Run, setting: str, says: str) -> None:
+    """As where a sweep over other values is given the folder of an earlier one."""
+    train(small_run(*SHORT))
+    with pytest.raises(InvalidInput, match=re.escape(says)):
+        train(small_run(*SHORT, setting))
+
+
+def test_an_unfinished_run_goes_on_with_another_seed_only_where_it_is_named(small_run: Run, tmp_path: Path) -> None:
+    train(small_run(*SHORT))
+    longer = ["trainer.max_steps=4", "trainer.val_check_interval=4", "seed=3"]
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    with pytest.raises(InvalidInput, match=r"cannot become one with .*seed=3, which was 2020; .* resume="):
+        train(small_run(*longer))
+    with pytest.warns(UserWarning, match=r"continuing with .*seed=3, which was 2020"):
+        train(small_run(*longer, f"resume='{last}'"))
+    assert torch.load(last, weights_only=True)["global_step"] == 4
+
+
+def test_other_settings_of_a_run_that_is_continued_are_told(small_run: Run) -> None:
+    train(small_run("trainer.max_steps=1"))
+    with pytest.warns(
+        UserWarning, match=r"continuing with loader\.batch_size=4, which was 2, optimizer\.lr=0\.5, which"
+    ):
+        train(small_run("trainer.max_steps=2", "loader.batch_size=4", "optimizer.lr=0.5"))
+
+
+def test_settings_of_the_start_alone_are_of_no_matter_to_a_run_that_is_continued(
+    small_run: Run, recwarn: pytest.WarningsRecorder
+) -> None:
+    train(small_run("trainer.max_steps=1"))
+    train(small_run("trainer.max_steps=2", "blended_start=true"))
+    assert not [warning for warning in recwarn if "continuing with" in str(warning.message)]
+
+
+def test_where_a_run_computes_is_no_setting_of_it(small_run: Run) -> None:
+    here = ["loader.workers=3", "trainer.accelerator=gpu", "trainer.devices=2", "logger=csv", "cuda_graphs=true"]
+    assert settings_of(small_run(*here)) == settings_of(small_run())
