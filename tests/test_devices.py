@@ -7,8 +7,16 @@ import sys
 import pytest
 import torch
 
-from stvsr.devices import available_memory, chosen_device, device_name, has_bf16, peak_memory, used_memory
-from stvsr.errors import InvalidInput
+from stvsr.devices import (
+    available_memory,
+    check_answering,
+    chosen_device,
+    device_name,
+    has_bf16,
+    peak_memory,
+    used_memory,
+)
+from stvsr.errors import InvalidInput, UserError
 
 CPU = torch.device("cpu")
 
@@ -69,3 +77,20 @@ def test_the_peak_of_a_process_is_its_own_and_not_that_of_its_parent() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert peak_memory(CPU) > len(held) / 2**20
     assert 50 < float(done.stdout) < 1000
+
+
+def test_a_gpu_on_which_a_kernel_failed_is_given_up_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done there afterwards would fail with other words, such as those of a lack of memory."""
+
+    def failed(device: torch.device) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be …")
+
+    check_answering(torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H100")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    check_answering(torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "synchronize", failed)
+    with pytest.raises(UserError, match=r"failed on H100 \(CUDA error: an illegal .*deformable=torchvision") as raised:
+        check_answering(torch.device("cuda"))
+    assert "\n" not in str(raised.value)

@@ -4,6 +4,7 @@ import gc
 import warnings
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import cast
 
@@ -34,11 +35,12 @@ def with_torchvisions(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
         monkeypatch.setattr(graphs, "backend_on", backend_on)
         monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda module, inputs: module)
+        monkeypatch.setattr(graphs, "_on_its_stream", nullcontext)
 
     return choose
 
 
-ON_A_GPU = cast(Tensor, SimpleNamespace(is_cuda=True, dtype=torch.float32))
+ON_A_GPU = cast(Tensor, SimpleNamespace(is_cuda=True, dtype=torch.float32, device=torch.device("cuda")))
 
 
 def test_a_deformable_convolution_that_escapes_the_recording_is_refused(
@@ -78,6 +80,7 @@ def test_a_recorded_step_keeps_what_it_replays(
 
     monkeypatch.setattr(graphs, "backend_on", lambda device, dtype, sizes: "triton")
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", recorded)
+    monkeypatch.setattr(graphs, "_on_its_stream", nullcontext)
     network, lr = small_network(), torch.rand(1, 4, 3, 16, 16)
     step = recorded_step(network, ON_A_GPU)
     gc.collect()
@@ -224,7 +227,9 @@ def test_only_small_frames_on_a_gpu_without_gradients_are_worth_recording(
     small_network: Callable[..., Network], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def input_of(pixels: int, *, is_cuda: bool = True) -> Tensor:
-        return cast(Tensor, SimpleNamespace(is_cuda=is_cuda, dtype=torch.float32, numel=lambda: 3 * pixels))
+        return cast(
+            Tensor, SimpleNamespace(is_cuda=is_cuda, dtype=torch.float32, device="cuda", numel=lambda: 3 * pixels)
+        )
 
     monkeypatch.setattr(graphs, "backend_on", lambda device, dtype, sizes: "triton")
     replayed = Replayed(small_network())

@@ -90,6 +90,7 @@ def test_a_blended_start_is_part_of_a_run(small_run: Run, tmp_path: Path) -> Non
         ("scheduler.minimum=1", "scheduler.minimum=1; expected 0 to optimizer.lr="),
         ("scheduler.minimum=-1e-7", "scheduler.minimum=-1e-07; expected 0 to"),
         ("trainer.precision=bf16-true", "trainer.precision=bf16-true; expected 32-true, or bf16-mixed"),
+        ("trainer.precision=16-mixed", "trainer.precision=16-mixed; expected 32-true, or bf16-mixed"),
     ],
 )
 def test_values_that_cannot_be_trained_with_are_refused_in_words(small_run: Run, override: str, says: str) -> None:
@@ -130,7 +131,7 @@ def test_processes_that_would_wait_for_gradients_of_other_parts_are_refused(
         scheduler=torch.optim.lr_scheduler.LambdaLR,
         cuda_graphs=False,
     )
-    monkeypatch.setattr(SpaceTimeModule, "trainer", SimpleNamespace(strategy=strategy))
+    monkeypatch.setattr(SpaceTimeModule, "trainer", SimpleNamespace(strategy=strategy, precision="32-true"))
     says = pytest.raises(InvalidInput, match=r"trains \d+ of the network's \d+ .*ddp_find_unused_parameters_true")
     with says if refused else nullcontext():
         module.on_fit_start()
@@ -211,3 +212,26 @@ def test_a_schedule_that_a_resumed_run_could_not_change_is_refused(small_run: Ru
 def test_it_is_said_before_training_that_a_network_of_elsewhere_cannot_be_loaded(small_run: Run) -> None:
     with pytest.warns(UserWarning, match=r"torch\.nn\.Identity is not in stvsr\.models, so nothing but a training"):
         train(small_run(*FROZEN, "ablation=b", "model.propagation._target_=torch.nn.Identity"))
+
+
+def test_bfloat16_on_a_gpu_that_has_none_is_refused_before_the_first_step(
+    configure: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """cuDNN's own words are those of a lack of memory."""
+    module = SpaceTimeModule(
+        network=instantiate(configure("train", *SMALL_RUN).model),
+        model_config={},
+        variant="e",
+        settings={},
+        objective=instantiate(configure("train", *SMALL_RUN).objective),
+        optimizer=torch.optim.Adam,
+        scheduler=torch.optim.lr_scheduler.LambdaLR,
+        cuda_graphs=False,
+    )
+    on_a_gpu = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda")), precision="bf16-mixed")
+    monkeypatch.setattr(SpaceTimeModule, "trainer", on_a_gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    with pytest.raises(InvalidInput, match=r"bf16-mixed on a GPU without bfloat16; .* add trainer\.precision=32-true"):
+        module.on_fit_start()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    module.on_fit_start()

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from stvsr.cgroups import within_limits
-from stvsr.errors import InvalidInput
+from stvsr.errors import InvalidInput, UserError, one_line
 
 MIB = 2**20
 
@@ -43,6 +43,11 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def refuses_bf16(device: torch.device) -> bool:
+    """Whether it is a GPU without bfloat16: cuDNN may refuse it there, in the words of a lack of memory."""
+    return device.type == "cuda" and not has_bf16(device)
 
 
 def _cpu_name() -> str:
@@ -89,6 +94,23 @@ def available_memory(device: torch.device) -> int:
     available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
     of_machine = available[0] if available else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     return min([of_machine, *within_limits()])
+
+
+def check_answering(device: torch.device) -> None:
+    """Refuses a GPU on which a kernel has failed: it does nothing more for this process.
+
+    Raises:
+        UserError: says how to start again.
+    """
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError as error:
+        raise UserError(
+            f"a kernel failed on {device_name(device)} ({one_line(error)[:100]}), which can do nothing more for this "
+            "process; start again in float32, with deformable=torchvision cuda_graphs=false, or on another device"
+        ) from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

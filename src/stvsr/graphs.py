@@ -8,12 +8,14 @@ Hooks inside the network, and anything else in it that is Python, do not run whe
 import gc
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from stvsr.devices import check_answering
 from stvsr.errors import InvalidInput, one_line
 from stvsr.models.alignment import DeformableSampling
 from stvsr.models.requirements import Network
@@ -67,7 +69,7 @@ class Replayed(Network):
             and not self._failed
             and not torch.is_grad_enabled()
             and lr.numel() <= 3 * MOST_PIXELS
-            and _can_be_recorded(self._sizes, lr.dtype)
+            and _can_be_recorded(self._sizes, lr)
         )
 
     def _replay(self, lr: Tensor) -> Pass | None:
@@ -80,6 +82,7 @@ class Replayed(Network):
             replay = recorded_pass(self.network, lr, pool=self._pool)
             error, change = (_distance(replay(frames), expected) for frames in (other, lr))
         except RuntimeError as failure:  # of CUDA, its libraries or its memory
+            check_answering(lr.device)
             reason = one_line(failure)[:200]
             warnings.warn(
                 f"no CUDA graph for inputs of shape {tuple(lr.shape)}: {reason}; the network runs without it",
@@ -112,13 +115,7 @@ def recorded_pass(network: nn.Module, lr: Tensor, *, pool: Any) -> Pass:
     """
     alone = _Autocast(network, _autocast_dtype())
     _forget_graphs()
-    # The stream that is recorded is one of the current device; after a failure older versions of torch stay on it.
-    with (
-        torch.cuda.device(lr.device),
-        torch.cuda.stream(torch.cuda.current_stream(lr.device)),
-        torch.inference_mode(),
-        torch.autocast("cuda", enabled=False),
-    ):
+    with _on_its_stream(lr), torch.inference_mode(), torch.autocast("cuda", enabled=False):
         given = lr.clone()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool, capture_error_mode=CAPTURE_ERROR_MODE):
@@ -145,16 +142,16 @@ def recorded_step(network: nn.Module, lr: Tensor) -> Pass:
     """
     if not lr.is_cuda:
         raise InvalidInput("cuda_graphs=true on a CPU; expected a GPU: add trainer=gpu, or cuda_graphs=false")
-    if not _can_be_recorded(_deformable_sizes(network), lr.dtype):
+    if not _can_be_recorded(_deformable_sizes(network), lr):
         raise InvalidInput(
             "cuda_graphs=true with torchvision's deformable convolution, which cannot be recorded; expected "
-            "deformable=triton: install Triton, or add cuda_graphs=false"
+            "deformable=triton, which needs Triton and a GPU of compute capability 8.0 or newer: add cuda_graphs=false"
         )
     alone = _Autocast(network, _autocast_dtype())
     make: Callable[..., Any] = torch.cuda.make_graphed_callables
     mode = {"capture_error_mode": CAPTURE_ERROR_MODE}
     _forget_graphs()
-    with torch.autocast("cuda", enabled=False):
+    with _on_its_stream(lr), torch.autocast("cuda", enabled=False):
         # Older versions of torch do not take it.
         graphs = make(alone, (lr,), **(mode if mode.keys() <= inspect.signature(make).parameters.keys() else {}))
 
@@ -170,12 +167,19 @@ def _deformable_sizes(network: nn.Module) -> set[Sizes]:
     return {part.sizes for part in network.modules() if isinstance(part, DeformableSampling)}
 
 
-def _can_be_recorded(sizes: set[Sizes], dtype: torch.dtype) -> bool:
+def _can_be_recorded(sizes: set[Sizes], lr: Tensor) -> bool:
     """Whether no deformable convolution is torchvision's.
 
     Its kernels run on the default stream, outside of any recording: replays would compute with what lies in memory.
     """
-    return all(backend_on("cuda", dtype, each) != "torchvision" for each in sizes)
+    return all(backend_on(lr.device, _autocast_dtype() or lr.dtype, each) != "torchvision" for each in sizes)
+
+
+@contextmanager
+def _on_its_stream(lr: Tensor) -> Iterator[None]:
+    """Records on the device of `lr`, and leaves the stream that is recorded, on which a failure would let it stay."""
+    with torch.cuda.device(lr.device), torch.cuda.stream(torch.cuda.current_stream(lr.device)):
+        yield
 
 
 def _forget_graphs() -> None:

@@ -25,8 +25,8 @@ from stvsr.training.continuation import is_finished, run_to_continue, settings_o
 from stvsr.training.module import SpaceTimeModule
 from stvsr.unfinished import alone_in
 
-ROUNDED = ("bf16-true", "16-true")
-"""Precisions in which weights are rounded as well; frames are not, and a network takes only one kind of numbers."""
+UNSUITABLE = ("bf16-true", "16-true", "16-mixed")
+"""Precisions in which weights are rounded and frames are not, or whose scaled losses are no matter of steps skipped."""
 
 SEEDS = 2**32
 """As many as NumPy takes."""
@@ -84,7 +84,7 @@ def _train(config: DictConfig) -> dict[str, float]:
                 f"model: {target} is not in {NETWORK_PACKAGE.rstrip('.')}, so nothing but a training will load the "
                 "checkpoints: put it there to score or export them"
             )
-    if str(config.trainer.precision) in ROUNDED:
+    if str(config.trainer.precision) in UNSUITABLE:
         raise InvalidInput(f"trainer.precision={config.trainer.precision}; expected 32-true, or bf16-mixed")
     data = instantiate(config.loader)
     data.setup("fit")

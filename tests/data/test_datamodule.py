@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,8 +72,17 @@ def trainer(**changes: Any) -> Any:
         "global_step": 0,
         "global_rank": 0,
         "world_size": 1,
+        "strategy": SimpleNamespace(root_device=torch.device("cpu")),
     }
     return SimpleNamespace(**(state | changes))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_memory_is_pinned_for_a_training_on_a_gpu_alone(noise_source: Any, device: str) -> None:
+    data = module(noise_source)
+    data.setup("fit")
+    data.trainer = trainer(strategy=SimpleNamespace(root_device=torch.device(device)))
+    assert data.train_dataloader().pin_memory == (device == "cuda")
 
 
 def names(loader: Any) -> list[list[str]]:

@@ -18,6 +18,7 @@ from stvsr.ops.deformable import (
     Operator,
     Sizes,
     backend_on,
+    computed_in,
     deform_conv2d,
     torchvision_deform_conv2d,
     use_backend,
@@ -124,7 +125,7 @@ def test_float64_which_the_triton_kernel_does_not_take_is_torchvisions_where_tri
 ) -> None:
     inputs = arguments((2, 8, 6, 5, 4), 3.0)
     expected = deform_conv2d(*inputs)
-    monkeypatch.setattr(deformable, "_triton_agrees", lambda *sizes: True)
+    monkeypatch.setattr(deformable, "_triton_agrees", lambda gpu, dtype, *sizes: True)
     monkeypatch.setattr(deformable, "backend_on", lambda device, dtype, sizes: backend_on("cuda", dtype, sizes))
     assert deformable.backend_on("cpu", torch.float32, SMALL) == "triton"
     torch.testing.assert_close(deform_conv2d(*inputs), expected)
@@ -238,9 +239,9 @@ class NotARuntimeError(Exception):
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The trial runs, on the CPU."""
     agree = deformable._agree
-    monkeypatch.setattr(deformable, "_agree", lambda sizes, device: agree(sizes, torch.device("cpu")))
+    monkeypatch.setattr(deformable, "_agree", lambda sizes, dtype, device: agree(sizes, dtype, torch.device("cpu")))
     monkeypatch.setattr(deformable.torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(deformable.deformable_triton, "available", lambda: True)
+    monkeypatch.setattr(deformable.deformable_triton, "available", lambda gpu: True)
     deformable._try_triton.cache_clear()
     yield
     deformable._try_triton.cache_clear()
@@ -281,6 +282,34 @@ def test_the_trial_is_made_once_and_its_answer_compiled_in(as_on_a_gpu: None, mo
     for length in (3, 4):
         assert torch.equal(compiled(torch.zeros(length)), torch.ones(length))
     assert tried == [8]
+
+
+def wrong_in_bfloat16(features: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+    exact = torchvision_deform_conv2d(*(tensor.float() for tensor in (features, *others)))
+    return (exact * (1.1 if features.dtype == torch.bfloat16 else 1)).to(features.dtype)
+
+
+def test_each_type_of_numbers_is_tried_by_itself(as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler makes other instructions of each."""
+    monkeypatch.setattr(deformable, "triton_deform_conv2d", wrong_in_bfloat16)
+    assert backend_on("cuda", torch.float32, SMALL) == "triton"
+    assert backend_on("cuda", torch.float16, SMALL) == "triton"
+    with pytest.warns(UserWarning, match="differ on this GPU"):
+        assert backend_on("cuda", torch.bfloat16, SMALL) == "torchvision"
+
+
+def test_each_gpu_is_tried_by_itself(as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deformable, "triton_deform_conv2d", torchvision_deform_conv2d)
+    monkeypatch.setattr(deformable.deformable_triton, "available", lambda gpu: gpu == 1)
+    assert backend_on("cuda:0", torch.float32, SMALL) == "torchvision"
+    assert backend_on("cuda:1", torch.float32, SMALL) == "triton"
+
+
+def test_features_are_computed_in_what_autocast_makes_of_them() -> None:
+    features = torch.zeros(1)
+    assert computed_in(features) == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert computed_in(features) == torch.bfloat16
 
 
 @pytest.mark.parametrize("within", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])

@@ -208,6 +208,13 @@ def test_another_precision_is_refused() -> None:
         Upscaler(BicubicBlend(), precision="bfloat16")
 
 
+def test_bf16_on_a_gpu_that_has_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended in ever smaller tiles, for want of memory as it seemed."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    with pytest.raises(InvalidInput, match="--precision bf16 on a GPU without bfloat16; expected compute capability"):
+        Upscaler(BicubicBlend(), device="cuda", precision="bf16")
+
+
 class Rounding(BicubicBlend):
     """Off by `gain` thirtieths where it runs in bfloat16."""
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch.utils.data import DataLoader, Sampler
 
 from stvsr.config import whole
@@ -141,6 +140,7 @@ class ClipDataModule(pl.LightningDataModule):
         return {
             "num_workers": self.workers,
             "collate_fn": Batch.collate,
-            "pin_memory": torch.cuda.is_available(),
+            # Not for a training on a CPU, which would take memory of a GPU for it.
+            "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             "worker_init_fn": leave_signals_to_parent,
         }

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from stvsr.models.blocks import conv3x3, leaky_relu, residual_blocks
+from stvsr.models.blocks import conv3x3, exact_conv, leaky_relu, residual_blocks
 
 
 class FeatureExtraction(nn.Module):
@@ -15,5 +15,6 @@ class FeatureExtraction(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """`(b, 3, h, w)` in [0, 1] to `(b, c, h, w)`."""
-        features: Tensor = self.trunk(leaky_relu(self.head(frames)))
+        # Of three channels: below float32 an unusual convolution, for next to no gain.
+        features: Tensor = self.trunk(leaky_relu(exact_conv(self.head, frames)))
         return features

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from stvsr.devices import check_answering
 from stvsr.errors import InvalidInput
 from stvsr.ops import deformable_triton
 from stvsr.ops.deformable_cpu import KERNEL, TAPS, blocked_deform_conv2d, check_shapes
@@ -79,24 +80,33 @@ def use_backend(name: str) -> str:
     return before
 
 
-def backend_on(device: str, dtype: torch.dtype, sizes: Sizes) -> str:
+def backend_on(device: torch.device | str, dtype: torch.dtype, sizes: Sizes) -> str:
     """The one of `BACKENDS` that `deform_conv2d` runs.
 
     Args:
-        device: its type, `cpu` or `cuda`.
-        dtype: of the features.
+        device: where the features are.
+        dtype: in which it is computed (`computed_in`).
         sizes: of the convolution.
 
     Raises:
         InvalidInput: the chosen one does not run there.
     """
-    if _chosen == "triton" and device != "cuda":
+    device = torch.device(device)
+    if _chosen == "triton" and device.type != "cuda":
         raise InvalidInput("deformable=triton on a CPU: use deformable=auto, or a GPU")
     if _chosen != AUTO:
         return _chosen
-    if device != "cuda":
+    if device.type != "cuda":
         return "blocked"
-    return "triton" if dtype in deformable_triton.DTYPES and _triton_agrees(*sizes) else "torchvision"
+    if dtype in deformable_triton.DTYPES and _triton_agrees(device.index, dtype, *sizes):
+        return "triton"
+    return "torchvision"
+
+
+def computed_in(features: Tensor) -> torch.dtype:
+    """The type of numbers in which a kernel of a GPU takes features: that of autocast, where it is active."""
+    device = features.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
 
 
 def deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -118,7 +128,7 @@ def deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor
     check_shapes(features, offset, mask, weight, bias)
     # Of the weight: a compiler may not know the features' channels beforehand.
     sizes = Sizes(channels=weight.shape[1], groups=mask.shape[1] // TAPS, outputs=weight.shape[0])
-    name = backend_on(features.device.type, features.dtype, sizes)
+    name = backend_on(features.device, computed_in(features), sizes)
     if name != "blocked":
         return BACKENDS[name](features, offset, mask, weight, bias)
     # As torchvision's does: below float32 the sampling positions would be rounded to whole pixels.
@@ -131,24 +141,26 @@ def deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor
 
 
 @constant_when_compiled
-def _triton_agrees(channels: int, groups: int, outputs: int) -> bool:
+def _triton_agrees(gpu: int | None, dtype: torch.dtype, channels: int, groups: int, outputs: int) -> bool:
     """Whether the Triton kernels of these sizes run on this GPU and give what torchvision gives, tried once.
 
     With plain numbers: `torch.compile` would hand over a `Sizes` without its content.
     """
-    return _try_triton(Sizes(channels, groups, outputs))
+    return _try_triton(Sizes(channels, groups, outputs), dtype, gpu)
 
 
 @cache
-def _try_triton(sizes: Sizes) -> bool:
-    if not deformable_triton.available():
+def _try_triton(sizes: Sizes, dtype: torch.dtype, gpu: int | None) -> bool:
+    if not deformable_triton.available(gpu):
         return False
+    device = torch.device("cuda", torch.cuda.current_device() if gpu is None else gpu)
     try:
         # In a thread of its own: the first call may come under autocast, in which the two round differently, without
         # gradients, or where those of a stage are to be computed again.
         with ThreadPoolExecutor(1) as thread:
-            agrees = thread.submit(_agree, sizes, torch.device("cuda", torch.cuda.current_device())).result()
+            agrees = thread.submit(_agree, sizes, dtype, device).result()
     except Exception as error:  # of a compiler or a driver: anything
+        check_answering(device)
         warnings.warn(f"the Triton kernel does not run here ({error}); torchvision's is used", stacklevel=2)
         return False
     if not agrees:
@@ -156,10 +168,19 @@ def _try_triton(sizes: Sizes) -> bool:
     return agrees
 
 
-def _agree(sizes: Sizes, device: torch.device) -> bool:
-    """Whether the two give the same output and gradients for a small input."""
+def _agree(
+    sizes: Sizes, dtype: torch.dtype, device: torch.device, *, extent: tuple[int, int, int] = (24, 32, 32)
+) -> bool:
+    """Whether the two give the same output and gradients, torchvision's in float32.
+
+    Args:
+        sizes: of the convolution.
+        dtype: in which the Triton kernels compute.
+        device: where.
+        extent: number, height and width of the maps; of training in the paper, where not given.
+    """
     (channels, groups, outputs), draw = sizes, torch.Generator().manual_seed(0)
-    b, h, w = 2, 9, 13
+    b, h, w = extent
     shapes = (
         (b, channels, h, w),
         (b, 2 * groups * TAPS, h, w),
@@ -170,13 +191,16 @@ def _agree(sizes: Sizes, device: torch.device) -> bool:
     features, offset, *others = (torch.randn(shape, generator=draw) for shape in shapes)
     # Positions that float32 holds exactly: where one falls into another cell, gradients differ.
     offset = (1024 * offset).round() / 1024
-    inputs = [tensor.to(device).requires_grad_() for tensor in (features, offset, *others)]
-    gradient = torch.randn((b, outputs, h, w), generator=draw).to(device)
+    inputs = [features.to(dtype), offset, *(tensor.to(dtype) for tensor in others)]
+    gradient = torch.randn((b, outputs, h, w), generator=draw).to(dtype)
     made = []
-    for run in (triton_deform_conv2d, torchvision_deform_conv2d):
-        output = run(*inputs)
-        made.append([output, *torch.autograd.grad(output, inputs, gradient)])
-    # TF32, where it is allowed, has 10 bits; single gradients of offsets, sums of few terms, are off by more.
+    for run, exact in ((triton_deform_conv2d, False), (torchvision_deform_conv2d, True)):
+        given = [(tensor.float() if exact else tensor).to(device).requires_grad_() for tensor in inputs]
+        output = run(*given)
+        gradients = torch.autograd.grad(output, given, gradient.to(output))
+        made.append([tensor.float() for tensor in (output, *gradients)])
+    # bfloat16 has 8 bits, and TF32, where it is allowed, 10; single gradients of offsets, sums of few terms, are off by
+    # more.
     return all(
         bool((found - expected).square().mean() < 1e-4 * expected.square().mean())
         for found, expected in zip(*made, strict=True)

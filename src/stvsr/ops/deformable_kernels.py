@@ -252,8 +252,13 @@ def weight_gradient_kernel(
     tap = tl.program_id(0) % 9
     blocks = tl.cdiv(h * w, pixels)
     weight_index, weight_exists, output = _weight_tile(groups, depth, outputs, groups_2, depth_2, outputs_2)
+    channels_2: tl.constexpr = groups_2 * depth_2
+    # For 64 rows and more, but for exact products of float32, the compiler takes the instructions of Hopper that groups
+    # of warps share; the one that comes with Triton 3.6 is reported to get such kernels wrong. So 32 rows at a time.
+    rounded: tl.constexpr = grad_ptr.dtype.element_ty != tl.float32 or precision != "ieee"
+    parts: tl.constexpr = channels_2 // 32 if rounded and channels_2 > 32 else 1
 
-    total = tl.zeros((groups_2 * depth_2, outputs_2), tl.float32)
+    total = tl.zeros((parts, channels_2 // parts, outputs_2) if parts > 1 else (channels_2, outputs_2), tl.float32)
     for block in range(tl.program_id(0) // 9, b * blocks, tl.num_programs(0) // 9):
         image = (block // blocks).to(tl.int64)
         pixel = (block % blocks) * pixels + tl.arange(0, pixels)
@@ -263,7 +268,11 @@ def weight_gradient_kernel(
         f, dy, dx, dyx = _gather(features_ptr, corner, step, w * step, upper, lower, left, right)
         samples = (f + y * dy + x * (dx + y * dyx)) * modulation
         grad = _grad_tile(grad_ptr, image, pixel, output, h, w, outputs)
-        samples = tl.reshape(samples, (pixels, groups_2 * depth_2)).to(grad.dtype)
-        total = tl.dot(tl.trans(samples), grad, total, input_precision=precision)
+        samples = tl.trans(tl.reshape(samples, (pixels, channels_2)).to(grad.dtype))
+        if parts > 1:
+            samples = tl.reshape(samples, (parts, channels_2 // parts, pixels))
+            grad = tl.broadcast_to(grad[None, :, :], (parts, pixels, outputs_2))
+        total = tl.dot(samples, grad, total, input_precision=precision)
+    total = tl.reshape(total, (channels_2, outputs_2))
     place = grad_weight_ptr + tap * (step * outputs) + weight_index
     tl.atomic_add(place, total, mask=weight_exists, sem="relaxed")

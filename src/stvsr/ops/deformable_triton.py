@@ -48,9 +48,13 @@ def constant_when_compiled(function: Callable[..., Answer]) -> Callable[..., Ans
 
 
 @constant_when_compiled
-def available() -> bool:
-    """Whether the kernels can run: Triton is installed and supports the GPU (compute capability 8.0 or newer)."""
-    return forward_kernel is not None and torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+def available(gpu: int | None = None) -> bool:
+    """Whether the kernels can run: Triton is installed and supports the GPU (compute capability 8.0 or newer).
+
+    Args:
+        gpu: its number; the current one where not given.
+    """
+    return forward_kernel is not None and torch.cuda.is_available() and torch.cuda.get_device_capability(gpu) >= (8, 0)
 
 
 def triton_deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from stvsr.checkpoint import MODEL_KEY, OPTIMIZER_KEY, SETTINGS_KEY, VARIANT_KEY
 from stvsr.data.clip import Batch
+from stvsr.devices import check_answering, refuses_bf16
 from stvsr.errors import InvalidInput, one_line
 from stvsr.evaluation.splits import MotionSplitScores
 from stvsr.graphs import recorded_step
@@ -82,7 +83,8 @@ class SpaceTimeModule(pl.LightningModule):
             try:
                 self._recorded = recorded_step(self.network, batch.lr)
             except RuntimeError as error:
-                # Of CUDA or cuDNN: a slower training is better than none.
+                # Of CUDA or cuDNN: a slower training is better than none, if the GPU still does anything.
+                check_answering(batch.lr.device)
                 rank_zero_warn(f"training steps are not recorded as CUDA graphs ({one_line(error)[:200]})")
                 self.cuda_graphs = False
         return self._recorded or self.network
@@ -123,13 +125,18 @@ class SpaceTimeModule(pl.LightningModule):
         """Refuses, before the first step, what cannot be trained in this way.
 
         Raises:
-            InvalidInput: the objective is for another network, steps are to be recorded and cannot be, or processes
-                would wait for gradients which never come.
+            InvalidInput: the GPU lacks bfloat16, the objective is for another network, steps are to be recorded and
+                cannot be, or processes would wait for gradients which never come.
         """
         part = self.objective.part(self.network)
+        strategy = self.trainer.strategy
+        if self.trainer.precision == "bf16-mixed" and refuses_bf16(strategy.root_device):
+            raise InvalidInput(
+                "trainer.precision=bf16-mixed on a GPU without bfloat16; expected compute capability 8.0 or newer: add "
+                "trainer.precision=32-true"
+            )
         if self.cuda_graphs:
             self._check_recordable(part)
-        strategy = self.trainer.strategy
         trained, all_of_it = (sum(1 for _ in module.parameters()) for module in (part, self.network))
         waits = isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters")
         if trained < all_of_it and waits:

@@ -15,7 +15,7 @@ from stvsr.data.clip import FRAMES, SCALE, to_8bit, to_float
 from stvsr.data.degradation import bicubic
 from stvsr.data.orientation import UPRIGHT, Orientation
 from stvsr.data.scene_cuts import scene_starts
-from stvsr.devices import has_bf16, is_out_of_memory
+from stvsr.devices import check_answering, has_bf16, is_out_of_memory, refuses_bf16
 from stvsr.errors import InvalidInput, one_line
 from stvsr.graphs import Replayed
 from stvsr.models.bicubic_blend import BicubicBlend
@@ -58,7 +58,7 @@ class Upscaler:
         on_tile: is told after each tile how many of its window are done, and how many there are.
 
     Raises:
-        InvalidInput: another scale or precision.
+        InvalidInput: another scale or precision, or bf16 on a GPU that has none.
     """
 
     def __init__(
@@ -78,6 +78,8 @@ class Upscaler:
         if precision not in PRECISIONS:
             raise InvalidInput(f"--precision {precision}; expected {', '.join(PRECISIONS)}")
         self.device = torch.device(device)
+        if precision == "bf16" and refuses_bf16(self.device):
+            raise InvalidInput("--precision bf16 on a GPU without bfloat16; expected compute capability 8.0 or newer")
         self.network = Replayed(network.to(self.device).eval())
         self.interpolate = interpolate
         self.scale = scale
@@ -156,6 +158,8 @@ class Upscaler:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
+                # What cuDNN says where its memory does not suffice, it says after any fault.
+                check_answering(self.device)
                 reason = one_line(error)[:100] or "out of memory"
                 smaller = finer(self.grid, *padded.shape[-2:], multiple=self.network.requirements.multiple_of)
             else:
