@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from stvsr.data.clip import to_8bit
-from stvsr.models.requirements import InputRequirements, Network
+from stvsr.models.network import InputRequirements, Network
 from stvsr.video.clock import Clock
 from stvsr.video.codecs import Encoding
 from stvsr.video.colour import Colour, FromRgb

@@ -17,7 +17,7 @@ from stvsr.cli import one_line_errors
 from stvsr.data.clip import GIVEN, PEAK, SCALE
 from stvsr.data.decoding import index_video, read_frames
 from stvsr.data.png import write_png
-from stvsr.models.requirements import InputRequirements
+from stvsr.models.network import InputRequirements
 from stvsr.video import tiles
 from stvsr.video.tiles import Grid
 from stvsr.video.upscaling import Upscaler

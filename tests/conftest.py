@@ -20,7 +20,7 @@ from stvsr.cli import CONFIG_DIR
 from stvsr.data.clip import Footage, to_float
 from stvsr.data.png import write_png
 from stvsr.data.synthetic import SyntheticScenes
-from stvsr.models.requirements import InputRequirements, Network
+from stvsr.models.network import InputRequirements, Network
 from stvsr.training.losses import charbonnier
 
 # On a machine that others use too, how long an example takes says nothing.

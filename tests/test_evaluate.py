@@ -33,7 +33,7 @@ from stvsr.evaluation import processes, scoring
 from stvsr.evaluation.job import Job
 from stvsr.evaluation.metrics import frame_scores
 from stvsr.models.bicubic_blend import BicubicBlend
-from stvsr.models.requirements import run_padded
+from stvsr.models.network import run_padded
 
 Evaluate = Callable[..., dict[str, list[dict[str, str]]]]
 

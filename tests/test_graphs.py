@@ -16,7 +16,7 @@ from stvsr import graphs
 from stvsr.errors import InvalidInput
 from stvsr.graphs import MOST_FORMS, MOST_PIXELS, Replayed, recorded_step
 from stvsr.models.blocks import conv3x3
-from stvsr.models.requirements import Network
+from stvsr.models.network import Network
 from stvsr.ops.deformable import Sizes
 
 

@@ -15,7 +15,7 @@ from stvsr.models.frame_interpolation.sepconv import SepConv
 from stvsr.models.frame_interpolation.superslomo import SuperSloMo
 from stvsr.models.frame_upscaling.bicubic import Bicubic
 from stvsr.models.frame_upscaling.rcan import RCAN
-from stvsr.models.requirements import Stage
+from stvsr.models.network import Stage
 from stvsr.models.stages import target_of
 from stvsr.models.two_stage import TwoStage
 from stvsr.stage_weights import load_stage, load_stages

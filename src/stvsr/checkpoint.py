@@ -22,8 +22,8 @@ from stvsr.config import flattened
 from stvsr.errors import InvalidInput, one_line
 from stvsr.files import beside_then_rename, flush_to_disk
 from stvsr.models.grown_start import PART, TRAINING_ONLY, can_grow, handing_on
+from stvsr.models.network import Network
 from stvsr.models.released import RELEASED, from_released
-from stvsr.models.requirements import Network
 from stvsr.models.stages import from_published
 from stvsr.models.weight_files import find_tensors
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from stvsr.devices import check_answering
 from stvsr.errors import InvalidInput, one_line
 from stvsr.models.alignment import DeformableSampling
-from stvsr.models.requirements import Network
+from stvsr.models.network import Network
 from stvsr.ops.deformable import Sizes, backend_on
 
 MOST_PIXELS = 2**18

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stvsr.checkpoint import fill, own_network, read_file
 from stvsr.errors import InvalidInput
-from stvsr.models.requirements import Stage
+from stvsr.models.network import Stage
 from stvsr.models.stages import kind_of, target_of
 from stvsr.models.two_stage import TwoStage
 from stvsr.models.weight_files import find_tensors, load_weights

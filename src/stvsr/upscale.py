@@ -28,8 +28,8 @@ from stvsr.data.orientation import UPRIGHT
 from stvsr.devices import chosen_device, device_name
 from stvsr.errors import InvalidInput
 from stvsr.files import state_of
+from stvsr.models.network import Network
 from stvsr.models.released import RELEASED
-from stvsr.models.requirements import Network
 from stvsr.video.budget import Budget
 from stvsr.video.clock import Clock
 from stvsr.video.codecs import CONTAINERS, Encoding, chosen_codec, keeps_shapes

@@ -12,7 +12,7 @@ from stvsr.devices import peak_memory
 from stvsr.evaluation.costs import measured_cost, multiply_adds
 from stvsr.evaluation.progress import BatchRecord
 from stvsr.models.bicubic_blend import BicubicBlend
-from stvsr.models.requirements import InputRequirements, Network
+from stvsr.models.network import InputRequirements, Network
 from stvsr.ops.deformable import use_backend
 
 

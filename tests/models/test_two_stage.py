@@ -14,7 +14,7 @@ from stvsr.errors import InvalidInput
 from stvsr.models import turns
 from stvsr.models.frame_interpolation.blend import Blend
 from stvsr.models.frame_upscaling.bicubic import Bicubic
-from stvsr.models.requirements import Stage
+from stvsr.models.network import Stage
 from stvsr.models.two_stage import FrameInterpolator, FrameUpscaler, TwoStage
 
 PARAMETERS = {

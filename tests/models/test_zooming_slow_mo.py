@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from conftest import SMALL_NETWORK
 from stvsr.errors import InvalidInput
 from stvsr.models.bicubic_blend import BicubicBlend
-from stvsr.models.requirements import run_padded
+from stvsr.models.network import run_padded
 
 # (b) to (e): the authors' network with parts left out; (a), which they did not release, as docs/design.md declares it.
 PARAMETERS = {"a": 4_332_099, "b": 6_039_379, "c": 6_334_547, "d": 11_094_515, "e": 11_102_771}

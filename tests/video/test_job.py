@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stvsr.data.png import read_png
 from stvsr.errors import InvalidInput
 from stvsr.models.bicubic_blend import BicubicBlend
-from stvsr.models.requirements import InputRequirements, Network
+from stvsr.models.network import InputRequirements, Network
 from stvsr.video.clock import InputTimes
 from stvsr.video.colour import Colour
 from stvsr.video.job import Job

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from stvsr.errors import InvalidInput
 from stvsr.models import turns
 from stvsr.models.bicubic_blend import BicubicBlend
-from stvsr.models.requirements import InputRequirements, Network
+from stvsr.models.network import InputRequirements, Network
 from stvsr.video.memory import OVERHEAD, _Alive, bytes_needed, bytes_taken, grid_within
 from stvsr.video.tiles import Grid
 from stvsr.video.upscaling import Upscaler

@@ -12,7 +12,7 @@ from stvsr.data.orientation import Orientation
 from stvsr.data.scene_cuts import scene_starts
 from stvsr.errors import InvalidInput
 from stvsr.models.bicubic_blend import BicubicBlend
-from stvsr.models.requirements import InputRequirements, Network, run_padded
+from stvsr.models.network import InputRequirements, Network, run_padded
 from stvsr.video.memory import grid_within
 from stvsr.video.picture import Picture
 from stvsr.video.tiles import MARGIN, Grid

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stvsr.data.clip import FRAMES, GIVEN, SCALE
 from stvsr.evaluation.progress import BatchRecord
-from stvsr.models.requirements import Network
+from stvsr.models.network import Network
 from stvsr.models.turns import all_at_once
 from stvsr.ops.deformable import use_backend
 

@@ -11,7 +11,7 @@ from stvsr.evaluation.metrics import psnr_y
 from stvsr.evaluation.shown import SHOWN
 from stvsr.files import beside_then_rename
 from stvsr.models.bicubic_blend import BicubicBlend
-from stvsr.models.requirements import Network, run_padded
+from stvsr.models.network import Network, run_padded
 
 INCHES_PER_PANEL = 2.6
 

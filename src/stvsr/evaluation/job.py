@@ -27,7 +27,7 @@ from stvsr.evaluation.results import RESULTS
 from stvsr.evaluation.scoring import Scorer, fixed_batches
 from stvsr.evaluation.shown import ShownClips
 from stvsr.evaluation.windows import Windows, plan
-from stvsr.models.requirements import Network, Stage
+from stvsr.models.network import Network, Stage
 from stvsr.models.two_stage import TwoStage
 from stvsr.ops.deformable import use_backend
 from stvsr.stage_weights import load_stages

@@ -26,7 +26,7 @@ from stvsr.evaluation.shown import ShownClips
 from stvsr.evaluation.stage_clock import StageClock
 from stvsr.evaluation.windows import WindowFrames, Windows
 from stvsr.graphs import Replayed
-from stvsr.models.requirements import Network, run_padded
+from stvsr.models.network import Network, run_padded
 
 
 def fixed_batches(windows: int, size: int) -> list[range]:

@@ -12,7 +12,7 @@ from stvsr.models.frame_upscaling.bicubic import Bicubic
 from stvsr.models.frame_upscaling.edvr import EDVR
 from stvsr.models.frame_upscaling.rbpn import RBPN
 from stvsr.models.frame_upscaling.rcan import RCAN
-from stvsr.models.requirements import Stage
+from stvsr.models.network import Stage
 from stvsr.models.two_stage import FrameInterpolator, TwoStage
 from stvsr.models.weight_files import WeightFile, load_weights
 

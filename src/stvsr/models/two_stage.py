@@ -8,7 +8,7 @@ interpolators goes with any of the upscalers.
 import torch
 from torch import Tensor
 
-from stvsr.models.requirements import InputRequirements, Network, Stage
+from stvsr.models.network import InputRequirements, Network, Stage
 from stvsr.models.turns import frames_together
 
 

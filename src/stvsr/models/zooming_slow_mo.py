@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
 from stvsr.models.features import FeatureExtraction
+from stvsr.models.network import InputRequirements, Network
 from stvsr.models.reconstruction import Reconstruction
-from stvsr.models.requirements import InputRequirements, Network
 from stvsr.models.turns import frames_together
 from stvsr.ops.recomputation import recomputed
 

@@ -18,7 +18,7 @@ from stvsr.devices import check_answering, refuses_bf16
 from stvsr.errors import InvalidInput, one_line
 from stvsr.evaluation.splits import MotionSplitScores
 from stvsr.graphs import recorded_step
-from stvsr.models.requirements import Network, run_padded
+from stvsr.models.network import Network, run_padded
 from stvsr.tracking import MONITORED
 from stvsr.training.micro_batches import loss_in_micro_batches
 from stvsr.training.objectives import Objective, Trained

@@ -18,7 +18,7 @@ from stvsr.data.clip import Batch
 from stvsr.data.degradation import downsample
 from stvsr.errors import InvalidInput
 from stvsr.models.interpolation import DeformableInterpolation, neighbours
-from stvsr.models.requirements import Stage
+from stvsr.models.network import Stage
 from stvsr.models.two_stage import FrameInterpolator, FrameUpscaler, TwoStage
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 from stvsr.training.offset_guidance import flow_from_missing, offset_fidelity

@@ -6,7 +6,7 @@ import torch
 
 from stvsr.devices import available_memory, used_memory
 from stvsr.errors import InvalidInput
-from stvsr.models.requirements import Network
+from stvsr.models.network import Network
 from stvsr.video.memory import FRAME_BYTES, bytes_needed, grid_within
 from stvsr.video.picture import Picture
 from stvsr.video.tiles import Grid

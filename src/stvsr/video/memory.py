@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from stvsr.data.clip import FRAMES, GIVEN, SCALE
 from stvsr.errors import InvalidInput
 from stvsr.models import turns
-from stvsr.models.requirements import Network
+from stvsr.models.network import Network
 from stvsr.ops.deformable import use_backend
 from stvsr.video.tiles import MARGIN, Grid, grids
 

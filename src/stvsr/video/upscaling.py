@@ -19,7 +19,7 @@ from stvsr.devices import check_answering, has_bf16, is_out_of_memory, refuses_b
 from stvsr.errors import InvalidInput, one_line
 from stvsr.graphs import Replayed
 from stvsr.models.bicubic_blend import BicubicBlend
-from stvsr.models.requirements import Network, pad_to_multiple
+from stvsr.models.network import Network, pad_to_multiple
 from stvsr.video.picture import Picture
 from stvsr.video.tiles import Grid, Span, finer, join
 from stvsr.video.windows import Window, windows

@@ -17,7 +17,7 @@ from stvsr.data.degradation import bicubic, downsample
 from stvsr.errors import InvalidInput
 from stvsr.models.frame_upscaling.edvr import EDVR, Cascade, window_around
 from stvsr.models.frame_upscaling.tsa_fusion import TemporalAttention, TSAFusion, similarity
-from stvsr.models.requirements import pad_to_multiple
+from stvsr.models.network import pad_to_multiple
 from stvsr.models.weight_files import find_tensors, load_weights
 
 GOLDEN = Path(__file__).parents[2] / "golden"

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from stvsr.models.alignment import upsample2
 from stvsr.models.blocks import conv3x3, conv_of_two, exact_conv, leaky_relu
-from stvsr.models.requirements import pad_to_multiple
+from stvsr.models.network import pad_to_multiple
 from stvsr.models.two_stage import FrameInterpolator
 from stvsr.models.weight_files import WeightFile
 from stvsr.ops.sampling import pixel_positions, sample_at

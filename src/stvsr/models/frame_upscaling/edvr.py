@@ -24,9 +24,9 @@ from stvsr.models.alignment import DeformableSampling, FeaturePyramid, PCDAlignm
 from stvsr.models.blocks import conv3x3, leaky_relu, share
 from stvsr.models.features import FeatureExtraction
 from stvsr.models.frame_upscaling.tsa_fusion import TSAFusion
+from stvsr.models.network import pad_to_multiple
 from stvsr.models.reconstruction import Reconstruction
 from stvsr.models.released import RENAMING
-from stvsr.models.requirements import pad_to_multiple
 from stvsr.models.two_stage import FrameUpscaler
 from stvsr.models.weight_files import WeightFile
 

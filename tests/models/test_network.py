@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stvsr.errors import InvalidInput
-from stvsr.models.requirements import InputRequirements, pad_to_multiple
+from stvsr.models.network import InputRequirements, pad_to_multiple
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.sampled_from([1, 2, 4, 8, 32]))

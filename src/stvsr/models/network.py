@@ -1,4 +1,4 @@
-"""What a network needs of its input, declared as data, and how a caller meets the need.
+"""What every network is: its contract, what it needs of its input, declared as data, and how a caller meets the need.
 
 Every network maps `(b, n, 3, h, w)` to `(b, 2n-1, 3, 4h, 4w)` and carries a `requirements` attribute. A network
 refuses what does not fit; `run_padded` pads, runs and cuts back, so that callers need not know which network
@@ -43,7 +43,7 @@ class InputRequirements:
         if h % self.multiple_of or w % self.multiple_of or not h or not w:
             raise InvalidInput(
                 f"input frames are {w}x{h}; expected a width and height that are multiples of {self.multiple_of}: "
-                "pad them first, as stvsr.models.requirements.run_padded does"
+                "pad them first, as stvsr.models.network.run_padded does"
             )
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
