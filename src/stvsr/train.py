@@ -143,9 +143,9 @@ def keep_earlier_logs(loggers: list[Logger]) -> None:
 
 @entry_point("train")
 def main(config: DictConfig) -> None:
-    """Trains, and says where everything is."""
-    train(config)
-    print(f"checkpoints, pictures and logs: {Path(config.output_dir)}")
+    """Trains, and says where everything is that this wrote."""
+    if train(config):
+        print(f"checkpoints, pictures and logs: {Path(config.output_dir)}")
 
 
 if __name__ == "__main__":

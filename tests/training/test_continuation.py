@@ -57,6 +57,13 @@ def test_a_finished_run_is_not_taken_for_one_with_other_settings(small_run: Run,
         train(small_run(*SHORT, setting))
 
 
+def test_the_remedy_where_a_finished_run_is_named_is_not_to_name_it(small_run: Run, tmp_path: Path) -> None:
+    train(small_run(*SHORT))
+    last = f"resume='{tmp_path}/run/checkpoints/last.ckpt'"
+    with pytest.raises(InvalidInput, match=r"optimizer\.lr=0\.5, which was .*; omit resume, or begin with its weights"):
+        train(small_run(*SHORT, last, "optimizer.lr=0.5", folder="other"))
+
+
 def test_an_unfinished_run_goes_on_with_another_seed_only_where_it_is_named(small_run: Run, tmp_path: Path) -> None:
     train(small_run(*SHORT))
     longer = ["trainer.max_steps=4", "trainer.val_check_interval=4", "seed=3"]

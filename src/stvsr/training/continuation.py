@@ -107,7 +107,8 @@ def _check_same_run(earlier: EarlierRun, settings: Mapping[str, Any], *, wanted:
     told = ", ".join(f"{name}={settings.get(name)}, which was {earlier.settings.get(name)}" for name in changed[:TOLD])
     told += f" and {len(changed) - TOLD} more" if len(changed) > TOLD else ""
     if changed and earlier.steps == wanted:
-        raise InvalidInput(f"{earlier.path}: has all its steps, but not with {told}; choose another output_dir")
+        remedy = "omit resume, or begin with its weights: initial_weights=" if named else "choose another output_dir"
+        raise InvalidInput(f"{earlier.path}: has all its steps, but not with {told}; {remedy}")
     if "seed" in changed and not named:
         raise InvalidInput(
             f"{earlier.path}: a run that cannot become one with {told}; choose another output_dir, or, to continue it "
