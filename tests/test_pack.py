@@ -159,7 +159,12 @@ def test_a_damaged_clip_is_left_out_with_a_word(run: Run, tmp_path: Path, config
         module = instantiate(config.loader)
         module.setup("fit")
         module.trainer = SimpleNamespace(
-            max_steps=6, accumulate_grad_batches=1, global_step=0, global_rank=0, world_size=1
+            max_steps=6,
+            accumulate_grad_batches=1,
+            global_step=0,
+            global_rank=0,
+            world_size=1,
+            strategy=SimpleNamespace(root_device=torch.device("cpu")),
         )
         batches.append(list(module.train_dataloader()))
     for one, other in zip(*batches, strict=True):
