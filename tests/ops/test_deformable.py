@@ -312,6 +312,15 @@ def test_features_are_computed_in_what_autocast_makes_of_them() -> None:
         assert computed_in(features) == torch.bfloat16
 
 
+@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16"])
+def test_the_choice_of_a_back_end_compiles_in_one_graph(monkeypatch: pytest.MonkeyPatch, bf16: bool) -> None:
+    monkeypatch.setattr(deformable, "_chosen", "torchvision")
+    inputs = arguments((1, 8, 5, 6, 2), 1.0, torch.float32)
+    compiled = torch.compile(deform_conv2d, fullgraph=True, backend="eager")
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        assert torch.equal(compiled(*inputs), deform_conv2d(*inputs))
+
+
 @pytest.mark.parametrize("within", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
 def test_the_trial_knows_nothing_of_where_it_is_made(
     as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch, within: Callable[[], AbstractContextManager[object]]
