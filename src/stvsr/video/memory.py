@@ -23,7 +23,7 @@ from stvsr.models.network import Network
 from stvsr.ops.deformable import use_backend
 from stvsr.video.tiles import MARGIN, Grid, grids
 
-OVERHEAD = 1.3
+OVERHEAD = 1.35
 """What a run takes beyond the tensors that are alive: scratch space, and what an allocator keeps."""
 
 FINISHED_BYTES = 4 * FRAMES * 3 * SCALE**2
