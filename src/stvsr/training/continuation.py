@@ -92,6 +92,8 @@ def run_to_continue(config: DictConfig) -> EarlierRun | None:
             "to start anew, another output_dir"
         )
     _check_same_run(earlier, settings_of(config), wanted=wanted, named=config.resume is not None)
+    if config.resume is None and not is_finished(earlier, config):
+        rank_zero_info(f"continuing {path}; to start anew, choose another output_dir")
     return earlier
 
 
@@ -135,10 +137,7 @@ def checkpoint_to_continue(config: DictConfig) -> Path | None:
             "output_dir"
         )
         return last
-    if not last.is_file():
-        return None
-    rank_zero_info(f"continuing {last}; to start anew, choose another output_dir")
-    return last
+    return last if last.is_file() else None
 
 
 def steps_done(checkpoint: Path) -> int:
