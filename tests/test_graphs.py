@@ -228,7 +228,10 @@ def test_only_small_frames_on_a_gpu_without_gradients_are_worth_recording(
 ) -> None:
     def input_of(pixels: int, *, is_cuda: bool = True) -> Tensor:
         return cast(
-            Tensor, SimpleNamespace(is_cuda=is_cuda, dtype=torch.float32, device="cuda", numel=lambda: 3 * pixels)
+            Tensor,
+            SimpleNamespace(
+                is_cuda=is_cuda, dtype=torch.float32, device=torch.device("cuda"), numel=lambda: 3 * pixels
+            ),
         )
 
     monkeypatch.setattr(graphs, "backend_on", lambda device, dtype, sizes: "triton")

@@ -33,6 +33,20 @@ def weights(folder: Path) -> dict[str, Tensor]:
     return load_network(folder / "checkpoints" / "last.ckpt").state_dict()
 
 
+def untrained(config: DictConfig) -> SpaceTimeModule:
+    """The network and the objective of a config, with nothing around them."""
+    return SpaceTimeModule(
+        network=instantiate(config.model),
+        model_config={},
+        variant="e",
+        settings={},
+        objective=instantiate(config.objective),
+        optimizer=torch.optim.Adam,
+        scheduler=torch.optim.lr_scheduler.LambdaLR,
+        cuda_graphs=False,
+    )
+
+
 def test_a_run_begins_with_the_weights_it_is_given_and_a_new_schedule(small_run: Run, tmp_path: Path) -> None:
     train(small_run(*FROZEN, "seed=1", folder="first"))
     export(tmp_path / "first" / "checkpoints" / "last.ckpt", tmp_path / "first.safetensors")
@@ -120,17 +134,7 @@ def test_processes_that_would_wait_for_gradients_of_other_parts_are_refused(
     configure: Run, monkeypatch: pytest.MonkeyPatch, objective: str, strategy: Strategy, refused: bool
 ) -> None:
     """Before the first step; DDP's own error comes at the second, and is a page."""
-    config = configure("train", *SMALL_RUN, f"objective={objective}")
-    module = SpaceTimeModule(
-        network=instantiate(config.model),
-        model_config={},
-        variant="e",
-        settings={},
-        objective=instantiate(config.objective),
-        optimizer=torch.optim.Adam,
-        scheduler=torch.optim.lr_scheduler.LambdaLR,
-        cuda_graphs=False,
-    )
+    module = untrained(configure("train", *SMALL_RUN, f"objective={objective}"))
     monkeypatch.setattr(SpaceTimeModule, "trainer", SimpleNamespace(strategy=strategy, precision="32-true"))
     says = pytest.raises(InvalidInput, match=r"trains \d+ of the network's \d+ .*ddp_find_unused_parameters_true")
     with says if refused else nullcontext():
@@ -218,16 +222,7 @@ def test_bfloat16_on_a_gpu_that_has_none_is_refused_before_the_first_step(
     configure: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """cuDNN's own words are those of a lack of memory."""
-    module = SpaceTimeModule(
-        network=instantiate(configure("train", *SMALL_RUN).model),
-        model_config={},
-        variant="e",
-        settings={},
-        objective=instantiate(configure("train", *SMALL_RUN).objective),
-        optimizer=torch.optim.Adam,
-        scheduler=torch.optim.lr_scheduler.LambdaLR,
-        cuda_graphs=False,
-    )
+    module = untrained(configure("train", *SMALL_RUN))
     on_a_gpu = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda")), precision="bf16-mixed")
     monkeypatch.setattr(SpaceTimeModule, "trainer", on_a_gpu)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))

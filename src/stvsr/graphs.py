@@ -19,7 +19,7 @@ from stvsr.devices import check_answering
 from stvsr.errors import InvalidInput, one_line
 from stvsr.models.alignment import DeformableSampling
 from stvsr.models.network import Network
-from stvsr.ops.deformable import Sizes, backend_on
+from stvsr.ops.deformable import Sizes, backend_on, computed_in
 
 MOST_PIXELS = 2**18
 """LR pixels of a batch, of all its frames, above which a GPU no longer waits for launches."""
@@ -172,7 +172,7 @@ def _can_be_recorded(sizes: set[Sizes], lr: Tensor) -> bool:
 
     Its kernels run on the default stream, outside of any recording: replays would compute with what lies in memory.
     """
-    return all(backend_on(lr.device, _autocast_dtype() or lr.dtype, each) != "torchvision" for each in sizes)
+    return all(backend_on(lr.device, computed_in(lr), each) != "torchvision" for each in sizes)
 
 
 @contextmanager

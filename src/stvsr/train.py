@@ -4,6 +4,7 @@ import warnings
 from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from hydra.utils import instantiate
@@ -63,13 +64,7 @@ def _train(config: DictConfig) -> dict[str, float]:
     warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
     # And of logs that `keep_earlier_logs` keeps.
     warnings.filterwarnings("ignore", message=".*Previous log files in this directory will be deleted.*")
-    for flag in ("cuda_graphs", "blended_start"):
-        check_flag(config, flag)
-    check_whole(config, "seed", least=0)
-    for name in ("max_steps", "val_check_interval"):
-        whole(f"trainer.{name}", config.trainer[name], least=1)
-    if config.seed >= SEEDS:
-        raise InvalidInput(f"seed={config.seed}; expected 0 to {SEEDS - 1}")
+    check_values(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     use_backend(config.deformable)
     model_config = resolved(config.model)
@@ -78,14 +73,7 @@ def _train(config: DictConfig) -> dict[str, float]:
         rank_zero_info(f"{earlier.path}: has all its {earlier.steps} steps, nothing is left to do")
         return {}
     resume = None if earlier is None else earlier.path
-    for name, target in flattened(model_config).items():
-        if name.endswith("_target_") and not target.startswith(NETWORK_PACKAGE):
-            rank_zero_warn(
-                f"model: {target} is not in {NETWORK_PACKAGE.rstrip('.')}, so nothing but a training will load the "
-                "checkpoints: put it there to score or export them"
-            )
-    if str(config.trainer.precision) in UNSUITABLE:
-        raise InvalidInput(f"trainer.precision={config.trainer.precision}; expected 32-true, or bf16-mixed")
+    warn_of_foreign_classes(model_config)
     data = instantiate(config.loader)
     data.setup("fit")
 
@@ -130,6 +118,33 @@ def _train(config: DictConfig) -> dict[str, float]:
     finally:
         finish(loggers)
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+
+def check_values(config: DictConfig) -> None:
+    """Refuses values that nothing that is made of a config would refuse, or not in words.
+
+    Raises:
+        InvalidInput: names the value.
+    """
+    for flag in ("cuda_graphs", "blended_start"):
+        check_flag(config, flag)
+    check_whole(config, "seed", least=0)
+    for name in ("max_steps", "val_check_interval"):
+        whole(f"trainer.{name}", config.trainer[name], least=1)
+    if config.seed >= SEEDS:
+        raise InvalidInput(f"seed={config.seed}; expected 0 to {SEEDS - 1}")
+    if str(config.trainer.precision) in UNSUITABLE:
+        raise InvalidInput(f"trainer.precision={config.trainer.precision}; expected 32-true, or bf16-mixed")
+
+
+def warn_of_foreign_classes(model_config: dict[str, Any]) -> None:
+    """Tells of classes that no checkpoint may name, before days of training rather than after."""
+    for name, target in flattened(model_config).items():
+        if name.endswith("_target_") and not target.startswith(NETWORK_PACKAGE):
+            rank_zero_warn(
+                f"model: {target} is not in {NETWORK_PACKAGE.rstrip('.')}, so nothing but a training will load the "
+                "checkpoints: put it there to score or export them"
+            )
 
 
 @rank_zero_only

@@ -231,9 +231,9 @@ class AlignedFusion(nn.Module):
     def of_maps(self, first: Tensor, second: Tensor) -> Tensor:
         """As `forward`, of two large maps `(b, c, h, w)`, of which as little as possible is held at once."""
         of_first, of_second = self.pyramid(first), self.pyramid(second)
-        aligned = share(self.fuse, self.align_first.of_pyramids(of_first, of_second), 0)
-        other = self.align_second.of_pyramids(of_second, of_first)
-        return aligned.add_(share(self.fuse, other, other.shape[1]))
+        aligned_first = self.align_first.of_pyramids(of_first, of_second)
+        aligned_second = self.align_second.of_pyramids(of_second, of_first)
+        return conv_of_two(self.fuse, aligned_first, aligned_second)
 
     def offsets(self, first: Partner, second: Partner) -> tuple[Pyramid, Pyramid]:
         """Where the levels of each map are sampled, without sampling them; of maps that are sampled at offsets."""

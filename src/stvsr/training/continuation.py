@@ -91,7 +91,7 @@ def run_to_continue(config: DictConfig) -> EarlierRun | None:
             f"{path}: has {earlier.steps} steps, more than trainer.max_steps={wanted}; expected as many or more, or, "
             "to start anew, another output_dir"
         )
-    _check_same_run(earlier, settings_of(config), wanted=wanted, named=config.resume is not None)
+    _check_same_run(earlier, config)
     if config.resume is None and not is_finished(earlier, config):
         rank_zero_info(f"continuing {path}; to start anew, choose another output_dir")
     return earlier
@@ -103,12 +103,13 @@ def is_finished(earlier: EarlierRun, config: DictConfig) -> bool:
     return earlier.steps == wanted and not lacks_validation(earlier.steps, earlier.validated, wanted, interval)
 
 
-def _check_same_run(earlier: EarlierRun, settings: Mapping[str, Any], *, wanted: int, named: bool) -> None:
+def _check_same_run(earlier: EarlierRun, config: DictConfig) -> None:
     """Warns of changed settings, or refuses them where a result would be taken for that of the new ones."""
+    settings, named = settings_of(config), config.resume is not None
     changed = earlier.changed(settings)
     told = ", ".join(f"{name}={settings.get(name)}, which was {earlier.settings.get(name)}" for name in changed[:TOLD])
     told += f" and {len(changed) - TOLD} more" if len(changed) > TOLD else ""
-    if changed and earlier.steps == wanted:
+    if changed and earlier.steps == config.trainer.max_steps:
         remedy = "omit resume, or begin with its weights: initial_weights=" if named else "choose another output_dir"
         raise InvalidInput(f"{earlier.path}: has all its steps, but not with {told}; {remedy}")
     if "seed" in changed and not named:
