@@ -7,7 +7,6 @@ the same; the bare turn has the finished frames in memory, 8-bit RGB, and conver
 """
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -15,8 +14,9 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-# As stvsr.upscale does.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from stvsr.waiting import sleep_soon
+
+sleep_soon()
 
 import av
 import numpy as np

@@ -244,6 +244,26 @@ def test_bad_video_is_named_in_one_line(run: Run, tmp_path: Path, make: Callable
     assert not list(tmp_path.glob("out/*.json"))
 
 
+@pytest.mark.parametrize("data", ["videos", "held"])
+@pytest.mark.parametrize("make", BAD_VIDEOS.values(), ids=BAD_VIDEOS)
+def test_a_bad_video_to_validate_on_is_named_before_the_first_step(
+    run: Run, tmp_path: Path, make: Callable[[Path], object], data: str
+) -> None:
+    for folder in ("good", "other"):
+        (tmp_path / folder).mkdir()
+        write_video(tmp_path / folder / "good.mp4", 8)
+    make(tmp_path / "other" / "bad.mp4")
+    settings = [option for option in SMALL_RUN if not option.startswith("data.")]
+    scenes = ["data.train_source.scenes=1", "data.train_source.side=48"] if data == "held" else []
+    sources = [f"data={data}", "data.root=good", "data.val_root=other", *scenes]
+    status, error = run(train.main, *settings, *sources, "trainer.max_steps=1000000", "output_dir=out")
+    assert status == 1, error
+    # A bar may stand before it on its line.
+    assert error.count("\n") == 1, error
+    assert "error: other/bad.mp4: " in error
+    assert not list(tmp_path.glob("out/**/*.c*"))
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_truncated_png_is_named_in_one_line(run: Run, tmp_path: Path, workers: int) -> None:
     for motion in ("slow", "medium", "fast"):

@@ -16,6 +16,15 @@ def test_what_a_disk_does_not_take_is_no_bug_of_ours(number: int) -> None:
     assert os.strerror(number) in said
 
 
+def test_a_folder_that_is_not_there_is_told_of_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "gone" / "table.csv"
+    with pytest.raises(FileNotFoundError) as told:
+        write_text(path, "rows")
+    assert explain_os_error(told.value) == (
+        f"{path}: No such file or directory; choose a file or folder that can be used"
+    )
+
+
 def test_a_text_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or a power cut could leave the name without the text, which then stops every later run."""
     path, flushed = tmp_path / "job.json", list[tuple[int, bool]]()

@@ -161,10 +161,16 @@ def test_results_that_cannot_be_read_are_made_again_and_memory_may_be_saved_on_t
     assert len(scores.read_text(encoding="utf-8")) > 2
 
 
-def test_a_list_without_brackets_is_refused(run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("ablations", "says"),
+    [("a", "ablations=a; expected a list: ablations=[a]"), ("[]", "ablations=[]; expected one at least")],
+)
+def test_a_list_without_brackets_or_with_nothing_in_it_is_refused(
+    run: Callable[..., str], capsys: pytest.CaptureFixture[str], ablations: str, says: str
+) -> None:
     with pytest.raises(SystemExit):
-        run("a")
-    assert "ablations=a; expected a list: ablations=[a]" in capsys.readouterr().err
+        run(ablations)
+    assert says in capsys.readouterr().err
 
 
 def test_no_is_not_taken_for_true(run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:

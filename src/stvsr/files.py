@@ -21,11 +21,19 @@ def ffmpeg_name(path: Path) -> str:
 
 @contextmanager
 def beside_then_rename(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes that name when the block ends, and goes when the block fails."""
+    """A path beside `path` to write to; it takes that name when the block ends, and goes when the block fails.
+
+    Raises:
+        OSError: what the system refuses, of `path`: nobody knows of the other.
+    """
     beside = path.with_name(f".{path.name}.part")
     try:
         yield beside
         beside.replace(path)
+    except OSError as error:
+        if str(error.filename) == str(beside):
+            error.filename = str(path)
+        raise
     finally:
         beside.unlink(missing_ok=True)
 

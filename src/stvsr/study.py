@@ -60,6 +60,9 @@ def study(config: DictConfig) -> Path:
     """
     for name in ("ablations", "seeds", "training", "scoring"):
         check_list(config, name)
+    for name in ("ablations", "seeds"):
+        if not config[name]:
+            raise InvalidInput(f"{name}=[]; expected one at least")
     check_flag(config, "train")
     folder = Path(config.output_dir)
     # Seed by seed, so that one stopped early has something to compare.

@@ -85,17 +85,11 @@ class VideoFolder:
         if path in self._useless:
             raise DamagedClip(self._useless[path])
         try:
-            video = self._index(path)
+            video = long_enough(path)
         except DamagedClip as error:
             self._useless[path] = str(error)
             raise
         return self._read(path, video, index % self.clips_per_video, rng)
-
-    def _index(self, path: Path) -> VideoIndex:
-        video = index_video(path)
-        if len(video) < FRAMES:
-            raise DamagedClip(f"{path}: {len(video)} frames; expected at least {FRAMES}: remove the file")
-        return video
 
     def _read(self, path: Path, video: VideoIndex, number: int, rng: np.random.Generator) -> Footage:
         candidates = first_frames(len(video) - FRAMES + 1, number, self.clips_per_video, rng)
@@ -119,6 +113,37 @@ class VideoFolder:
             "expected longer scenes: remove the file"
         )
         raise DamagedClip(self._useless[path])
+
+
+def checked_videos(*, root: str | Path, clips_per_video: int) -> VideoFolder:
+    """A folder every file of which is a video that is long enough: to validate on.
+
+    A training goes on without a damaged file, a validation does not, and the first one may be hours away.
+
+    Args:
+        root: as of `VideoFolder`.
+        clips_per_video: as of `VideoFolder`.
+
+    Raises:
+        InvalidInput: as `VideoFolder`.
+        DamagedClip: names the first file that cannot be read, or is shorter than a clip.
+    """
+    folder = VideoFolder(root=root, clips_per_video=clips_per_video)
+    for path in folder.paths:
+        long_enough(path)
+    return folder
+
+
+def long_enough(path: Path) -> VideoIndex:
+    """The index of a file that has a clip's frames at least.
+
+    Raises:
+        DamagedClip: no readable video, or a shorter one.
+    """
+    video = index_video(path)
+    if len(video) < FRAMES:
+        raise DamagedClip(f"{path}: {len(video)} frames; expected at least {FRAMES}: remove the file")
+    return video
 
 
 def segment(positions: int, number: int, segments: int) -> tuple[int, int]:

@@ -46,7 +46,7 @@ class Vimeo90K:
         if missing:
             raise InvalidInput(
                 f"data.root={root}: {len(missing)} of {len(entries)} listed clips are missing, the first is "
-                f"sequences/{missing[0]}; download them or take them off the list"
+                f"sequences/{missing[0]}; download them, or take them off sep_trainlist.txt if it has them"
             )
 
     first_number = 1
