@@ -82,6 +82,12 @@ BAD_EVALUATE = {
     "pictures-in-a-word": (["method=bicubic_blend", "pictures=all"], "pictures=all; expected a whole number"),
     "pictures-below-0": (["method=bicubic_blend", "pictures=-1"], "pictures=-1; expected a whole number, 0 or more"),
     "pictures-as-a-flag": (["method=bicubic_blend", "pictures=true"], "pictures=True; expected a whole number"),
+    "predictions-called-2020": (["predictions=2020"], "predictions=2020: read as int; write predictions=./NAME"),
+    "root-called-1": (["method=bicubic_blend", "data=clips", "data.root=1"], "data.root=1: read as int"),
+    "weights-called-yes": (
+        ["model=two_stage", "frame_interpolator=sepconv", "weights.sepconv=true"],
+        "weights.sepconv=True: read as bool",
+    ),
     "off-is-not-false": (["method=bicubic_blend", "save_frames=off"], "save_frames=off; expected true or false"),
     "no-such-extra": (["method=bicubic_blend", "extras=[beauty]"], "extras=[beauty]: no such metric"),
     "extras-without-brackets": (["method=bicubic_blend", "extras=lpips"], "extras=lpips; expected a list"),

@@ -227,6 +227,21 @@ def test_what_no_evaluation_made_is_not_removed(scored: Evaluate, vid4: Path, tm
     assert precious.read_text() == "precious"
 
 
+def test_frames_of_an_earlier_method_do_not_stay_beside_results_of_another(
+    scored: Evaluate, vid4: Path, tmp_path: Path
+) -> None:
+    """They would be scored as its own; those that are scored themselves stay."""
+    data = ["data=clips", f"data.root='{vid4}'"]
+    scored("method=bicubic_blend", *data, "save_frames=true")
+    frames = tmp_path / "out" / "frames"
+    kept = sorted(frames.rglob("*.png"))
+    scored(f"predictions='{frames}'", *data)
+    assert kept
+    assert sorted(frames.rglob("*.png")) == kept
+    scored("method=bicubic_blend", *data)
+    assert not frames.exists()
+
+
 def test_the_clips_that_are_scored_are_not_removed(scored: Evaluate, vid4: Path, tmp_path: Path) -> None:
     """Though an evaluation has been there."""
     scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'")
@@ -237,18 +252,26 @@ def test_the_clips_that_are_scored_are_not_removed(scored: Evaluate, vid4: Path,
     assert sorted(clips.rglob("*.png")) == frames
 
 
-def test_frames_that_are_saved_anew_after_a_stop_are_scored_anew(scored: Evaluate, vid4: Path, tmp_path: Path) -> None:
-    """A kill because the figures look wrong, a mended program, the same command."""
+@pytest.mark.parametrize("replaced", ["predictions", "hr", "lr"])
+def test_frames_that_are_written_anew_after_a_stop_are_scored_anew(
+    scored: Evaluate, vid4: Path, tmp_path: Path, replaced: str
+) -> None:
+    """A kill because the figures look wrong, a mended program or data set, the same command."""
+    for folder in FrameFolders(root=vid4).clips.values():
+        lr = downsample(to_float(folder.read(list(folder.frames))))
+        write_frames(tmp_path / "lr" / folder.path.name, (lr * 255).to(torch.uint8))
     data = ["data=clips", f"data.root='{vid4}'"]
     scored("method=bicubic_blend", *data, "save_frames=true")
-    frames = tmp_path / "out" / "frames"
+    saved = [f"predictions='{tmp_path}/out/frames'", *data]
+    if replaced == "lr":
+        saved = ["method=bicubic_blend", *data, f"data.lr_root='{tmp_path}/lr'"]
+    frames = {"predictions": tmp_path / "out" / "frames", "hr": vid4, "lr": tmp_path / "lr"}[replaced]
     wrong = sorted(frames.rglob("*.png"))[0]
     right = wrong.read_bytes()
     write_png(wrong, 255 - read_png(wrong))
     last = sorted(frames.rglob("*.png"))[-1]
     damaged = last.read_bytes()
     last.write_bytes(damaged[:-200])
-    saved = [f"predictions='{frames}'", *data]
     with pytest.raises(DamagedClip, match=last.name):
         scored(*saved, folder="saved")
     done = (tmp_path / "saved" / "progress" / "part-000-000.jsonl").read_text().count("\n")
@@ -278,7 +301,7 @@ def test_frames_that_are_saved_anew_while_they_are_scored_are_said(
 
     with monkeypatch.context() as patch:
         patch.setattr(scoring, "frame_scores", meanwhile)
-        with pytest.raises(InvalidInput, match=r"1 of 29 batches were overwritten while being scored"):
+        with pytest.raises(InvalidInput, match=r"frames of 1 of 29 batches were overwritten while"):
             scored(f"predictions='{frames}'", *data, folder="saved")
     assert len(scored(f"predictions='{frames}'", *data, folder="saved")["frames"]) == sum(VID4.values())
 

@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from stvsr.config import check_paths
 from stvsr.errors import Interrupted, InvalidInput, one_line
 from stvsr.explanations import chain_of, in_one_line
 
@@ -82,6 +83,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
                 # Here and not only around Hydra, which would add lines of its own to an error of a job.
                 with one_line_errors(), _one_job():
                     refuse_missing(config)
+                    check_paths(config)
                     run(config)
             except Told as stop:
                 if not _is_one_of_several() or (stop.code == INTERRUPTED and _others_wait()):

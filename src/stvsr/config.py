@@ -8,6 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from stvsr.errors import InvalidInput
 
+PATHS = ("checkpoint", "initial_weights", "motion_cache", "output", "pack", "predictions", "resume")
+"""Settings that name a file or folder, besides the roots of data and the weights of stages."""
+
 
 def resolved(config: DictConfig) -> dict[str, Any]:
     """A config as plain values, without references to other parts of it."""
@@ -55,6 +58,22 @@ def whole(name: str, value: object, *, least: int) -> None:
 def check_whole(config: DictConfig, name: str, *, least: int) -> None:
     """As `whole`, of a setting of a config."""
     whole(name, config[name], least=least)
+
+
+def check_paths(config: DictConfig) -> None:
+    """Refuses a number, or yes and no, where a file or folder is named: how it was written is not known any more.
+
+    Raises:
+        InvalidInput: says how such a name is written.
+    """
+    settings = OmegaConf.to_container(config)
+    assert isinstance(settings, dict)
+    for name, value in flattened({str(key): value for key, value in settings.items()}).items():
+        above, _, last = name.rpartition(".")
+        if (last in PATHS or last.endswith("root") or above == "weights") and not isinstance(value, str | None):
+            raise InvalidInput(
+                f"{name}={value}: read as {type(value).__name__}; write {name}=./NAME where that is the name"
+            )
 
 
 def override(name: str, value: object) -> str:

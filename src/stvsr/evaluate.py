@@ -123,8 +123,8 @@ def score(job: Job, progress: Progress) -> list[BatchRecord]:
     records = progress.records(job.is_current)
     if len(records) < len(batches):
         raise InvalidInput(
-            f"predictions={job.config.predictions}: {len(batches) - len(records)} of {len(batches)} batches were "
-            "overwritten while being scored; once all are saved, run the same command again"
+            f"frames of {len(batches) - len(records)} of {len(batches)} batches were overwritten while being scored; "
+            "once all are written, run the same command again"
         )
     return [records[number] for number in range(len(batches))]
 

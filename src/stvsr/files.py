@@ -55,9 +55,19 @@ def write_text(path: Path, content: str) -> None:
 
 
 def state_of(paths: Iterable[Path]) -> str:
-    """What tells files from what they were before one was written again: a checksum of names, sizes and times."""
-    listed = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
-    return hashlib.sha256(os.fsencode("\n".join(listed))).hexdigest()
+    """What tells files from what they were before one was written again: a checksum of names, sizes and times.
+
+    A file that is not there is told as such: whoever reads it has more to say.
+    """
+    return hashlib.sha256(os.fsencode("\n".join(map(_told, paths)))).hexdigest()
+
+
+def _told(path: Path) -> str:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return f"{path.name} missing"
+    return f"{path.name} {status.st_size} {status.st_mtime_ns}"
 
 
 def explain_os_error(error: BaseException) -> str | None:

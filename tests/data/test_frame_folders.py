@@ -47,6 +47,25 @@ def test_linked_folders_are_clips_too(tmp_path: Path) -> None:
     assert clips.names == ["a", "more/b"]
 
 
+def test_frames_of_another_kind_do_not_give_way_to_folders_in_their_folder(tmp_path: Path) -> None:
+    """The clip would be missing, and its masks scored instead."""
+    write_frames(tmp_path / "a", FRAMES)
+    write_frames(tmp_path / "b" / "masks", FRAMES)
+    (tmp_path / "b" / "1.jpg").write_bytes(b"JPEG")
+    # Beside the clips it is none of them.
+    (tmp_path / "overview.jpg").write_bytes(b"JPEG")
+    with pytest.raises(InvalidInput, match=r"b/1\.jpg: not a PNG; expected frames as 8-bit RGB PNG"):
+        FrameFolders(root=tmp_path)
+
+
+def test_the_folder_of_a_run_is_not_taken_for_a_clip(tmp_path: Path) -> None:
+    """Hydra makes it before anything is read."""
+    write_frames(tmp_path / "a", FRAMES)
+    (tmp_path / "outputs" / "now" / ".hydra").mkdir(parents=True)
+    with pytest.raises(InvalidInput, match=r"outputs/now: the output_dir of a run; expected one outside of data\.root"):
+        FrameFolders(root=tmp_path)
+
+
 def test_two_clips_of_one_name_are_refused(tmp_path: Path) -> None:
     write_frames(tmp_path / "w", FRAMES)
     write_frames(tmp_path / "w" / "w", FRAMES)

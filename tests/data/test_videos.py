@@ -154,6 +154,23 @@ def test_a_folder_without_videos_is_refused_when_the_source_is_made(tmp_path):
         VideoFolder(root=tmp_path, clips_per_video=1)
 
 
+def test_linked_folders_are_searched_hidden_ones_are_not(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    write_video(elsewhere / "c.mp4", scene(3, 7))
+    (folder / "more").symlink_to(elsewhere)
+    (folder / ".trash").mkdir()
+    (folder / "b.mp4").rename(folder / ".trash" / "b.mp4")
+    paths = VideoFolder(root=folder, clips_per_video=1).paths
+    assert [path.relative_to(folder).as_posix() for path in paths] == ["inner/a.MKV", "more/c.mp4"]
+
+
+def test_a_link_to_a_video_that_is_gone_is_refused(folder):
+    """It would be a clip less."""
+    (folder / "c.mp4").symlink_to(folder / "gone.mp4")
+    with pytest.raises(InvalidInput, match=r"c\.mp4 is a broken link; remove or fix it"):
+        VideoFolder(root=folder, clips_per_video=1)
+
+
 @pytest.mark.parametrize("count", [0, 1.5, "few", None])
 def test_counts_that_make_no_sense_are_refused(folder, count):
     with pytest.raises(InvalidInput, match=f"clips_per_video={count}; expected a whole number, 1 or more"):

@@ -92,6 +92,13 @@ def test_list_entry_that_leaves_the_folder_is_refused(archive: Path, entry: str)
         training_clips(root=archive)
 
 
+def test_a_list_that_an_editor_saved_otherwise_is_refused(archive: Path) -> None:
+    listed = archive / "sep_trainlist.txt"
+    listed.write_text(listed.read_text(), encoding="utf-16")
+    with pytest.raises(InvalidInput, match=r"sep_trainlist\.txt: not a text in UTF-8"):
+        training_clips(root=archive)
+
+
 def test_empty_list_is_refused(archive: Path) -> None:
     (archive / "sep_trainlist.txt").write_text("\n")
     with pytest.raises(InvalidInput, match="clip list is empty"):

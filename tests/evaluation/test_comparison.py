@@ -53,6 +53,15 @@ def test_the_papers_table_1_is_printed_where_its_clips_were_scored() -> None:
     assert any("Titan XP" in note for note in table.notes)
 
 
+def test_a_protocol_that_was_changed_under_its_name_is_told() -> None:
+    changed = replace(run("Vid4/all", method="theirs"), protocol=Protocol("paper", False, False))
+    notes = comparison_table(entries([run("Vid4/all"), changed])).notes
+    assert [note.split("; ")[1] for note in notes if note.startswith("protocol paper: ")] == [
+        "all frames",
+        "whole windows of 7 only, the tail of a clip is left out",
+    ]
+
+
 def test_published_rows_do_not_stand_beside_some_of_the_clips() -> None:
     assert [entry.method for entry in entries([run("Vid4/all", clips=3)])] == ["ours"]
     table = comparison_table(entries([run("Vid4/all"), run("Vimeo-90K/fast", clips=3)]))

@@ -36,6 +36,11 @@ def test_a_file_of_something_else_is_refused_and_kept(tmp_path: Path, content: s
     assert path.read_text() == content
 
 
+def test_a_folder_is_refused_before_anything_is_scored(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"motion_cache=.*: a folder; expected a file"):
+        read_motion(tmp_path)
+
+
 def test_two_processes_that_write_the_file_at_once_both_succeed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

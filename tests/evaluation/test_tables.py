@@ -30,9 +30,10 @@ def test_markdown_keeps_its_columns_whatever_a_name_holds() -> None:
 def test_latex_has_no_bare_special_character() -> None:
     text = TABLE.as_latex()
     assert r"a\_b \& 50 \% & 31.20 \\" in text
-    assert r"\caption{protocol paper: all. left out: 1}" in text
+    assert r"\caption{protocol paper: all. left out: 1.}" in text
     assert r"\begin{tabular}{lr}" in text
     assert latex("<|>") == r"\textless{}\textbar{}\textgreater{}"
+    assert latex("[x]") == "{[}x]", "after the end of a row it would be an argument"
     assert latex("\\~^{}") == r"\textbackslash{}\textasciitilde{}\textasciicircum{}\{\}"
 
 

@@ -6,6 +6,7 @@ know beforehand which clips there are and how long they are: that is a `ClipSet`
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -78,6 +79,10 @@ class ClipSet(Protocol):
         """
         ...
 
+    def files(self, index: int, first: int, count: int) -> list[Path]:
+        """What `excerpt` reads; nothing where clips are made."""
+        ...
+
 
 class NamedSource(Source, Protocol):
     """A source whose clips all have the same length and are named without being read."""
@@ -87,6 +92,10 @@ class NamedSource(Source, Protocol):
 
     def entry(self, index: int) -> tuple[str, str]:
         """Name and motion split of clip `index`."""
+        ...
+
+    def files(self, index: int) -> list[Path]:
+        """What `read` reads, frame by frame; nothing where clips are made."""
         ...
 
 
@@ -120,6 +129,10 @@ class ShortClips:
         """Reads the clip and takes the frames."""
         return Excerpt(hr=read_fixed(self.source, index).frames[first : first + count])
 
+    def files(self, index: int, first: int, count: int) -> list[Path]:
+        """Those of the clip, which is read whole."""
+        return self.source.files(index)
+
 
 class Several:
     """Clip sets one after the other, to be scored in one run; each keeps its rows.
@@ -143,6 +156,11 @@ class Several:
         """As the set that has the clip reads it."""
         clips, index = self._locate(index)
         return clips.excerpt(index, first, count)
+
+    def files(self, index: int, first: int, count: int) -> list[Path]:
+        """As the set that has the clip tells."""
+        clips, index = self._locate(index)
+        return clips.files(index, first, count)
 
     def _locate(self, index: int) -> tuple[ClipSet, int]:
         place = index

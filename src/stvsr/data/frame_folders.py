@@ -8,24 +8,26 @@ LR frames may be given in a second root with the same clips and numbers: all fra
 the odd-numbered ones (first, third, …) alone. Without it they are made from HR.
 """
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from stvsr.data.clip import SCALE
 from stvsr.data.clip_sets import ClipInfo, Excerpt, RandomExcerpts
+from stvsr.data.folders import searched
 from stvsr.data.png import png_size, read_png
 from stvsr.errors import DamagedClip, InvalidInput
 
 OTHER_IMAGES = {".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".exr", ".ppm"}
 """Refused beside or instead of PNG files: they would be frames that nobody counts."""
+
+HYDRA = ".hydra"
+"""What every run of ours has in its output_dir, which would be a clip without frames, or with those of the report."""
 
 
 @dataclass(frozen=True)
@@ -109,35 +111,28 @@ def frame_number(file: Path) -> int:
 
 
 def clip_folders(root: Path, what: str) -> dict[str, Path]:
-    """The folders below `root` that have no folders in them or hold PNG files, by clip name.
+    """The folders below `root` that have no folders in them or hold frames, by clip name.
 
     Args:
         root: where to search.
         what: how messages call it, for example `data.root`.
 
     Raises:
-        InvalidInput: no such folder, or none of its folders holds a PNG file.
+        InvalidInput: no such folder, none of its folders holds a PNG file, or a run writes into one.
     """
     if not root.is_dir():
         raise InvalidInput(f"{what}={root}: no such folder; expected a folder of clip folders of PNG frames")
     clips: dict[str, Path] = {}
     any_png = False
-
-    def unreadable(error: OSError) -> NoReturn:
-        raise InvalidInput(f"{what}={root}: {error.filename} cannot be read ({error.strerror}); make it readable")
-
-    # Links are followed: data sets are often put together from them.
-    for where, folders, names in os.walk(root, followlinks=True, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        path = Path(where)
-        # Of files those that may be a frame, or a clip's folder that is gone; hidden ones belong to other programs.
-        may_be_clips = (name for name in names if Path(name).suffix.lower() in ("", ".png") and name[0] != ".")
-        for name in (*folders, *may_be_clips):
-            check_link(path / name, what)
-        has_png = any(name.lower().endswith(".png") and not name.startswith(".") for name in names)
+    for path, folders, names in searched(root, what, {".png", *OTHER_IMAGES}):
+        has_png = any(name.lower().endswith(".png") for name in names)
         any_png |= has_png
-        # A folder without folders is a clip, even an empty one, which opening it refuses.
-        if has_png or (path != root and not folders):
+        if (path / HYDRA).is_dir():
+            raise InvalidInput(
+                f"{path}: the output_dir of a run; expected one outside of {what}: choose another, or move it"
+            )
+        # A folder without folders is a clip, even if empty, and so are frames of another kind: opening refuses them.
+        if has_png or (path != root and (names or not folders)):
             clip = root.resolve().name if path == root else path.relative_to(root).as_posix()
             if clip in clips:
                 raise InvalidInput(f"{what}={root}: two clips are called {clip}; give one another name")
@@ -145,19 +140,6 @@ def clip_folders(root: Path, what: str) -> dict[str, Path]:
     if not any_png:
         raise InvalidInput(f"{what}={root}: no PNG frame there; expected a folder of clip folders of PNG frames")
     return clips
-
-
-def check_link(path: Path, what: str) -> None:
-    """Refuses a link that leads nowhere, which would be a clip less, and one to a folder around it: clips without end.
-
-    Raises:
-        InvalidInput: it is one.
-    """
-    around = path.parent.resolve()
-    if path.is_symlink() and not path.exists():
-        raise InvalidInput(f"{what}: {path} is a broken link; remove or fix it")
-    if path.is_symlink() and path.resolve() in (around, *around.parents):
-        raise InvalidInput(f"{what}: {path} is a link to a folder that it is in; remove it")
 
 
 class FrameFolders:
@@ -222,11 +204,20 @@ class FrameFolders:
         Raises:
             DamagedClip: a file is damaged or gone.
         """
-        clip = self.names[index]
-        folder = self.clips[clip]
-        numbers = list(folder.frames)[first : first + count]
+        clip, numbers = self._frames(index, first, count)
         lr = None if self.lr is None else self.lr[clip].read(numbers[::2])
-        return Excerpt(hr=folder.read(numbers), lr=lr)
+        return Excerpt(hr=self.clips[clip].read(numbers), lr=lr)
+
+    def files(self, index: int, first: int, count: int) -> list[Path]:
+        """The frames, and the LR frames that are given."""
+        clip, numbers = self._frames(index, first, count)
+        lr = [] if self.lr is None else [self.lr[clip].frames[number] for number in numbers[::2]]
+        return [*(self.clips[clip].frames[number] for number in numbers), *lr]
+
+    def _frames(self, index: int, first: int, count: int) -> tuple[str, list[int]]:
+        """A clip's name, and the numbers of some of its frames."""
+        clip = self.names[index]
+        return clip, list(self.clips[clip].frames)[first : first + count]
 
 
 def _counted(frames: Mapping[str, int]) -> str:

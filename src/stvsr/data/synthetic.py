@@ -13,6 +13,7 @@ Limits: no shadows, blur, noise or change of light: motion and occlusion alone e
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -184,6 +185,10 @@ class SyntheticScenes:
         """Name and motion split of clip `index`."""
         split = MOTION_SPLITS[index % len(MOTION_SPLITS)]
         return f"synthetic-{split}-{index:06d}", split
+
+    def files(self, index: int) -> list[Path]:
+        """None: clips are made."""
+        return []
 
     def read(self, index: int, rng: np.random.Generator) -> Footage:
         """Makes clip `index`; ignores `rng`, for a scene is a pure function of seed and index.

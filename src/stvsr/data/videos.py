@@ -5,7 +5,7 @@ equal segments, and chance picks one of its segment each time a clip is read: 1 
 and a few spread over it give a small test set. A position is given up for another where the window crosses a
 scene cut or a pause (lost frames): what lies between two such frames is nothing a network could learn.
 
-The folder is searched with its subfolders, in sorted order; hidden files are left out. Files are opened by
+The folder is searched with its subfolders, in sorted order; hidden ones are left out. Files are opened by
 the process that reads, at each read (see `decoding.py`), so the source pickles and forks.
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 from stvsr.config import whole
 from stvsr.data.clip import FRAMES, UNSPLIT, Footage, whole_pixels
 from stvsr.data.decoding import VideoIndex, index_video, read_frames
+from stvsr.data.folders import searched
 from stvsr.data.scene_cuts import first_cut
 from stvsr.errors import DamagedClip, InvalidInput
 
@@ -31,18 +32,14 @@ PAUSE = 3.0
 
 
 def video_files(root: Path) -> list[Path]:
-    """The video files of a folder and its subfolders, sorted; hidden files are left out.
+    """The video files of a folder and its subfolders, sorted; hidden files and folders are left out.
 
     Raises:
-        InvalidInput: no such folder, or no video file in it.
+        InvalidInput: no such folder, no video file in it, or a link that leads nowhere or around in a circle.
     """
     if not root.is_dir():
         raise InvalidInput(f"data.root={root}: no such folder; expected a folder of video files")
-    paths = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
-    )
+    paths = sorted(folder / name for folder, _, names in searched(root, "data.root", EXTENSIONS) for name in names)
     if not paths:
         raise InvalidInput(
             f"data.root={root}: no video file there; expected files with the ending {', '.join(sorted(EXTENSIONS))}"

@@ -59,6 +59,10 @@ class Vimeo90K:
         """Name and motion split of clip `index`."""
         return self.entries[index]
 
+    def files(self, index: int) -> list[Path]:
+        """The seven frames of clip `index`."""
+        return [self.sequences / self.entries[index][0] / f"im{number}.png" for number in range(1, FRAMES + 1)]
+
     def read(self, index: int, rng: np.random.Generator) -> Footage:
         """The seven frames of clip `index`; nothing is left to chance.
 
@@ -66,7 +70,7 @@ class Vimeo90K:
             DamagedClip: a frame is missing, damaged, not 8-bit RGB, or of another size than the first.
         """
         name, motion = self.entries[index]
-        frames = [read_png(self.sequences / name / f"im{number}.png") for number in range(1, FRAMES + 1)]
+        frames = [read_png(file) for file in self.files(index)]
         for number, frame in enumerate(frames, start=1):
             if frame.shape != frames[0].shape:
                 (_, h, w), (_, h1, w1) = frame.shape, frames[0].shape
@@ -130,7 +134,10 @@ def _training_list(root: str | Path) -> list[tuple[str, str]]:
     listed = Path(root) / "sep_trainlist.txt"
     if not listed.is_file():
         raise InvalidInput(f"data.root={root}: no sep_trainlist.txt there; expected the Vimeo-90K folder as downloaded")
-    return [(name, UNSPLIT) for name in listed.read_text().split()]
+    try:
+        return [(name, UNSPLIT) for name in listed.read_text(encoding="utf-8").split()]
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{listed}: not a text in UTF-8; expected the list as downloaded") from None
 
 
 def _names(folder: Path) -> set[str]:

@@ -58,3 +58,7 @@ class WholeVideos:
         elif lost:
             interruption = "pause in the video"
         return Excerpt(hr=frames, interruption=interruption, pauses=lost)
+
+    def files(self, index: int, first: int, count: int) -> list[Path]:
+        """The video."""
+        return [self.paths[index]]

@@ -202,7 +202,8 @@ def _measured(run: Results) -> Entry:
         device=cost.device,
         peak_memory=cost.peak_memory,
         stages=[(stage.parameters / 1e6, stage.seconds_per_frame) for stage in cost.stages],
-        notes=run.notes,
+        # A setting of a protocol may have been changed under its name.
+        notes=[str(run.protocol), *run.notes],
         omissions=[row.omission for row in whole if row.omission],
     )
 

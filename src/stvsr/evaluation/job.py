@@ -35,6 +35,9 @@ from stvsr.stage_weights import load_stages
 IDENTITY = ("model", "method", "predictions", "protocol", "batch_size", "extras", "save_frames", "pictures")
 """Settings that decide what an evaluation leaves behind, besides the checkpoint and the clips."""
 
+SAVED = "frames"
+"""The folder of saved frames, below `output_dir`."""
+
 
 class Job:
     """A config of `conf/evaluate.yaml`, made.
@@ -82,7 +85,7 @@ class Job:
             device=device,
             extras={name: EXTRAS[name](device) for name in config.extras},
             shown=ShownClips(folder=folder / "pictures", clips=config.pictures, tasks=self.tasks),
-            save_to=folder / "frames" if config.save_frames else None,
+            save_to=folder / SAVED if config.save_frames else None,
             workers=config.workers,
         )
 
@@ -93,12 +96,9 @@ class Job:
             InvalidInput: names it.
         """
         folder = Path(self.config.output_dir)
-        data = resolved(self.config)["data"]["test_source"]
-        read = [Path(root) for root in roots_in([data, {"root": self.config.predictions}])]
         ours = (folder / RESULTS).is_file() or (progress_folder(self.config) / unfinished.IDENTITY).is_file()
         for made in filter(None, (self.scorer.shown.folder, self.scorer.save_to)):
-            inside = next((root for root in read if root.resolve().is_relative_to(made.resolve())), None)
-            if inside is not None:
+            if (inside := self._read_in(made)) is not None:
                 raise InvalidInput(f"{inside}: lies in {made}, which is replaced; choose another output_dir")
             if not ours and made.is_dir() and any(made.iterdir()):
                 raise InvalidInput(f"{made}: is replaced, but no evaluation made it; choose another output_dir")
@@ -106,11 +106,20 @@ class Job:
     def clear_earlier(self) -> None:
         """Removes results, pictures and frames that an earlier evaluation left in the same folder."""
         folder = Path(self.config.output_dir)
+        frames = folder / SAVED
+        # Of another method they would be taken for this one's.
+        theirs = (folder / RESULTS).is_file() and self._read_in(frames) is None
         # First: without them nobody takes what is left, or what is new, for a finished evaluation.
         (folder / RESULTS).unlink(missing_ok=True)
         shutil.rmtree(folder / "pictures", ignore_errors=True)
-        if self.scorer.save_to is not None:
-            shutil.rmtree(self.scorer.save_to, ignore_errors=True)
+        if theirs or self.scorer.save_to is not None:
+            shutil.rmtree(frames, ignore_errors=True)
+
+    def _read_in(self, folder: Path) -> Path | None:
+        """A folder that this evaluation reads and that is, or lies in, another one."""
+        data = resolved(self.config)["data"]["test_source"]
+        read = map(Path, roots_in([data, {"root": self.config.predictions}]))
+        return next((root for root in read if root.resolve().is_relative_to(folder.resolve())), None)
 
     def settings(self) -> dict[str, Any]:
         """What was scored and how, for readers of the results: the data, LR frames, thresholds, batches, pictures."""
@@ -134,7 +143,7 @@ class Job:
     def is_current(self, record: BatchRecord) -> bool:
         """Whether what a batch was scored on is what there is now."""
         windows = self.scorer.windows
-        return all(window.saved == windows.saved(self.tasks[window.position]) for window in record.windows)
+        return all(window.state == windows.state(self.tasks[window.position]) for window in record.windows)
 
     def notes(self) -> list[str]:
         """What a reader must know of the networks of a two-stage system."""

@@ -20,8 +20,10 @@ def read_motion(path: Path) -> dict[str, float]:
     """What was measured before, by pair; nothing if there is no such file.
 
     Raises:
-        InvalidInput: the file is not one that `write_motion` wrote.
+        InvalidInput: it is a folder, or a file that `write_motion` did not write.
     """
+    if path.is_dir():
+        raise InvalidInput(f"motion_cache={path}: a folder; expected a file: name one in it")
     if not path.is_file():
         return {}
     try:

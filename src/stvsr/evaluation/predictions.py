@@ -15,7 +15,6 @@ from stvsr.data.clip_sets import ClipInfo
 from stvsr.data.frame_folders import FrameFolder
 from stvsr.data.png import write_png
 from stvsr.errors import DamagedClip, InvalidInput
-from stvsr.files import state_of
 
 
 class SavedFrames:
@@ -69,9 +68,9 @@ class SavedFrames:
             )
         return folder.read(numbers)
 
-    def state(self, clip: ClipInfo, numbers: list[int]) -> str:
-        """Changes when one of the frames is saved anew."""
-        return state_of(self.folders[clip].frames[number] for number in numbers)
+    def files(self, clip: ClipInfo, numbers: list[int]) -> list[Path]:
+        """Of frames by number."""
+        return [self.folders[clip].frames[number] for number in numbers]
 
 
 def check_numbers(clip: ClipInfo, folder: FrameFolder, needed: set[int]) -> None:

@@ -10,7 +10,7 @@ from stvsr.evaluation.costs import Cost, StageCost
 from stvsr.evaluation.protocols import Protocol
 from stvsr.evaluation.rows import Row
 from stvsr.evaluation.scores import PARTS, ClipScore, metrics_of
-from stvsr.evaluation.tables import Table, as_csv, decimals, with_parts
+from stvsr.evaluation.tables import Table, as_csv, decimals, markdown, with_parts
 from stvsr.files import write_text
 
 RESULTS = "results.json"
@@ -105,7 +105,7 @@ class Results:
                 [*(records[0] if records else []), "protocol", *costs],
                 [[*record.values(), self.protocol.name, *costs.values()] for record in records],
             ),
-            "results.md": f"# {self.name}\n\n{table.as_markdown()}",
+            "results.md": f"# {markdown(self.name)}\n\n{table.as_markdown()}",
             "results.tex": table.as_latex(),
             "clips.csv": clips_csv(clips),
             "frames.csv": frames_csv(clips),

@@ -34,7 +34,7 @@ class WindowScore:
         black: whether a frame of the ground truth is all black.
         size: width and height of the ground truth before an incomplete last row or column was cut off.
         interruption: why the window was not scored; None if it was.
-        saved: changes when a saved frame that was scored is saved anew; None where a network made the frames.
+        state: changes when a file that the window was read from is written anew.
     """
 
     position: int
@@ -44,7 +44,7 @@ class WindowScore:
     black: list[bool]
     size: tuple[int, int]
     interruption: str | None
-    saved: str | None = None
+    state: str = ""
 
 
 @dataclass(frozen=True)

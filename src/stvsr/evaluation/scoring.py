@@ -180,7 +180,7 @@ class Scorer:
             black=(target == 0).flatten(1).all(dim=1).tolist(),
             size=window.size,
             interruption=None,
-            saved=window.saved,
+            state=window.state,
         )
 
     def _save(self, window: WindowFrames, prediction: Tensor) -> None:
@@ -190,4 +190,4 @@ class Scorer:
 
 
 def _unscored(position: int, window: WindowFrames) -> WindowScore:
-    return WindowScore(position, {}, window.motion, window.pairs, [], window.size, window.interruption, window.saved)
+    return WindowScore(position, {}, window.motion, window.pairs, [], window.size, window.interruption, window.state)

@@ -11,6 +11,8 @@ LATEX_SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "|": r"\textbar{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    # At the beginning of a row it would be an argument of the one before.
+    "[": "{[}",
     "\\": r"\textbackslash{}",
 }
 
@@ -56,7 +58,7 @@ class Table:
             [
                 r"\begin{table}",
                 r"\centering",
-                rf"\caption{{{latex(' '.join([self.caption + '.', *self.notes]))}}}",
+                rf"\caption{{{latex(' '.join(map(_sentence, [self.caption, *self.notes])))}}}",
                 rf"\begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}}",
                 r"\toprule",
                 " & ".join(map(latex, self.columns)) + r" \\",
@@ -68,6 +70,10 @@ class Table:
                 "",
             ]
         )
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."
 
 
 def markdown(text: str) -> str:

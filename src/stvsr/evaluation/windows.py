@@ -16,6 +16,7 @@ from stvsr.errors import DamagedClip, InvalidInput
 from stvsr.evaluation.metrics import SSIM_WINDOW
 from stvsr.evaluation.predictions import SavedFrames
 from stvsr.evaluation.protocols import Protocol, Window
+from stvsr.files import state_of
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class WindowFrames:
         pairs: what tells the frame and the one before from all others, likewise.
         size: width and height before the cut.
         interruption: why the frames do not belong together; None if they do.
-        saved: changes when one of the saved frames is saved anew; None without them.
+        state: changes when one of the files that it was read from is written anew.
     """
 
     task: Task
@@ -92,7 +93,7 @@ class WindowFrames:
     pairs: list[str | None]
     size: tuple[int, int]
     interruption: str | None
-    saved: str | None
+    state: str
 
 
 class Windows(Dataset[WindowFrames]):
@@ -128,6 +129,8 @@ class Windows(Dataset[WindowFrames]):
             DamagedClip: a frame cannot be read as it should be.
         """
         task = self.tasks[position]
+        # Before they are read: frames that are written anew meanwhile are not those that were scored.
+        state = self.state(task)
         excerpt = self.clips.excerpt(task.index, task.window.first, FRAMES)
         if len(excerpt.hr) != FRAMES:
             raise DamagedClip(
@@ -142,8 +145,7 @@ class Windows(Dataset[WindowFrames]):
                 "after the cut to whole LR pixels: remove the clip"
             )
         pairs = frame_pairs(hr)[task.window.kept.start : task.window.kept.stop]
-        # Before they are read: frames that are saved anew meanwhile are not those that were scored.
-        saved, prediction = self.saved(task), None
+        prediction = None
         if self.predictions is not None and excerpt.interruption is None:
             prediction = whole_pixels(self.predictions.read(task.clip, task.numbers, (width, height)))
         return WindowFrames(
@@ -155,12 +157,13 @@ class Windows(Dataset[WindowFrames]):
             pairs=pairs,
             size=(width, height),
             interruption=excerpt.interruption,
-            saved=saved,
+            state=state,
         )
 
-    def saved(self, task: Task) -> str | None:
-        """Changes when one of the saved frames of a window is saved anew; None without them."""
-        return None if self.predictions is None else self.predictions.state(task.clip, task.numbers)
+    def state(self, task: Task) -> str:
+        """Changes when one of the files that a window is read from is written anew: the clip's, or saved frames."""
+        saved = [] if self.predictions is None else self.predictions.files(task.clip, task.numbers)
+        return state_of([*self.clips.files(task.index, task.window.first, FRAMES), *saved])
 
     def _motion(self, task: Task, hr: Tensor, pairs: list[str | None]) -> list[float | None]:
         """The motion to each frame that counts; measured unless it is known."""

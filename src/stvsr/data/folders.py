@@ -1,0 +1,49 @@
+"""Folders of clips or videos, searched with their subfolders: nothing is left out that a user would count."""
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from stvsr.errors import InvalidInput
+
+
+def searched(root: Path, what: str, suffixes: Collection[str]) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """A folder and all below it: each with the folders in it, and with its files of some kinds; sorted.
+
+    Links are followed, as data sets are often put together from them. What is hidden belongs to other programs.
+
+    Args:
+        root: where to begin.
+        what: how messages call it, for example `data.root`.
+        suffixes: endings of the files to give, in lower case.
+
+    Raises:
+        InvalidInput: a folder that cannot be read, a link that leads nowhere or to a folder around it.
+    """
+
+    def unreadable(error: OSError) -> NoReturn:
+        raise InvalidInput(f"{what}={root}: {error.filename} cannot be read ({error.strerror}); make it readable")
+
+    for where, folders, names in os.walk(root, followlinks=True, onerror=unreadable):
+        path = Path(where)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        visible = sorted(name for name in names if not name.startswith("."))
+        files = [name for name in visible if Path(name).suffix.lower() in suffixes]
+        # A link to a folder that is gone is among the files.
+        for name in (*folders, *files, *(name for name in visible if not Path(name).suffix)):
+            check_link(path / name, what)
+        yield path, folders, files
+
+
+def check_link(path: Path, what: str) -> None:
+    """Refuses a link that leads nowhere, which would be a clip less, and one to a folder around it: clips without end.
+
+    Raises:
+        InvalidInput: it is one.
+    """
+    around = path.parent.resolve()
+    if path.is_symlink() and not path.exists():
+        raise InvalidInput(f"{what}: {path} is a broken link; remove or fix it")
+    if path.is_symlink() and path.resolve() in (around, *around.parents):
+        raise InvalidInput(f"{what}: {path} is a link to a folder that it is in; remove it")
