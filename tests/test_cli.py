@@ -17,7 +17,7 @@ from conftest import SMALL_RUN
 from stvsr import dashboard, evaluate, report, train
 from stvsr.cli import explain
 from stvsr.data.vimeo90k import motion_list
-from stvsr.errors import DamagedClip, InvalidInput
+from stvsr.errors import DamagedClip, Interrupted, InvalidInput
 
 Run = Callable[..., tuple[int, str]]
 
@@ -145,6 +145,10 @@ BAD_TRAIN = {
     "another-variant": (
         ["ablation=b", "resume=e.ckpt"],
         "e.ckpt: a checkpoint of another network: its propagation",
+    ),
+    "logging-now-and-then": (
+        ["trainer.log_every_n_steps=sometimes"],
+        "trainer.log_every_n_steps=sometimes; expected a whole number, 0 or more",
     ),
     "missing-resume": (["resume=gone.ckpt"], "gone.ckpt: no such file"),
     "misspelt-model-key": (["+model.chanels=8"], "chanels"),
@@ -451,6 +455,42 @@ def test_a_job_that_fails_does_not_end_its_sweep_and_the_rest_is_compared(run: R
     text = (tmp_path / "three" / "comparison.md").read_text()
     assert text.count("| bicubic_blend | measured |") == 1
     assert "| bicubic_blend | measured | paper |" in text
+
+
+@pytest.mark.parametrize(
+    ("main", "stopped", "arguments"),
+    [
+        (train.main, "stvsr.training.module.SpaceTimeModule.training_step", [*SMALL_RUN, "seed=1,2"]),
+        (evaluate.main, "stvsr.evaluation.progress.Part.add", ["method=bicubic_blend", "batch_size=1,2"]),
+    ],
+    ids=["train", "evaluate"],
+)
+def test_a_sweep_that_is_stopped_says_how_to_continue_all_of_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch, main: Callable[[], None], stopped: str, arguments: list[str]
+) -> None:
+    def stop(*arguments: object) -> None:
+        raise Interrupted("stopped", "continue with resume=last.ckpt")
+
+    monkeypatch.setattr(stopped, stop)
+    status, error = run(main, "-m", *arguments, "output_dir=all")
+    assert status == 130
+    assert error.splitlines()[-1].endswith(
+        "stopped; to continue the sweep, give the same command again with output_dir=all"
+    )
+
+
+def test_of_jobs_of_several_processes_none_is_begun_after_one_that_failed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning kills the process in which it would be, and processes that the next job had begun would be left."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    status, error = run(evaluate.main, "-m", "method=bicubic_blend", "batch_size=0,2", "output_dir=sweep")
+    assert status == 1
+    assert error.splitlines() == [
+        "error: batch_size=0; expected a whole number, 1 or more",
+        "error: job 0 failed; of several processes each, the others of the sweep are not begun: mend it and give the "
+        "same command again",
+    ]
 
 
 def test_a_job_of_a_cluster_that_fails_does_not_end_its_sweep_and_the_rest_is_compared(

@@ -12,6 +12,7 @@ from stvsr.devices import (
     check_answering,
     chosen_device,
     device_name,
+    forget_peak_memory,
     has_bf16,
     peak_memory,
     used_memory,
@@ -69,6 +70,15 @@ def test_memory_is_told_in_the_units_it_is_said_to_be_in() -> None:
     assert peak_memory(CPU) >= 0.9 * used_memory() / 2**20, "MiB"
     assert 0 < available_memory(CPU) < 2**50
     held.close()
+
+
+def test_a_peak_that_is_forgotten_begins_with_what_is_held() -> None:
+    held = mmap.mmap(-1, 2**28, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    held.write(b"1" * 2**28)
+    before = peak_memory(CPU)
+    held.close()
+    forget_peak_memory(CPU)
+    assert peak_memory(CPU) < before - 200
 
 
 def test_the_peak_of_a_process_is_its_own_and_not_that_of_its_parent() -> None:

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import DictConfig
 
 from conftest import SMALL_NETWORK, moving_frames, write_video
-from stvsr.errors import TrainingDiverged
+from stvsr.errors import Interrupted, TrainingDiverged
 from stvsr.study import main
 from stvsr.train import train
 
@@ -92,6 +92,26 @@ def test_longer_training_continues_a_run_and_scores_it_again(run: Callable[..., 
     (row,) = (line for line in report.splitlines() if line.startswith("| (a), seed 1 |"))
     assert row.split(" | ")[2] == "3"
     assert scored.stat().st_mtime_ns > before
+
+
+def test_a_row_of_a_log_that_was_cut_off_does_not_count(run: Callable[..., str], tmp_path: Path) -> None:
+    report = run("[a]")
+    with (tmp_path / "study" / "train" / "a-1" / "csv" / "metrics.csv").open("a") as log:
+        log.write("0,")
+    assert run("[a]") == report
+
+
+def test_a_study_that_is_stopped_says_how_to_continue_all_of_it(
+    run: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(config: DictConfig) -> None:
+        raise Interrupted("stopped after step 3", "continue with resume=last.ckpt")
+
+    monkeypatch.setattr("stvsr.study.train", stopped)
+    with pytest.raises(SystemExit) as stop:
+        run("[a]")
+    assert stop.value.code == 130
+    assert "stopped after step 3; give the same command again to continue the study\n" in capsys.readouterr().err
 
 
 def test_a_run_that_failed_before_it_began_does_not_stand_in_the_way(run: Callable[..., str]) -> None:

@@ -85,14 +85,24 @@ def test_further_metrics_are_logged_as_psnr_is() -> None:
 def test_dashboard_shows_the_pictures_that_training_sends(
     configure: Callable[..., DictConfig],
     small_run: Callable[..., DictConfig],
+    tmp_path: Path,
     specification: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sent: list[str] = []
-    monkeypatch.setattr(WandbLogger, "log_image", lambda logger, key, images: sent.append(key))
+    steps: list[int] = []
+
+    def log_image(logger: object, key: str, images: list[str], step: int) -> None:
+        sent.append(key)
+        steps.append(step)
+
+    monkeypatch.setattr(WandbLogger, "log_image", log_image)
     monkeypatch.setenv("WANDB_SILENT", "true")
     clips = configure("train").callbacks.pictures.clips
     train(small_run("logger=wandb", f"callbacks.pictures.clips={clips}", f"data.val_source.clips={clips + 1}"))
+    with (tmp_path / "run" / "csv" / "metrics.csv").open(newline="") as file:
+        validated = [int(row["step"]) for row in csv.DictReader(file) if row["val/psnr/mean"]]
+    assert set(steps) == set(validated), "at the steps of the scores"
     (found,) = (s for s in specification["spec"]["section"]["panelBankConfig"]["sections"] if s["name"] == "Pictures")
     assert found["panels"][0]["config"]["mediaKeys"] == sent
 
@@ -174,6 +184,21 @@ def test_what_wandb_does_not_take_is_one_line(
         dashboard(config)
 
 
+@pytest.mark.parametrize("setting", ["variant=" + 70 * "x", "variant=null", "logger.wandb.project=a/b"])
+def test_settings_that_wandb_refuses_are_one_line_without_a_word_of_accounts(
+    small_run: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with pytest.raises(UserError, match=r"W&B could not start a run \(.*\); choose others, or logger=csv"):
+        train(small_run("logger=wandb", setting))
+
+
+@pytest.mark.parametrize("setting", ["project=null", "entity=''"])
+def test_a_dashboard_of_nobody_is_refused(configure: Callable[..., DictConfig], setting: str) -> None:
+    with pytest.raises(InvalidInput, match="; expected a name, as W&B has it"):
+        dashboard(configure("dashboard", setting))
+
+
 def test_an_account_that_is_not_there_is_one_line_and_the_scores_are_kept(
     configure: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,7 +209,8 @@ def test_an_account_that_is_not_there_is_one_line_and_the_scores_are_kept(
 
     monkeypatch.setattr(wandb, "init", refuse)
     small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
-    config = configure("evaluate", "method=bicubic_blend", *small, f"output_dir='{tmp_path}'")
+    online = ["logger.wandb.offline=false", f"output_dir='{tmp_path}'"]
+    config = configure("evaluate", "method=bicubic_blend", *small, *online)
     with pytest.raises(UserError, match=r"W&B could not start a run \(No API key configured\.\); run `wandb login`"):
         evaluate(config)
     assert (tmp_path / "results.json").is_file()

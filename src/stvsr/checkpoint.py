@@ -8,6 +8,7 @@ systems, each recognised by its tensor names.
 """
 
 import json
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,8 @@ def read_file(path: str | Path) -> dict[str, Any]:
     path = weight_file(path)
     if not path.is_file():
         raise InvalidInput(f"checkpoint {path}: no such file; check the name")
+    if not os.access(path, os.R_OK):
+        raise InvalidInput(f"checkpoint {path}: not readable for this user; make it readable")
     if path.suffix == COMPACT:
         return _read_compact(path)
     try:
@@ -237,7 +240,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
         # Whatever the bytes make the unpickler stumble over.
         raise InvalidInput(
             f"{path}: not a checkpoint, or a damaged one; give a file that stvsr.train wrote, a {COMPACT} file of "
-            "stvsr.export, or the authors' released weights"
+            "stvsr.export, or the authors' released weights; remove it if a run left it that is to begin anew"
         ) from None
     if not isinstance(content, dict):
         raise InvalidInput(f"{path}: holds a {type(content).__name__}; expected a checkpoint of stvsr")

@@ -84,9 +84,17 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
                 with one_line_errors(), _one_job():
                     refuse_missing(config)
                     check_paths(config)
-                    run(config)
+                    _run(run, config)
             except Told as stop:
                 if not _is_one_of_several() or (stop.code == INTERRUPTED and _others_wait()):
+                    raise
+                if _has_helpers():
+                    # Lightning is about to kill this process, for the others of its run have failed as well.
+                    print(
+                        f"error: job {HydraConfig.get().job.num} failed; of several processes each, the others of the "
+                        "sweep are not begun: mend it and give the same command again",
+                        file=sys.stderr,
+                    )
                     raise
                 # A job that failed does not take the others of its sweep with it.
                 return _failed()
@@ -118,6 +126,22 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
         return main
 
     return decorate
+
+
+def _run(run: Callable[[DictConfig], object], config: DictConfig) -> None:
+    """Does what an entry point does; one of several that is stopped is not continued by itself."""
+    try:
+        run(config)
+    except Interrupted as stop:
+        if not _is_one_of_several():
+            raise
+        folder = HydraConfig.get().sweep.dir
+        raise stop.as_part(f"to continue the sweep, give the same command again with output_dir={folder}") from None
+
+
+def _has_helpers() -> bool:
+    """Whether this process has begun others, to train together: Lightning counts them there."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def _is_one_of_several() -> bool:

@@ -15,7 +15,7 @@ from wandb_workspaces.reports.v2.interface import BarPlot, LinePlot, MediaBrowse
 
 from stvsr.cli import entry_point
 from stvsr.config import check_flag, check_list
-from stvsr.errors import UserError
+from stvsr.errors import InvalidInput, UserError
 from stvsr.evaluation.splits import SPLITS
 from stvsr.files import write_text
 from stvsr.tracking import SHORT, STEP, VALIDATION, score_name
@@ -67,11 +67,14 @@ def dashboard(config: DictConfig) -> str:
     """Saves the dashboard on W&B, or writes its specification; says where it is.
 
     Raises:
-        InvalidInput: sets that are no list, or online neither true nor false.
+        InvalidInput: sets that are no list, online neither true nor false, or no name.
         UserError: W&B rejects it.
     """
     check_list(config, "sets")
     check_flag(config, "online")
+    for name in ("entity", "project"):
+        if config[name] in (None, ""):
+            raise InvalidInput(f"{name}={config[name]}; expected a name, as W&B has it")
     view = workspace(entity=str(config.entity), project=str(config.project), sets=list(map(str, config.sets)))
     if config.online:
         try:

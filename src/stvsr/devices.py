@@ -3,6 +3,7 @@
 import os
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -68,6 +69,16 @@ def peak_memory(device: torch.device) -> float:
     # Of a child process it may be the peak of its parent, so only where nothing else is known.
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / MIB if sys.platform == "darwin" else used / 1024
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Lets `peak_memory` begin anew, with what is held now, where the system can do that: on a GPU, and on Linux."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):
+        # 5 is the peak of resident memory, proc(5).
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def synchronise(device: torch.device) -> None:

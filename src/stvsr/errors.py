@@ -28,7 +28,22 @@ def one_line(error: BaseException) -> str:
 
 
 class Interrupted(Exception):
-    """A run was asked to stop, and says what is saved of it; entry points exit with status 130."""
+    """A run was asked to stop, and says what is saved of it; entry points exit with status 130.
+
+    Args:
+        done: how far it came.
+        remedy: how to continue it by itself; None where nothing is saved. Whoever made it a part of more work says how
+            to continue all of that.
+    """
+
+    def __init__(self, done: str, remedy: str | None = None) -> None:
+        super().__init__(f"{done}; {remedy or 'nothing is saved'}")
+        self.done = done
+        self.remedy = remedy
+
+    def as_part(self, remedy: str) -> "Interrupted":
+        """The same of work that it was a part of; there something is saved in any case."""
+        return Interrupted(self.done, remedy)
 
 
 class InvalidInput(UserError, ValueError):

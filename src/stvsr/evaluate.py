@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from stvsr.cli import entry_point
 from stvsr.config import check_flag, check_whole
-from stvsr.devices import chosen_device
+from stvsr.devices import chosen_device, forget_peak_memory
 from stvsr.errors import Interrupted, InvalidInput
 from stvsr.evaluation.costs import Cost, measured_cost
 from stvsr.evaluation.job import Job, check_one_method, method_name
@@ -61,7 +61,10 @@ def evaluate(config: DictConfig) -> Results:
     name = method_name(config)
     with open_dict(config):
         config.variant = name[:LONGEST_TAG]
-    job = Job(config, chosen_device(config.device))
+    device = chosen_device(config.device)
+    # Of this method, not of those that were trained or scored before it in this process.
+    forget_peak_memory(device)
+    job = Job(config, device)
     job.check_output()
     progress = Progress(progress_folder(config), job.identity())
     with progress.locked():
@@ -117,8 +120,8 @@ def score(job: Job, progress: Progress) -> list[BatchRecord]:
                     bar.update(len(record.windows))
     except KeyboardInterrupt:
         raise Interrupted(
-            f"stopped after {bar.n} of {bar.total} windows; run it again with the same output_dir "
-            f"({job.config.output_dir}) to continue"
+            f"stopped after {bar.n} of {bar.total} windows",
+            f"run it again with the same output_dir ({job.config.output_dir}) to continue",
         ) from None
     records = progress.records(job.is_current)
     if len(records) < len(batches):

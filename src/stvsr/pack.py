@@ -52,7 +52,7 @@ def pack(config: DictConfig) -> PackedClips:
             made.folder.rename(output)
             packing.remove()
     except KeyboardInterrupt:
-        raise Interrupted("stopped; run the same command again to continue") from None
+        raise Interrupted("stopped", "run the same command again to continue") from None
     except OSError as error:
         raise UserError(
             f"{error.filename or output}: {error.strerror}; what is packed is kept: run the same command again to "

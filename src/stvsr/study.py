@@ -21,7 +21,7 @@ from stvsr.checkpoint import load_network
 from stvsr.cli import entry_point
 from stvsr.config import check_flag, check_list, override, resolved
 from stvsr.data.datasets import ValidationClips
-from stvsr.errors import InvalidInput, TrainingDiverged, one_line
+from stvsr.errors import Interrupted, InvalidInput, TrainingDiverged, one_line
 from stvsr.evaluate import evaluate
 from stvsr.evaluation.ablations import Trained, curve_figure, ordering_table, run_name, score_table, training_table
 from stvsr.evaluation.figures import save_figure, show_clip
@@ -230,7 +230,9 @@ def log_of(training: DictConfig) -> tuple[list[tuple[int, float]], float]:
     curve, seconds, logged = [], 0.0, training.trainer.log_every_n_steps
     logs = Path(training.output_dir, "csv").glob("metrics*.csv")
     rows = [row for log in logs for row in csv.DictReader(log.read_text(encoding="utf-8").splitlines())]
-    for row in sorted(rows, key=lambda row: int(row["step"])):
+    # A disk that was full may have cut a row off.
+    whole = [row for row in rows if None not in row.values() and row["step"].isdigit()]
+    for row in sorted(whole, key=lambda row: int(row["step"])):
         if row.get(MONITORED):
             curve.append((int(row["step"]) + 1, float(row[MONITORED])))
         if row.get("train/clips_per_second"):
@@ -273,7 +275,10 @@ def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results, le
 @entry_point("study")
 def main(config: DictConfig) -> None:
     """Studies, prints the report and says where it is."""
-    report = study(config)
+    try:
+        report = study(config)
+    except Interrupted as stop:
+        raise stop.as_part("give the same command again to continue the study") from None
     print(report.read_text(encoding="utf-8"))
     print(f"report, curves and pictures: {report.parent}")
 

@@ -54,10 +54,12 @@ def describe_run(loggers: list[Logger], config: DictConfig, *, parameters: int |
             if isinstance(logger, WandbLogger):
                 for name in VALIDATION:
                     logger.experiment.define_metric(name, summary="max", step_metric=STEP, step_sync=True)
-    except wandb.errors.Error as error:
-        raise UserError(
-            f"W&B could not start a run ({one_line(error)}); run `wandb login`, or omit logger.wandb.offline=false"
-        ) from None
+    # Of its settings W&B has what it refuses said by pydantic, whose errors are ValueErrors.
+    except (wandb.errors.Error, ValueError) as error:
+        settings = config.logger.get("wandb")
+        online = settings is not None and not settings.offline
+        remedy = "run `wandb login`, or omit logger.wandb.offline=false" if online else "choose others, or logger=csv"
+        raise UserError(f"W&B could not start a run ({one_line(error)}); {remedy}") from None
 
 
 def keep_run(config: DictConfig) -> None:

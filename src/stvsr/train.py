@@ -113,8 +113,8 @@ def _train(config: DictConfig) -> dict[str, float]:
         if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         last = Path(config.callbacks.last.path)
-        known = f"continue from the last saved step with resume={last}" if last.is_file() else "nothing is saved"
-        raise Interrupted(f"stopped at once; {known}") from None
+        remedy = f"continue from the last saved step with resume={last}" if last.is_file() else None
+        raise Interrupted("stopped at once", remedy) from None
     finally:
         finish(loggers)
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
@@ -131,6 +131,7 @@ def check_values(config: DictConfig) -> None:
     check_whole(config, "seed", least=0)
     for name in ("max_steps", "val_check_interval"):
         whole(f"trainer.{name}", config.trainer[name], least=1)
+    whole("trainer.log_every_n_steps", config.trainer.log_every_n_steps, least=0)
     if config.seed >= SEEDS:
         raise InvalidInput(f"seed={config.seed}; expected 0 to {SEEDS - 1}")
     if str(config.trainer.precision) in UNSUITABLE:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,34 @@ def test_1_to_13_frames_become_2n_minus_1_each_as_the_network_gives_it(
     assert len(made) == 2 * count - 1
     for ours, theirs in zip(made, expected, strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_frames_may_be_given_in_one_tensor_that_is_refilled_and_written_to_afterwards(
+    small_network: Callable[..., Network], noise: Frames
+) -> None:
+    network, frames = small_network(), noise(6)
+    buffer = torch.empty_like(frames[0])
+    made = list(upscale((buffer.copy_(frame) for frame in frames), Upscaler(network)))
+    for ours, theirs in zip(made, by_hand(network, frames), strict=True):
+        assert torch.equal(ours, theirs)
+    made[0][:, :2] = 0
+
+
+@pytest.mark.parametrize(
+    ("frame", "says"),
+    [
+        (np.zeros((3, 16, 16), np.uint8), "frame 1 is of ndarray; expected torch.Tensor"),
+        (torch.zeros(3, 16, 16), r"frame 1 is float32, \(3, 16, 16\); expected uint8, \(3, h, w\)"),
+        (torch.zeros(16, 16, 3, dtype=torch.uint8), r"frame 1 is uint8, \(16, 16, 3\)"),
+        (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), r"frame 1 is uint8, \(1, 3, 16, 16\)"),
+        (torch.zeros(3, 0, 16, dtype=torch.uint8), r"frame 1 is uint8, \(3, 0, 16\)"),
+        (torch.zeros(3, 16, 20, dtype=torch.uint8), "frame 1 is 20x16, frame 0 16x16; expected one size"),
+    ],
+    ids=str,
+)
+def test_frames_of_another_form_are_refused(stub: Callable[[], Network], frame: object, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        list(upscale([torch.zeros(3, 16, 16, dtype=torch.uint8), frame], Upscaler(stub())))  # type: ignore[list-item]
 
 
 @pytest.mark.gpu

@@ -224,7 +224,8 @@ def picture_folders(run: Run) -> dict[tuple[str, str], Path]:
         for kept in run.results.settings.get("pictures", [])
     }
     # None where the middle of the clip does not count, or somebody removed them.
-    return {key: folder for key, folder in folders.items() if any(folder.glob("given-truth-*.png"))}
+    kinds = ("given-truth", "slice-truth", "slice-prediction")
+    return {key: folder for key, folder in folders.items() if all(any(folder.glob(f"{kind}-*.png")) for kind in kinds)}
 
 
 def _shown_clip(name: str, every: list[Pictures]) -> dict[str, Any]:

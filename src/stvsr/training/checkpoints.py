@@ -67,7 +67,7 @@ class LastCheckpoint(pl.Callback):
         self.every_steps = every_steps
         self.stop_requested = False
         self.validated: int | None = None
-        self._farewell: str | None = None
+        self._farewell: Interrupted | None = None
         self._previous_handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -82,7 +82,7 @@ class LastCheckpoint(pl.Callback):
             Interrupted: the run was asked to stop; it is saved, unless its last step was skipped.
         """
         if self._farewell is not None:
-            raise Interrupted(self._farewell)
+            raise self._farewell
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Saves where it is time to."""
@@ -93,11 +93,12 @@ class LastCheckpoint(pl.Callback):
         if due and not _in_trouble(trainer):
             save_whole(trainer, self.path)
         if stop and not _in_trouble(trainer):
-            self._farewell = f"stopped after step {step}; continue with resume={self.path}"
+            self._farewell = Interrupted(f"stopped after step {step}", f"continue with resume={self.path}")
         elif stop:
-            saved = self.path.is_file()
-            known = f"continue from the last good state with resume={self.path}" if saved else "nothing is saved"
-            self._farewell = f"stopped after step {step}, which had no finite loss or gradient; {known}"
+            self._farewell = Interrupted(
+                f"stopped after step {step}, which had no finite loss or gradient",
+                f"continue from the last good state with resume={self.path}" if self.path.is_file() else None,
+            )
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves, so that a run that dies later does not validate again and remembers its best score."""

@@ -159,4 +159,6 @@ class Pictures(pl.Callback):
         save_figure(figure, path)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_image(key=f"val/picture/{batch_idx}", images=[str(path)])
+                # Lightning counts the steps of scores from 0. W&B alone would take the step of what was logged last.
+                step = trainer.global_step - 1
+                logger.log_image(key=f"val/picture/{batch_idx}", images=[str(path)], step=step)

@@ -106,8 +106,8 @@ def delivery(output: Path, identity: dict[str, Any], *, overwrite: bool, lasting
         except KeyboardInterrupt:
             if not lasting:
                 unfinished.remove()
-                raise Interrupted("stopped; Y4M input or output cannot be resumed: start over") from None
-            raise Interrupted(f"stopped; run the same command again to continue (from {folder})") from None
+                raise Interrupted("stopped", "Y4M input or output cannot be resumed: start over") from None
+            raise Interrupted("stopped", f"run the same command again to continue (from {folder})") from None
         except BaseException as error:
             if not lasting or (not resumed and time.monotonic() - started < WORTH_KEEPING):
                 unfinished.remove()

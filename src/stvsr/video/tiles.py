@@ -73,7 +73,7 @@ def _fade(before: Tensor, after: Tensor, *, dim: int) -> Tensor:
     """
     shared = after.shape[dim]
     # 0 over the first quarter, 1 over the last.
-    weight = ((torch.arange(shared, device=after.device) + 0.5) / shared * 2 - 0.5).clamp(0, 1)
+    weight = ((torch.arange(shared, dtype=after.dtype, device=after.device) + 0.5) / shared * 2 - 0.5).clamp(0, 1)
     return torch.lerp(before, after, weight.view(-1, *[1] * (-dim - 1)))
 
 

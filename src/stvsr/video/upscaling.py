@@ -234,10 +234,31 @@ def upscale(frames: Iterable[Tensor], upscaler: Upscaler) -> Iterator[Tensor]:
         upscaler: how.
 
     Yields:
-        `2n-1` frames of `n` (`n` without interpolation), each `(3, H, W)`, uint8 RGB.
+        `2n-1` frames of `n` (`n` without interpolation), each `(3, H, W)`, uint8 RGB; they are the caller's.
+
+    Raises:
+        InvalidInput: a frame of another form, or of another size than the first.
     """
-    for window in windows(scene_starts(frames)):
-        yield from upscaler(window)
+    for window in windows(scene_starts(_checked(frames))):
+        for frame in upscaler(window):
+            # What comes of inference mode could not be written to.
+            yield frame.clone()
+
+
+def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Frames of the form that `upscale` takes, as copies: a window is made when the caller may have refilled them."""
+    first = None
+    for number, frame in enumerate(frames):
+        if not isinstance(frame, Tensor):
+            raise InvalidInput(f"frame {number} is of {type(frame).__name__}; expected torch.Tensor, uint8, (3, h, w)")
+        if frame.dtype != torch.uint8 or frame.ndim != 3 or frame.shape[0] != 3 or not frame.numel():
+            form = f"{str(frame.dtype).removeprefix('torch.')}, {tuple(frame.shape)}"
+            raise InvalidInput(f"frame {number} is {form}; expected uint8, (3, h, w), RGB from 0 to 255")
+        first = frame.shape if first is None else first
+        if frame.shape != first:
+            (h, w), (h0, w0) = frame.shape[1:], first[1:]
+            raise InvalidInput(f"frame {number} is {w}x{h}, frame 0 {w0}x{h0}; expected one size")
+        yield frame.cpu().clone()
 
 
 def _in_a_row(pieces: Iterable[Tensor], width: int) -> Tensor:
