@@ -483,13 +483,13 @@ def test_of_jobs_of_several_processes_none_is_begun_after_one_that_failed(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lightning kills the process in which it would be, and processes that the next job had begun would be left."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("stvsr.cli._has_helpers", lambda: True)
     status, error = run(evaluate.main, "-m", "method=bicubic_blend", "batch_size=0,2", "output_dir=sweep")
     assert status == 1
     assert error.splitlines() == [
         "error: batch_size=0; expected a whole number, 1 or more",
-        "error: job 0 failed; of several processes each, the others of the sweep are not begun: mend it and give the "
-        "same command again",
+        "error: job 0 failed; its run has several processes, so the sweep ends here: mend it and give the same command "
+        "again",
     ]
 
 

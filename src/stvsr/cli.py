@@ -7,6 +7,7 @@ Anything else is a bug of ours and keeps its traceback.
 
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,14 +89,6 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
             except Told as stop:
                 if not _is_one_of_several() or (stop.code == INTERRUPTED and _others_wait()):
                     raise
-                if _has_helpers():
-                    # Lightning is about to kill this process, for the others of its run have failed as well.
-                    print(
-                        f"error: job {HydraConfig.get().job.num} failed; of several processes each, the others of the "
-                        "sweep are not begun: mend it and give the same command again",
-                        file=sys.stderr,
-                    )
-                    raise
                 # A job that failed does not take the others of its sweep with it.
                 return _failed()
             except Exception:
@@ -140,8 +133,8 @@ def _run(run: Callable[[DictConfig], object], config: DictConfig) -> None:
 
 
 def _has_helpers() -> bool:
-    """Whether this process has begun others, to train together: Lightning counts them there."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    """Whether this process has begun others to train together: Lightning has a thread that watches over them."""
+    return any(type(thread).__name__ == "_ChildProcessObserver" for thread in threading.enumerate())
 
 
 def _is_one_of_several() -> bool:
@@ -155,8 +148,20 @@ def _others_wait() -> bool:
 
 
 def _failed() -> Failed:
-    """This job, noted as one that failed."""
+    """This job, noted as one that failed.
+
+    Raises:
+        Told: no other job can follow it in this process.
+    """
     config = HydraConfig.get()
+    if _has_helpers():
+        # Lightning is about to kill this process, for the others of its run have failed as well.
+        print(
+            f"error: job {config.job.num} failed; its run has several processes, so the sweep ends here: mend it and "
+            "give the same command again",
+            file=sys.stderr,
+        )
+        raise Told(1)
     return Failed(config.job.num, "above" if _others_wait() else f"the launcher's logs below {config.sweep.dir}")
 
 

@@ -26,13 +26,14 @@ class DumpGradients(pl.Callback):
 """
 
 
-def run(folder: Path, *overrides: str, flags: tuple[str, ...] = ()) -> None:
-    """The real command, in processes of its own."""
+def run(folder: Path, *overrides: str, flags: tuple[str, ...] = (), status: int = 0) -> str:
+    """The real command, in processes of its own; gives what it says on standard error."""
     (folder / "gradient_dump.py").write_text(DUMP)
     command = [sys.executable, "-m", "stvsr.train", *flags, *SMALL_RUN, f"output_dir={folder}/run", *overrides]
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.returncode == status, result.stderr[-3000:]
+    return result.stderr
 
 
 def validated(folder: Path) -> dict[str, float]:
@@ -94,3 +95,13 @@ def test_a_sweep_of_distributed_runs_keeps_each_run_in_its_folder(tmp_path: Path
         # One process writes the log; were the other to run the sweep again, rows would come twice.
         rows = (tmp_path / "run" / name / "csv/metrics.csv").read_text().splitlines()
         assert len(rows) == len(set(rows))
+
+
+@pytest.mark.slow
+def test_a_distributed_run_that_fails_ends_its_sweep_with_a_line_and_leaves_no_process(tmp_path: Path) -> None:
+    """A process that is left holds the pipe that this test reads to its end."""
+    processes = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.val_source.clips=1"]
+    error = run(tmp_path, "ablation=a,b", *processes, flags=("--multirun",), status=1)
+    assert "error: 1 clip(s) to validate on for 2 processes" in error
+    assert "error: job 0 failed; its run has several processes, so the sweep ends here" in error.splitlines()[-1]
+    assert not (tmp_path / "run" / "1-b").exists()
