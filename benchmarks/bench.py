@@ -10,6 +10,7 @@ offsets of about a pixel.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -22,9 +23,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from stvsr.waiting import sleep_soon
-
-sleep_soon()
+# As stvsr.upscale does: on a machine that others use too, waiting threads must not take its cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 from hydra import compose, initialize_config_dir

@@ -7,6 +7,7 @@ the same; the bare turn has the finished frames in memory, 8-bit RGB, and conver
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -14,9 +15,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from stvsr.waiting import sleep_soon
-
-sleep_soon()
+# As stvsr.upscale does.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import av
 import numpy as np

@@ -14,9 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stvsr.waiting import sleep_soon
-
-sleep_soon()
+# Threads that compute would spin while they wait, and take the cores from the encoder (try benchmarks/pipeline.py with
+# OMP_WAIT_POLICY=active). Read when torch is loaded, so it stands before the imports.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import av
 import torch
