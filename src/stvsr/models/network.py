@@ -33,8 +33,10 @@ class InputRequirements:
         """Refuses input that a network with these requirements cannot take.
 
         Raises:
-            InvalidInput: `lr` is not `(b, n, 3, h, w)`, too short, or of a size that is not a multiple.
+            InvalidInput: `lr` is not `(b, n, 3, h, w)`, floating point, too short, or of a size that is not a multiple.
         """
+        if not lr.is_floating_point():
+            raise InvalidInput(f"input is {lr.dtype}; expected floating point in [0, 1]: divide uint8 by 255")
         if lr.ndim != 5 or lr.shape[2] != 3:
             raise InvalidInput(f"input has shape {tuple(lr.shape)}; expected (b, n, 3, h, w), RGB")
         frames, (h, w) = lr.shape[1], lr.shape[-2:]
