@@ -129,7 +129,8 @@ def _run(run: Callable[[DictConfig], object], config: DictConfig) -> None:
         if not _is_one_of_several():
             raise
         folder = HydraConfig.get().sweep.dir
-        raise stop.as_part(f"to continue the sweep, give the same command again with output_dir={folder}") from None
+        remedy = f"to continue the sweep, give the same command again with output_dir={folder}"
+        raise Interrupted(stop.done, remedy) from None
 
 
 def _has_helpers() -> bool:

@@ -66,9 +66,7 @@ def check_paths(config: DictConfig) -> None:
     Raises:
         InvalidInput: says how such a name is written.
     """
-    settings = OmegaConf.to_container(config)
-    assert isinstance(settings, dict)
-    for name, value in flattened({str(key): value for key, value in settings.items()}).items():
+    for name, value in flattened(resolved(config)).items():
         above, _, last = name.rpartition(".")
         if (last in PATHS or last.endswith("root") or above == "weights") and not isinstance(value, str | None):
             raise InvalidInput(

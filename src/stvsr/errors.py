@@ -39,11 +39,6 @@ class Interrupted(Exception):
     def __init__(self, done: str, remedy: str | None = None) -> None:
         super().__init__(f"{done}; {remedy or 'nothing is saved'}")
         self.done = done
-        self.remedy = remedy
-
-    def as_part(self, remedy: str) -> "Interrupted":
-        """The same of work that it was a part of; there something is saved in any case."""
-        return Interrupted(self.done, remedy)
 
 
 class InvalidInput(UserError, ValueError):

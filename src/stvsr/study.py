@@ -278,7 +278,7 @@ def main(config: DictConfig) -> None:
     try:
         report = study(config)
     except Interrupted as stop:
-        raise stop.as_part("give the same command again to continue the study") from None
+        raise Interrupted(stop.done, "give the same command again to continue the study") from None
     print(report.read_text(encoding="utf-8"))
     print(f"report, curves and pictures: {report.parent}")
 

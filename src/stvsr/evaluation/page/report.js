@@ -55,7 +55,8 @@ function chart(id, xs, ys, xName, yName) {
   if (!xs.length) { holder.textContent = "nothing to draw"; return null; }
   const span = (values, margin) => {
     // Not of `...values`: a browser takes no hundred thousands of arguments.
-    const low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b)), room = (high - low || 1) * margin;
+    const low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b));
+    const room = (high - low || 1) * margin;
     return [low - room, high + room];
   };
   const [x0, x1] = span(xs, 0.03), [y0, y1] = span(ys, 0.06);
