@@ -68,8 +68,12 @@ def test_frames_that_are_floating_point_already_are_not_divided_again() -> None:
         to_float(torch.rand(3, 4, 4))
 
 
+@pytest.mark.parametrize("together", [1, 7 * 64, 2**19])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_rounding_to_8_bits_clamps_and_leaves_what_it_is_given_alone(dtype: torch.dtype) -> None:
+def test_rounding_to_8_bits_clamps_and_leaves_what_it_is_given_alone(
+    dtype: torch.dtype, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stvsr.data.clip.TOGETHER", together)
     frames = torch.linspace(-0.5, 1.5, 2 * 3 * 150 * 7).to(dtype).view(2, 3, 150, 7)
     before = frames.clone()
     expected = (before.double().clamp(0, 1) * 255).round().to(torch.uint8)

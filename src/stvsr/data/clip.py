@@ -35,8 +35,8 @@ PEAK = 255
 """The largest value of an 8-bit frame."""
 
 
-ROWS = 64
-"""Rows of a frame that `to_8bit` converts at a time."""
+TOGETHER = 2**19
+"""Values of a frame that `to_8bit` converts at a time on a CPU."""
 
 
 def to_float(frames: Tensor) -> Tensor:
@@ -58,13 +58,14 @@ def to_8bit(frames: Tensor) -> Tensor:
     if frames.dtype == torch.uint8:
         return frames
     stored = torch.empty(frames.shape, dtype=torch.uint8, device=frames.device)
-    # In double precision, so that ties do not depend on the device; a few rows at a time, which stay in the cache:
-    # about as fast as single precision, and without an eightfold copy of whole frames. A GPU would wait for launches.
-    together = ROWS if frames.device.type == "cpu" else frames.shape[-2]
+    height, width = frames.shape[-2:]
+    # In double precision, so that ties do not depend on the device; some rows at a time, always in the same memory: new
+    # memory for each step took four times as long. A GPU would wait for launches.
+    together = min(height, max(1, TOGETHER // width)) if frames.device.type == "cpu" else height
+    exact = torch.empty(together, width, dtype=torch.float64, device=frames.device)
     for plane, target in zip(frames.flatten(0, -3), stored.flatten(0, -3), strict=True):
         for rows, part in zip(torch.split(plane, together), torch.split(target, together), strict=True):
-            # The first step makes a copy: frames that are double already must stay as they are.
-            part.copy_(rows.double().clamp(0, 1).mul_(PEAK).round_())
+            part.copy_(exact[: len(rows)].copy_(rows).clamp_(0, 1).mul_(PEAK).round_())
     return stored
 
 
