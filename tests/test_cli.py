@@ -384,6 +384,16 @@ def test_a_disk_that_is_full_is_one_line_though_the_system_names_no_file() -> No
     assert explain(OSError(errno.EBADF, "Bad file descriptor")) == (None, 1)
 
 
+def test_a_sweep_for_slurm_where_there_is_none_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason='needs pip install ".[slurm]"')
+    monkeypatch.setenv("PATH", "")
+    status, error = run(evaluate.main, "-m", "hydra/launcher=slurm", "method=bicubic_blend", "protocol=paper,released")
+    assert status == 1
+    assert error == (
+        "error: no program srun here; start the sweep where SLURM's jobs are submitted, or omit hydra/launcher=slurm\n"
+    )
+
+
 @pytest.mark.parametrize(
     "handled",
     [FileNotFoundError(errno.ENOENT, "No such file or directory", "a.csv"), DamagedClip("a.mp4: cut"), MemoryError()],
@@ -451,7 +461,7 @@ def test_a_job_that_fails_does_not_end_its_sweep_and_the_rest_is_compared(run: R
     status, error = run(evaluate.main, "-m", *small, "batch_size=0,2", "output_dir=three")
     assert status == 1
     assert "error: batch_size=0; expected a whole number, 1 or more" in error
-    assert "error: job 0 of the sweep failed (see above), the others are done" in error
+    assert "error: job 0 of the sweep failed (see above), all others are done" in error
     text = (tmp_path / "three" / "comparison.md").read_text()
     assert text.count("| bicubic_blend | measured |") == 1
     assert "| bicubic_blend | measured | paper |" in text
@@ -502,7 +512,7 @@ def test_a_job_of_a_cluster_that_fails_does_not_end_its_sweep_and_the_rest_is_co
     small += ["hydra/launcher=submitit_local", "method=bicubic_blend", "logger=csv", "workers=0", "pictures=0"]
     status, error = run(evaluate.main, "-m", *small, "batch_size=0,2", "output_dir=sweep")
     assert status == 1
-    assert error == "error: job 0 of the sweep failed (see the launcher's logs below sweep), the others are done\n"
+    assert error == "error: job 0 of the sweep failed (see the launcher's logs below sweep), all others are done\n"
     logs = "".join(path.read_text() for path in (tmp_path / "sweep" / ".submitit").rglob("*.err"))
     assert "error: batch_size=0; expected a whole number, 1 or more" in logs
     assert "| bicubic_blend | measured | paper |" in (tmp_path / "sweep" / "comparison.md").read_text()

@@ -193,6 +193,19 @@ def test_settings_that_wandb_refuses_are_one_line_without_a_word_of_accounts(
         train(small_run("logger=wandb", setting))
 
 
+def test_a_user_without_a_home_folder_is_told_of_the_other_logger(
+    small_run: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    def refuse(**settings: object) -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(UserError, match=r"W&B could not start a run \(Could not .*\); choose others, or logger=csv"):
+        train(small_run("logger=wandb"))
+
+
 @pytest.mark.parametrize("setting", ["project=null", "entity=''"])
 def test_a_dashboard_of_nobody_is_refused(configure: Callable[..., DictConfig], setting: str) -> None:
     with pytest.raises(InvalidInput, match="; expected a name, as W&B has it"):

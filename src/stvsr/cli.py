@@ -112,7 +112,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
                 if Failed.noted:
                     jobs = ", ".join(str(failed.job) for failed in Failed.noted)
                     seen = Failed.noted[0].seen
-                    print(f"error: job {jobs} of the sweep failed (see {seen}), the others are done", file=sys.stderr)
+                    print(f"error: job {jobs} of the sweep failed (see {seen}), all others are done", file=sys.stderr)
             if Failed.noted:
                 sys.exit(1)
 

@@ -7,6 +7,9 @@ from stvsr.files import explain_os_error
 LONGEST = 150
 """At most this many characters of what a library says of the memory are repeated; more are byte counts."""
 
+NO_SLURM = 'Could not detect "srun"'
+"""submitit's words where there is no SLURM."""
+
 
 def in_one_line(error: BaseException) -> str | None:
     """One line for an error that a user can cause and mend; None for any other."""
@@ -21,6 +24,10 @@ def in_one_line(error: BaseException) -> str | None:
         if is_out_of_memory(link):
             said = one_line(link)[:LONGEST] or "out of memory"
             return f"{said}; not enough memory: use smaller batches, crops or frames"
+        if NO_SLURM in str(link):
+            return (
+                "no program srun here; start the sweep where SLURM's jobs are submitted, or omit hydra/launcher=slurm"
+            )
     return None
 
 

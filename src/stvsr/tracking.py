@@ -54,8 +54,9 @@ def describe_run(loggers: list[Logger], config: DictConfig, *, parameters: int |
             if isinstance(logger, WandbLogger):
                 for name in VALIDATION:
                     logger.experiment.define_metric(name, summary="max", step_metric=STEP, step_sync=True)
-    # Of its settings W&B has what it refuses said by pydantic, whose errors are ValueErrors.
-    except (wandb.errors.Error, ValueError) as error:
+    # Of its settings W&B has what it refuses said by pydantic, whose errors are ValueErrors; a user without a home folder
+    # is a RuntimeError.
+    except (wandb.errors.Error, ValueError, RuntimeError) as error:
         settings = config.logger.get("wandb")
         online = settings is not None and not settings.offline
         remedy = "run `wandb login`, or omit logger.wandb.offline=false" if online else "choose others, or logger=csv"

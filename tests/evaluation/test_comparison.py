@@ -53,6 +53,13 @@ def test_the_papers_table_1_is_printed_where_its_clips_were_scored() -> None:
     assert any("Titan XP" in note for note in table.notes)
 
 
+def test_a_device_is_named_for_seconds_alone() -> None:
+    measured = run("mine/all")
+    saved = replace(measured, cost=replace(measured.cost, seconds_per_frame=None))
+    said = [[note for note in comparison_table(entries([each])).notes if "on:" in note] for each in (measured, saved)]
+    assert said == [["Seconds measured on: Some GPU."], []]
+
+
 def test_a_protocol_that_was_changed_under_its_name_is_told() -> None:
     changed = replace(run("Vid4/all", method="theirs"), protocol=Protocol("paper", False, False))
     notes = comparison_table(entries([run("Vid4/all"), changed])).notes

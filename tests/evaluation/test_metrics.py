@@ -89,6 +89,17 @@ def test_equal_frames_score_infinity_and_one() -> None:
     assert ssim_y(target, target).item() == pytest.approx(1.0, abs=1e-12)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_frame_that_is_not_finite_has_no_score_and_the_others_keep_theirs(value: float) -> None:
+    target = torch.from_numpy(frames(3, 3, 32, 32)).float()
+    prediction = (target + 0.02).clamp(0, 1)
+    expected = frame_scores(prediction, target)
+    prediction[1, 2, 5, 7] = value
+    for name, scores in frame_scores(prediction, target).items():
+        assert scores[1].isnan()
+        assert torch.equal(scores[[0, 2]], expected[name][[0, 2]])
+
+
 @pytest.mark.parametrize(
     ("colour", "expected"),
     [((0, 0, 0), 16.0), ((1, 1, 1), 235.0), ((1, 0, 0), 81.481), ((0, 1, 0), 144.553), ((0, 0, 1), 40.966)],

@@ -111,7 +111,7 @@ def comparison_table(compared: list[Entry]) -> Table:
         ]
         for entry in compared
     ]
-    devices = dict.fromkeys(entry.device for entry in measured if entry.device)
+    devices = dict.fromkeys(entry.device for entry in measured if entry.device and entry.seconds_per_frame is not None)
     notes = [f"Seconds measured on: {'; '.join(devices)}."] if devices else []
     notes += differences(measured)
     # Several systems share a network.

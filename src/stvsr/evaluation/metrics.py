@@ -32,7 +32,7 @@ def psnr_y(prediction: Tensor, target: Tensor) -> Tensor:
         target: `(…, 3, H, W)` RGB, uint8, or floating point in [0, 1] on the 8-bit grid.
 
     Returns:
-        `(…)`, float64, in dB; infinite where the two are equal.
+        `(…)`, float64, in dB; infinite where the two are equal, NaN where a value of either is not finite.
 
     Raises:
         InvalidInput: the shapes differ or are not those of RGB frames, or they are of another type of numbers.
@@ -49,7 +49,7 @@ def ssim_y(prediction: Tensor, target: Tensor) -> Tensor:
     """Structural similarity on Y, frame by frame; arguments as `psnr_y`.
 
     Returns:
-        `(…)`, float64, at most 1.
+        `(…)`, float64, at most 1, or NaN as `psnr_y`.
 
     Raises:
         InvalidInput: as `psnr_y`, or a side is shorter than the 11 pixels of the window.
@@ -95,12 +95,17 @@ def frame_scores(prediction: Tensor, target: Tensor, metrics: list[str] | None =
     for frames, truth in zip(*(torch.split(image, at_once) for image in images), strict=True):
         rgb = [to_8bit(image).double() / PEAK for image in (frames, truth)]  # (n, 3, H, W)
         y = [luma(image) for image in rgb]
+        made = {}
         if "psnr_y" in scores:
-            scores["psnr_y"].append(_psnr(_mean((y[0] - y[1]).square())))
+            made["psnr_y"] = _psnr(_mean((y[0] - y[1]).square()))
         if "ssim_y" in scores:
-            scores["ssim_y"].append(_ssim(y[0], y[1]))
+            made["ssim_y"] = _ssim(y[0], y[1])
         if "psnr_rgb" in scores:
-            scores["psnr_rgb"].append(_psnr(_mean((rgb[0] - rgb[1]).square()).mean(dim=-1) * PEAK**2))
+            made["psnr_rgb"] = _psnr(_mean((rgb[0] - rgb[1]).square()).mean(dim=-1) * PEAK**2)
+        # Rounding to 8 bits makes some colour of whatever is not finite.
+        finite = (_sum(frames) + _sum(truth)).isfinite()
+        for name, values in made.items():
+            scores[name].append(values.where(finite, torch.nan))
     return {name: torch.cat(values).reshape(leading) for name, values in scores.items()}
 
 
@@ -123,6 +128,11 @@ def _ssim(a: Tensor, b: Tensor) -> Tensor:
     similar = (2 * mean_a * mean_b + SSIM_C1) * (2 * covariance + SSIM_C2)
     different = (mean_a.square() + mean_b.square() + SSIM_C1) * (variance_a + variance_b + SSIM_C2)
     return _mean(similar / different)
+
+
+def _sum(images: Tensor) -> Tensor:
+    """Sum over colours, height and width, `(…, 3, H, W)` to `(…)`, float64."""
+    return images.sum(dim=(-3, -2, -1), dtype=torch.float64)
 
 
 def _mean(images: Tensor) -> Tensor:
