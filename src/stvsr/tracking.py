@@ -54,8 +54,8 @@ def describe_run(loggers: list[Logger], config: DictConfig, *, parameters: int |
             if isinstance(logger, WandbLogger):
                 for name in VALIDATION:
                     logger.experiment.define_metric(name, summary="max", step_metric=STEP, step_sync=True)
-    # Of its settings W&B has what it refuses said by pydantic, whose errors are ValueErrors; a user without a home folder
-    # is a RuntimeError.
+    # Of its settings W&B has what it refuses said by pydantic, whose errors are ValueErrors; where a user has no home
+    # folder, that is a RuntimeError.
     except (wandb.errors.Error, ValueError, RuntimeError) as error:
         settings = config.logger.get("wandb")
         online = settings is not None and not settings.offline
