@@ -45,7 +45,7 @@ from stvsr.graphs import Replayed, recorded_step
 from stvsr.models.alignment import DeformableSampling
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 from stvsr.training.losses import charbonnier
-from stvsr.training.micro_batches import AT_ONCE, loss_in_micro_batches
+from stvsr.training.micro_batches import PIXELS_AT_ONCE, loss_in_micro_batches
 from stvsr.video.memory import bytes_taken
 
 SMALL, VID4, FULL_HD = (64, 112), (144, 180), (1080, 1920)
@@ -53,7 +53,7 @@ SMALL, VID4, FULL_HD = (64, 112), (144, 180), (1080, 1920)
 
 BATCH, CROP, GIVEN = 24, 32, 4
 
-MICRO_BATCH = AT_ONCE // (GIVEN * CROP**2)
+MICRO_BATCH = PIXELS_AT_ONCE // (GIVEN * CROP**2)
 """Clips of a step in which both formulations take what ours takes at once on a CPU."""
 
 Work = Callable[[], Tensor]
@@ -159,7 +159,7 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 
 
 def row(name: str, pairs: Sequence[tuple[float, float]], difference: float | None = None) -> Result:
-    """What pairs of the paper's cost and ours say, measured one after the other."""
+    """A row of the table from pairs of costs, the paper's and ours, that were measured one after the other: medians."""
     paper, ours = (statistics.median(side) for side in zip(*pairs, strict=True))
     return Result(name, paper, ours, statistics.median(first / second for first, second in pairs), difference)
 
@@ -243,8 +243,10 @@ def loading(name: str) -> list[Result]:
         png = training_clips(root=root)
         packed = make_pack(png, root / "pack")
         torch.set_num_threads(1)
-        rates = [(rate(png, 2 * BATCH), rate(packed, 2 * BATCH)) for _ in range(3)]
-        torch.set_num_threads(threads)
+        try:
+            rates = [(rate(png, 2 * BATCH), rate(packed, 2 * BATCH)) for _ in range(3)]
+        finally:
+            torch.set_num_threads(threads)
     # Of rates the larger one is the better.
     first, second = (statistics.median(side) for side in zip(*rates, strict=True))
     ratio = statistics.median(packed / png for png, packed in rates)

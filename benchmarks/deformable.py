@@ -7,11 +7,13 @@ kernel on a GPU, in float32; on a CPU the one in blocks, of several sizes.
 import os
 import statistics
 import time
+from collections.abc import Callable
 
 # As stvsr.upscale does.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
+from torch import Tensor
 
 from stvsr.devices import chosen_device, device_name, synchronise
 from stvsr.ops import deformable_cpu
@@ -25,7 +27,7 @@ SHAPES = [(4, 64, 32, 32), (48, 64, 32, 32), (2, 64, 64, 112), (2, 64, 144, 180)
 BLOCKS = [1024, 4096, 16384]
 
 
-def seconds(operator: object, shape: tuple[int, ...], device: torch.device, *, backward: bool) -> float:
+def seconds(operator: Callable[..., Tensor], shape: tuple[int, ...], device: torch.device, *, backward: bool) -> float:
     """Median over `REPEATS` runs, after one that does not count."""
     b, c, h, w = shape
     inputs = [
@@ -35,7 +37,7 @@ def seconds(operator: object, shape: tuple[int, ...], device: torch.device, *, b
     times = []
     for _ in range(REPEATS + 1):
         started = time.perf_counter()
-        output = operator(*inputs)  # type: ignore[operator]
+        output = operator(*inputs)
         if backward:
             output.sum().backward()
         synchronise(device)

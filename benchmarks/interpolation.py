@@ -1,11 +1,11 @@
 """What limits synthesised frames: the interpolation of features, or the rest of a network.
 
-`python benchmarks/interpolation.py CHECKPOINT VIDEOS [--side 256]`: of each video file of a folder the first window in
-the middle, cut to a square. Prints PSNR (RGB, dB) of its given frames, and of its synthesised ones three times: as the
-network makes them; with the mean of both neighbours' features in place of the interpolated ones; and with the features
-of the true LR frames, which nobody has. So the second is what interpolation must beat, and the third what it could
-give. Beside them, in LR pixels, how far things move from a missing frame to its neighbours (optical flow), and how far
-the mean offsets of the finest level are from that.
+`python benchmarks/interpolation.py CHECKPOINT VIDEOS [--side 256]`: of each video file of a folder one window, at a
+place drawn once for all, of which the middle is kept, a square. Prints PSNR (RGB, dB) of its given frames, and of its
+synthesised ones three times: as the network makes them; with the mean of both neighbours' features in place of the
+interpolated ones; and with the features of the true LR frames, which nobody has. So the second is what interpolation
+must beat, and the third what it could give. Beside them, in LR pixels, how far things move from a missing frame to its
+neighbours (optical flow), and how far the mean offsets of the finest level are from that.
 """
 
 import argparse

@@ -17,10 +17,11 @@ from torch import Tensor
 from tqdm import trange
 
 from stvsr.cli import CONFIG_DIR, one_line_errors
-from stvsr.data.clip import to_float
-from stvsr.data.decoding import index_video, read_frames
+from stvsr.data.clip import FRAMES, to_float
+from stvsr.data.decoding import read_frames
 from stvsr.data.degradation import downsample_crop
 from stvsr.data.synthetic import SyntheticScenes
+from stvsr.data.videos import checked_index
 from stvsr.evaluation.metrics import psnr_y
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.training.losses import charbonnier
@@ -67,8 +68,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with one_line_errors():
         if arguments.video:
-            index = index_video(arguments.video)
-            frames = read_frames(index, len(index.pts) // 2, 7)
+            index = checked_index(arguments.video)
+            frames = read_frames(index, min(len(index) // 2, len(index) - FRAMES), FRAMES)
         else:
             source = SyntheticScenes(clips=6, height=SIDE, width=SIDE, seed=5)
             frames = source.read(5, np.random.default_rng(0)).frames

@@ -49,7 +49,7 @@ def main() -> None:
     with one_line_errors():
         network = load_network(arguments.checkpoint)
         index = index_video(arguments.video)
-        frames = read_frames(index, len(index) // 2, GIVEN)
+        frames = read_frames(index, min(len(index) // 2, len(index) - GIVEN), GIVEN)
         (window,) = windows((frame, False) for frame in frames)
         whole = Upscaler(network)(window).float()
         requirements = network.requirements

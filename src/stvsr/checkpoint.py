@@ -92,12 +92,12 @@ def export(path: str | Path, output: Path) -> None:
     content = read_file(path)
     config, weights = _config_and_weights(content, path)
     fill(build_network(config, origin=str(path)), weights, path)
-    says = {MODEL_KEY: json.dumps(config), VARIANT_KEY: str(content.get(VARIANT_KEY) or "")}
+    metadata = {MODEL_KEY: json.dumps(config), VARIANT_KEY: str(content.get(VARIANT_KEY) or "")}
     # Whole numbers, such as a normalisation's count of batches, may be larger than half precision goes.
     halves = {name: (part.half() if part.is_floating_point() else part).contiguous() for name, part in weights.items()}
     with beside_then_rename(output) as beside:
         # Not its save_file, whose files only their owner may read.
-        beside.write_bytes(save(halves, metadata=says))
+        beside.write_bytes(save(halves, metadata=metadata))
         flush_to_disk(beside)
 
 
@@ -251,12 +251,12 @@ def _read_compact(path: Path) -> dict[str, Any]:
     """A file that `export` wrote, in the form of a checkpoint."""
     try:
         with safe_open(path, framework="pt") as file:
-            says = file.metadata() or {}
+            metadata = file.metadata() or {}
             state = {f"{NETWORK_PREFIX}{name}": file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        config = json.loads(says.get(MODEL_KEY, "null"))
+        config = json.loads(metadata.get(MODEL_KEY, "null"))
     except (SafetensorError, OSError, ValueError):
         raise InvalidInput(f"{path}: not a {COMPACT} file, or a damaged one; give one of stvsr.export") from None
-    return {MODEL_KEY: config, VARIANT_KEY: says.get(VARIANT_KEY) or None, "state_dict": state}
+    return {MODEL_KEY: config, VARIANT_KEY: metadata.get(VARIANT_KEY) or None, "state_dict": state}
 
 
 def _build(config: object, origin: str) -> Any:

@@ -23,8 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from stvsr.config import check_paths
-from stvsr.errors import Interrupted, InvalidInput, one_line
-from stvsr.explanations import chain_of, in_one_line
+from stvsr.errors import Interrupted, InvalidInput, chain_of, one_line
+from stvsr.explanations import in_one_line
 
 PACKAGE = Path(__file__).parent
 

@@ -15,7 +15,11 @@ MIB = 2**20
 
 
 def chosen_device(name: str, rank: int = 0) -> torch.device:
-    """The device a name means to process `rank`; `auto` and `cuda` are its GPU, `auto` the CPU if there is none."""
+    """The device a name means to process `rank`; `auto` and `cuda` are its GPU, `auto` the CPU if there is none.
+
+    Raises:
+        InvalidInput: there is no such device here, or it cannot be used.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

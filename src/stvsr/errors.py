@@ -43,3 +43,11 @@ class Interrupted(Exception):
 
 class InvalidInput(UserError, ValueError):
     """A tensor or a file does not have the form that a function declares."""
+
+
+def chain_of(error: BaseException) -> list[BaseException]:
+    """An error and, after it, those it was raised from; while another was handled, a bug may have occurred."""
+    chain = [error]
+    while cause := chain[-1].__cause__:
+        chain.append(cause)
+    return chain

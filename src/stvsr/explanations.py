@@ -1,7 +1,7 @@
 """Which errors a user can cause and mend, whatever a library wrapped them in, and what is said of each."""
 
 from stvsr.devices import is_out_of_memory
-from stvsr.errors import UserError, one_line
+from stvsr.errors import UserError, chain_of, one_line
 from stvsr.files import explain_os_error
 
 LONGEST = 150
@@ -29,11 +29,3 @@ def in_one_line(error: BaseException) -> str | None:
                 "no program srun here; start the sweep where SLURM's jobs are submitted, or omit hydra/launcher=slurm"
             )
     return None
-
-
-def chain_of(error: BaseException) -> list[BaseException]:
-    """An error and, after it, those it was raised from; while another was handled, a bug may have occurred."""
-    chain = [error]
-    while cause := chain[-1].__cause__:
-        chain.append(cause)
-    return chain

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stvsr.errors import chain_of
+
 OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 """What the system says of a disk without naming a file."""
 
@@ -55,9 +57,9 @@ def write_text(path: Path, content: str) -> None:
 
 
 def state_of(paths: Iterable[Path]) -> str:
-    """What tells files from what they were before one was written again: a checksum of names, sizes and times.
+    """A fingerprint of files, which changes when one of them is written again: a checksum of names, sizes and times.
 
-    A file that is not there is told as such: whoever reads it has more to say.
+    A file that is not there is a part of it: whoever reads the file reports the error.
     """
     return hashlib.sha256(os.fsencode("\n".join(map(_told, paths)))).hexdigest()
 
@@ -72,14 +74,11 @@ def _told(path: Path) -> str:
 
 def explain_os_error(error: BaseException) -> str | None:
     """One line for what the system refused, also where a library raised its own error from it; None for any other."""
-    link: BaseException | None = error
-    while link is not None:
+    for link in chain_of(error):
         # Errors that only derive from OSError have no reason of the system's; those of connections are of no file.
         if isinstance(link, OSError) and not isinstance(link, ConnectionError) and link.strerror is not None:
             if link.filename is not None:
                 return f"{link.filename}: {link.strerror}; choose a file or folder that can be used"
             if link.errno in OF_A_DISK:
                 return f"{link.strerror}; make room or check the disk, then give the same command again"
-        # Only what an error was raised from: while another was handled, a bug may have occurred.
-        link = link.__cause__
     return None

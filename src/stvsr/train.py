@@ -26,8 +26,8 @@ from stvsr.training.continuation import is_finished, run_to_continue, settings_o
 from stvsr.training.module import SpaceTimeModule
 from stvsr.unfinished import alone_in
 
-UNSUITABLE = ("bf16-true", "16-true", "16-mixed")
-"""Precisions in which weights are rounded and frames are not, or whose scaled losses are no matter of steps skipped."""
+PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+"""Not float16, whose gradient scaler would skip steps unseen by `NonFiniteGuard`, nor rounded weights (`bf16-true`)."""
 
 SEEDS = 2**32
 """As many as NumPy takes."""
@@ -47,9 +47,9 @@ def train(config: DictConfig) -> dict[str, float]:
     """
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    # The other processes of a run follow the first.
-    others = nullcontext() if _is_helper() else alone_in(folder, "training", "choose another output_dir")
-    with others:
+    # The first process of a run holds the lock for all of them.
+    lock = nullcontext() if _is_helper() else alone_in(folder, "training", "choose another output_dir")
+    with lock:
         return _train(config)
 
 
@@ -134,7 +134,7 @@ def check_values(config: DictConfig) -> None:
     whole("trainer.log_every_n_steps", config.trainer.log_every_n_steps, least=0)
     if config.seed >= SEEDS:
         raise InvalidInput(f"seed={config.seed}; expected 0 to {SEEDS - 1}")
-    if str(config.trainer.precision) in UNSUITABLE:
+    if config.trainer.precision not in PRECISIONS:
         raise InvalidInput(f"trainer.precision={config.trainer.precision}; expected 32-true, or bf16-mixed")
 
 

@@ -38,7 +38,7 @@ class Unfinished:
         self.identity = identity
         self.job = job
         self.elsewhere = elsewhere
-        said = _said(identity)
+        said = _serialised(identity)
         path = folder / IDENTITY
         folder.mkdir(parents=True, exist_ok=True)
         if path.is_file() and path.read_text() != said:
@@ -73,7 +73,7 @@ class Unfinished:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _said(identity: dict[str, Any]) -> str:
+def _serialised(identity: dict[str, Any]) -> str:
     return json.dumps(identity, indent=1, sort_keys=True)
 
 
@@ -86,7 +86,7 @@ def discard_other(folder: Path, identity: dict[str, Any], *, job: str, elsewhere
     if folder.is_dir():
         with alone_in(folder, job, elsewhere):
             path = folder / IDENTITY
-            if not path.is_file() or path.read_text() != _said(identity):
+            if not path.is_file() or path.read_text() != _serialised(identity):
                 shutil.rmtree(folder)
 
 

@@ -1,6 +1,7 @@
 """Every frame of a test video carries its number in its pixels, so each read tells which frames it got."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from stvsr.data import decoding
 from stvsr.data.decoding import index_video, read_frames
-from stvsr.errors import DamagedClip
+from stvsr.errors import DamagedClip, InvalidInput
 
 FRAMES = 60
 HEIGHT, WIDTH = 64, 96
@@ -159,6 +160,14 @@ def test_both_routes_give_the_same_pixels(tmp_path):
         with_decord = decoding._read_with_decord(index, first, 7)
         assert with_decord is not None
         np.testing.assert_array_equal(with_decord, decoding._read_with_pyav(index, first, 7))
+
+
+@pytest.mark.parametrize("decord", [True, False])
+@pytest.mark.parametrize(("first", "count"), [(55, 7), (-1, 3), (60, 1)])
+def test_frames_beyond_the_ends_are_refused_by_either_route(tmp_path, decord, first, count):
+    index = replace(index_video(write_video(tmp_path / "a.mp4")), decord=decord)
+    with pytest.raises(InvalidInput, match=rf"a\.mp4: has {len(index)} frames; expected {first + count} or more"):
+        read_frames(index, first, count)
 
 
 @pytest.mark.parametrize("refusal", [RuntimeError("no"), decoding.decord.DECORDError("no")])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stvsr.data import degradation
 from stvsr.data.clip import to_float
-from stvsr.data.degradation import bicubic, downsample, downsample_crop, symmetric_pad
+from stvsr.data.degradation import bicubic, downsample, downsample_crop, downsample_stored, symmetric_pad
 from stvsr.errors import InvalidInput
 
 
@@ -78,7 +78,9 @@ def test_a_crop_has_the_lr_pixels_of_the_whole_frame(data: st.DataObject, h: int
     rows, columns = data.draw(st.integers(1, h)), data.draw(st.integers(1, w))
     top, left = data.draw(st.integers(0, h - rows)), data.draw(st.integers(0, w - columns))
     crop = downsample_crop(frames, top=4 * top, left=4 * left, height=4 * rows, width=4 * columns)
-    assert torch.equal(crop, downsample(to_float(frames))[..., top : top + rows, left : left + columns])
+    whole = downsample(to_float(frames))
+    assert torch.equal(crop, whole[..., top : top + rows, left : left + columns])
+    assert torch.equal(downsample_stored(frames), whole)
 
 
 @settings(max_examples=40, deadline=None)

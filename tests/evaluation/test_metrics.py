@@ -89,6 +89,15 @@ def test_equal_frames_score_infinity_and_one() -> None:
     assert ssim_y(target, target).item() == pytest.approx(1.0, abs=1e-12)
 
 
+@pytest.mark.parametrize(("height", "band"), [(11, 1), (40, 16), (43, 32), (44, 7)])
+def test_bands_of_rows_score_as_whole_frames_do(height: int, band: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    prediction, target = (torch.from_numpy(frames(2, 3, height, 30, seed=seed)) for seed in (0, 1))
+    expected = frame_scores(prediction, target)
+    monkeypatch.setattr("stvsr.evaluation.metrics.BAND", band)
+    for name, scores in frame_scores(prediction, target).items():
+        assert torch.equal(scores, expected[name])
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_a_frame_that_is_not_finite_has_no_score_and_the_others_keep_theirs(value: float) -> None:
     target = torch.from_numpy(frames(3, 3, 32, 32)).float()

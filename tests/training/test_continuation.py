@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from stvsr.errors import InvalidInput
 from stvsr.train import train
-from stvsr.training.continuation import checkpoint_to_continue, settings_of
+from stvsr.training.continuation import EarlierRun, checkpoint_to_continue, settings_of
 
 Run = Callable[..., DictConfig]
 
@@ -89,6 +89,12 @@ def test_settings_of_the_start_alone_are_of_no_matter_to_a_run_that_is_continued
     train(small_run("trainer.max_steps=1"))
     train(small_run("trainer.max_steps=2", "blended_start=true"))
     assert not [warning for warning in recwarn if "continuing with" in str(warning.message)]
+
+
+def test_a_run_that_began_with_other_weights_of_a_stage_is_another_run() -> None:
+    ours, theirs = (settings_of(OmegaConf.create({"weights": {"edvr": name}})) for name in ("a.pth", "b.pth"))
+    changed = EarlierRun(Path("last.ckpt"), 1, 1, ours).changed(theirs)
+    assert changed == ["weights.edvr"]
 
 
 def test_where_a_run_computes_is_no_setting_of_it(small_run: Run) -> None:

@@ -28,7 +28,7 @@ def make_batch(clips: int, *, h: int = 8, w: int = 12) -> Batch:
 
 
 def of_one_clip(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(micro_batches, "AT_ONCE", 1)
+    monkeypatch.setattr(micro_batches, "PIXELS_AT_ONCE", 1)
 
 
 def gradients(loss: Tensor, network: nn.Module) -> dict[str, Tensor]:
@@ -91,7 +91,7 @@ def test_clips_go_through_the_network_a_few_at_a_time_and_what_they_kept_is_gone
     small_network: Callable[..., ZoomingSlowMo], monkeypatch: pytest.MonkeyPatch, checkpointing: bool
 ) -> None:
     network, batch = small_network("e", 0, f"model.checkpointing={str(checkpointing).lower()}"), make_batch(4)
-    monkeypatch.setattr(micro_batches, "AT_ONCE", 2 * 4 * 8 * 12)
+    monkeypatch.setattr(micro_batches, "PIXELS_AT_ONCE", 2 * 4 * 8 * 12)
     kept = most = 0
     seen = []
 
@@ -172,7 +172,7 @@ def test_micro_batches_are_few_alike_and_hold_each_clip_once(clips: int, h: int,
     hr = torch.arange(clips).reshape(-1, 1, 1, 1, 1)
     names, motions = ([f"{what}{clip}" for clip in range(clips)] for what in ("name", "motion"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(micro_batches, "AT_ONCE", at_once)
+        patch.setattr(micro_batches, "PIXELS_AT_ONCE", at_once)
         parts = micro_batches.micro_batches(Batch(lr, hr, names, motions))
     assert torch.equal(torch.cat([part.lr for part in parts]), lr)
     assert torch.equal(torch.cat([part.hr for part in parts]), hr)
@@ -196,8 +196,8 @@ def test_training_on_a_cpu_takes_micro_batches_with_the_result_of_whole_batches(
         return forward(self, lr)
 
     monkeypatch.setattr(ZoomingSlowMo, "forward", watched)
-    for folder, at_once in (("whole", micro_batches.AT_ONCE), ("parts", 2 * 4 * 8 * 8)):
-        monkeypatch.setattr(micro_batches, "AT_ONCE", at_once)
+    for folder, at_once in (("whole", micro_batches.PIXELS_AT_ONCE), ("parts", 2 * 4 * 8 * 8)):
+        monkeypatch.setattr(micro_batches, "PIXELS_AT_ONCE", at_once)
         metrics = train(
             small_run("loader.batch_size=5", "trainer.max_steps=2", "trainer.val_check_interval=2", folder=folder)
         )

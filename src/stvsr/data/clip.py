@@ -51,7 +51,7 @@ def to_float(frames: Tensor) -> Tensor:
 
 
 def to_8bit(frames: Tensor) -> Tensor:
-    """Frames as a file stores them: clamped to [0, 1] and rounded to uint8; uint8 frames as they are.
+    """Frames `(…, c, H, W)` as a file stores them: clamped to [0, 1] and rounded to uint8; uint8 frames as they are.
 
     One function, for scores and for saved frames, so that a network and its saved frames score alike.
     """

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from stvsr.data.augmentation import augment
 from stvsr.data.clip import SCALE, Clip, Footage, Source, to_float, whole_pixels
 from stvsr.data.clip_sets import read_fixed
-from stvsr.data.degradation import MARGIN, downsample, downsample_crop
+from stvsr.data.degradation import MARGIN, downsample_crop, downsample_stored
 from stvsr.errors import DamagedClip
 
 MAX_DAMAGED_IN_A_ROW = 10
@@ -44,7 +44,7 @@ class TrainingClips(Dataset[Clip]):
     def __getitem__(self, draw: int) -> Clip:
         """Clip number `draw` of the run: LR `(n, 3, crop, crop)`, HR `(2n-1, 3, 4 crop, 4 crop)`.
 
-        A damaged clip is replaced by the next one in this pass over the data, and named in `Clip.skipped`.
+        A damaged clip is replaced by that of the next draw, and named in `Clip.skipped`.
 
         Raises:
             DamagedClip: `MAX_DAMAGED_IN_A_ROW` clips in a row are damaged.
@@ -102,8 +102,9 @@ class ValidationClips(Dataset[Clip]):
             DamagedClip: the clip cannot be read; a validation that left it out would be one of something else.
         """
         footage = read_fixed(self.source, index)
-        hr = to_float(whole_pixels(footage.frames))
-        return Clip(lr=downsample(hr[::2]), hr=hr, name=footage.name, motion=footage.motion)
+        frames = whole_pixels(footage.frames)
+        lr = downsample_stored(frames[::2])
+        return Clip(lr=lr, hr=to_float(frames), name=footage.name, motion=footage.motion)
 
 
 @lru_cache(maxsize=2)

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from stvsr.data.orientation import UPRIGHT, Orientation, display_matrix
 from stvsr.data.packets import Packet, scan, starts_afresh, video_stream
-from stvsr.errors import DamagedClip
+from stvsr.errors import DamagedClip, InvalidInput
 from stvsr.files import ffmpeg_name
 
 # What goes wrong is told in our own words; FFmpeg's would come once per packet.
@@ -108,8 +108,11 @@ def read_frames(index: VideoIndex, first: int, count: int) -> Tensor:
         `(count, 3, H, W)`, uint8 RGB, upright.
 
     Raises:
+        InvalidInput: the index has no such frames.
         DamagedClip: the frames do not come out as the index says.
     """
+    if not 0 <= first <= len(index) - count:
+        raise InvalidInput(f"{index.path}: has {len(index)} frames; expected {first + count} or more, from {first} on")
     frames = _read_with_decord(index, first, count) if index.decord else None
     if frames is None:
         frames = _read_with_pyav(index, first, count)

@@ -102,6 +102,15 @@ def downsample_crop(frames: Tensor, *, top: int, left: int, height: int, width: 
     return (_stored(down @ part @ across.t()) / PEAK).float()
 
 
+def downsample_stored(frames: Tensor) -> Tensor:
+    """`downsample` of stored HR frames `(…, 3, H, W)`, uint8: the same LR frames bit for bit, in float32, but quicker.
+
+    Raises:
+        InvalidInput: a side is not a multiple of 4.
+    """
+    return downsample_crop(frames, top=0, left=0, height=frames.shape[-2], width=frames.shape[-1])
+
+
 def _check_sides(frames: Tensor) -> None:
     h, w = frames.shape[-2:]
     if h % SCALE or w % SCALE:
@@ -115,7 +124,9 @@ def _stored(grey_levels: Tensor) -> Tensor:
 
 @lru_cache
 def _reduction(length: int) -> Tensor:
-    """The `(length / 4, length)` matrix by which `bicubic` reduces a side; for small frames quicker than its filter."""
-    # A picture for each pixel, in which that row is 1, and wide enough to be reduced as well.
-    rows = torch.eye(length, dtype=torch.float64)[:, None, :, None].expand(-1, -1, -1, SCALE)
-    return bicubic(rows, factor=1 / SCALE)[:, 0, :, 0].t().contiguous()
+    """The `(length / 4, length)` matrix by which `bicubic` reduces a side; up to Full HD quicker than its filter."""
+    # A picture whose columns have a 1 at each pixel in turn, mirrored as for `bicubic`; only its height shrinks.
+    columns = symmetric_pad(torch.eye(length, dtype=torch.float64), 2 * MARGIN)[:, 2 * MARGIN : -2 * MARGIN]
+    size = (len(columns) // SCALE, length)
+    reduced = F.interpolate(columns[None, None], size=size, mode="bicubic", antialias=True, align_corners=False)
+    return reduced[0, 0, 2 * KERNEL_RADIUS : -2 * KERNEL_RADIUS]

@@ -82,7 +82,7 @@ class VideoFolder:
         if path in self._useless:
             raise DamagedClip(self._useless[path])
         try:
-            video = long_enough(path)
+            video = checked_index(path)
         except DamagedClip as error:
             self._useless[path] = str(error)
             raise
@@ -127,11 +127,11 @@ def checked_videos(*, root: str | Path, clips_per_video: int) -> VideoFolder:
     """
     folder = VideoFolder(root=root, clips_per_video=clips_per_video)
     for path in folder.paths:
-        long_enough(path)
+        checked_index(path)
     return folder
 
 
-def long_enough(path: Path) -> VideoIndex:
+def checked_index(path: Path) -> VideoIndex:
     """The index of a file that has a clip's frames at least.
 
     Raises:

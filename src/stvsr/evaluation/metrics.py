@@ -8,6 +8,7 @@ Arithmetic is float64: in float32 the variances of SSIM are differences of large
 and applied as sums of shifted images: on a CPU thirty times as fast as a convolution in float64.
 """
 
+from collections.abc import Sequence
 from math import exp
 
 import torch
@@ -22,6 +23,9 @@ SSIM_C1 = (0.01 * PEAK) ** 2
 SSIM_C2 = (0.03 * PEAK) ** 2
 LUMA = (65.481, 128.553, 24.966)
 LUMA_OFFSET = 16.0
+
+BAND = 128
+"""Rows of a frame that a CPU scores at a time: new memory for whole Full HD frames, at each step, takes longer."""
 
 
 def psnr_y(prediction: Tensor, target: Tensor) -> Tensor:
@@ -91,22 +95,46 @@ def frame_scores(prediction: Tensor, target: Tensor, metrics: list[str] | None =
     scores: dict[str, list[Tensor]] = {name: [] for name in wanted}
     images = [frames.reshape(-1, 3, h, w) for frames in (prediction, target)]
     # A CPU is fast on what fits its cache, a GPU on what is large.
-    at_once = 1 if prediction.device.type == "cpu" else max(1, len(images[0]))
+    at_once, band = (1, BAND) if prediction.device.type == "cpu" else (max(1, len(images[0])), h)
     for frames, truth in zip(*(torch.split(image, at_once) for image in images), strict=True):
-        rgb = [to_8bit(image).double() / PEAK for image in (frames, truth)]  # (n, 3, H, W)
-        y = [luma(image) for image in rgb]
-        made = {}
-        if "psnr_y" in scores:
-            made["psnr_y"] = _psnr(_mean((y[0] - y[1]).square()))
-        if "ssim_y" in scores:
-            made["ssim_y"] = _ssim(y[0], y[1])
-        if "psnr_rgb" in scores:
-            made["psnr_rgb"] = _psnr(_mean((rgb[0] - rgb[1]).square()).mean(dim=-1) * PEAK**2)
+        stored = [to_8bit(image) for image in (frames, truth)]
+        # The windows of SSIM that begin in a band reach into the next one.
+        bands = [[image[..., top : top + band + SSIM_WINDOW - 1, :] for image in stored] for top in range(0, h, band)]
+        by_row = [_by_row(*both, rows=band, metrics=wanted) for both in bands]
         # Rounding to 8 bits makes some colour of whatever is not finite.
         finite = (_sum(frames) + _sum(truth)).isfinite()
-        for name, values in made.items():
-            scores[name].append(values.where(finite, torch.nan))
+        for name, values in scores.items():
+            # A sum over height and width at once is split among threads, and its last bits depend on their number.
+            mean = torch.cat([rows[name] for rows in by_row if name in rows], dim=-1).mean(dim=-1)
+            if name == "psnr_rgb":
+                mean = mean.mean(dim=-1) * PEAK**2
+            values.append((mean if name == "ssim_y" else _psnr(mean)).where(finite, torch.nan))
     return {name: torch.cat(values).reshape(leading) for name, values in scores.items()}
+
+
+def _by_row(prediction: Tensor, target: Tensor, *, rows: int, metrics: Sequence[str]) -> dict[str, Tensor]:
+    """What metrics are made of: the mean over its width of each row, of SSIM of each row of windows.
+
+    Args:
+        prediction: `(n, 3, H, W)`, uint8.
+        target: the same shape.
+        rows: how many count; below are those that their windows reach into.
+        metrics: some of `METRICS`.
+
+    Returns:
+        `(n, rows)`, of `psnr_rgb` `(n, 3, rows)`, float64, by the metric's name. At the bottom of a frame there are
+        fewer, and of SSIM there may be none.
+    """
+    rgb = [image.double() / PEAK for image in (prediction, target)]
+    y = [luma(image) for image in rgb]
+    values = {}
+    if "psnr_y" in metrics:
+        values["psnr_y"] = (y[0] - y[1])[..., :rows, :].square()
+    if "ssim_y" in metrics and y[0].shape[-2] >= SSIM_WINDOW:
+        values["ssim_y"] = _ssim(y[0], y[1])
+    if "psnr_rgb" in metrics:
+        values["psnr_rgb"] = (rgb[0] - rgb[1])[..., :rows, :].square()
+    return {name: value.mean(dim=-1) for name, value in values.items()}
 
 
 def luma(frames: Tensor) -> Tensor:
@@ -120,27 +148,19 @@ def _psnr(mse: Tensor) -> Tensor:
 
 
 def _ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Mean SSIM of images `(n, H, W)`, float64, on the scale 0..255: `(n)`."""
+    """SSIM of images `(n, H, W)`, float64, on the scale 0..255, for each window: `(n, H-10, W-10)`."""
     mean_a, mean_b = _gaussian(a), _gaussian(b)
     variance_a = _gaussian(a * a) - mean_a.square()
     variance_b = _gaussian(b * b) - mean_b.square()
     covariance = _gaussian(a * b) - mean_a * mean_b
     similar = (2 * mean_a * mean_b + SSIM_C1) * (2 * covariance + SSIM_C2)
     different = (mean_a.square() + mean_b.square() + SSIM_C1) * (variance_a + variance_b + SSIM_C2)
-    return _mean(similar / different)
+    return similar / different
 
 
 def _sum(images: Tensor) -> Tensor:
     """Sum over colours, height and width, `(…, 3, H, W)` to `(…)`, float64."""
     return images.sum(dim=(-3, -2, -1), dtype=torch.float64)
-
-
-def _mean(images: Tensor) -> Tensor:
-    """Mean over height and width, `(…, H, W)` to `(…)`.
-
-    One side after the other: a sum over both at once is split among threads, and its last bits depend on their number.
-    """
-    return images.mean(dim=-1).mean(dim=-1)
 
 
 def _gaussian_taps() -> list[float]:

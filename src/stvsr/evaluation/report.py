@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from stvsr.data.png import encode_png, read_png
+from stvsr.data.png import encode_png, png_size, read_png
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.comparison import comparison_csv, comparison_table, entries
 from stvsr.evaluation.results import Results, read_results
@@ -59,8 +59,7 @@ class Pictures:
 
     def size(self) -> tuple[int, int]:
         """Width and height of the frames, pixels."""
-        height, width = read_png(self.named("given-truth")[0]).shape[-2:]
-        return width, height
+        return png_size(self.named("given-truth")[0])
 
 
 def write_report(folder: Path, runs: list[Path]) -> Table:
@@ -210,7 +209,8 @@ def of_one_size(name: str, every: list[Pictures]) -> tuple[list[Pictures], list[
     sizes = [(pictures, pictures.size()) for pictures in every]
     first, shown = sizes[0]
     notes = [
-        f"{pictures.label}: its pictures of {name} are not shown: {_times(size)}, {first.label} has {_times(shown)}"
+        f"{pictures.label}: its pictures of {name} are not shown: {_dimensions(size)}, {first.label} has "
+        f"{_dimensions(shown)}"
         for pictures, size in sizes
         if size != shown
     ]
@@ -262,7 +262,7 @@ def _group(shown: ShownFrame, every: list[Pictures]) -> dict[str, Any]:
         "number": int(number),
         "panels": panels,
         "crop": chosen_crop(truth, [path for _, path in present]),
-        "width": read_png(truth).shape[-1],
+        "width": png_size(truth)[0],
     }
 
 
@@ -278,7 +278,7 @@ def chosen_crop(truth: Path, predictions: list[Path]) -> tuple[int, int, int]:
     return int(left), int(top), side
 
 
-def _times(size: tuple[int, int]) -> str:
+def _dimensions(size: tuple[int, int]) -> str:
     return "x".join(map(str, size))
 
 

@@ -30,7 +30,7 @@ class WindowScore:
         position: of the window in the plan.
         metrics: values by metric; none if the window is interrupted.
         motion: HR pixels from the frame before; None for the first frame of a clip.
-        pairs: what tells the frame and the one before from all others; likewise.
+        pairs: a checksum of the pixels of the frame before and of this one; likewise.
         black: whether a frame of the ground truth is all black.
         size: width and height of the ground truth before an incomplete last row or column was cut off.
         interruption: why the window was not scored; None if it was.

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from stvsr.data.clip import FRAMES, to_float, whole_pixels
 from stvsr.data.clip_sets import ClipInfo, ClipSet
-from stvsr.data.degradation import downsample
+from stvsr.data.degradation import downsample_stored
 from stvsr.data.motion_measure import measure_motion
 from stvsr.errors import DamagedClip, InvalidInput
 from stvsr.evaluation.metrics import SSIM_WINDOW
@@ -79,7 +79,7 @@ class WindowFrames:
         lr: `(4, 3, h, w)`, float32 in [0, 1].
         prediction: saved frames in place of a network's, `(frames that count, 3, H, W)`, uint8; or None.
         motion: HR pixels from the frame before, for each frame that counts; None for the first of a clip.
-        pairs: what tells the frame and the one before from all others, likewise.
+        pairs: a checksum of the pixels of the frame before and of this one, likewise.
         size: width and height before the cut.
         interruption: why the frames do not belong together; None if they do.
         state: changes when one of the files that it was read from is written anew.
@@ -151,7 +151,7 @@ class Windows(Dataset[WindowFrames]):
         return WindowFrames(
             task=task,
             hr=hr,
-            lr=downsample(to_float(hr[::2])) if excerpt.lr is None else to_float(excerpt.lr),
+            lr=downsample_stored(hr[::2]) if excerpt.lr is None else to_float(excerpt.lr),
             prediction=prediction,
             motion=self._motion(task, hr, pairs),
             pairs=pairs,

@@ -58,7 +58,11 @@ class FeaturePyramid(nn.Module):
 
 
 class DeformableSampling(nn.Module):
-    """Samples features at learned offsets (Eq. 3): a modulated deformable convolution with its offset head."""
+    """Samples features at learned offsets (Eq. 3): a modulated deformable convolution with its offset head.
+
+    Raises:
+        InvalidInput: `deformable_groups` does not divide `channels`.
+    """
 
     def __init__(self, *, channels: int, deformable_groups: int) -> None:
         super().__init__()
@@ -81,7 +85,7 @@ class DeformableSampling(nn.Module):
         nn.init.zeros_(self.offset_mask.bias)
 
     def forward(self, features: Tensor, offset_features: Tensor) -> Tensor:
-        """Two maps `(b, c, h, w)` to one of the same shape."""
+        """Samples `features` where `offset_features`, both `(b, c, h, w)`, tell: a map of the same shape."""
         offset = self.offset(offset_features)
         # By itself, so that training need not keep both to keep one.
         mask = self._predict(offset_features, slice(self.offset_channels, None)).sigmoid_()

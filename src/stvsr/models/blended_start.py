@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
-from stvsr.models.alignment import AlignedFusion, PCDAlignment
+from stvsr.models.alignment import PCDAlignment
 from stvsr.models.blocks import ResidualBlock
 from stvsr.models.carrying import UNTRAINED_GATE, carry_through, clear, offsets_see_pictures, pass_through
+from stvsr.models.interpolation import FusedInterpolation
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 
 COLOURS = 3
@@ -54,19 +55,19 @@ def start_at_blended_frames(network: nn.Module) -> None:
         if isinstance(part, ResidualBlock):
             clear(part.conv2, carried)
     offsets_see_pictures(network)
-    interpolation = getattr(network.interpolation, "fusion", None)
-    if not isinstance(interpolation, AlignedFusion):
+    if not isinstance(network.interpolation, FusedInterpolation):
         raise InvalidInput(
-            f"blended_start=true with {type(network.interpolation).__name__}; expected an interpolation by "
-            "AlignedFusion: add blended_start=false"
+            f"blended_start=true with {type(network.interpolation).__name__}; expected a "
+            "FusedInterpolation: add blended_start=false"
         )
-    for alignment in (interpolation.align_first, interpolation.align_second):
+    fusion = network.interpolation.fusion
+    for alignment in (fusion.align_first, fusion.align_second):
         if isinstance(alignment, PCDAlignment):
             pass_through(alignment.sample1, carried, carried, gain=1 / UNTRAINED_GATE)
         else:
             pass_through(alignment.conv1, carried, carried, gain=1.0)
         pass_through(alignment.merge1, carried, carried, gain=1.0)
-    pass_through(interpolation.fuse, carried, carried, carried + channels, gain=0.5)
+    pass_through(fusion.fuse, carried, carried, carried + channels, gain=0.5)
 
     gain = carry_through(network.propagation, carried)
     end = network.reconstruction

@@ -29,44 +29,37 @@ def neighbours(features: Tensor, fusion: AlignedFusion) -> tuple[Partner, Partne
     return fusion.as_first(before), fusion.as_second(after)
 
 
-def interpolate_features(features: Tensor, fusion: AlignedFusion) -> Tensor:
+class FusedInterpolation(nn.Module):
     """Puts a synthesised feature map between any two neighbours.
 
     Args:
-        features: `(n, b, c, h, w)`, time first.
         fusion: blends the features of two neighbours.
-
-    Returns:
-        `(2n-1, b, c, h, w)`, the given maps at even indices.
     """
-    n, b = features.shape[:2]
-    if in_turns(features):
-        between = [fusion.of_maps(before, after) for before, after in pairwise(features)]
-    else:
-        between = list(torch.split(fusion(*neighbours(features, fusion)), b))
-    *given, last = features
-    return torch.unflatten(torch.cat([*chain(*zip(given, between, strict=True)), last]), 0, (2 * n - 1, b))
+
+    def __init__(self, fusion: AlignedFusion) -> None:
+        super().__init__()
+        self.fusion = fusion
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(n, b, c, h, w)`, time first, to `(2n-1, b, c, h, w)`, the given maps at even indices."""
+        n, b = features.shape[:2]
+        if in_turns(features):
+            between = [self.fusion.of_maps(before, after) for before, after in pairwise(features)]
+        else:
+            between = list(torch.split(self.fusion(*neighbours(features, self.fusion)), b))
+        *given, last = features
+        return torch.unflatten(torch.cat([*chain(*zip(given, between, strict=True)), last]), 0, (2 * n - 1, b))
 
 
-class DeformableInterpolation(nn.Module):
+class DeformableInterpolation(FusedInterpolation):
     """Interpolation by deformable sampling, variants (b) to (e)."""
 
     def __init__(self, *, channels: int, deformable_groups: int) -> None:
-        super().__init__()
-        self.fusion = deformable_fusion(channels=channels, deformable_groups=deformable_groups)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """`(n, b, c, h, w)` to `(2n-1, b, c, h, w)`."""
-        return interpolate_features(features, self.fusion)
+        super().__init__(deformable_fusion(channels=channels, deformable_groups=deformable_groups))
 
 
-class NaiveInterpolation(nn.Module):
+class NaiveInterpolation(FusedInterpolation):
     """Interpolation by ordinary convolutions, variant (a)."""
 
     def __init__(self, *, channels: int) -> None:
-        super().__init__()
-        self.fusion = naive_fusion(channels=channels)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """`(n, b, c, h, w)` to `(2n-1, b, c, h, w)`."""
-        return interpolate_features(features, self.fusion)
+        super().__init__(naive_fusion(channels=channels))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stvsr.errors import InvalidInput
 
 NAMED = 3
-"""So many tensors that do not fit are named in an error."""
+"""At most this many tensors are named in an error."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], kind: WeightFil
 
     Raises:
         InvalidInput: tensors that the network does not have, that it lacks, that come twice or have another shape;
-            names the first.
+            names the first few.
     """
     places = {name: kind.rename(name) for name in tensors}
     renamed = {places[name]: tensor for name, tensor in tensors.items()}

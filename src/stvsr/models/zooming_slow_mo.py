@@ -39,6 +39,9 @@ class ZoomingSlowMo(Network):
 
     Inside, time comes first: neighbours in time, and the frames of a step, then lie together, and nothing has to be
     copied to be one batch. Channels lie last in memory, which is what convolutions are fastest with.
+
+    Raises:
+        InvalidInput: a number of residual blocks below 0.
     """
 
     requirements = InputRequirements(multiple_of=4, minimum_frames=2)

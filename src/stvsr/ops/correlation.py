@@ -18,13 +18,12 @@ def correlation(first: Tensor, second: Tensor, *, reach: int) -> Tensor:
         reach: the largest displacement, in pixels.
 
     Returns:
-        `(b, (2 * reach + 1)^2, h, w)`. With displacements counted from `-reach`, row by row, the channel
-        `(2 * reach + 1) * dy + dx` compares a pixel of the first map with the one that lies `dx` to the right and `dy`
-        below in the second.
+        `(b, (2 * reach + 1)^2, h, w)`. Channel `(2 * reach + 1) * (dy + reach) + dx + reach` compares a pixel of the
+        first map with the one `dx` to the right of it and `dy` below it in the second.
     """
     height, width = first.shape[-2:]
     # Every row of the second map at all displacements along it: (b, c, h + 2 * reach, 2 * reach + 1, w), not copied.
     windows = F.pad(second, [reach] * 4).unfold(3, width, 1)
-    # Row by row of displacements: the products of all of them are 81 times as large as a map.
+    # Row by row of displacements: the products of all of them are `(2 * reach + 1)^2` times as large as a map.
     rows = [(first[:, :, :, None] * windows[:, :, dy : dy + height]).mean(dim=1) for dy in range(2 * reach + 1)]
     return torch.stack(rows, dim=1).transpose(2, 3).flatten(1, 2)

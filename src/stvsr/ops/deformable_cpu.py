@@ -138,7 +138,7 @@ class _BlockedDeformConv2d(torch.autograd.Function):
                 read = _read(read_from, grid)
             samples, modulation = sampler.by_tap(read.detach()), sampler.mask[frames, ..., rows, :]
             block = gradient[frames, :, rows].flatten(2)
-            # What is new of this size is slow: all blocks, of which the first is the largest, use the same.
+            # New memory of this size is slow: all blocks use that of the first, which is the largest.
             spare = samples.new_empty(samples.numel()) if spare is None else spare
             other = spare[: samples.numel()].view(samples.shape)
             torch.mul(samples, modulation, out=other)

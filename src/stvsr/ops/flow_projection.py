@@ -1,8 +1,9 @@
 """Depth-aware flow projection: flow of a frame to flow of the moment where its pixels arrive.
 
 Of Bao et al., "Depth-aware video frame interpolation" (DAIN, CVPR 2019). Every pixel travels along its flow
-and leaves the way back at the four pixels around the place where it arrives. Where several meet, each counts by its
-weight, the closer the more. Where none arrives is a hole.
+and leaves the way back at the four pixels around the place where it arrives. Where several meet, their mean counts,
+weighted by `weight` alone (DAIN's is larger for what is nearer to the camera), not by how close to the pixel they
+arrive. Where none arrives is a hole.
 """
 
 import torch

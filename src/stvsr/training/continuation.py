@@ -13,7 +13,7 @@ from stvsr.config import flattened, resolved
 from stvsr.errors import InvalidInput
 from stvsr.training.checkpoints import LastCheckpoint, lacks_validation
 
-OF_THE_START = ("blended_start", "initial_weights")
+OF_THE_START = ("blended_start", "initial_weights", "weights")
 """Settings that matter at the first step alone."""
 
 SETTINGS = (
@@ -57,11 +57,12 @@ class EarlierRun:
 
 def settings_of(config: DictConfig) -> dict[str, Any]:
     """The `SETTINGS` of a run, each by its full name."""
-    return {
-        name: value
-        for name, value in flattened(resolved(config)).items()
-        if any(name == part or name.startswith(f"{part}.") for part in SETTINGS)
-    }
+    return {name: value for name, value in flattened(resolved(config)).items() if _is_of(name, SETTINGS)}
+
+
+def _is_of(name: str, settings: tuple[str, ...]) -> bool:
+    """Whether a setting is one of those, or in one of their groups."""
+    return any(name == part or name.startswith(f"{part}.") for part in settings)
 
 
 def read_earlier(path: Path, model_config: dict[str, Any]) -> EarlierRun:
@@ -117,7 +118,7 @@ def _check_same_run(earlier: EarlierRun, config: DictConfig) -> None:
             f"{earlier.path}: a run that cannot become one with {told}; choose another output_dir, or, to continue it "
             f"nevertheless, resume={earlier.path}"
         )
-    if not set(changed) <= set(OF_THE_START):
+    if not all(_is_of(name, OF_THE_START) for name in changed):
         rank_zero_warn(f"continuing with {told}")
 
 

@@ -14,7 +14,7 @@ EPSILON = 1e-3
 def charbonnier(prediction: Tensor, target: Tensor) -> Tensor:
     """Charbonnier penalty, summed over everything: `sum sqrt((prediction - target)^2 + 1e-6)`.
 
-    Libraries call other formulas Charbonnier.
+    The root is of each value, not of a frame's squared norm, and the epsilon is squared; libraries differ in both.
 
     Args:
         prediction: any shape, values about [0, 1].

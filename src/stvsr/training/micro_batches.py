@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from stvsr.data.clip import Batch
 
-AT_ONCE = 2**13
+PIXELS_AT_ONCE = 2**13
 """LR pixels, of all given frames, that a CPU trains on at once: two clips of the paper's size."""
 
 
@@ -42,15 +42,16 @@ def loss_in_micro_batches(loss_of: Callable[[Batch], Tensor], batch: Batch, netw
             if gradient is not None:
                 # Not in place: parameters may share a gradient.
                 sums[index] = sums[index] + gradient if index in sums else gradient
-    # Of other parameters the result is no function: processes that share a batch would wait for their gradients.
+    # Parameters that the loss does not use stay out of the graph, so that processes which share a batch
+    # (`find_unused_parameters`) do not wait for their gradients.
     used = [parameters[index] for index in sums]
     whole: Tensor = _GradientsKnown.apply(torch.stack(losses).sum(), list(sums.values()), *used)
     return whole
 
 
 def micro_batches(batch: Batch) -> list[Batch]:
-    """A batch's clips in groups of nearly the same size, as few as `AT_ONCE` allows."""
-    count = min(len(batch), math.ceil(batch.lr[:, :, 0].numel() / AT_ONCE))
+    """A batch's clips in groups of nearly the same size, as few as `PIXELS_AT_ONCE` allows."""
+    count = min(len(batch), math.ceil(batch.lr[:, :, 0].numel() / PIXELS_AT_ONCE))
     bounds = [len(batch) * group // count for group in range(count + 1)]
     return [
         Batch(batch.lr[first:end], batch.hr[first:end], batch.names[first:end], batch.motions[first:end])

@@ -52,7 +52,7 @@ class Monitor(pl.Callback):
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Stops listening: the backward pass may compute offsets again.
 
-        In micro-batches it is over by now; what it computed again counts twice, which leaves the mean.
+        In micro-batches it is over by now; offsets that it computed again count twice, which hardly changes the mean.
         """
         while self._hooks:
             self._hooks.pop().remove()

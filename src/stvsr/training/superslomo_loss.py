@@ -86,6 +86,9 @@ class SuperSloMoLoss:
 
         Returns:
             A scalar.
+
+        Raises:
+            InvalidInput: another interpolator.
         """
         # A config may put any interpolator here.
         if not isinstance(interpolator, SuperSloMo):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 NTSC = Fraction(1000, 1001)
 
 RATE_DENOMINATOR = 10_000
-"""The largest of a rate: encoders and containers have 32 bits for its numerator and its denominator."""
+"""The largest denominator of a rate: encoders and containers have 32 bits each for numerator and denominator."""
 
 
 @dataclass(frozen=True)

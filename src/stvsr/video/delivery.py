@@ -122,7 +122,7 @@ def delivery(output: Path, identity: dict[str, Any], *, overwrite: bool, lasting
 def check_free(output: Path, *, overwrite: bool) -> None:
     """Refuses a name that is taken, is none, or in a folder that does not exist; standard output is always free.
 
-    A device or a pipe is never replaced: nobody means that, and root could.
+    A device or a pipe is never replaced: no user means that, and as root it would succeed.
 
     Raises:
         InvalidInput: names it.

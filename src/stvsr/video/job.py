@@ -35,7 +35,7 @@ FINISHED_AHEAD = FRAMES
 """Frames that may wait for the encoder: while it works on one window, the network makes the next."""
 
 SLOW = 0.25
-"""Hours on a CPU that are worth a word."""
+"""Hours on a CPU of which the user is told."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,9 @@ class Job:
 
         Returns:
             Where the whole of them is; None where they are gone.
+
+        Raises:
+            InvalidInput: the source has no frame in the requested part.
         """
         try:
             self._fill(expected)

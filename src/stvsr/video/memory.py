@@ -64,7 +64,7 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def bytes_taken(network: nn.Module, height: int, width: int) -> int:
     """Memory that a window of four LR frames takes, in float32, in a network that is not `Replayed`."""
     device = next((parameter.device for parameter in network.parameters()), None)
-    # The blocks of the other take no memory to speak of, but seconds to try.
+    # Not in blocks, which would add a few per cent at most, and seconds for trying all of them.
     before = use_backend("torchvision")
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as empty, torch.no_grad():

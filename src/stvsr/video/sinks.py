@@ -33,7 +33,7 @@ NUMBER_UNIT = Fraction(1, 1000)
 """Matroska counts milliseconds; in a segment one stands for one frame, so that nothing is rounded."""
 
 REORDERED = 16
-"""Frames that no encoder moves a frame further ahead."""
+"""No encoder moves a frame ahead of more frames than these."""
 
 Y4M_PIXEL_FORMAT = "yuv444p"
 """Nothing is thrown away; whoever reads the pipe decides."""

@@ -76,7 +76,7 @@ class Part:
         return self.start == 0 and self.duration is None
 
     def of(self, times: InputTimes, count: int | None, path: Path) -> tuple[int, int | None]:
-        """First frame, and one behind the last (None: to the end).
+        """First frame, and one past the last (None: to the end).
 
         Raises:
             InvalidInput: there is no frame in it.

@@ -24,7 +24,7 @@ class Span:
 
     Attributes:
         start: first pixel.
-        stop: one behind the last.
+        stop: one past the last.
         shared: how many of its first pixels the span before has too.
     """
 
