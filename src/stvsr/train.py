@@ -17,6 +17,7 @@ from stvsr.cli import entry_point
 from stvsr.config import check_flag, check_whole, flattened, resolved, whole
 from stvsr.errors import Interrupted, InvalidInput
 from stvsr.models.blended_start import start_at_blended_frames
+from stvsr.models.network import parameter_count
 from stvsr.models.two_stage import TwoStage
 from stvsr.ops.deformable import use_backend
 from stvsr.stage_weights import load_stages
@@ -102,7 +103,7 @@ def _train(config: DictConfig) -> dict[str, float]:
     trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks, num_sanity_val_steps=0)
     keep_earlier_logs(loggers)
     try:
-        describe_run(loggers, config, parameters=sum(p.numel() for p in module.network.parameters()))
+        describe_run(loggers, config, parameters=parameter_count(module.network))
         # A checkpoint holds tensors and plain values, nothing to be executed.
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         if any(isinstance(c, LastCheckpoint) and c.lacks_validation(trainer) for c in callbacks):

@@ -310,20 +310,6 @@ def test_pictures_of_another_size_are_left_out_with_a_line_and_the_data_are_told
     assert f"methods were scored on different versions of vid4: root: {small} (ours) or {large} (theirs)" in table.notes
 
 
-def test_results_of_an_earlier_version_are_compared_without_their_pictures(
-    score: Callable[..., Path], tmp_path: Path
-) -> None:
-    write_frames(tmp_path / "vid4" / "a", moving_frames(7, (32, 48)))
-    ours, theirs = score("ours", tmp_path / "vid4"), score("theirs", tmp_path / "vid4")
-    content = json.loads((theirs / "results.json").read_text())
-    del content["settings"]["pictures"]
-    (theirs / "results.json").write_text(json.dumps(content))
-    write_report(tmp_path, [theirs, ours])
-    assert panels(tmp_path / "report.html")["vid4/a, frame 3 (given)"] == ["LR input", "ours", "ground truth"]
-    line = "theirs: its pictures are not shown: an earlier version made them; evaluate again"
-    assert line in (tmp_path / "report.html").read_text()
-
-
 @pytest.mark.parametrize(("name", "old", "new"), [("clips", ",", ";"), ("frames", "\nvid4,a,6", "\nvid4,a\n")])
 def test_tables_that_were_changed_are_refused(
     score: Callable[..., Path], tmp_path: Path, name: str, old: str, new: str

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stvsr.data.clip import FRAMES, GIVEN, SCALE
 from stvsr.evaluation.progress import BatchRecord
-from stvsr.models.network import Network
+from stvsr.models.network import Network, parameter_count
 from stvsr.models.turns import all_at_once
 from stvsr.ops.deformable import use_backend
 
@@ -71,9 +71,9 @@ def measured_cost(network: Network, records: list[BatchRecord]) -> Cost:
     stages = []
     for name, stage in network.stages.items():
         own = [record.stage_seconds[name] / record.network_frames for record in warm]
-        stages.append(StageCost(_parameters(stage), median(own) if own else None))
+        stages.append(StageCost(parameter_count(stage), median(own) if own else None))
     return Cost(
-        parameters=_parameters(network),
+        parameters=parameter_count(network),
         multiply_adds=multiply_adds(network, *lr_size),
         frame_size=(lr_size[1] * SCALE, lr_size[0] * SCALE),
         seconds_per_frame=median(times) if times else None,
@@ -81,10 +81,6 @@ def measured_cost(network: Network, records: list[BatchRecord]) -> Cost:
         peak_memory=max(record.peak_memory for record in records),
         stages=stages,
     )
-
-
-def _parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def multiply_adds(network: Network, height: int, width: int) -> float | None:

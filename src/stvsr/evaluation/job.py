@@ -25,7 +25,7 @@ from stvsr.evaluation.progress import BatchRecord, progress_folder
 from stvsr.evaluation.protocols import Protocol
 from stvsr.evaluation.results import RESULTS
 from stvsr.evaluation.scoring import Scorer, fixed_batches
-from stvsr.evaluation.shown import ShownClips
+from stvsr.evaluation.shown import PICTURES, ShownClips
 from stvsr.evaluation.windows import Windows, plan
 from stvsr.models.network import Network, Stage
 from stvsr.models.two_stage import TwoStage
@@ -84,7 +84,7 @@ class Job:
             network=self.network,
             device=device,
             extras={name: EXTRAS[name](device) for name in config.extras},
-            shown=ShownClips(folder=folder / "pictures", clips=config.pictures, tasks=self.tasks),
+            shown=ShownClips(folder=folder / PICTURES, clips=config.pictures, tasks=self.tasks),
             save_to=folder / SAVED if config.save_frames else None,
             workers=config.workers,
         )
@@ -111,7 +111,7 @@ class Job:
         theirs = (folder / RESULTS).is_file() and self._read_in(frames) is None
         # First: without them nobody takes what is left, or what is new, for a finished evaluation.
         (folder / RESULTS).unlink(missing_ok=True)
-        shutil.rmtree(folder / "pictures", ignore_errors=True)
+        shutil.rmtree(folder / PICTURES, ignore_errors=True)
         if theirs or self.scorer.save_to is not None:
             shutil.rmtree(frames, ignore_errors=True)
 

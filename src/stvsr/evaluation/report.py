@@ -22,7 +22,7 @@ from stvsr.data.png import encode_png, png_size, read_png
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.comparison import comparison_csv, comparison_table, entries
 from stvsr.evaluation.results import Results, read_results
-from stvsr.evaluation.shown import SHOWN, ShownFrame, slices
+from stvsr.evaluation.shown import PICTURES, SHOWN, ShownFrame, slices
 from stvsr.evaluation.tables import Table, decimals
 from stvsr.files import write_text
 
@@ -189,12 +189,7 @@ def shown_clips(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The clips of which any run kept pictures, with those of every run; and a line for each that cannot be shown."""
     kept = [picture_folders(run) for run in runs]
-    notes = [
-        f"{run.label}: its pictures are not shown: an earlier version made them; evaluate again"
-        for run in runs
-        if "pictures" not in run.results.settings and (run.folder / "pictures").is_dir()
-    ]
-    shown = []
+    shown, notes = [], list[str]()
     for key in dict.fromkeys(key for folders in kept for key in folders):
         found = zip(runs, kept, clips[key]["frames"], strict=True)
         every = [Pictures(run.label, folders[key], frames) for run, folders, frames in found if key in folders]
@@ -218,9 +213,9 @@ def of_one_size(name: str, every: list[Pictures]) -> tuple[list[Pictures], list[
 
 
 def picture_folders(run: Run) -> dict[tuple[str, str], Path]:
-    """The folders of pictures of a run by set and clip; none of an earlier version's, which do not tell."""
+    """The folders of pictures of a run by set and clip."""
     folders = {
-        (kept["set"], kept["clip"]): run.folder / "pictures" / kept["folder"]
+        (kept["set"], kept["clip"]): run.folder / PICTURES / kept["folder"]
         for kept in run.results.settings.get("pictures", [])
     }
     # None where the middle of the clip does not count, or somebody removed them.

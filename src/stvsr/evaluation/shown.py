@@ -39,6 +39,9 @@ class ShownFrame:
 SHOWN = (ShownFrame(2, "given", "LR input"), ShownFrame(3, "synthesised", "overlaid LR inputs"))
 """What every picture shows: a frame the network was given and the next, which it was not."""
 
+PICTURES = "pictures"
+"""The folder of pictures, below `output_dir`."""
+
 LARGEST = (1024, 768)
 """Of larger frames the middle is kept: width and height, pixels."""
 

@@ -96,6 +96,11 @@ class Network(nn.Module):
         return {}
 
 
+def parameter_count(network: nn.Module) -> int:
+    """How many numbers a network has learned, or is to learn."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def run_padded(network: Network, lr: Tensor) -> Tensor:
     """Runs a network on frames of any size.
 
