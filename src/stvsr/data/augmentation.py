@@ -1,4 +1,4 @@
-"""Augmentation as in the paper (Sec. 3.4): horizontal flip, rotations by 90 degrees, and time reversal.
+"""Augmentation: horizontal flip and rotations by 90 degrees (paper Sec. 3.4), and time reversal (the authors' release).
 
 One draw holds for all frames of a clip, LR and HR alike. Flips and quarter turns commute with the degradation,
 whose kernel is symmetric, so augmenting LR and HR equals degrading the augmented HR bit for bit.

@@ -34,6 +34,10 @@ class FrameInterpolator(Stage):
         raise NotImplementedError
 
 
+WINDOW_ALONE = "sees the frames of a scored window alone, none of the clip around it"
+"""A note of upscalers that look at the neighbours of a frame."""
+
+
 class FrameUpscaler(Stage):
     """Frames to frames of four times the height and width.
 

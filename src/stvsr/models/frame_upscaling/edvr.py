@@ -4,8 +4,9 @@ Its alignment is where Zooming Slow-Mo's comes from: the same pyramid and sampli
 at full resolution, the cascade. Features of the window's frames, the middle one's own included, are sampled towards
 the middle, fused (`tsa_fusion.py`) and reconstructed; the enlarged middle frame is added.
 
-Windows at the ends of a sequence take the frames that are missing on one side from beyond the other, as the authors do
-on Vid4. In a sequence shorter than a window, where that would leave it, they are mirrored at the ends instead.
+Windows at the ends of a sequence take the frames that are missing on one side from beyond the other, as the authors
+do at the ends of Vid4's clips; here every window of seven frames that is scored is a sequence. In a sequence shorter
+than a window, where that would leave it, they are mirrored at the ends instead.
 
 Each frame's features are computed once. Without gradients only those of one window are kept, whatever the sequence's
 length: with the default sizes about 30 kB for each LR pixel at the worst moment. With gradients memory grows with the
@@ -27,7 +28,7 @@ from stvsr.models.frame_upscaling.tsa_fusion import TSAFusion
 from stvsr.models.network import pad_to_multiple
 from stvsr.models.reconstruction import Reconstruction
 from stvsr.models.released import RENAMING
-from stvsr.models.two_stage import FrameUpscaler
+from stvsr.models.two_stage import WINDOW_ALONE, FrameUpscaler
 from stvsr.models.weight_files import WeightFile
 
 MULTIPLE = 4
@@ -139,6 +140,7 @@ class EDVR(FrameUpscaler):
     """
 
     title = "EDVR"
+    notes = (WINDOW_ALONE,)
     weight_files = (
         WeightFile(
             name="EDVR_Vimeo90K_SR_L.pth",
