@@ -41,7 +41,7 @@ test: $(READY) ## the tests, in minutes on two CPU cores; JOBS=N at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow"
 
 test-slow: $(READY) ## the tests that take many minutes
-	$(BIN)/python -m pytest -m slow
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m slow
 
 bench: $(READY) ## the paper's formulation against ours, in half an hour on two CPU cores
 	$(BIN)/python benchmarks/bench.py
