@@ -45,14 +45,19 @@ def bicubic(frames: Tensor, *, factor: float) -> Tensor:
     Returns:
         `(…, c, H * factor, W * factor)`, of the same dtype; it may leave the input's range.
     """
+    return _resized(frames, down=factor, across=factor)
+
+
+def _resized(frames: Tensor, *, down: float, across: float) -> Tensor:
+    """As `bicubic`, with a factor for each side: `(…, H, W)` to `(…, H * down, W * across)`."""
     leading, (h, w) = frames.shape[:-2], frames.shape[-2:]
     # Wider than the kernel reaches, and a multiple of the scale, so that what is cut off again is whole pixels.
-    margin = max(2 * KERNEL_RADIUS, round(2 * KERNEL_RADIUS / factor))
+    margin = max(2 * KERNEL_RADIUS, round(2 * KERNEL_RADIUS / min(down, across)))
     padded = symmetric_pad(frames.reshape(-1, 1, h, w), margin)
-    size = [round(side * factor) for side in padded.shape[-2:]]
+    size = [round(side * factor) for side, factor in zip(padded.shape[-2:], (down, across), strict=True)]
     resized = F.interpolate(padded, size=size, mode="bicubic", antialias=True, align_corners=False)
-    cut, (out_h, out_w) = round(margin * factor), (round(h * factor), round(w * factor))
-    return resized[..., cut : cut + out_h, cut : cut + out_w].reshape(*leading, out_h, out_w)
+    top, left, out_h, out_w = round(margin * down), round(margin * across), round(h * down), round(w * across)
+    return resized[..., top : top + out_h, left : left + out_w].reshape(*leading, out_h, out_w)
 
 
 def downsample(frames: Tensor) -> Tensor:
@@ -125,8 +130,5 @@ def _stored(grey_levels: Tensor) -> Tensor:
 @lru_cache
 def _reduction(length: int) -> Tensor:
     """The `(length / 4, length)` matrix by which `bicubic` reduces a side; up to Full HD quicker than its filter."""
-    # A picture whose columns have a 1 at each pixel in turn, mirrored as for `bicubic`; only its height shrinks.
-    columns = symmetric_pad(torch.eye(length, dtype=torch.float64), 2 * MARGIN)[:, 2 * MARGIN : -2 * MARGIN]
-    size = (len(columns) // SCALE, length)
-    reduced = F.interpolate(columns[None, None], size=size, mode="bicubic", antialias=True, align_corners=False)
-    return reduced[0, 0, 2 * KERNEL_RADIUS : -2 * KERNEL_RADIUS]
+    # Of a picture whose columns have a 1 at each pixel in turn, the height alone.
+    return _resized(torch.eye(length, dtype=torch.float64), down=1 / SCALE, across=1).contiguous()
