@@ -33,6 +33,7 @@ from stvsr.evaluation import processes, scoring
 from stvsr.evaluation.job import Job
 from stvsr.evaluation.metrics import frame_scores
 from stvsr.models.bicubic_blend import BicubicBlend
+from stvsr.models.frame_upscaling.bicubic import Bicubic
 from stvsr.models.network import run_padded
 
 Evaluate = Callable[..., dict[str, list[dict[str, str]]]]
@@ -568,6 +569,24 @@ def test_frames_that_are_saved_but_not_scored_count_in_all_times(
     for record in records:
         assert record["network_frames"] == 7
         assert 0 < sum(record["stage_seconds"].values()) <= record["network_seconds"]
+
+
+def test_frames_that_a_network_is_given_around_a_window_are_neither_scored_nor_shown(
+    scored: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for clip, count in enumerate((20, 7, 13)):
+        write_frames(tmp_path / "clips" / f"clip{clip}", moving_frames(count, (32, 48), seed=clip))
+    data = ["model=two_stage", "data=clips", f"data.root='{tmp_path}/clips'", "batch_size=3"]
+    alone = scored(*data, folder="alone")
+    monkeypatch.setattr(Bicubic, "reach", 3)
+    around = scored(*data, folder="around")
+    assert (around["frames"], around["clips"]) == (alone["frames"], alone["clips"])
+    pictures = [
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.png")}
+        for folder in (tmp_path / "alone", tmp_path / "around")
+    ]
+    assert pictures[0]
+    assert pictures[0] == pictures[1]
 
 
 def test_extra_files_in_the_folder_do_not_count_as_frames(scored: Evaluate, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from stvsr.errors import InvalidInput
 from stvsr.models import turns
 from stvsr.models.frame_interpolation.blend import Blend
 from stvsr.models.frame_upscaling.bicubic import Bicubic
+from stvsr.models.frame_upscaling.edvr import EDVR
+from stvsr.models.frame_upscaling.rbpn import RBPN
 from stvsr.models.network import Stage
 from stvsr.models.two_stage import FrameInterpolator, FrameUpscaler, TwoStage
 
@@ -81,6 +83,31 @@ def test_large_pairs_are_interpolated_in_turns(monkeypatch: pytest.MonkeyPatch) 
         torch.testing.assert_close(interpolator(frames, frames), frames)
     interpolator(frames, frames)
     assert seen == [2, 1, 3], "with gradients all are kept anyway"
+
+
+@pytest.mark.parametrize(
+    ("upscaler", "reach"),
+    [
+        (Bicubic(), 0),
+        (EDVR(channels=8, hr_channels=4, frames=5, deformable_groups=2, feature_blocks=1, reconstruction_blocks=1), 1),
+        (EDVR(channels=8, hr_channels=4, frames=7, deformable_groups=2, feature_blocks=1, reconstruction_blocks=1), 2),
+        (RBPN(lr_channels=8, hr_channels=4, stages=2, blocks=1, frames=3), 1),
+        (RBPN(lr_channels=8, hr_channels=4, stages=2, blocks=1, frames=7), 2),
+    ],
+)
+def test_a_frame_depends_on_lr_frames_within_reach_and_on_none_beyond(upscaler: FrameUpscaler, reach: int) -> None:
+    system = TwoStage(interpolator=Blend(), upscaler=upscaler).eval()
+    assert system.reach == reach
+    lr = torch.rand(1, 9, 3, 16, 16)
+    with torch.no_grad():
+        # A window of three LR frames, the middle ones.
+        before = system(lr)[:, 6:11]
+        changed = []
+        for at in range(9):
+            other = lr.clone()
+            other[:, at] = torch.rand(3, 16, 16)
+            changed.append(not torch.equal(system(other)[:, 6:11], before))
+    assert changed == [3 - reach <= at <= 5 + reach for at in range(9)]
 
 
 def test_one_frame_is_refused() -> None:

@@ -79,7 +79,13 @@ class Job:
             if name not in EXTRAS:
                 raise InvalidInput(f"extras=[{name}]: no such metric; expected some of {', '.join(sorted(EXTRAS))}")
         self.scorer = Scorer(
-            windows=Windows(clips=clips, tasks=self.tasks, predictions=saved, motion=self.motion),
+            windows=Windows(
+                clips=clips,
+                tasks=self.tasks,
+                predictions=saved,
+                motion=self.motion,
+                reach=0 if self.network is None else self.network.reach,
+            ),
             batches=fixed_batches(len(self.tasks), config.batch_size),
             network=self.network,
             device=device,

@@ -31,7 +31,7 @@ class BatchRecord:
         windows: a score for each window.
         lr_size: height and width of the LR frames of its first window.
         device: the name of what it ran on.
-        network_frames: frames the network made; 0 for saved frames.
+        network_frames: frames the network made, those around windows too; 0 for saved frames.
         network_seconds: the network took.
         stage_seconds: each of its stages took, if it has some.
         scoring_seconds: the metrics took.

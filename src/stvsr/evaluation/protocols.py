@@ -36,6 +36,11 @@ class Window:
     kept: range
 
     @property
+    def all_frames(self) -> range:
+        """Indices in the clip of all seven."""
+        return range(self.first, self.first + FRAMES)
+
+    @property
     def frames(self) -> range:
         """Indices in the clip of the frames that count."""
         return range(self.first + self.kept.start, self.first + self.kept.stop)

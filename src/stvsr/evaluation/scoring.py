@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from stvsr.data.clip import FRAMES, to_8bit
+from stvsr.data.clip import to_8bit
 from stvsr.data.workers import leave_signals_to_parent
 from stvsr.devices import device_name, is_out_of_memory, peak_memory, synchronise
 from stvsr.errors import InvalidInput
@@ -124,7 +124,7 @@ class Scorer:
             predictions = self._predictions(windows)
             if self.network is not None:
                 network_seconds += time.perf_counter() - started
-                frames += FRAMES * len(windows)
+                frames += (2 * shape[0] - 1) * len(windows)
                 batch_shape = torch.Size((len(windows), *shape))
                 warm &= batch_shape in self._shapes
                 self._shapes.add(batch_shape)
@@ -164,8 +164,11 @@ class Scorer:
             raise InvalidInput(
                 f"clip {group[0].task.clip.name}: the network's answer is not finite; use another checkpoint"
             )
-        kept = [window.task.window.kept for window in group]
-        return [frames[part.start : part.stop] for frames, part in zip(prediction, kept, strict=True)]
+        counted = []
+        for frames, window in zip(prediction, group, strict=True):
+            kept = window.task.window.kept
+            counted.append(frames[window.inside + kept.start : window.inside + kept.stop])
+        return counted
 
     def _window_score(self, position: int, window: WindowFrames, prediction: Tensor) -> WindowScore:
         """Scores the frames that count, `(t, 3, H, W)`, uint8."""

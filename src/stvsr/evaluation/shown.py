@@ -94,7 +94,11 @@ class ShownClips:
         if task == self.middle[task.index]:
             for frame in SHOWN:
                 place = frame.position - kept.start
-                pictures = {"input": frame.input(frames.lr), "truth": hr[place], "prediction": prediction[place]}
+                pictures = {
+                    "input": frame.input(frames.lr[frames.inside // 2 :]),
+                    "truth": hr[place],
+                    "prediction": prediction[place],
+                }
                 for name, picture in pictures.items():
                     path = folder / f"{frame.kind}-{name}-{task.numbers[place]:08d}.png"
                     write_png(path, _middle(to_8bit(picture), 1 if name == "input" else SCALE))

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stvsr.data.clip import FRAMES, to_float, whole_pixels
-from stvsr.data.clip_sets import ClipInfo, ClipSet
+from stvsr.data.clip_sets import ClipInfo, ClipSet, Excerpt
 from stvsr.data.degradation import downsample_stored
 from stvsr.data.motion_measure import measure_motion
 from stvsr.errors import DamagedClip, InvalidInput
@@ -76,7 +76,8 @@ class WindowFrames:
     Attributes:
         task: what it is.
         hr: `(7, 3, H, W)`, uint8; an incomplete last row or column of LR pixels is cut off.
-        lr: `(4, 3, h, w)`, float32 in [0, 1].
+        lr: `(n, 3, h, w)`, float32 in [0, 1]: the window's four frames and those around it that the network reaches.
+        inside: of the `2n-1` frames a network makes of them, the position of the window's first.
         prediction: saved frames in place of a network's, `(frames that count, 3, H, W)`, uint8; or None.
         motion: HR pixels from the frame before, for each frame that counts; None for the first of a clip.
         pairs: a checksum of the pixels of the frame before and of this one, likewise.
@@ -88,6 +89,7 @@ class WindowFrames:
     task: Task
     hr: Tensor
     lr: Tensor
+    inside: int
     prediction: Tensor | None
     motion: list[float | None]
     pairs: list[str | None]
@@ -104,6 +106,8 @@ class Windows(Dataset[WindowFrames]):
         tasks: the plan.
         predictions: saved frames to score, or None.
         motion: what was measured before, by pair, and need not be again.
+        reach: LR frames that the network is given before and after a window (`Network.reach`), as far as the clip has
+            them and is not interrupted there.
     """
 
     def __init__(
@@ -113,11 +117,13 @@ class Windows(Dataset[WindowFrames]):
         tasks: list[Task],
         predictions: SavedFrames | None,
         motion: Mapping[str, float],
+        reach: int = 0,
     ) -> None:
         self.clips = clips
         self.tasks = tasks
         self.predictions = predictions
         self.motion = motion
+        self.reach = reach
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -131,12 +137,13 @@ class Windows(Dataset[WindowFrames]):
         task = self.tasks[position]
         # Before they are read: frames that are written anew meanwhile are not those that were scored.
         state = self.state(task)
-        excerpt = self.clips.excerpt(task.index, task.window.first, FRAMES)
-        if len(excerpt.hr) != FRAMES:
-            raise DamagedClip(
-                f"clip {task.clip.name}: {len(excerpt.hr)} frames from {task.window.first} on; expected {FRAMES}: "
-                "the clip has changed or is damaged"
-            )
+        # Whether a window is scored hangs on its own frames, whatever the network.
+        excerpt = seen = self._read(task, task.window.all_frames)
+        around = self._around(task)
+        if len(around) > FRAMES and excerpt.interruption is None:
+            seen = self._read(task, around)
+        if seen.interruption is not None:
+            around, seen = task.window.all_frames, excerpt
         height, width = excerpt.hr.shape[-2:]
         hr = whole_pixels(excerpt.hr)
         if min(hr.shape[-2:]) < SSIM_WINDOW:
@@ -151,7 +158,8 @@ class Windows(Dataset[WindowFrames]):
         return WindowFrames(
             task=task,
             hr=hr,
-            lr=downsample_stored(hr[::2]) if excerpt.lr is None else to_float(excerpt.lr),
+            lr=downsample_stored(whole_pixels(seen.hr)[::2]) if seen.lr is None else to_float(seen.lr),
+            inside=task.window.first - around.start,
             prediction=prediction,
             motion=self._motion(task, hr, pairs),
             pairs=pairs,
@@ -163,7 +171,27 @@ class Windows(Dataset[WindowFrames]):
     def state(self, task: Task) -> str:
         """Changes when one of the files that a window is read from is written anew: the clip's, or saved frames."""
         saved = [] if self.predictions is None else self.predictions.files(task.clip, task.numbers)
-        return state_of([*self.clips.files(task.index, task.window.first, FRAMES), *saved])
+        frames = self._around(task)
+        return state_of([*self.clips.files(task.index, frames.start, len(frames)), *saved])
+
+    def _around(self, task: Task) -> range:
+        """The frames of a window and those around it that the network reaches.
+
+        An LR frame and the one made beside it come and go together, so that the window's first frame stays one of those
+        that the network is given.
+        """
+        window, pairs = task.window.all_frames, 2 * self.reach
+        before, after = (min(pairs, there // 2 * 2) for there in (window.start, task.clip.frames - window.stop))
+        return range(window.start - before, window.stop + after)
+
+    def _read(self, task: Task, frames: range) -> Excerpt:
+        excerpt = self.clips.excerpt(task.index, frames.start, len(frames))
+        if len(excerpt.hr) != len(frames):
+            raise DamagedClip(
+                f"clip {task.clip.name}: {len(excerpt.hr)} frames from {frames.start} on; expected {len(frames)}: "
+                "the clip has changed or is damaged"
+            )
+        return excerpt
 
     def _motion(self, task: Task, hr: Tensor, pairs: list[str | None]) -> list[float | None]:
         """The motion to each frame that counts; measured unless it is known."""

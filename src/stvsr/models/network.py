@@ -85,10 +85,13 @@ class Network(nn.Module):
         requirements: of its input.
         replayable: whether it launches the same kernels for all frames of one shape, and copies nothing from or to
             the CPU between them, so that a GPU may replay them (`stvsr.graphs`).
+        reach: how many LR frames before and after those of a window a frame of it takes something from, where a clip
+            has them; 0 for a network whose windows stand alone, as those of the paper do.
     """
 
     requirements: InputRequirements
     replayable: ClassVar[bool] = False
+    reach: int = 0
 
     @property
     def stages(self) -> Mapping[str, Stage]:

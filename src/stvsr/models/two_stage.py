@@ -5,6 +5,8 @@ own, trained apart, and know nothing of each other: what the paper's one stage i
 interpolators goes with any of the upscalers.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -34,16 +36,17 @@ class FrameInterpolator(Stage):
         raise NotImplementedError
 
 
-WINDOW_ALONE = "sees the frames of a scored window alone, none of the clip around it"
-"""A note of upscalers that look at the neighbours of a frame."""
-
-
 class FrameUpscaler(Stage):
     """Frames to frames of four times the height and width.
 
     `forward(frames)`: `(b, t, 3, h, w)`, RGB in [0, 1], of any `t`, height and width, to `(b, t, 3, 4h, 4w)`, not
     clamped.
+
+    Attributes:
+        reach: how many frames before and after a frame it looks at.
     """
+
+    reach: int = 0
 
 
 class TwoStage(Network):
@@ -60,6 +63,8 @@ class TwoStage(Network):
         super().__init__()
         self.interpolator = interpolator
         self.upscaler = upscaler
+        # Every other frame that the upscaler looks at was made.
+        self.reach = math.ceil(upscaler.reach / 2)
 
     @property
     def stages(self) -> dict[str, Stage]:

@@ -145,7 +145,7 @@ def test_windows_stay_in_the_sequence_and_frames_that_leave_them_do_not_return(l
 
 def enlarged_from_scratch(network: EDVR, frames: Tensor, middle: int) -> Tensor:
     """One frame as the paper puts it: maps joined before convolutions, nothing shared."""
-    window = window_around(middle, length=frames.shape[1], size=network.frames)
+    window = window_around(middle, length=frames.shape[1], size=2 * network.reach + 1)
     pyramids = [network.pyramid(network.features(frames[:, index])) for index in window]
     target, aligned = pyramids[len(window) // 2], []
 

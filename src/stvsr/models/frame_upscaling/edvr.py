@@ -5,8 +5,8 @@ at full resolution, the cascade. Features of the window's frames, the middle one
 the middle, fused (`tsa_fusion.py`) and reconstructed; the enlarged middle frame is added.
 
 Windows at the ends of a sequence take the frames that are missing on one side from beyond the other, as the authors
-do at the ends of Vid4's clips; here every window of seven frames that is scored is a sequence. In a sequence shorter
-than a window, where that would leave it, they are mirrored at the ends instead.
+do at the ends of Vid4's clips. In a sequence shorter than a window, where that would leave it, they are mirrored at
+the ends instead.
 
 Each frame's features are computed once. Without gradients only those of one window are kept, whatever the sequence's
 length: with the default sizes about 30 kB for each LR pixel at the worst moment. With gradients memory grows with the
@@ -28,7 +28,7 @@ from stvsr.models.frame_upscaling.tsa_fusion import TSAFusion
 from stvsr.models.network import pad_to_multiple
 from stvsr.models.reconstruction import Reconstruction
 from stvsr.models.released import RENAMING
-from stvsr.models.two_stage import WINDOW_ALONE, FrameUpscaler
+from stvsr.models.two_stage import FrameUpscaler
 from stvsr.models.weight_files import WeightFile
 
 MULTIPLE = 4
@@ -140,7 +140,6 @@ class EDVR(FrameUpscaler):
     """
 
     title = "EDVR"
-    notes = (WINDOW_ALONE,)
     weight_files = (
         WeightFile(
             name="EDVR_Vimeo90K_SR_L.pth",
@@ -169,7 +168,7 @@ class EDVR(FrameUpscaler):
         super().__init__()
         if frames % 2 == 0:
             raise InvalidInput(f"frames={frames}: a window has a frame in the middle; expected an odd number")
-        self.frames = frames
+        self.reach = frames // 2
         self.features = FeatureExtraction(channels=channels, residual_blocks_count=feature_blocks)
         self.pyramid = FeaturePyramid(channels)
         self.align = PCDAlignment(channels=channels, deformable_groups=deformable_groups)
@@ -186,7 +185,7 @@ class EDVR(FrameUpscaler):
         enlarged = []
         padded = pad_to_multiple(frames, MULTIPLE)
         for middle in range(t):
-            window = window_around(middle, length=t, size=self.frames)
+            window = window_around(middle, length=t, size=2 * self.reach + 1)
             # The frames of all windows with a frame lie together in time: one that has left is not needed again.
             sources = {index: sources.get(index) or self.prepare(padded[:, index]) for index in window}
             enlarged.append(self.enlarge_middle(padded[:, middle], [sources[index] for index in window]))

@@ -30,7 +30,7 @@ from stvsr.models.frame_upscaling.back_projection import (
     enlarging,
     reducing,
 )
-from stvsr.models.two_stage import WINDOW_ALONE, FrameUpscaler
+from stvsr.models.two_stage import FrameUpscaler
 from stvsr.models.weight_files import WeightFile
 
 RENAMING = (
@@ -71,7 +71,6 @@ class RBPN(FrameUpscaler):
     notes: ClassVar[tuple[str, ...]] = (
         "optical flow by OpenCV's DIS, not pyflow",
         "12.77 M parameters, which the paper's table cuts to 12.7 M",
-        WINDOW_ALONE,
     )
 
     def __init__(

@@ -1,0 +1,135 @@
+"""Windows as they are read: a network that looks around a window is given what the clip has there."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from conftest import moving_frames, write_frames, write_video
+from stvsr.data.clip import FRAMES, to_float
+from stvsr.data.clip_sets import ClipInfo, Excerpt
+from stvsr.data.degradation import downsample
+from stvsr.data.frame_folders import FrameFolders
+from stvsr.data.whole_videos import WholeVideos
+from stvsr.evaluation.protocols import Protocol
+from stvsr.evaluation.windows import WindowFrames, Windows, plan
+from stvsr.models.frame_interpolation.blend import Blend
+from stvsr.models.two_stage import FrameUpscaler, TwoStage
+
+PAPER = Protocol("paper", True, False)
+
+
+@dataclass
+class Numbered:
+    """A clip whose frames are as bright as their number."""
+
+    frames: int
+    interrupted_at: int | None = None
+    read: list[range] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return 1
+
+    def describe(self, index: int) -> ClipInfo:
+        return ClipInfo("set", "clip", self.frames, 0, None)
+
+    def excerpt(self, index: int, first: int, count: int) -> Excerpt:
+        frames = range(first, min(first + count, self.frames))
+        self.read.append(frames)
+        cut = self.interrupted_at in frames[1:]
+        brightness = torch.tensor(frames, dtype=torch.uint8)[:, None, None, None]
+        return Excerpt(hr=brightness.expand(-1, 3, 12, 16), interruption="scene cut" if cut else None)
+
+    def files(self, index: int, first: int, count: int) -> list[Path]:
+        return []
+
+
+class Around(FrameUpscaler):
+    """Adds up to each frame its neighbours within reach; what a sequence lacks is nothing."""
+
+    title = "around"
+
+    def __init__(self, reach: int) -> None:
+        super().__init__()
+        self.reach = reach
+
+    def forward(self, frames: Tensor) -> Tensor:
+        t = frames.shape[1]
+        sums = [frames[:, max(0, at - self.reach) : at + self.reach + 1].sum(dim=1) for at in range(t)]
+        return torch.stack(sums, dim=1).repeat_interleave(4, -1).repeat_interleave(4, -2)
+
+
+def windows_of(clips: Numbered | FrameFolders | WholeVideos, reach: int) -> Windows:
+    return Windows(clips=clips, tasks=plan(clips, PAPER), predictions=None, motion={}, reach=reach)
+
+
+def numbers(window: WindowFrames) -> list[int]:
+    """Which frames of a `Numbered` clip the network is given."""
+    return (window.lr[:, 0, 0, 0] * 255).round().int().tolist()
+
+
+@given(frames=st.integers(FRAMES, 40), reach=st.integers(0, 7))
+def test_frames_of_windows_are_those_of_the_whole_clip(frames: int, reach: int) -> None:
+    clip, system = Numbered(frames), TwoStage(interpolator=Blend(), upscaler=Around(reach))
+    windows = windows_of(clip, system.reach)
+    for at in range(len(windows)):
+        window = windows[at]
+        # A last window that was moved back may begin at an odd frame: the network is given the odd ones then.
+        parity = window.task.window.first % 2
+        whole = system(downsample(to_float(clip.excerpt(0, 0, frames).hr[parity::2]))[None])[0]
+        made = system(window.lr[None])[0, window.inside : window.inside + FRAMES]
+        first = window.task.window.first - parity
+        torch.testing.assert_close(made, whole[first : first + FRAMES], msg=f"window at {window.task.window.first}")
+
+
+@pytest.mark.parametrize(
+    ("reach", "expected"),
+    [
+        (0, [[0, 2, 4, 6], [6, 8, 10, 12], [12, 14, 16, 18], [13, 15, 17, 19]]),
+        (1, [[0, 2, 4, 6, 8], [4, 6, 8, 10, 12, 14], [10, 12, 14, 16, 18], [11, 13, 15, 17, 19]]),
+        (2, [[0, 2, 4, 6, 8, 10], [2, 4, 6, 8, 10, 12, 14, 16], [8, 10, 12, 14, 16, 18], [9, 11, 13, 15, 17, 19]]),
+    ],
+)
+def test_a_network_is_given_as_many_frames_around_a_window_as_it_reaches(reach: int, expected: list[list[int]]) -> None:
+    windows = windows_of(Numbered(20), reach)
+    assert [numbers(windows[at]) for at in range(len(windows))] == expected
+
+
+def test_what_is_scored_is_the_window_alone() -> None:
+    window = windows_of(Numbered(25), reach=2)[1]
+    assert window.hr[:, 0, 0, 0].tolist() == list(range(6, 13))
+    assert len(window.motion) == len(window.pairs) == len(window.task.window.kept)
+
+
+@pytest.mark.parametrize("cut", [4, 14])
+def test_a_window_near_a_cut_stands_alone(cut: int) -> None:
+    window = windows_of(Numbered(25, interrupted_at=cut), reach=2)[1]
+    assert (window.interruption, window.inside, numbers(window)) == (None, 0, [6, 8, 10, 12])
+
+
+def test_a_window_that_crosses_a_cut_is_interrupted_still() -> None:
+    assert windows_of(Numbered(25, interrupted_at=8), reach=2)[1].interruption == "scene cut"
+
+
+def test_a_cut_in_a_video_beside_a_window_ends_what_a_network_is_given(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", torch.cat([moving_frames(7, (48, 64)), 255 - moving_frames(7, (48, 64), seed=5)]))
+    first = windows_of(WholeVideos(root=tmp_path), reach=2)[0]
+    assert (first.interruption, len(first.lr)) == (None, 4)
+
+
+def test_a_window_is_read_anew_when_a_frame_around_it_changed(tmp_path: Path) -> None:
+    write_frames(tmp_path / "clip", moving_frames(13, (32, 48)))
+    states = []
+    for reach in (0, 1):
+        windows = windows_of(FrameFolders(root=tmp_path), reach)
+        states.append((windows.state(windows.tasks[0]), windows[0].state))
+    (tmp_path / "clip" / "00000009.png").unlink()
+    write_frames(tmp_path / "clip", 255 - moving_frames(1, (32, 48)), first=9)
+    for reach, (before, read) in enumerate(states):
+        windows = windows_of(FrameFolders(root=tmp_path), reach)
+        assert before == read
+        assert (windows.state(windows.tasks[0]) == before) is (reach == 0)
