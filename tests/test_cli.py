@@ -4,6 +4,7 @@ import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import av
 import numpy as np
@@ -14,7 +15,7 @@ from omegaconf.errors import InterpolationKeyError
 from PIL import Image
 
 from conftest import SMALL_RUN
-from stvsr import dashboard, evaluate, report, train
+from stvsr import dashboard, evaluate, pack, report, study, train
 from stvsr.cli import explain
 from stvsr.data.vimeo90k import motion_list
 from stvsr.errors import DamagedClip, Interrupted, InvalidInput
@@ -39,6 +40,20 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         return status, capsys.readouterr().err
 
     return call
+
+
+@pytest.mark.parametrize("program", [dashboard, evaluate, pack, report, study, train])
+def test_help_names_the_file_with_comments_on_all_settings_where_it_is(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["stvsr", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        program.main()
+    (named,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Comments on all settings: "))
+    path = Path(named.partition(": ")[2])
+    assert path.is_file()
+    assert path.stem == program.__name__.rpartition(".")[2]
 
 
 def write_text(path: Path) -> None:
