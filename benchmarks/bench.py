@@ -36,7 +36,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from stvsr.cli import CONFIG_DIR, one_line_errors
-from stvsr.data.clip import UNSPLIT, Batch
+from stvsr.data.clip import FRAMES, GIVEN, SCALE, UNSPLIT, Batch
 from stvsr.data.vimeo90k import training_clips
 from stvsr.devices import MIB, chosen_device, device_name, has_bf16, peak_memory, synchronise, used_memory
 from stvsr.errors import InvalidInput
@@ -49,9 +49,9 @@ from stvsr.training.micro_batches import PIXELS_AT_ONCE, loss_in_micro_batches
 from stvsr.video.memory import bytes_taken
 
 SMALL, VID4, FULL_HD = (64, 112), (144, 180), (1080, 1920)
-"""LR height and width: the issue's example, Vid4's, and those of a common video."""
+"""LR height and width: a small one, Vid4's, and those of a common video."""
 
-BATCH, CROP, GIVEN = 24, 32, 4
+BATCH, CROP = 24, 32
 
 MICRO_BATCH = PIXELS_AT_ONCE // (GIVEN * CROP**2)
 """Clips of a step in which both formulations take what ours takes at once on a CPU."""
@@ -168,7 +168,7 @@ def training_inputs(clips: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Noise of a batch's size."""
     draw = torch.Generator().manual_seed(1)
     lr = torch.rand(clips, GIVEN, 3, CROP, CROP, generator=draw)
-    hr = torch.rand(clips, 2 * GIVEN - 1, 3, 4 * CROP, 4 * CROP, generator=draw)
+    hr = torch.rand(clips, FRAMES, 3, SCALE * CROP, SCALE * CROP, generator=draw)
     return lr.to(device), hr.to(device)
 
 
@@ -337,7 +337,7 @@ def measure(device: torch.device, repeats: int, steps: int) -> None:
             ours = inference(network, lr, bf16=bf16)
             both = partial(compared, paper=inference(paper, lr, bf16=False), ours=ours, device=device, repeats=repeats)
             rows[f"inference {GIVEN}x{h}x{w}{_in_words(bf16)}"] = both
-    rows["inference {}x{}x{}".format(GIVEN, *FULL_HD)] = partial(memory, paper=paper, ours=network)
+    rows["inference {}x{}x{}".format(GIVEN, *FULL_HD)] = partial(memory, paper=paper, ours=network.network)
     for bf16, clips in product((False, True) if device.type == "cuda" else (False,), (BATCH, MICRO_BATCH)):
         steps_of_both = partial(training_steps, clips=clips, device=device, repeats=steps, bf16=bf16)
         rows[f"training step {clips}x{GIVEN}x{CROP}x{CROP}{_in_words(bf16)}"] = steps_of_both

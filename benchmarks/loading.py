@@ -6,7 +6,6 @@ loader process, which has one thread. "from the disk" is after the file was drop
 """
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from stvsr.data.packing import Packing
 from stvsr.data.png import write_png
 from stvsr.data.synthetic import SyntheticScenes
 from stvsr.data.vimeo90k import Vimeo90K, training_clips
+from stvsr.files import drop_from_memory
 
 T = TypeVar("T")
 
@@ -59,13 +59,6 @@ def make_pack(source: Vimeo90K, output: Path) -> PackedClips:
         pass
     packing.index(packing.done(), {}).write(packing.whole)
     return PackedClips(packing.whole)
-
-
-def forget(file: Path) -> None:
-    """Drops a file from memory."""
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
-        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def steps(source: Source) -> dict[str, float]:
@@ -141,7 +134,7 @@ def compare(png: Source, packed: PackedClips, draws: int) -> None:
     print(f"{'one loader process':<22}{'clips/s':>8}{f'processes for {GOAL}':>20}")
     for name, source in {"PNG": png, "packed": packed, "packed, from the disk": packed}.items():
         if "disk" in name:
-            forget(packed.folder / CLIPS)
+            drop_from_memory(packed.folder / CLIPS)
         clips = rate(source, draws)
         print(f"{name:<22}{clips:8.0f}{GOAL / clips:20.1f}")
 

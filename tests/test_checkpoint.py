@@ -1,6 +1,7 @@
 """One file, one network: what loads, what is refused, and that it computes what the authors' network computes."""
 
 import io
+import os
 import pickle
 import zlib
 from collections.abc import Callable
@@ -16,6 +17,10 @@ from torch import Tensor, nn
 from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY, export, load_network, read_run, variant_of
 from stvsr.config import resolved
 from stvsr.errors import InvalidInput
+from stvsr.models.frame_interpolation.dain import DAIN
+from stvsr.models.frame_upscaling.bicubic import Bicubic
+from stvsr.models.stages import target_of
+from stvsr.models.two_stage import TwoStage
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -277,3 +282,51 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, content: object) ->
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"gone\.ckpt: no such file"):
         load_network(tmp_path / "gone.ckpt")
+
+
+def test_whole_numbers_are_exported_whole(tmp_path: Path) -> None:
+    """Half precision ends at 65504; a count of batches does not."""
+    system = TwoStage(interpolator=DAIN(channels=2), upscaler=Bicubic())
+    state = {
+        f"network.{name}": torch.tensor(100_001) if name.endswith("num_batches_tracked") else tensor
+        for name, tensor in system.state_dict().items()
+    }
+    config = {
+        "_target_": target_of(TwoStage),
+        "interpolator": {"_target_": target_of(DAIN), "channels": 2},
+        "upscaler": {"_target_": target_of(Bicubic)},
+    }
+    export(write({MODEL_KEY: config, "state_dict": state}, tmp_path / "a.ckpt"), tmp_path / "a.safetensors")
+    read = load_network(tmp_path / "a.safetensors").state_dict()
+    assert {read[name].item() for name in read if name.endswith("num_batches_tracked")} == {100_001}
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(
+    saved: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(saved, tmp_path / "a.ckpt")
+    # Root may read everything.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InvalidInput, match=r"a\.ckpt: not readable for this user"):
+        load_network(path)
+
+
+def test_what_else_a_training_keeps_is_no_part_of_the_network(saved: dict[str, Any], tmp_path: Path) -> None:
+    saved["state_dict"]["objective.weight"] = torch.ones(1)
+    load_network(write(saved, tmp_path / "a.ckpt"))
+
+
+def test_a_run_goes_on_with_or_without_checkpointing(saved: dict[str, Any], tmp_path: Path) -> None:
+    path = write(saved | {"optimizer_states": []}, tmp_path / "a.ckpt")
+    other = saved[MODEL_KEY] | {"checkpointing": not saved[MODEL_KEY]["checkpointing"]}
+    assert read_run(path, other)[MODEL_KEY] == saved[MODEL_KEY]
+
+
+def test_a_safetensors_file_whose_config_is_broken_is_called_damaged(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(1)}, tmp_path / "a.safetensors", metadata={MODEL_KEY: "{"})
+    with pytest.raises(InvalidInput, match=r"a\.safetensors: not a .safetensors file, or a damaged one"):
+        load_network(tmp_path / "a.safetensors")
+
+
+def test_a_variant_that_is_no_name_is_none(saved: dict[str, Any], tmp_path: Path) -> None:
+    assert variant_of(write(saved | {VARIANT_KEY: {"letter": "e"}}, tmp_path / "a.ckpt")) is None

@@ -264,3 +264,51 @@ def test_values_that_make_no_sense_are_refused(
         run()
     chain = [caught.value, caught.value.__cause__]
     assert any(isinstance(error, InvalidInput) for error in chain)
+
+
+def test_a_diverged_run_ends_and_a_crash_loses_a_thousand_steps_at_most(
+    configure: Callable[..., DictConfig],
+) -> None:
+    callbacks = configure("train").callbacks
+    assert (callbacks.non_finite.patience, callbacks.last.every_steps) == (20, 1000)
+
+
+def test_the_papers_recipe_has_no_warm_up(configure: Callable[..., DictConfig]) -> None:
+    assert configure("train", "experiment=full_bidir").scheduler.warmup == 0
+
+
+@pytest.mark.parametrize(
+    ("experiment", "loss", "lr", "batch_size", "crop"),
+    [
+        ("superslomo", "SuperSloMoLoss", 1e-4, 6, 64),
+        ("sepconv", "l1", 1e-3, 16, 64),
+        ("dain", "charbonnier", 5e-4, 2, 64),
+        ("rcan", "l1", 1e-4, 16, 48),
+        ("rbpn", "l1", 1e-4, 8, 64),
+        ("edvr", "charbonnier", 4e-4, 32, 64),
+        ("end_to_end", "charbonnier", 1e-5, 8, 64),
+    ],
+)
+def test_stages_are_trained_as_their_papers_say(
+    configure: Callable[..., DictConfig], experiment: str, loss: str, lr: float, batch_size: int, crop: int
+) -> None:
+    config = configure("train", f"experiment=two_stage/{experiment}")
+    inner = config.objective.loss
+    assert (inner.get("loss") or inner)._target_.rpartition(".")[2] == loss
+    assert (config.optimizer.lr, config.loader.batch_size, config.loader.crop) == (lr, batch_size, crop)
+
+
+def test_the_terms_of_superslomos_loss_weigh_what_its_paper_says(configure: Callable[..., DictConfig]) -> None:
+    loss = configure("train", "experiment=two_stage/superslomo").objective.loss
+    weights = {"reconstruction": 204.0, "perceptual": 0.005, "warping": 102.0, "smoothness": 1.0}
+    assert {name: loss[name] for name in weights} == weights
+
+
+def test_the_deformable_convolution_is_the_fastest_there_is(
+    configure: Callable[..., DictConfig],
+) -> None:
+    assert {configure(name).deformable for name in ("train", "evaluate")} == {"auto"}
+
+
+def test_the_seed_decides_the_crops(configure: Callable[..., DictConfig]) -> None:
+    assert configure("train", "seed=7").loader.seed == 7

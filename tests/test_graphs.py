@@ -19,6 +19,9 @@ from stvsr.models.blocks import conv3x3
 from stvsr.models.network import Network
 from stvsr.ops.deformable import Sizes
 
+IS_WORTH_RECORDING = Replayed._is_worth_recording
+"""As it is before tests replace it."""
+
 
 def test_training_steps_on_a_cpu_are_refused_in_one_line() -> None:
     with pytest.raises(InvalidInput, match="cuda_graphs=true on a CPU"):
@@ -268,3 +271,33 @@ def test_replayed_frames_are_those_of_the_network(
             for parameter in network.parameters():
                 parameter.mul_(1.01)
     assert len(replayed._passes) == 2
+
+
+def fail(*_: object, pool: object) -> None:
+    """In place of a recording."""
+    raise RuntimeError("no engine")
+
+
+@torch.no_grad()
+def test_after_one_recording_that_failed_no_other_is_made(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "recorded_pass", fail)
+    monkeypatch.setattr(graphs, "backend_on", lambda device, dtype, sizes: "triton")
+    replayed = Replayed(counted)
+    gpu = SimpleNamespace(is_cuda=True, dtype=torch.float32, device=torch.device("cuda"), numel=lambda: 3)
+    assert IS_WORTH_RECORDING(replayed, gpu)
+    with pytest.warns(UserWarning, match="no engine"):
+        replayed(windows(1)[0])
+    assert not IS_WORTH_RECORDING(replayed, gpu)
+
+
+@torch.no_grad()
+def test_a_recording_that_ends_the_gpu_is_not_taken_for_one_that_failed(
+    counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dead(device: torch.device) -> None:
+        raise InvalidInput("the GPU does not answer")
+
+    monkeypatch.setattr(graphs, "recorded_pass", fail)
+    monkeypatch.setattr(graphs, "check_answering", dead)
+    with pytest.raises(InvalidInput, match="does not answer"):
+        Replayed(counted)(windows(1)[0])

@@ -30,7 +30,7 @@ def test_the_starter_is_the_papers_network(configure: Configure) -> None:
 
 
 def test_a_training_can_go_on_from_it(configure: Configure) -> None:
-    weights = weights_for(resolved(configure("train", "experiment=starter").model), STARTER)
+    weights = weights_for(STARTER, resolved(configure("train", "experiment=starter").model))
     network = load_network(STARTER)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in network.state_dict().items())
 

@@ -103,9 +103,9 @@ def test_a_blended_start_is_part_of_a_run(small_run: Run, tmp_path: Path) -> Non
         ("scheduler.period=soon", "optimizer and scheduler: "),
         ("scheduler.minimum=1", "scheduler.minimum=1; expected 0 to optimizer.lr="),
         ("scheduler.minimum=-1e-7", "scheduler.minimum=-1e-07; expected 0 to"),
-        ("trainer.precision=bf16-true", "trainer.precision=bf16-true; expected 32-true, or bf16-mixed"),
-        ("trainer.precision=16-mixed", "trainer.precision=16-mixed; expected 32-true, or bf16-mixed"),
-        ("trainer.precision=16", "trainer.precision=16; expected 32-true, or bf16-mixed"),
+        ("trainer.precision=bf16-true", "trainer.precision=bf16-true; expected 32-true, 64-true, bf16-mixed"),
+        ("trainer.precision=16-mixed", "trainer.precision=16-mixed; expected 32-true, 64-true, bf16-mixed"),
+        ("trainer.precision=16", "trainer.precision=16; expected 32-true, 64-true, bf16-mixed"),
     ],
 )
 def test_values_that_cannot_be_trained_with_are_refused_in_words(small_run: Run, override: str, says: str) -> None:

@@ -32,7 +32,7 @@ MODEL_KEY = "stvsr_model"
 """Where the resolved model config stands in a checkpoint."""
 
 VARIANT_KEY = "stvsr_variant"
-"""Where the letter of the ablation stands in a checkpoint."""
+"""Where the name of the variant stands in a checkpoint: an ablation's letter, or another."""
 
 OPTIMIZER_KEY = "stvsr_optimizer"
 """Where the name of the optimizer's class stands in a checkpoint."""
@@ -66,15 +66,10 @@ def load_network(path: str | Path) -> Network:
         InvalidInput: the file is missing, is no such checkpoint, names anything but a network of this package,
             or its weights do not fit the network it names.
     """
-    config, weights = _read_checkpoint(path)
+    config, weights = _config_and_weights(read_file(path), path)
     network = build_network(config, origin=str(path))
     fill(network, weights, path)
     return network.eval()
-
-
-def _read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The model config and the network's weights in a checkpoint; arguments and errors as `load_network`."""
-    return _config_and_weights(read_file(path), path)
 
 
 def export(path: str | Path, output: Path) -> None:
@@ -165,7 +160,7 @@ def build_network(config: dict[str, Any], *, origin: str) -> Network:
 
 
 def variant_of(path: str | Path) -> str | None:
-    """What a checkpoint calls its network: the ablation's letter; None for weights that say nothing of it.
+    """What a checkpoint calls its network, such as an ablation's letter; None for weights that say nothing of it.
 
     Raises:
         InvalidInput: the file is missing or no checkpoint.
@@ -175,7 +170,7 @@ def variant_of(path: str | Path) -> str | None:
 
 
 def read_run(path: str | Path, config: dict[str, Any]) -> dict[str, Any]:
-    """What a file holds, from which a run of the network in `config` can be continued.
+    """What a file holds, from which a run of the network of a resolved config can be continued.
 
     Raises:
         InvalidInput: weights without the state of a run, or another network; the message names the first setting that
@@ -189,15 +184,21 @@ def read_run(path: str | Path, config: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def weights_for(config: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
-    """The weights in a file, for the network of a model config; arguments and errors as `load_network`.
+def weights_for(path: str | Path, config: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights in a file, for a network; those of (b) are completed to those of (e) (`stvsr.models.grown_start`).
 
-    Weights of (b) are completed to those of (e), see `stvsr.models.grown_start`.
+    Args:
+        path: as of `load_network`.
+        config: the resolved config of the network.
+
+    Returns:
+        By the names of the network's tensors.
 
     Raises:
-        InvalidInput: also where they are of another network; the message names the first setting that differs.
+        InvalidInput: as `load_network`, or they are of another network; the message names the first setting that
+            differs.
     """
-    saved, weights = _read_checkpoint(path)
+    saved, weights = _config_and_weights(read_file(path), path)
     if can_grow(saved, config):
         return weights | handing_on(_build(config[PART], str(path)))
     _check_same_network(path, saved, config)

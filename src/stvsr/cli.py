@@ -240,7 +240,7 @@ def _one_job() -> Iterator[None]:
     would make each of them run the whole sweep, so for the duration of a job the command line is the job's own.
     """
     config = HydraConfig.get()
-    if config.mode != RunMode.MULTIRUN:
+    if not _is_one_of_several():
         yield
         return
     arguments, environment = sys.argv, dict(os.environ)

@@ -15,8 +15,8 @@ from wandb_workspaces.reports.v2.interface import BarPlot, LinePlot, MediaBrowse
 
 from stvsr.cli import entry_point
 from stvsr.config import check_flag, check_list
+from stvsr.data.clip import SPLITS
 from stvsr.errors import InvalidInput, UserError
-from stvsr.evaluation.splits import SPLITS
 from stvsr.files import write_text
 from stvsr.tracking import SHORT, STEP, VALIDATION, score_name
 

@@ -36,7 +36,7 @@ class Interrupted(Exception):
             to continue all of that.
     """
 
-    def __init__(self, done: str, remedy: str | None = None) -> None:
+    def __init__(self, done: str, remedy: str | None) -> None:
         super().__init__(f"{done}; {remedy or 'nothing is saved'}")
         self.done = done
 

@@ -49,6 +49,13 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def drop_from_memory(path: Path) -> None:
+    """Writes a file's content to the disk and forgets it: what reads it next reads the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def write_text(path: Path, content: str) -> None:
     """Writes a text, UTF-8; it appears only when whole."""
     with beside_then_rename(path) as beside:

@@ -45,7 +45,7 @@ def load_stage(stage: Stage, path: str | Path) -> None:
     Raises:
         InvalidInput: the file is missing or holds no such network, or one of another size.
     """
-    content = read_file(Path(path))
+    content = read_file(path)
     tensors = find_tensors(content)
     if (kind := kind_of(type(stage), tensors)) is not None:
         load_weights(stage, tensors, kind, origin=str(path))

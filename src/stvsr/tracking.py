@@ -14,10 +14,10 @@ from omegaconf import DictConfig, open_dict
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from stvsr.config import resolved
+from stvsr.data.clip import SPLITS
 from stvsr.errors import UserError, one_line
 from stvsr.evaluation.results import Results
 from stvsr.evaluation.scores import PARTS
-from stvsr.evaluation.splits import SPLITS
 from stvsr.files import write_text
 
 SHORT = {"psnr_y": "psnr", "ssim_y": "ssim"}

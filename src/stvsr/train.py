@@ -82,7 +82,7 @@ def _train(config: DictConfig) -> dict[str, float]:
     if isinstance(network, TwoStage):
         load_stages(network, config.weights, required=False)
     if config.initial_weights is not None:
-        fill(network, weights_for(model_config, config.initial_weights), config.initial_weights)
+        fill(network, weights_for(config.initial_weights, model_config), config.initial_weights)
     elif config.blended_start:
         start_at_blended_frames(network)
     module = SpaceTimeModule(
@@ -136,7 +136,7 @@ def check_values(config: DictConfig) -> None:
     if config.seed >= SEEDS:
         raise InvalidInput(f"seed={config.seed}; expected 0 to {SEEDS - 1}")
     if config.trainer.precision not in PRECISIONS:
-        raise InvalidInput(f"trainer.precision={config.trainer.precision}; expected 32-true, or bf16-mixed")
+        raise InvalidInput(f"trainer.precision={config.trainer.precision}; expected {', '.join(PRECISIONS)}")
 
 
 def warn_of_foreign_classes(model_config: dict[str, Any]) -> None:

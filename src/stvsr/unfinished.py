@@ -6,14 +6,14 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from stvsr.errors import InvalidInput
 from stvsr.files import write_text
 
-IDENTITY = "job.json"
+JOB_FILE = "job.json"
 """The file that tells whose progress a folder holds."""
 
 LOCK = "lock"
@@ -39,7 +39,7 @@ class Unfinished:
         self.job = job
         self.elsewhere = elsewhere
         said = _serialised(identity)
-        path = folder / IDENTITY
+        path = folder / JOB_FILE
         folder.mkdir(parents=True, exist_ok=True)
         if path.is_file() and path.read_text() != said:
             theirs = json.loads(path.read_text())
@@ -57,15 +57,13 @@ class Unfinished:
                 )
             write_text(path, said)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keeps a second run of the job out of the folder; a killed one keeps nobody out.
 
         Raises:
             InvalidInput: another one is running there.
         """
-        with alone_in(self.folder, self.job, self.elsewhere):
-            yield
+        return alone_in(self.folder, self.job, self.elsewhere)
 
     def remove(self) -> None:
         """Removes the folder; what was to be done is done."""
@@ -85,7 +83,7 @@ def discard_other(folder: Path, identity: dict[str, Any], *, job: str, elsewhere
     """
     if folder.is_dir():
         with alone_in(folder, job, elsewhere):
-            path = folder / IDENTITY
+            path = folder / JOB_FILE
             if not path.is_file() or path.read_text() != _serialised(identity):
                 shutil.rmtree(folder)
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from stvsr.data.degradation import downsample
 from stvsr.errors import InvalidInput
+from stvsr.models.alignment import PCDAlignment
 from stvsr.models.bicubic_blend import BicubicBlend
-from stvsr.models.blended_start import TAPS, start_at_blended_frames
-from stvsr.models.carrying import carry_through
+from stvsr.models.blended_start import PARABOLA, start_at_blended_frames
+from stvsr.models.carrying import carry_through, offsets_see_pictures
 from stvsr.models.propagation import Bidirectional, Recurrence
 from stvsr.training.losses import charbonnier
 
@@ -36,7 +37,7 @@ def enlarged(frames: Tensor) -> Tensor:
     """Twice x2 by the taps, written as sums over neighbours: `(…, h, w)` to `(…, 4h, 4w)`."""
     for dim in (-1, -2, -1, -2):
         before, after = frames.roll(1, dim), frames.roll(-1, dim)
-        phases = [a * before + b * frames + c * after for a, b, c in TAPS]
+        phases = [a * before + b * frames + c * after for a, b, c in PARABOLA]
         frames = torch.stack(phases, dim=dim if dim == -1 else -2).flatten(*((-2, -1) if dim == -1 else (-3, -2)))
     return frames
 
@@ -111,3 +112,12 @@ def test_a_recurrence_of_a_contributor_is_refused_in_words() -> None:
     """Not by an assertion: it is the first thing that somebody meets who adds one and tries `recipe=demo`."""
     with pytest.raises(InvalidInput, match=r"Recurrence: .*blended_start=false"):
         carry_through(Bidirectional(recurrence=Recurrence(), channels=8), torch.arange(3))
+
+
+def test_offsets_begin_with_a_contrast_that_is_enlarged() -> None:
+    torch.manual_seed(0)
+    alignment = PCDAlignment(channels=32, deformable_groups=8)
+    offsets_see_pictures(alignment)
+    first, second = (alignment.offset1[at].weight for at in (0, 1))
+    # Both see as many channels; a ninth of the variance of the first, its means, is gone.
+    assert first.std().item() == pytest.approx(4 * (8 / 9) ** 0.5 * second.std().item(), rel=0.05)

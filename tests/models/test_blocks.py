@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stvsr.models.blocks import conv3x3, exact_conv, residual_blocks, share
+from stvsr.models.blocks import ResidualBlock, conv3x3, exact_conv, residual_blocks, share
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -43,3 +43,9 @@ def test_an_exact_convolution_is_not_rounded_under_autocast() -> None:
         from_reduced = exact_conv(conv, features.bfloat16())
     torch.testing.assert_close(found, expected)
     assert from_reduced.dtype == torch.float32
+
+
+def test_a_residual_block_begins_without_biases() -> None:
+    block = ResidualBlock(8)
+    assert not block.conv1.bias.any()
+    assert not block.conv2.bias.any()

@@ -113,3 +113,11 @@ def test_at_least_one_frame_and_rows_enough_for_their_reach_are_taken(
     rows = rows_together(features, reach=reach)
     assert 2 * reach <= rows / 8
     assert rows * width <= max(turns.AT_ONCE, 16 * reach * width)
+
+
+def test_an_error_does_not_end_the_turns_of_what_comes_later() -> None:
+    before = turns.AT_ONCE
+    with pytest.raises(ZeroDivisionError), all_at_once():
+        1 / 0  # noqa: B018
+    after, turns.AT_ONCE = turns.AT_ONCE, before
+    assert after == before

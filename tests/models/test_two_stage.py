@@ -13,6 +13,7 @@ from stvsr.cli import CONFIG_DIR
 from stvsr.errors import InvalidInput
 from stvsr.models import turns
 from stvsr.models.frame_interpolation.blend import Blend
+from stvsr.models.frame_interpolation.superslomo import SuperSloMo
 from stvsr.models.frame_upscaling.bicubic import Bicubic
 from stvsr.models.frame_upscaling.edvr import EDVR
 from stvsr.models.frame_upscaling.rbpn import RBPN
@@ -157,3 +158,7 @@ def test_every_two_stage_experiment_trains_the_network_it_is_called_after(
             ([experiment, "bicubic"], "FrameInterpolation"),
             (["blend", experiment], "SuperResolution"),
         )
+
+
+def test_a_stage_that_is_frozen_has_learned_all_the_same() -> None:
+    assert SuperSloMo(channels=(4,) * 6).requires_grad_(False).learns

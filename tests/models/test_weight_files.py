@@ -80,3 +80,15 @@ def test_optional_tensors_keep_their_values() -> None:
     assert network.second.num_batches_tracked == 0
     with pytest.raises(InvalidInput, match="missing tensors: second"):
         load_weights(network, tensors, KIND, origin="net.pth")
+
+
+def test_as_many_left_over_as_are_named_have_no_others() -> None:
+    tensors = published() | {f"x.{number}": torch.ones(1) for number in range(3)}
+    with pytest.raises(InvalidInput, match=r"x\.0, x\.1, x\.2; use the file"):
+        load_weights(Small(), tensors, KIND, origin="net.pth")
+
+
+def test_a_tensor_of_as_many_numbers_in_another_shape_does_not_fit() -> None:
+    tensors = published() | {"head.0.weight": torch.ones(3, 4, 1, 1)}
+    with pytest.raises(InvalidInput, match=r"first\.weight \(3, 4, 1, 1\), not \(4, 3, 1, 1\)"):
+        load_weights(Small(), tensors, KIND, origin="net.pth")

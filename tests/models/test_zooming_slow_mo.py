@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from conftest import SMALL_NETWORK
 from stvsr.errors import InvalidInput
+from stvsr.models.alignment import DeformableSampling
 from stvsr.models.bicubic_blend import BicubicBlend
+from stvsr.models.blocks import conv3x3
 from stvsr.models.network import run_padded
 
 # (b) to (e): the authors' network with parts left out; (a), which they did not release, as docs/design.md declares it.
@@ -165,3 +167,14 @@ def test_bright_frames_have_finer_steps_than_bfloat16_under_autocast(configure: 
     assert frames.dtype == torch.float32
     bright = frames[(frames >= 0.5) & (frames < 1)]
     assert len(bright.unique()) > 128
+
+
+def test_deformable_sampling_begins_as_strong_as_a_convolution() -> None:
+    torch.manual_seed(0)
+    sampling, conv = DeformableSampling(channels=64, deformable_groups=8), conv3x3(64, 64)
+    assert sampling.weight.std().item() == pytest.approx(conv.weight.std().item(), rel=0.02)
+
+
+def test_there_may_be_no_residual_blocks(small_network: Callable[..., nn.Module]) -> None:
+    network = small_network("b", 0, "model.feature_blocks=0", "model.reconstruction_blocks=0")
+    assert network(torch.rand(1, 2, 3, 8, 8)).shape == (1, 3, 3, 32, 32)

@@ -93,3 +93,8 @@ def test_training_keeps_less_than_the_taps_read() -> None:
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.update({t.data_ptr(): t.numel()}) or t, lambda t: t):
         warp(*inputs)
     assert sum(kept.values()) < 5 * inputs[0].numel()
+
+
+def test_features_that_autocast_rounded_are_warped() -> None:
+    taps = taps_of(torch.zeros(1, 2, 4, 4), torch.ones(1, 16, 4, 4))
+    assert adaptive_warping(torch.rand(1, 3, 4, 4).bfloat16(), taps).dtype == torch.float32

@@ -355,3 +355,17 @@ def test_a_kernel_of_a_gpu_is_not_given_tensors_of_a_cpu(monkeypatch: pytest.Mon
     monkeypatch.setattr(deformable, "_chosen", "triton")
     with pytest.raises(InvalidInput, match="deformable=triton on a CPU: use deformable=auto"):
         deform_conv2d(*arguments((1, 8, 4, 4, 4), 1.0, torch.float32))
+
+
+def test_a_trial_that_ends_the_gpu_is_not_taken_for_a_kernel_that_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("illegal access")
+
+    def dead(device: Any) -> None:
+        raise InvalidInput("the GPU does not answer")
+
+    monkeypatch.setattr(deformable.deformable_triton, "available", lambda gpu=None: True)
+    monkeypatch.setattr(deformable, "_agree", fail)
+    monkeypatch.setattr(deformable, "check_answering", dead)
+    with pytest.raises(InvalidInput, match="does not answer"):
+        deformable._try_triton.__wrapped__(Sizes(8, 1, 8), torch.float32, 0)

@@ -412,3 +412,13 @@ def test_gpu_gives_what_torchvision_gives(
     assert_close([t.cpu() for t in actual], [t.cpu() for t in exact(inputs)], 4 * tolerance)
     with torch.autocast("cuda", torch.bfloat16):
         assert triton_deform_conv2d(*inputs).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("capability", "runs"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_kernels_run_on_gpus_from_compute_capability_8_0_on(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], runs: bool
+) -> None:
+    monkeypatch.setattr(deformable_triton, "forward_kernel", object())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu=None: capability)
+    assert deformable_triton.available() is runs

@@ -100,3 +100,17 @@ def test_a_run_that_began_with_other_weights_of_a_stage_is_another_run() -> None
 def test_where_a_run_computes_is_no_setting_of_it(small_run: Run) -> None:
     here = ["loader.workers=3", "trainer.accelerator=gpu", "trainer.devices=2", "logger=csv", "cuda_graphs=true"]
     assert settings_of(small_run(*here)) == settings_of(small_run())
+
+
+def test_crops_batches_and_the_schedule_are_settings_of_a_run(small_run: Run) -> None:
+    schedule = {"scheduler.period", "scheduler.minimum", "scheduler.warmup"}
+    assert schedule | {"loader.crop", "loader.batch_size"} <= settings_of(small_run()).keys()
+
+
+def test_a_checkpoint_that_is_named_is_taken_however_its_folder_is_written(small_run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    for name, steps in (("best", 1), ("last", 2)):
+        torch.save({"global_step": steps}, folder / f"{name}.ckpt")
+    best = tmp_path / "run" / ".." / "run" / "checkpoints" / "best.ckpt"
+    assert checkpoint_to_continue(small_run(f"resume='{best}'")) == best

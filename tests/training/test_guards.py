@@ -15,6 +15,7 @@ from conftest import with_callback
 from stvsr.errors import Interrupted, TrainingDiverged
 from stvsr.train import train
 from stvsr.training import losses
+from stvsr.training.guards import NonFiniteGuard
 
 
 class Spy(pl.Callback):
@@ -92,3 +93,10 @@ def test_many_in_a_row_end_the_run_and_name_the_last_good_checkpoint(
         train(config)
     state = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+def test_counts_go_on_in_a_resumed_run() -> None:
+    guard = NonFiniteGuard(patience=3, last="last.ckpt")
+    guard.load_state_dict({"skipped": 4, "in_a_row": 1})
+    assert (guard.skipped, guard.in_a_row) == (4, 1)
+    assert guard.state_dict() == {"skipped": 4, "in_a_row": 1}

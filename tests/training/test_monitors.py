@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from stvsr.data.synthetic import SyntheticScenes
 from stvsr.errors import DamagedClip
 from stvsr.train import train
 from stvsr.training import losses, module
-from stvsr.training.monitors import Monitor, Pictures
+from stvsr.training.monitors import DamagedClips, Monitor, Pictures
 
 
 def logged(folder: Path) -> dict[str, list[float]]:
@@ -149,3 +149,39 @@ def test_wandb_gets_the_metrics_offline_and_best_as_summary(
     assert {defined[f"val/psnr/{split}"] for split in ("slow", "medium", "fast", "mean")} == {"max"}
     assert summary["val/psnr/mean"]["max"] > 0
     assert list((tmp_path / "run/wandb").glob("offline-run-*"))
+
+
+def at(step: int) -> Any:
+    """A trainer after so many of five steps, which logs every second."""
+    return SimpleNamespace(global_step=step, max_steps=5, log_every_n_steps=2, world_size=1)
+
+
+def test_a_damaged_clip_is_named_once_and_counted_each_time_that_of_the_last_step_too() -> None:
+    damaged, logged = DamagedClips(), {}
+    trained = SimpleNamespace(log=lambda name, value: logged.update({name: value}))
+
+    def train_on(clips: dict[int, str]) -> None:
+        for step, clip in clips.items():
+            damaged.on_train_batch_end(at(step), trained, None, SimpleNamespace(skipped=[clip]), step)
+
+    with pytest.warns(UserWarning, match="damaged clip skipped") as said:
+        train_on({1: "a", 2: "a", 4: "a", 5: "b"})
+    assert [str(warning.message).split(": ")[1] for warning in said] == ["a", "b"]
+    assert logged == {"train/damaged_clips": 4.0}
+
+
+def test_the_offset_magnitude_is_that_since_it_was_last_logged() -> None:
+    monitor, logged = Monitor(), []
+    trained = SimpleNamespace(log=lambda name, value, **_: logged.append(float(value)) if "offset" in name else None)
+    for step, offset in ((2, 1.0), (4, 3.0)):
+        monitor._since = (0.0, 0)
+        monitor._listen(nn.Identity(), None, torch.tensor([offset]))
+        monitor.on_train_batch_end(at(step), trained, None, [0], step)
+    assert logged == [1, 3]
+
+
+def test_a_validation_has_the_scores_of_its_own_clips_alone() -> None:
+    done: list[str] = []
+    scores = SimpleNamespace(compute=lambda: done.append("compute") or {}, reset=lambda: done.append("reset"))
+    module.SpaceTimeModule.on_validation_epoch_end(SimpleNamespace(val_scores=scores))
+    assert done == ["compute", "reset"]

@@ -30,6 +30,9 @@ MOTION_SPLITS = ("slow", "medium", "fast")
 UNSPLIT = "all"
 """The row of all clips of a set; also the split of a clip whose motion is not known."""
 
+SPLITS = (*MOTION_SPLITS, UNSPLIT)
+"""Every split there is."""
+
 
 PEAK = 255
 """The largest value of an 8-bit frame."""
@@ -105,7 +108,7 @@ def check_motion(clip: str, motion: str) -> None:
     Raises:
         InvalidInput: names the clip, and the splits there are.
     """
-    if motion not in (*MOTION_SPLITS, UNSPLIT):
+    if motion not in SPLITS:
         raise InvalidInput(f"clip {clip}: its motion is {motion!r}; expected {', '.join(MOTION_SPLITS)} or {UNSPLIT}")
 
 

@@ -58,7 +58,7 @@ class ClipDataModule(pl.LightningDataModule):
         seed: decides every draw of training.
 
     Raises:
-        InvalidInput: a number that makes no sense, or a crop that no network takes.
+        InvalidInput: a number that makes no sense, or a crop that is no multiple of 4.
     """
 
     def __init__(
@@ -98,7 +98,11 @@ class ClipDataModule(pl.LightningDataModule):
             self.train_source, self.val_source = self.make_train_source(), self.make_val_source()
 
     def train_dataloader(self) -> DataLoader[Clip]:
-        """Batches from the step the trainer has reached, up to `trainer.max_steps`."""
+        """Batches from the step the trainer has reached, up to `trainer.max_steps`.
+
+        Raises:
+            InvalidInput: no number of steps, gradients that are accumulated, or a batch that processes cannot share.
+        """
         trainer = self.trainer
         assert trainer is not None
         assert self.train_source is not None
@@ -123,7 +127,11 @@ class ClipDataModule(pl.LightningDataModule):
         return DataLoader(clips, batch_sampler=batches, **self._loading())
 
     def val_dataloader(self) -> DataLoader[Clip]:
-        """This process's part of the validation clips, whole frames."""
+        """This process's part of the validation clips, whole frames.
+
+        Raises:
+            InvalidInput: fewer clips than processes.
+        """
         trainer = self.trainer
         assert trainer is not None
         assert self.val_source is not None

@@ -27,7 +27,7 @@ class TrainingClips(Dataset[Clip]):
 
     Args:
         source: where clips come from.
-        crop: side of the LR crop in pixels, a multiple of 4, as networks need it; 32 in the paper.
+        crop: side of the LR crop in pixels, a multiple of 4, as the one-stage network needs it; 32 in the paper.
         draws: how many clips the run draws in all.
         seed: decides everything.
     """

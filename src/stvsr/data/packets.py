@@ -57,7 +57,11 @@ def video_stream(container: InputContainer, path: Path, *, threads: int = 1) -> 
 
 
 def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator[Packet]:
-    """The packets of `stream` in decoding order."""
+    """The packets of `stream` in decoding order.
+
+    Raises:
+        DamagedClip: the file is cut short, or a packet is damaged or has no timestamp.
+    """
     # All streams are read: the declared duration is that of the longest, which may be the sound.
     end = Fraction(0)
     sizes: list[int] = []

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from stvsr.data.datasets import MAX_DAMAGED_IN_A_ROW
 from stvsr.data.packed import CLIPS, PackedClips, PackIndex, as_stored
 from stvsr.data.workers import leave_signals_to_parent
 from stvsr.errors import DamagedClip, InvalidInput, UserError
-from stvsr.files import write_text
+from stvsr.files import drop_from_memory, write_text
 from stvsr.unfinished import Unfinished
 
 T = TypeVar("T")
@@ -177,10 +176,7 @@ class ReadBack(Dataset[int | None]):
 
 def read_back(pack: PackedClips, workers: int) -> Iterator[int | None]:
     """Reads every clip of a pack from the disk: its number if it is not what was packed, else None."""
-    with pack.clips.open("rb") as file:
-        # Otherwise it would be memory that is read.
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    drop_from_memory(pack.clips)
     whole = [index for index, checksum in enumerate(pack.index.checksums) if checksum is not None]
     yield from in_processes(ReadBack(pack), whole, workers)
 

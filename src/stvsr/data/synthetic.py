@@ -199,7 +199,11 @@ class SyntheticScenes:
         return Footage(self._frames(self.scene(index), index), *self.entry(index))
 
     def scene(self, index: int) -> Scene:
-        """What moves in clip `index`, and how; a few milliseconds, for nothing is painted."""
+        """What moves in clip `index`, and how; a few milliseconds, for nothing is painted.
+
+        Raises:
+            IndexError: there is no such clip.
+        """
         if not 0 <= index < self.clips:
             raise IndexError(f"clip {index} of {self.clips}; expected 0 to {self.clips - 1}")
         rng = np.random.default_rng([self.seed, index, 0])

@@ -81,7 +81,14 @@ class Vimeo90K:
 
 
 def training_clips(*, root: str | Path) -> Vimeo90K:
-    """The clips of `sep_trainlist.txt`, 64,612 in the complete archive."""
+    """The clips of `sep_trainlist.txt`, 64,612 in the complete archive.
+
+    Args:
+        root: the unpacked archive.
+
+    Raises:
+        InvalidInput: as `Vimeo90K`, or the list is missing or no text.
+    """
     return Vimeo90K(root=root, entries=_training_list(root))
 
 
@@ -106,6 +113,9 @@ def scoring_clips(*, root: str | Path, clips_per_split: int | None = None) -> Vi
     Args:
         root: the unpacked archive.
         clips_per_split: this many clips of each split, evenly spaced over its list; None takes all.
+
+    Raises:
+        InvalidInput: as `Vimeo90K`, or `clips_per_split` is below 1.
     """
     if clips_per_split is not None:
         whole("clips_per_split", clips_per_split, least=1)
@@ -123,7 +133,11 @@ def motion_list(motion: str) -> list[str]:
 
 
 def check_entry(name: str) -> str:
-    """Refuses a list entry that is not `folder/clip`, such as one that would leave the data folder."""
+    """Refuses a list entry that is not `folder/clip`, such as one that would leave the data folder.
+
+    Raises:
+        InvalidInput: names it.
+    """
     parts = name.split("/")
     if len(parts) != 2 or not all(part.isalnum() for part in parts):
         raise InvalidInput(f"clip list entry {name!r}: expected folder/clip, such as 00001/0266; correct the list")

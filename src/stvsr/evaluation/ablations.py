@@ -7,11 +7,10 @@ from statistics import fmean
 
 from matplotlib.figure import Figure
 
-from stvsr.data.clip import UNSPLIT
+from stvsr.data.clip import SPLITS, UNSPLIT
 from stvsr.evaluation.results import Results
 from stvsr.evaluation.rows import Row
 from stvsr.evaluation.scores import PARTS
-from stvsr.evaluation.splits import SPLITS
 from stvsr.evaluation.tables import NOTHING, Table, decimals
 
 ORDERINGS = (("b", "a", UNSPLIT), ("d", "b", UNSPLIT), ("e", "d", UNSPLIT), ("c", "b", "slow"), ("b", "c", "fast"))

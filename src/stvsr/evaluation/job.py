@@ -12,7 +12,6 @@ import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
-from stvsr import unfinished
 from stvsr.checkpoint import load_network, variant_of, weight_file
 from stvsr.config import check_list, resolved
 from stvsr.data.clip_sets import ClipSet
@@ -31,6 +30,7 @@ from stvsr.models.network import Network, Stage
 from stvsr.models.two_stage import TwoStage
 from stvsr.ops.deformable import use_backend
 from stvsr.stage_weights import load_stages
+from stvsr.unfinished import JOB_FILE
 
 IDENTITY = ("model", "method", "predictions", "protocol", "batch_size", "extras", "save_frames", "pictures")
 """Settings that decide what an evaluation leaves behind, besides the checkpoint and the clips."""
@@ -48,7 +48,6 @@ class Job:
         stages: of the network, by name, if it has some.
         protocol: how to score.
         thresholds: of the motion splits.
-        motion: what was measured of the clips before.
         scorer: scores batches by number.
 
     Args:
@@ -70,7 +69,6 @@ class Job:
         self.stages: Mapping[str, Stage] = {} if self.network is None else self.network.stages
         if config.motion_cache is None:
             raise InvalidInput("motion_cache=null; expected a file: omit it for one beside the results")
-        self.motion = read_motion(Path(config.motion_cache))
         folder = Path(config.output_dir)
         check_list(config, "extras")
         needed = ((task.clip, task.folder, task.numbers) for task in self.tasks)
@@ -83,7 +81,7 @@ class Job:
                 clips=clips,
                 tasks=self.tasks,
                 predictions=saved,
-                motion=self.motion,
+                motion=read_motion(Path(config.motion_cache)),
                 reach=0 if self.network is None else self.network.reach,
             ),
             batches=fixed_batches(len(self.tasks), config.batch_size),
@@ -102,7 +100,7 @@ class Job:
             InvalidInput: names it.
         """
         folder = Path(self.config.output_dir)
-        ours = (folder / RESULTS).is_file() or (progress_folder(self.config) / unfinished.IDENTITY).is_file()
+        ours = (folder / RESULTS).is_file() or (progress_folder(self.config) / JOB_FILE).is_file()
         for made in filter(None, (self.scorer.shown.folder, self.scorer.save_to)):
             if (inside := self._read_in(made)) is not None:
                 raise InvalidInput(f"{inside}: lies in {made}, which is replaced; choose another output_dir")

@@ -64,7 +64,7 @@ def ssim_y(prediction: Tensor, target: Tensor) -> Tensor:
 METRICS = ("psnr_y", "ssim_y", "psnr_rgb")
 
 
-def frame_scores(prediction: Tensor, target: Tensor, metrics: list[str] | None = None) -> dict[str, Tensor]:
+def frame_scores(prediction: Tensor, target: Tensor, metrics: Sequence[str] = METRICS) -> dict[str, Tensor]:
     """Several metrics at once, which share the rounding and Y.
 
     Args:
@@ -78,9 +78,8 @@ def frame_scores(prediction: Tensor, target: Tensor, metrics: list[str] | None =
     Raises:
         InvalidInput: as `psnr_y` and `ssim_y`, or there is no such metric.
     """
-    wanted = METRICS if metrics is None else metrics
-    if not set(wanted) <= set(METRICS):
-        raise InvalidInput(f"metrics={wanted}; expected some of {', '.join(METRICS)}")
+    if not set(metrics) <= set(METRICS):
+        raise InvalidInput(f"metrics={metrics}; expected some of {', '.join(METRICS)}")
     if prediction.shape != target.shape or prediction.ndim < 3 or prediction.shape[-3] != 3:
         raise InvalidInput(
             f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)}: expected the same (…, 3, H, W)"
@@ -90,9 +89,9 @@ def frame_scores(prediction: Tensor, target: Tensor, metrics: list[str] | None =
             f"prediction {prediction.dtype} and target {target.dtype}: expected uint8, or floating point in [0, 1]"
         )
     leading, (h, w) = prediction.shape[:-3], prediction.shape[-2:]
-    if "ssim_y" in wanted and min(h, w) < SSIM_WINDOW:
+    if "ssim_y" in metrics and min(h, w) < SSIM_WINDOW:
         raise InvalidInput(f"frames are {w}x{h}; SSIM needs at least {SSIM_WINDOW}x{SSIM_WINDOW}")
-    scores: dict[str, list[Tensor]] = {name: [] for name in wanted}
+    scores: dict[str, list[Tensor]] = {name: [] for name in metrics}
     images = [frames.reshape(-1, 3, h, w) for frames in (prediction, target)]
     # A CPU is fast on what fits its cache, a GPU on what is large.
     at_once, band = (1, BAND) if prediction.device.type == "cpu" else (max(1, len(images[0])), h)
@@ -100,7 +99,7 @@ def frame_scores(prediction: Tensor, target: Tensor, metrics: list[str] | None =
         stored = [to_8bit(image) for image in (frames, truth)]
         # The windows of SSIM that begin in a band reach into the next one.
         bands = [[image[..., top : top + band + SSIM_WINDOW - 1, :] for image in stored] for top in range(0, h, band)]
-        by_row = [_by_row(*both, rows=band, metrics=wanted) for both in bands]
+        by_row = [_by_row(*both, rows=band, metrics=metrics) for both in bands]
         # Rounding to 8 bits makes some colour of whatever is not finite.
         finite = (_sum(frames) + _sum(truth)).isfinite()
         for name, values in scores.items():
@@ -169,15 +168,15 @@ def _gaussian_taps() -> list[float]:
     return [tap / sum(taps) for tap in taps]
 
 
-TAPS = _gaussian_taps()
+GAUSSIAN = _gaussian_taps()
 
 
 def _gaussian(image: Tensor) -> Tensor:
     """The window's weighted mean over the valid area: `(n, H, W)` to `(n, H-10, W-10)`."""
     for dim in (-2, -1):
         size = image.shape[dim] - SSIM_WINDOW + 1
-        blurred = image.narrow(dim, 0, size) * TAPS[0]
-        for shift, tap in enumerate(TAPS[1:], start=1):
+        blurred = image.narrow(dim, 0, size) * GAUSSIAN[0]
+        for shift, tap in enumerate(GAUSSIAN[1:], start=1):
             blurred.add_(image.narrow(dim, shift, size), alpha=tap)
         image = blurred
     return image

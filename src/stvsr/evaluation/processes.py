@@ -24,9 +24,9 @@ PATIENCE = 1.0
 """Seconds between looks at whether the processes are alive."""
 
 
-def score_here(job: Job, progress: Progress, todo: list[int]) -> Iterator[BatchRecord]:
+def score_here(job: Job, progress: Progress, todo: list[int], rank: int = 0) -> Iterator[BatchRecord]:
     """Scores batches in this process, and records each before it is given."""
-    with progress.part(0) as part:
+    with progress.part(rank) as part:
         for record in job.scorer.run(todo):
             part.add(record)
             yield record
@@ -101,13 +101,10 @@ def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank
     torch.set_num_threads(threads_each(config.processes))
     try:
         job = Job(config, chosen_device(config.device, rank))
-        progress = Progress(progress_folder(config), identity)
-        with progress.part(rank) as part:
-            for record in job.scorer.run(todo):
-                part.add(record)
-                queue.put(len(record.windows))
-                if parent is None or not parent.is_alive():
-                    return
+        for record in score_here(job, Progress(progress_folder(config), identity), todo, rank):
+            queue.put(len(record.windows))
+            if parent is None or not parent.is_alive():
+                return
         queue.put(None)
     except Exception as error:
         message = in_one_line(error)

@@ -27,7 +27,7 @@ class Results:
         name: of the method.
         protocol: how it was scored.
         cost: what it costs.
-        rows: for each clip set and motion split.
+        rows: for each clip set and motion split; one at least.
         settings: the data, where LR frames and motion splits come from, and the like.
         seconds: what the run spent on the network, on scoring and waiting for frames.
         left_out: clips that count in no mean, each with the reason.
@@ -45,14 +45,9 @@ class Results:
     cropped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    @property
-    def extras(self) -> list[str]:
-        """The further metrics that were asked for."""
-        return self.rows[0].extras if self.rows else []
-
     def table(self) -> Table:
         """For people."""
-        extras = self.extras
+        extras = self.rows[0].extras
         columns = ["set", "motion", "clips", "frames", "PSNR Y", "SSIM Y", "PSNR RGB", *map(str.upper, extras)]
         columns += [f"{metric} {part}" for part in ("given", "synth.") for metric in ("PSNR Y", "SSIM Y")]
         wanted = {"psnr_y": 2, "ssim_y": 4, "psnr_rgb": 2} | dict.fromkeys(extras, 4)
@@ -102,7 +97,7 @@ class Results:
         table = self.table()
         files = {
             "results.csv": as_csv(
-                [*(records[0] if records else []), "protocol", *costs],
+                [*records[0], "protocol", *costs],
                 [[*record.values(), self.protocol.name, *costs.values()] for record in records],
             ),
             "results.md": f"# {markdown(self.name)}\n\n{table.as_markdown()}",

@@ -145,7 +145,7 @@ class Scorer:
             device=self.device_name,
             network_frames=frames,
             network_seconds=network_seconds,
-            stage_seconds=dict(self.clock.seconds),
+            stage_seconds=self.clock.seconds,
             scoring_seconds=scoring_seconds,
             waiting_seconds=waited,
             warm=warm and frames > 0,

@@ -89,7 +89,7 @@ class ShownClips:
         row = hr.shape[-2] // 2
         for name, source in (("prediction", prediction), ("truth", hr)):
             # (t, 3, W) to a picture of t rows.
-            pixels = to_8bit(source[:, :, row]).permute(1, 0, 2)
+            pixels = source[:, :, row].permute(1, 0, 2)
             write_png(folder / f"slice-{name}-{task.numbers[0]:08d}.png", pixels)
         if task == self.middle[task.index]:
             for frame in SHOWN:

@@ -4,10 +4,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from stvsr.data.clip import MOTION_SPLITS, UNSPLIT
+from stvsr.data.clip import SPLITS
 from stvsr.evaluation.metrics import frame_scores
-
-SPLITS = (*MOTION_SPLITS, UNSPLIT)
 
 
 class MotionSplitScores(Metric):

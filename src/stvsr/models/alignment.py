@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
-from stvsr.models.blocks import conv1x1, conv3x3, conv_of_two, leaky_relu, share
+from stvsr.models.blocks import conv1x1, conv3x3, conv_of_two, leaky_relu, share, start_at_zero
 from stvsr.ops.deformable import Sizes, deform_conv2d
 from stvsr.ops.deformable_cpu import TAPS
 
@@ -60,6 +60,10 @@ class FeaturePyramid(nn.Module):
 class DeformableSampling(nn.Module):
     """Samples features at learned offsets (Eq. 3): a modulated deformable convolution with its offset head.
 
+    Args:
+        channels: width of every map.
+        deformable_groups: groups of channels that are sampled at offsets of their own.
+
     Raises:
         InvalidInput: `deformable_groups` does not divide `channels`.
     """
@@ -80,9 +84,7 @@ class DeformableSampling(nn.Module):
         bound = 1 / math.sqrt(channels * TAPS)
         nn.init.uniform_(self.weight, -bound, bound)
         # Zero, so that sampling starts on the regular grid.
-        nn.init.zeros_(self.offset_mask.weight)
-        assert self.offset_mask.bias is not None
-        nn.init.zeros_(self.offset_mask.bias)
+        start_at_zero(self.offset_mask)
 
     def forward(self, features: Tensor, offset_features: Tensor) -> Tensor:
         """Samples `features` where `offset_features`, both `(b, c, h, w)`, tell: a map of the same shape."""
@@ -105,7 +107,10 @@ class DeformableSampling(nn.Module):
 
 
 class PCDAlignment(nn.Module):
-    """Samples one pyramid at offsets predicted from it and another, coarse to fine (Eq. 2 and 3)."""
+    """Samples one pyramid at offsets predicted from it and another, coarse to fine (Eq. 2 and 3).
+
+    Args and errors as of `DeformableSampling`.
+    """
 
     def __init__(self, *, channels: int, deformable_groups: int) -> None:
         super().__init__()

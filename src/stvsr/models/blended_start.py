@@ -24,7 +24,7 @@ from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 
 COLOURS = 3
 
-TAPS = ((5 / 32, 15 / 16, -3 / 32), (-3 / 32, 15 / 16, 5 / 32))
+PARABOLA = ((5 / 32, 15 / 16, -3 / 32), (-3 / 32, 15 / 16, 5 / 32))
 """A parabola through three pixels, a quarter of a pixel before and after the middle one: what x2 needs."""
 
 
@@ -83,7 +83,7 @@ def start_at_blended_frames(network: nn.Module) -> None:
 
 def _enlarge(conv: nn.Conv2d, carried: Tensor, *, gain: float) -> None:
     """Some outputs of a convolution are, after PixelShuffle x2, their inputs at twice the size."""
-    taps = torch.tensor(TAPS)
+    taps = torch.tensor(PARABOLA)
     for row in range(2):
         for column in range(2):
             outputs = 4 * carried + 2 * row + column

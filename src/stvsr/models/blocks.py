@@ -56,6 +56,12 @@ def exact_conv(conv: nn.Conv2d, part: Tensor, first: int = 0) -> Tensor:
         return share(conv, part.to(conv.weight.dtype), first)
 
 
+def start_at_zero(layer: nn.Module) -> None:
+    """Weights and bias of zero."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 def leaky_relu(features: Tensor) -> Tensor:
     """LeakyReLU with the method's slope, in place of its input: it follows layers that do not need what they gave."""
     return F.leaky_relu(features, LEAKY_SLOPE, inplace=True)
@@ -69,7 +75,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = conv3x3(channels, channels)
         self.conv2 = conv3x3(channels, channels)
         for conv in (self.conv1, self.conv2):
-            nn.init.kaiming_normal_(conv.weight, mode="fan_in")
+            nn.init.kaiming_normal_(conv.weight)
             with torch.no_grad():
                 conv.weight *= RESIDUAL_WEIGHT_SCALE
             assert conv.bias is not None

@@ -108,5 +108,5 @@ def _keep_signal(convs: nn.Module) -> None:
     for conv in convs.children():
         assert isinstance(conv, nn.Conv2d)
         assert conv.bias is not None
-        nn.init.kaiming_normal_(conv.weight, a=LEAKY_SLOPE, nonlinearity="leaky_relu")
+        nn.init.kaiming_normal_(conv.weight, a=LEAKY_SLOPE)
         nn.init.zeros_(conv.bias)

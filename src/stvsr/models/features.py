@@ -6,7 +6,12 @@ from stvsr.models.blocks import conv3x3, exact_conv, leaky_relu, residual_blocks
 
 
 class FeatureExtraction(nn.Module):
-    """RGB frames to feature maps of the same height and width."""
+    """RGB frames to feature maps of the same height and width.
+
+    Args:
+        channels: width of the maps.
+        residual_blocks_count: how many follow the first convolution.
+    """
 
     def __init__(self, *, channels: int, residual_blocks_count: int) -> None:
         super().__init__()

@@ -52,14 +52,26 @@ class FusedInterpolation(nn.Module):
 
 
 class DeformableInterpolation(FusedInterpolation):
-    """Interpolation by deformable sampling, variants (b) to (e)."""
+    """Interpolation by deformable sampling, variants (b) to (e).
+
+    Args:
+        channels: width of every map.
+        deformable_groups: groups of channels that are sampled at offsets of their own.
+
+    Raises:
+        InvalidInput: `deformable_groups` does not divide `channels`.
+    """
 
     def __init__(self, *, channels: int, deformable_groups: int) -> None:
         super().__init__(deformable_fusion(channels=channels, deformable_groups=deformable_groups))
 
 
 class NaiveInterpolation(FusedInterpolation):
-    """Interpolation by ordinary convolutions, variant (a)."""
+    """Interpolation by ordinary convolutions, variant (a).
+
+    Args:
+        channels: width of every map.
+    """
 
     def __init__(self, *, channels: int) -> None:
         super().__init__(naive_fusion(channels=channels))

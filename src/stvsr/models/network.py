@@ -116,6 +116,9 @@ def run_padded(network: Network, lr: Tensor) -> Tensor:
 
     Returns:
         `(b, 2n-1, 3, 4h, 4w)`.
+
+    Raises:
+        InvalidInput: what the network refuses, such as too few frames.
     """
     h, w = lr.shape[-2:]
     output: Tensor = network(pad_to_multiple(lr, network.requirements.multiple_of))

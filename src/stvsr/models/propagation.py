@@ -11,7 +11,7 @@ Limits: run over long sequences the recurrence loses quality; short windows are 
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -57,11 +57,11 @@ class ConvLSTMCell(nn.Module):
 class Recurrence(nn.Module):
     """Two states that are carried from frame to frame."""
 
-    def prepare(self, frames: Tensor) -> NamedTuple:
-        """What the steps need of their frames `(b, c, h, w)`, as tensors whose first dimension is `b`."""
+    def prepare(self, frames: Tensor) -> Any:
+        """What the steps need of their frames `(b, c, h, w)`: a tensor of as many `b`, or a NamedTuple of such."""
         raise NotImplementedError
 
-    def step(self, prepared: NamedTuple, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, prepared: Any, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """What was prepared of a frame, and the states `(b, c, h, w)` before it, to those after it."""
         raise NotImplementedError
 
@@ -105,26 +105,24 @@ class Recurrence(nn.Module):
         return torch.unflatten(torch.cat(states), 0, (t, -1))
 
 
-class PlainStep(NamedTuple):
-    """What a `ConvLSTM` needs of a frame."""
-
-    gates: Tensor
-
-
 class ConvLSTM(Recurrence):
-    """A plain ConvLSTM (Eq. 5), variant (c)."""
+    """A plain ConvLSTM (Eq. 5), variant (c).
+
+    Args:
+        channels: width of every map.
+    """
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()
         self.cell = ConvLSTMCell(channels)
 
-    def prepare(self, frames: Tensor) -> PlainStep:
+    def prepare(self, frames: Tensor) -> Tensor:
         """See `Recurrence`."""
-        return PlainStep(self.cell.share_of_frame(frames))
+        return self.cell.share_of_frame(frames)
 
-    def step(self, prepared: PlainStep, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def step(self, prepared: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """See `Recurrence`."""
-        states: tuple[Tensor, Tensor] = self.cell(prepared.gates, hidden, cell)
+        states: tuple[Tensor, Tensor] = self.cell(prepared, hidden, cell)
         return states
 
     def advance(self, frame: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
@@ -141,7 +139,15 @@ class AlignedStep(NamedTuple):
 
 
 class DeformableConvLSTM(Recurrence):
-    """A ConvLSTM whose states are aligned with the current frame before each step (Eq. 6), variant (d)."""
+    """A ConvLSTM whose states are aligned with the current frame before each step (Eq. 6), variant (d).
+
+    Args:
+        channels: width of every map.
+        deformable_groups: groups of channels that are sampled at offsets of their own.
+
+    Raises:
+        InvalidInput: `deformable_groups` does not divide `channels`.
+    """
 
     def __init__(self, *, channels: int, deformable_groups: int) -> None:
         super().__init__()
@@ -154,7 +160,7 @@ class DeformableConvLSTM(Recurrence):
         for_hidden, for_cell = (align.as_first(align.pyramid(frames)) for align in (self.align_hidden, self.align_cell))
         return AlignedStep(self.cell.share_of_frame(frames), for_hidden, for_cell)
 
-    def step(self, prepared: AlignedStep, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def step(self, prepared: AlignedStep, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """See `Recurrence`."""
         hidden = self._aligned(self.align_hidden, prepared.for_hidden, hidden)
         cell = self._aligned(self.align_cell, prepared.for_cell, cell)
@@ -172,7 +178,12 @@ class DeformableConvLSTM(Recurrence):
 
 
 class Bidirectional(nn.Module):
-    """A recurrence over the sequence and its reversal, blended by a 1x1 convolution, variant (e)."""
+    """A recurrence over the sequence and its reversal, blended by a 1x1 convolution, variant (e).
+
+    Args:
+        channels: width of every map.
+        recurrence: runs in both directions, with the same weights.
+    """
 
     def __init__(self, *, channels: int, recurrence: Recurrence) -> None:
         super().__init__()

@@ -57,7 +57,7 @@ class TwoStage(Network):
         upscaler: enlarges all frames. It sees pictures: frames that were made are clamped to [0, 1] before.
     """
 
-    requirements = InputRequirements(multiple_of=1, minimum_frames=2)
+    requirements = InputRequirements()
 
     def __init__(self, *, interpolator: FrameInterpolator, upscaler: FrameUpscaler) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ class WeightFile:
     name: str
     project: str
     signature: str
-    renaming: tuple[tuple[str, str], ...] = ()
+    renaming: tuple[tuple[str, str], ...]
     optional: str | None = None
 
     def fits(self, tensors: dict[str, Tensor]) -> bool:

@@ -28,6 +28,9 @@ from stvsr.ops.recomputation import recomputed
 class ZoomingSlowMo(Network):
     """The one-stage space-time video super-resolution network.
 
+    Inside, time comes first: neighbours in time, and the frames of a step, then lie together, and nothing has to be
+    copied to be one batch. Channels lie last in memory, which is what convolutions are fastest with.
+
     Args:
         channels: width of every feature map; 64 in the paper.
         feature_blocks: residual blocks of the feature extraction, the paper's k1 = 5.
@@ -37,14 +40,11 @@ class ZoomingSlowMo(Network):
         checkpointing: whether training computes the inside of each stage again in the backward pass instead of
             keeping it: less memory, about a third more work, the same gradients.
 
-    Inside, time comes first: neighbours in time, and the frames of a step, then lie together, and nothing has to be
-    copied to be one batch. Channels lie last in memory, which is what convolutions are fastest with.
-
     Raises:
         InvalidInput: a number of residual blocks below 0.
     """
 
-    requirements = InputRequirements(multiple_of=4, minimum_frames=2)
+    requirements = InputRequirements(multiple_of=4)
     replayable = True
 
     def __init__(

@@ -123,7 +123,7 @@ def deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor
         `(b, c_out, h, w)`.
 
     Raises:
-        InvalidInput: the shapes do not belong together.
+        InvalidInput: the shapes do not belong together, or the chosen back end does not run there.
     """
     check_shapes(features, offset, mask, weight, bias)
     # Of the weight: a compiler may not know the features' channels beforehand.

@@ -23,7 +23,7 @@ def project_flow(flow: Tensor, weight: Tensor) -> Tensor:
         weight: `(b, 1, h, w)`, positive: how much a pixel counts where several arrive.
 
     Returns:
-        `(b, 2, h, w)`.
+        `(b, 2, h, w)`, x then y, in pixels.
     """
     height, width = flow.shape[-2:]
     target, inside = follow(flow.detach())

@@ -13,6 +13,7 @@ from stvsr.errors import Interrupted
 from stvsr.files import beside_then_rename, flush_to_disk
 from stvsr.tracking import MONITORED
 from stvsr.training.guards import NonFiniteGuard
+from stvsr.training.remembering import Remembering
 
 
 def save_whole(trainer: pl.Trainer, path: Path) -> None:
@@ -23,12 +24,14 @@ def save_whole(trainer: pl.Trainer, path: Path) -> None:
             flush_to_disk(beside)
 
 
-class BestCheckpoint(pl.Callback):
+class BestCheckpoint(Remembering):
     """Writes `best.ckpt` after each validation with a higher mean PSNR than any before, in resumed runs too.
 
     Args:
         path: where to write.
     """
+
+    remembered = ("best",)
 
     def __init__(self, *, path: str) -> None:
         self.path = Path(path)
@@ -41,16 +44,8 @@ class BestCheckpoint(pl.Callback):
             self.best = score
             save_whole(trainer, self.path)
 
-    def state_dict(self) -> dict[str, float]:
-        """The best score, for the checkpoint."""
-        return {"best": self.best}
 
-    def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        """The best score, from the checkpoint."""
-        self.best = state_dict["best"]
-
-
-class LastCheckpoint(pl.Callback):
+class LastCheckpoint(Remembering):
     """Writes `last.ckpt` every so many steps, after each validation, at the end, and when the run is asked to stop.
 
     The first SIGINT or SIGTERM lets the step in progress finish, and the validation if one is due, saves and stops; a
@@ -60,6 +55,8 @@ class LastCheckpoint(pl.Callback):
         path: where to write.
         every_steps: steps between two checkpoints.
     """
+
+    remembered = ("validated",)
 
     def __init__(self, *, path: str, every_steps: int) -> None:
         whole("callbacks.last.every_steps", every_steps, least=1)
@@ -110,14 +107,6 @@ class LastCheckpoint(pl.Callback):
         """Whether a run has all its steps but not the validation that is due after the last of them."""
         interval = int(trainer.val_check_interval)
         return lacks_validation(trainer.global_step, self.validated, trainer.max_steps, interval)
-
-    def state_dict(self) -> dict[str, int | None]:
-        """The last step that was validated, for the checkpoint."""
-        return {"validated": self.validated}
-
-    def load_state_dict(self, state_dict: dict[str, int | None]) -> None:
-        """The last step that was validated, from the checkpoint."""
-        self.validated = state_dict["validated"]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stops listening."""

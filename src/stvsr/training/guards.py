@@ -10,9 +10,10 @@ from torch.optim import Optimizer
 
 from stvsr.config import whole
 from stvsr.errors import TrainingDiverged
+from stvsr.training.remembering import Remembering
 
 
-class NonFiniteGuard(pl.Callback):
+class NonFiniteGuard(Remembering):
     """Skips a step whose loss or gradient is not finite, counts it, and stops after too many in a row.
 
     Without gradients the optimizer changes nothing, neither weights nor moments. Gradients are looked at after they
@@ -22,6 +23,8 @@ class NonFiniteGuard(pl.Callback):
         patience: this many skipped steps in a row end the run.
         last: the checkpoint to go back to.
     """
+
+    remembered = ("skipped", "in_a_row")
 
     def __init__(self, *, patience: int, last: str) -> None:
         whole("callbacks.non_finite.patience", patience, least=1)
@@ -55,11 +58,3 @@ class NonFiniteGuard(pl.Callback):
                 f"{self.in_a_row} steps in a row up to step {trainer.global_step} had a loss or gradient that is not "
                 f"finite; {saved}: resume from it with a lower optimizer.lr, or start anew with scheduler.warmup"
             )
-
-    def state_dict(self) -> dict[str, int]:
-        """Counts, for the checkpoint."""
-        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Counts, from the checkpoint."""
-        self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]

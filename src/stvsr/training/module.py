@@ -30,7 +30,7 @@ class SpaceTimeModule(pl.LightningModule):
     Args:
         network: `(b, n, 3, h, w)` to `(b, 2n-1, 3, 4h, 4w)`.
         model_config: the resolved config of that network; it goes into every checkpoint.
-        variant: the letter of the ablation; it goes there too, and names the network in tables.
+        variant: what the network is called, such as an ablation's letter; it goes there too, and stands in tables.
         settings: of the run, as `stvsr.training.continuation.settings_of` gives them; they go there too.
         objective: what is learned from a batch, and which part of the network learns it.
         optimizer: makes the optimizer from the parameters.

@@ -16,6 +16,7 @@ from stvsr.config import whole
 from stvsr.data.clip import Batch
 from stvsr.evaluation.figures import comparison_figure, save_figure
 from stvsr.models.alignment import DeformableSampling
+from stvsr.training.remembering import Remembering
 
 
 def log_interval(trainer: pl.Trainer) -> int:
@@ -82,11 +83,13 @@ class Monitor(pl.Callback):
         self._magnitudes.append(offset.detach().abs().mean())
 
 
-class DamagedClips(pl.Callback):
+class DamagedClips(Remembering):
     """Names and counts the damaged clips that training met and skipped, on all processes together.
 
     Each is named once, and counted each time it is met; `train/damaged_clips` is the count.
     """
+
+    remembered = ("count",)
 
     def __init__(self) -> None:
         self.count = 0
@@ -113,14 +116,6 @@ class DamagedClips(pl.Callback):
         self._named |= set(met)
         if self.count:
             pl_module.log("train/damaged_clips", float(self.count))
-
-    def state_dict(self) -> dict[str, int]:
-        """The count, for the checkpoint."""
-        return {"count": self.count}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """The count, from the checkpoint."""
-        self.count = state_dict["count"]
 
 
 class Pictures(pl.Callback):

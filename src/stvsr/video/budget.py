@@ -7,12 +7,15 @@ import torch
 from stvsr.devices import available_memory, used_memory
 from stvsr.errors import InvalidInput
 from stvsr.models.network import Network
-from stvsr.video.memory import FRAME_BYTES, bytes_needed, grid_within
+from stvsr.video.memory import bytes_needed, grid_within
 from stvsr.video.picture import Picture
 from stvsr.video.tiles import Grid
 
 SHARE = 0.7
 """Of the memory that is free, what a job may take unless it is told."""
+
+FRAME_BYTES = 160
+"""For each output pixel: two windows of finished frames, and the frames in an encoder."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Budget:
     device: torch.device
     lr: Picture
     hr: Picture
-    limit: float | None = None
+    limit: float | None
 
     def grid(self) -> Grid:
         """The division of frames with the least work that fits.

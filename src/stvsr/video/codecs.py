@@ -36,7 +36,7 @@ class Codec:
     encoder: str
     pixel_format: str
     crf: int | None
-    options: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str]
     big: dict[str, str] = field(default_factory=dict)
     tag: str | None = None
     full_range: bool = True

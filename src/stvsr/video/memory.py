@@ -29,9 +29,6 @@ OVERHEAD = 1.35
 FINISHED_BYTES = 4 * FRAMES * 3 * SCALE**2
 """Bytes of the finished frames of a window for each LR pixel, before they are rounded to 8 bits."""
 
-FRAME_BYTES = 160
-"""For each output pixel: two windows of finished frames, and the frames in an encoder."""
-
 
 class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the memory of tensors that are alive."""

@@ -56,6 +56,10 @@ class Upscaler:
 
     Attributes:
         on_tile: is told after each tile how many of its window are done, and how many there are.
+        device: where it runs.
+        grid: as the argument; finer after the memory did not suffice.
+        bf16: whether windows run in bfloat16.
+        undecided: whether the next tile that shows something decides that.
 
     Raises:
         InvalidInput: another scale or precision, or bf16 on a GPU that has none.
@@ -237,7 +241,7 @@ def upscale(frames: Iterable[Tensor], upscaler: Upscaler) -> Iterator[Tensor]:
         `2n-1` frames of `n` (`n` without interpolation), each `(3, H, W)`, uint8 RGB; they are the caller's.
 
     Raises:
-        InvalidInput: a frame of another form, or of another size than the first.
+        InvalidInput: a frame of another form, or of another size than the first; or as `Upscaler.__call__`.
     """
     for window in windows(scene_starts(_checked(frames))):
         for frame in upscaler(window):

@@ -22,14 +22,13 @@ ever is of a pair are 500 such channels, 1.3 GB at 960x540.
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stvsr.models.alignment import upsample2
-from stvsr.models.blocks import conv3x3, share
+from stvsr.models.blocks import conv3x3, share, start_at_zero
 from stvsr.models.frame_interpolation import megadepth, pwc_net
 from stvsr.models.two_stage import FrameInterpolator
 from stvsr.models.weight_files import WeightFile
@@ -80,7 +79,7 @@ class DAIN(FrameInterpolator):
     """
 
     title = "DAIN"
-    weight_files: ClassVar[tuple[WeightFile, ...]] = (
+    weight_files = (
         WeightFile(
             name="best.pth",
             project="github.com/baowenbo/DAIN",
@@ -214,8 +213,7 @@ class RectifyNet(nn.Module):
         self.head = nn.Conv2d(in_channels, channels, 7, padding=3)
         self.blocks = nn.ModuleList(DilatedBlock(channels) for _ in range(3))
         self.tail = conv3x3(channels, 3)
-        for parameter in self.tail.parameters():
-            nn.init.zeros_(parameter)
+        start_at_zero(self.tail)
 
     def forward(self, clues: Iterable[Tensor]) -> Tensor:
         """Maps of `in_channels` channels together, `(b, …, h, w)` each, to `(b, 3, h, w)`."""

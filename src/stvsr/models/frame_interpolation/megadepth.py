@@ -37,7 +37,7 @@ class MegaDepth(nn.Module):
         channels: the unit that all widths are multiples of.
     """
 
-    def __init__(self, *, channels: int = 16) -> None:
+    def __init__(self, *, channels: int) -> None:
         super().__init__()
         self.stem = nn.Sequential(*_normalised(3, 8 * channels, kernel=7, affine=True))
         self.hourglass = _four_levels(channels)

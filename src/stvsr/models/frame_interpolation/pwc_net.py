@@ -14,7 +14,7 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor, nn
 
-from stvsr.models.blocks import LEAKY_SLOPE, conv3x3, leaky_relu
+from stvsr.models.blocks import LEAKY_SLOPE, conv3x3, leaky_relu, start_at_zero
 from stvsr.ops.correlation import correlation
 from stvsr.ops.sampling import pixel_positions, sample_at
 
@@ -56,7 +56,7 @@ class PWCNet(nn.Module):
         channels: of the first level; all others are multiples of it.
     """
 
-    def __init__(self, *, channels: int = 16) -> None:
+    def __init__(self, *, channels: int) -> None:
         super().__init__()
         c = channels
         widths = (3, c, 2 * c, 4 * c, 6 * c, 8 * c, 196 * c // 16)
@@ -75,7 +75,7 @@ class PWCNet(nn.Module):
         )
         steps = zip(pairwise((seen[2], 8 * c, 8 * c, 8 * c, 6 * c, 4 * c, 2 * c, 2)), DILATIONS, strict=True)
         self.context = _chain(*(nn.Conv2d(i, o, 3, padding=d, dilation=d) for (i, o), d in steps))[:-1]
-        _start_at_zero(self.context[-1])
+        start_at_zero(self.context[-1])
 
     def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         """Two frames `(b, 3, h, w)`, RGB in [0, 1], to the flow of each towards the other.
@@ -110,7 +110,7 @@ class DenseDecoder(nn.Module):
         seen = list(accumulate(widths, initial=in_channels))
         self.convs = nn.ModuleList(_passing(conv3x3(i, o)) for i, o in zip(seen, widths, strict=False))
         self.flow = conv3x3(seen[-1], 2)
-        _start_at_zero(self.flow)
+        start_at_zero(self.flow)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`(b, in_channels, h, w)` to `(b, in_channels + sum(widths), h, w)` and the flow `(b, 2, h, w)`."""
@@ -130,8 +130,8 @@ def _passing(conv: nn.Conv2d) -> nn.Conv2d:
     """A convolution that starts so that features keep their size (He et al.)."""
     # PyTorch's start halves them: after 18 convolutions their products, the correlation, would be nothing.
     nn.init.kaiming_normal_(conv.weight, a=LEAKY_SLOPE)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
     return conv
 
 
@@ -144,17 +144,12 @@ def _halving(in_channels: int, channels: int) -> nn.Sequential:
 def _bilinear_enlargement() -> nn.ConvTranspose2d:
     """Flow to twice the height and width; learned, but it starts as bilinear interpolation."""
     conv = nn.ConvTranspose2d(2, 2, 4, stride=2, padding=1)
-    _start_at_zero(conv)
+    start_at_zero(conv)
     profile = torch.tensor([0.25, 0.75, 0.75, 0.25])
     with torch.no_grad():
         for axis in range(2):
             conv.weight[axis, axis] = torch.outer(profile, profile)
     return conv
-
-
-def _start_at_zero(layer: nn.Module) -> None:
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
 
 
 def _warp(features: Tensor, flow: Tensor) -> Tensor:

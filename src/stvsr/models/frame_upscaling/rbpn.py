@@ -14,8 +14,6 @@ Reference: M. Haris, G. Shakhnarovich and N. Ukita, "Recurrent Back-Projection N
 CVPR 2019.
 """
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
@@ -65,10 +63,10 @@ class RBPN(FrameUpscaler):
     """
 
     title = "RBPN"
-    weight_files: ClassVar[tuple[WeightFile, ...]] = (
+    weight_files = (
         WeightFile("RBPN_4x.pth", "github.com/alterzero/RBPN-PyTorch", "res_feat1.5.deconv.weight", renaming=RENAMING),
     )
-    notes: ClassVar[tuple[str, ...]] = (
+    notes = (
         "optical flow by OpenCV's DIS, not pyflow",
         "12.77 M parameters, which the paper's table cuts to 12.7 M",
     )

@@ -9,8 +9,6 @@ results differ slightly from those of whole frames, and these from tiles.
 Reference: Y. Zhang et al., "Image Super-Resolution Using Very Deep Residual Channel Attention Networks", ECCV 2018.
 """
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,7 +50,7 @@ class RCAN(FrameUpscaler):
     """
 
     title = "RCAN"
-    weight_files: ClassVar[tuple[WeightFile, ...]] = (
+    weight_files = (
         WeightFile(
             "RCAN_BIX4.pt", "github.com/yulunzhang/RCAN", "body.0.body.0.body.3.conv_du.0.weight", renaming=RENAMING
         ),
@@ -64,7 +62,7 @@ class RCAN(FrameUpscaler):
             optional="_mean",
         ),
     )
-    notes: ClassVar[tuple[str, ...]] = ("15.59 M parameters, which the paper's table has in whole millions (16.0 M)",)
+    notes = ("15.59 M parameters, which the paper's table has in whole millions (16.0 M)",)
 
     def __init__(self, *, channels: int = 64, groups: int = 10, blocks: int = 20, reduction: int = 16) -> None:
         super().__init__()
