@@ -168,7 +168,7 @@ def test_only_networks_of_this_package_are_built(
     saved: dict[str, Any], tmp_path: Path, target: object, place: str
 ) -> None:
     (saved[MODEL_KEY] if place == "top" else saved[MODEL_KEY]["propagation"])["_target_"] = target
-    with pytest.raises(InvalidInput, match="only networks of"):
+    with pytest.raises(InvalidInput, match=r"only networks of|lacks"):
         load_network(write(saved, tmp_path / "a.ckpt"))
 
 
@@ -330,3 +330,12 @@ def test_a_safetensors_file_whose_config_is_broken_is_called_damaged(tmp_path: P
 
 def test_a_variant_that_is_no_name_is_none(saved: dict[str, Any], tmp_path: Path) -> None:
     assert variant_of(write(saved | {VARIANT_KEY: {"letter": "e"}}, tmp_path / "a.ckpt")) is None
+
+
+def test_a_class_that_this_version_lacks_is_not_called_foreign(
+    saved: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    saved[MODEL_KEY]["propagation"]["_target_"] = "stvsr.models.propagation.ConvGRU"
+    with pytest.raises(InvalidInput, match=r"names stvsr\.models\.propagation\.ConvGRU, which this stvsr lacks"):
+        load_network(write(saved, tmp_path / "a.ckpt"))
+    assert capfd.readouterr() == ("", ""), "nothing beside the one line"

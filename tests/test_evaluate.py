@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ from stvsr.evaluate import evaluate
 from stvsr.evaluation import processes, scoring
 from stvsr.evaluation.job import Job
 from stvsr.evaluation.metrics import frame_scores
+from stvsr.evaluation.perceptual import EXTRAS
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.frame_upscaling.bicubic import Bicubic
 from stvsr.models.network import run_padded
@@ -607,3 +609,29 @@ def test_bicubic_by_hand_is_bicubic_by_the_program(scored: Evaluate, tmp_path: P
     data = ["data=clips", f"data.root='{tmp_path}/clips'"]
     program = scored("method=bicubic_blend", *data)
     assert scored(f"predictions='{tmp_path}/hand'", *data, folder="hand-out")["frames"] == program["frames"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "says"),
+    [
+        (lambda prediction, target: [1.0], r"extras=\[mine\]: gives \[1\.0\]; expected a value for each of 7 frames"),
+        (lambda prediction, target: torch.tensor(2.5), r"extras=\[mine\]: gives 2\.5; expected a value for each"),
+    ],
+)
+def test_a_metric_that_gives_no_value_for_each_frame_is_refused(
+    scored: Evaluate, monkeypatch: pytest.MonkeyPatch, metric: Callable[..., Any], says: str
+) -> None:
+    monkeypatch.setitem(EXTRAS, "mine", lambda device: metric)
+    with pytest.raises(InvalidInput, match=says):
+        scored("method=bicubic_blend", "data.test_source.source.clips=3", "extras=[mine]")
+
+
+def test_a_metric_may_give_a_tensor(scored: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXTRAS, "mine", lambda device: lambda prediction, target: torch.arange(len(prediction)))
+    frames = scored("method=bicubic_blend", "data.test_source.source.clips=3", "extras=[mine]")["frames"]
+    assert [float(row["mine"]) for row in frames[:7]] == [*range(7)]
+
+
+def test_a_method_that_is_no_network_of_ours_is_refused(scored: Evaluate) -> None:
+    with pytest.raises(InvalidInput, match="method: Identity is no"):
+        scored("method=bicubic_blend", "method._target_=torch.nn.Identity")

@@ -103,6 +103,7 @@ def test_a_blended_start_is_part_of_a_run(small_run: Run, tmp_path: Path) -> Non
         ("scheduler.period=soon", "optimizer and scheduler: "),
         ("scheduler.minimum=1", "scheduler.minimum=1; expected 0 to optimizer.lr="),
         ("scheduler.minimum=-1e-7", "scheduler.minimum=-1e-07; expected 0 to"),
+        ("scheduler._target_=torch.optim.lr_scheduler.StepLR", "unexpected keyword argument 'period'; choose other"),
         ("trainer.precision=bf16-true", "trainer.precision=bf16-true; expected 32-true, 64-true, bf16-mixed"),
         ("trainer.precision=16-mixed", "trainer.precision=16-mixed; expected 32-true, 64-true, bf16-mixed"),
         ("trainer.precision=16", "trainer.precision=16; expected 32-true, 64-true, bf16-mixed"),
@@ -231,3 +232,8 @@ def test_bfloat16_on_a_gpu_that_has_none_is_refused_before_the_first_step(
         module.on_fit_start()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     module.on_fit_start()
+
+
+def test_a_loss_that_is_a_map_is_refused(small_run: Run) -> None:
+    with pytest.raises(InvalidInput, match=r"the loss of a batch has shape \(.*\); expected a sum, a scalar"):
+        train(small_run("objective.loss._target_=torch.sub"))

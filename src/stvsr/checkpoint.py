@@ -10,11 +10,11 @@ systems, each recognised by its tensor names.
 import json
 import os
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_object
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -280,21 +280,20 @@ def _build(config: object, origin: str) -> Any:
     try:
         return network(**built)
     except (TypeError, ValueError) as error:
-        reason = one_line(error)
-        raise InvalidInput(
-            f"{origin}: the network it names cannot be built ({reason[:200]}); use another file"
-        ) from None
+        reason = one_line(error)[:200]
+        raise InvalidInput(f"{origin}: the network it names cannot be built ({reason}); use another file") from None
 
 
 def _network_class(target: object, origin: str) -> type[nn.Module]:
     # The name alone is not enough: "stvsr.models.blocks.torch.load" begins as it should.
     if isinstance(target, str) and target.startswith(NETWORK_PACKAGE):
+        module, _, name = target.rpartition(".")
         try:
-            named = get_object(target)
+            named = getattr(import_module(module), name)
         except Exception:
-            named = None
+            raise InvalidInput(f"{origin}: names {target}, which this stvsr lacks; use the one that has it") from None
         if isinstance(named, type) and issubclass(named, nn.Module) and named.__module__.startswith(NETWORK_PACKAGE):
             return named
     raise InvalidInput(
-        f"{origin}: names {target!r}; only networks of {NETWORK_PACKAGE.rstrip('.')} are built from a checkpoint"
+        f"{origin}: names {target!r}; only networks of {NETWORK_PACKAGE.rstrip('.')} are built from files: put it there"
     )

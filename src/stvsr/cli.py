@@ -219,7 +219,9 @@ def explain(error: BaseException) -> tuple[str | None, int]:
 def _said(error: BaseException) -> str:
     """What Hydra says of an error in a configuration, and where it says no reason, that."""
     if str(error).startswith(NO_CHOICE):
-        return "null chooses no file of a group of settings; name one, such as logger=csv"
+        return (
+            "null chooses no file of a group of settings; name one, such as logger=csv, or leave the group out: ~logger"
+        )
     message, *hint = one_line(error).split(", set env var HYDRA_FULL_ERROR=1")
     return f"{message}: {one_line(chain_of(error)[-1])}" if hint else message
 

@@ -122,3 +122,14 @@ def test_training_without_an_end_or_with_accumulation_is_refused(noise_source: A
     data.trainer = trainer(**changes)
     with pytest.raises(InvalidInput, match="expected a number of steps and no accumulation"):
         data.train_dataloader()
+
+
+def test_a_source_that_is_made_already_is_refused_with_the_remedy(noise_source: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"data\.train_source is made already; expected _partial_: true"):
+        module(noise_source, train_source=noise_source(2))
+
+
+def test_a_source_without_clips_is_refused(noise_source: Any) -> None:
+    data = module(noise_source, train_source=list)
+    with pytest.raises(InvalidInput, match=r"data\.train_source: no clip to train on"):
+        data.setup("fit")

@@ -103,3 +103,17 @@ def test_scoring_takes_whole_frames_and_cuts_odd_edges(noise_source: Any) -> Non
 def test_scoring_does_not_skip_damaged_clips(noise_source: Any) -> None:
     with pytest.raises(DamagedClip, match="clip 1"):
         ValidationClips(source=Damaged(noise_source(), good={0}))[1]
+
+
+@pytest.mark.parametrize("clips", [TrainingClips, ValidationClips])
+def test_a_loop_over_clips_ends(noise_source: Any, clips: Any) -> None:
+    class Endless(noise_source):  # type: ignore[misc]
+        def read(self, index: int, rng: np.random.Generator) -> Footage:
+            footage: Footage = super().read(index % len(self), rng)
+            return footage
+
+    data = clips(source=Endless(2), **({"crop": 4, "draws": 2, "seed": 0} if clips is TrainingClips else {}))
+    assert len(list(data)) == 2
+    for outside in (-1, 2):
+        with pytest.raises(IndexError, match=f"{outside} of 2"):
+            data[outside]

@@ -152,3 +152,15 @@ def test_scores_do_not_depend_on_the_number_of_threads() -> None:
     finally:
         torch.set_num_threads(threads)
     assert results[0] == results[1] == results[2]
+
+
+def test_truth_in_grey_levels_as_floating_point_is_refused_and_a_prediction_beyond_the_range_is_clamped() -> None:
+    prediction, target = torch.rand(3, 16, 16) * 3 - 1, torch.rand(3, 16, 16)
+    assert psnr_y(prediction, target) == psnr_y(prediction.clamp(0, 1), target)
+    with pytest.raises(InvalidInput, match=r"the target reaches 2\d\d.*expected \[0, 1\]: divide by 255"):
+        psnr_y(prediction * 255, target * 255)
+
+
+def test_arrays_are_refused_with_the_remedy() -> None:
+    with pytest.raises(InvalidInput, match=r"of ndarray and Tensor; expected torch\.Tensor: use torch\.from_numpy"):
+        psnr_y(np.zeros((3, 16, 16)), torch.zeros(3, 16, 16))  # type: ignore[arg-type]

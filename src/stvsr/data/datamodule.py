@@ -82,6 +82,9 @@ class ClipDataModule(pl.LightningDataModule):
             whole(f"loader.{name}", value, least=least)
         if crop % 4:
             raise InvalidInput(f"loader.crop={crop}; expected a multiple of 4 LR pixels, such as 32")
+        for name, source in (("train_source", train_source), ("val_source", val_source)):
+            if not callable(source):
+                raise InvalidInput(f"data.{name} is made already; expected _partial_: true beside its _target_")
         self.make_train_source = train_source
         self.make_val_source = val_source
         self.train_source: Source | None = None
@@ -93,9 +96,15 @@ class ClipDataModule(pl.LightningDataModule):
         self.seed = seed
 
     def setup(self, stage: str) -> None:
-        """Opens the sources, so that a folder that is missing or empty shows at once."""
+        """Opens the sources, so that a folder that is missing or empty shows at once.
+
+        Raises:
+            InvalidInput: there is no clip to train on.
+        """
         if self.train_source is None:
             self.train_source, self.val_source = self.make_train_source(), self.make_val_source()
+            if not len(self.train_source):
+                raise InvalidInput("data.train_source: no clip to train on; expected one at least: choose other data")
 
     def train_dataloader(self) -> DataLoader[Clip]:
         """Batches from the step the trainer has reached, up to `trainer.max_steps`.

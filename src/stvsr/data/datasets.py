@@ -48,7 +48,10 @@ class TrainingClips(Dataset[Clip]):
 
         Raises:
             DamagedClip: `MAX_DAMAGED_IN_A_ROW` clips in a row are damaged.
+            IndexError: the run has no such draw.
         """
+        if not 0 <= draw < self.draws:
+            raise IndexError(f"draw {draw} of {self.draws}")
         skipped: list[str] = []
         while True:
             rng = np.random.default_rng((self.seed, draw, len(skipped)))
@@ -100,7 +103,10 @@ class ValidationClips(Dataset[Clip]):
 
         Raises:
             DamagedClip: the clip cannot be read; a validation that left it out would be one of something else.
+            IndexError: there is no such clip.
         """
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
         footage = read_fixed(self.source, index)
         frames = whole_pixels(footage.frames)
         lr = downsample_stored(frames[::2])

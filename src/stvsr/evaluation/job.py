@@ -228,7 +228,9 @@ def chosen_network(config: DictConfig) -> Network | None:
     if config.predictions is not None:
         return None
     if config.get("model") is None:
-        network: Network = instantiate(config.method)
+        network = instantiate(config.method)
+        if not isinstance(network, Network):
+            raise InvalidInput(f"method: {type(network).__name__} is no stvsr.models.network.Network; make it one")
         return network.eval()
     system = instantiate(config.model)
     if not isinstance(system, TwoStage):

@@ -70,7 +70,7 @@ def frame_scores(prediction: Tensor, target: Tensor, metrics: Sequence[str] = ME
     Args:
         prediction: as `psnr_y`.
         target: as `psnr_y`.
-        metrics: some of `METRICS`; None takes all.
+        metrics: some of `METRICS`; all where not given.
 
     Returns:
         `(…)`, float64, by the metric's name.
@@ -80,6 +80,9 @@ def frame_scores(prediction: Tensor, target: Tensor, metrics: Sequence[str] = ME
     """
     if not set(metrics) <= set(METRICS):
         raise InvalidInput(f"metrics={metrics}; expected some of {', '.join(METRICS)}")
+    if not (isinstance(prediction, Tensor) and isinstance(target, Tensor)):
+        kinds = " and ".join(type(frames).__name__ for frames in (prediction, target))
+        raise InvalidInput(f"prediction and target are of {kinds}; expected torch.Tensor: use torch.from_numpy")
     if prediction.shape != target.shape or prediction.ndim < 3 or prediction.shape[-3] != 3:
         raise InvalidInput(
             f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)}: expected the same (…, 3, H, W)"
@@ -87,6 +90,11 @@ def frame_scores(prediction: Tensor, target: Tensor, metrics: Sequence[str] = ME
     if any(not (frames.dtype == torch.uint8 or frames.is_floating_point()) for frames in (prediction, target)):
         raise InvalidInput(
             f"prediction {prediction.dtype} and target {target.dtype}: expected uint8, or floating point in [0, 1]"
+        )
+    # A prediction may leave the range, and is clamped; the truth is stored frames.
+    if target.is_floating_point() and ((target.abs() > 1 + 1 / PEAK) & target.isfinite()).any():
+        raise InvalidInput(
+            f"the target reaches {target.abs().max():g}; expected [0, 1]: divide by {PEAK}, or give uint8"
         )
     leading, (h, w) = prediction.shape[:-3], prediction.shape[-2:]
     if "ssim_y" in metrics and min(h, w) < SSIM_WINDOW:

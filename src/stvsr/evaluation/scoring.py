@@ -177,7 +177,7 @@ class Scorer:
         metrics = {name: values.tolist() for name, values in frame_scores(prediction, target).items()}
         return WindowScore(
             position=position,
-            metrics=metrics | {name: extra(prediction, target) for name, extra in self.extras.items()},
+            metrics=metrics | {name: self._extra(name, prediction, target) for name in self.extras},
             motion=window.motion,
             pairs=window.pairs,
             black=(target == 0).flatten(1).all(dim=1).tolist(),
@@ -185,6 +185,14 @@ class Scorer:
             interruption=None,
             state=window.state,
         )
+
+    def _extra(self, name: str, prediction: Tensor, target: Tensor) -> list[float]:
+        values: list[float] = torch.as_tensor(self.extras[name](prediction, target), dtype=torch.float64).tolist()
+        if not isinstance(values, list) or len(values) != len(prediction):
+            raise InvalidInput(
+                f"extras=[{name}]: gives {values}; expected a value for each of {len(prediction)} frames"
+            )
+        return values
 
     def _save(self, window: WindowFrames, prediction: Tensor) -> None:
         """Writes the frames that count, if asked for."""

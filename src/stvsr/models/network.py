@@ -37,7 +37,7 @@ class InputRequirements:
         """
         if not lr.is_floating_point():
             raise InvalidInput(f"input is {lr.dtype}; expected floating point in [0, 1]: divide uint8 by 255")
-        if lr.ndim != 5 or lr.shape[2] != 3:
+        if lr.ndim != 5 or lr.shape[2] != 3 or not len(lr):
             raise InvalidInput(f"input has shape {tuple(lr.shape)}; expected (b, n, 3, h, w), RGB")
         frames, (h, w) = lr.shape[1], lr.shape[-2:]
         if frames < self.minimum_frames:

@@ -69,13 +69,19 @@ class SpaceTimeModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of this process's share of the batch."""
-        loss_of = partial(self.objective, self._in_training(batch))
+        loss_of = partial(self._loss, self._in_training(batch))
         on_cpu = batch.lr.device.type == "cpu"
         loss = loss_in_micro_batches(loss_of, batch, self.network) if on_cpu else loss_of(batch)
         self.log("train/loss", loss.detach() / batch.hr.numel(), prog_bar=True, batch_size=len(batch))
         # The loss is a sum over the whole batch, but gradients are averaged over processes: undo the average.
         whole: Tensor = loss * self.trainer.world_size
         return whole
+
+    def _loss(self, trained: Trained, batch: Batch) -> Tensor:
+        loss = self.objective(trained, batch)
+        if loss.ndim:
+            raise InvalidInput(f"the loss of a batch has shape {tuple(loss.shape)}; expected a sum, a scalar")
+        return loss
 
     def _in_training(self, batch: Batch) -> Trained:
         """The network, or its recording, which is made with the first batch."""
@@ -117,7 +123,8 @@ class SpaceTimeModule(pl.LightningModule):
         # A word where a number is meant is a TypeError.
         except (ValueError, TypeError) as error:
             raise InvalidInput(
-                f"optimizer and scheduler: {one_line(error)}; choose other values of optimizer.… or scheduler.…"
+                f"optimizer and scheduler: {one_line(error)}; choose other values of optimizer.… or scheduler.…, or "
+                "leave out what a recipe sets and they do not take: ~scheduler.period"
             ) from None
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -15,7 +15,7 @@ from stvsr.data.clip import FRAMES, SCALE, to_8bit, to_float
 from stvsr.data.degradation import bicubic
 from stvsr.data.orientation import UPRIGHT, Orientation
 from stvsr.data.scene_cuts import scene_starts
-from stvsr.devices import check_answering, has_bf16, is_out_of_memory, refuses_bf16
+from stvsr.devices import check_answering, chosen_device, has_bf16, is_out_of_memory, refuses_bf16
 from stvsr.errors import InvalidInput, one_line
 from stvsr.graphs import Replayed
 from stvsr.models.bicubic_blend import BicubicBlend
@@ -44,7 +44,7 @@ class Upscaler:
 
     Args:
         network: any network of this package.
-        device: where it runs.
+        device: where it runs; `auto` is a GPU if there is one.
         interpolate: whether there is an output frame between two input frames.
         scale: one of `SCALES`.
         preview: whether bicubic + blending stands at the left of each frame.
@@ -62,7 +62,7 @@ class Upscaler:
         undecided: whether the next tile that shows something decides that.
 
     Raises:
-        InvalidInput: another scale or precision, or bf16 on a GPU that has none.
+        InvalidInput: another scale or precision, a device that is not there, or bf16 on a GPU that has none.
     """
 
     def __init__(
@@ -78,10 +78,10 @@ class Upscaler:
         precision: str = "float32",
     ) -> None:
         if scale not in SCALES:
-            raise InvalidInput(f"--scale {scale}; expected {' or '.join(map(str, SCALES))}")
+            raise InvalidInput(f"--scale {scale!r}; expected {' or '.join(map(str, SCALES))}")
         if precision not in PRECISIONS:
             raise InvalidInput(f"--precision {precision}; expected {', '.join(PRECISIONS)}")
-        self.device = torch.device(device)
+        self.device = chosen_device(str(device))
         if precision == "bf16" and refuses_bf16(self.device):
             raise InvalidInput("--precision bf16 on a GPU without bfloat16; expected compute capability 8.0 or newer")
         self.network = Replayed(network.to(self.device).eval())
