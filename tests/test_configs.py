@@ -298,12 +298,6 @@ def test_stages_are_trained_as_their_papers_say(
     assert (config.optimizer.lr, config.loader.batch_size, config.loader.crop) == (lr, batch_size, crop)
 
 
-def test_the_terms_of_superslomos_loss_weigh_what_its_paper_says(configure: Callable[..., DictConfig]) -> None:
-    loss = configure("train", "experiment=two_stage/superslomo").objective.loss
-    weights = {"reconstruction": 204.0, "perceptual": 0.005, "warping": 102.0, "smoothness": 1.0}
-    assert {name: loss[name] for name in weights} == weights
-
-
 def test_the_deformable_convolution_is_the_fastest_there_is(
     configure: Callable[..., DictConfig],
 ) -> None:

@@ -157,6 +157,15 @@ def windows(count: int, size: int = 16) -> list[Tensor]:
     return [torch.rand(1, 4, 3, size, size, generator=draw) for _ in range(count)]
 
 
+def failing(failure: Exception) -> Callable[..., graphs.Pass]:
+    """In place of what records."""
+
+    def record(network: Counted, lr: Tensor, *, pool: object) -> graphs.Pass:
+        raise failure
+
+    return record
+
+
 @torch.no_grad()
 def test_a_form_is_recorded_once_and_replayed_from_then_on(counted: Counted) -> None:
     replayed = Replayed(counted)
@@ -195,10 +204,7 @@ def test_a_recording_that_repeats_what_it_recorded_is_not_used(
 def test_what_cannot_be_recorded_runs_as_ever(
     counted: Counted, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
-    def record(network: Counted, lr: Tensor, *, pool: object) -> graphs.Pass:
-        raise failure
-
-    monkeypatch.setattr(graphs, "recorded_pass", record)
+    monkeypatch.setattr(graphs, "recorded_pass", failing(failure))
     replayed = Replayed(counted)
     first, second = windows(2)
     with pytest.warns(UserWarning, match=f": {failure}; the network runs without it"):
@@ -273,14 +279,9 @@ def test_replayed_frames_are_those_of_the_network(
     assert len(replayed._passes) == 2
 
 
-def fail(*_: object, pool: object) -> None:
-    """In place of a recording."""
-    raise RuntimeError("no engine")
-
-
 @torch.no_grad()
 def test_after_one_recording_that_failed_no_other_is_made(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "recorded_pass", fail)
+    monkeypatch.setattr(graphs, "recorded_pass", failing(RuntimeError("no engine")))
     monkeypatch.setattr(graphs, "backend_on", lambda device, dtype, sizes: "triton")
     replayed = Replayed(counted)
     gpu = SimpleNamespace(is_cuda=True, dtype=torch.float32, device=torch.device("cuda"), numel=lambda: 3)
@@ -297,7 +298,7 @@ def test_a_recording_that_ends_the_gpu_is_not_taken_for_one_that_failed(
     def dead(device: torch.device) -> None:
         raise InvalidInput("the GPU does not answer")
 
-    monkeypatch.setattr(graphs, "recorded_pass", fail)
+    monkeypatch.setattr(graphs, "recorded_pass", failing(RuntimeError("no engine")))
     monkeypatch.setattr(graphs, "check_answering", dead)
     with pytest.raises(InvalidInput, match="does not answer"):
         Replayed(counted)(windows(1)[0])

@@ -23,7 +23,7 @@ def windows(root: Path, clips: int, frames: int = 16, size: tuple[int, int] = (1
     for clip in range(clips):
         write_frames(root / f"clip{clip}", moving_frames(frames, size, seed=clip))
     source = FrameFolders(root=root)
-    return Windows(clips=source, tasks=plan(source, PAPER), predictions=None, motion={})
+    return Windows(clips=source, tasks=plan(source, PAPER), predictions=None, motion={}, reach=0)
 
 
 def show(data: Windows, folder: Path, clips: int) -> ShownClips:

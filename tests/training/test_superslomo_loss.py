@@ -1,10 +1,12 @@
 """SuperSloMo's loss: each term is the paper's, as a sum, and reaches the weights; VGG-16 where it is wanted."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torchvision.models import vgg
 
@@ -132,3 +134,8 @@ def test_weights_that_cannot_be_had_are_named_with_their_place_and_the_way_witho
     with pytest.raises(InvalidInput, match=r"no route to host.*vgg16-\w+\.pth of torchvision there.*perceptual=0"):
         SuperSloMoLoss(**WEIGHTS)
     SuperSloMoLoss(**WITHOUT_FEATURES)
+
+
+def test_the_config_weighs_the_terms_as_the_paper_does(configure: Callable[..., DictConfig]) -> None:
+    loss = configure("train", "experiment=two_stage/superslomo").objective.loss
+    assert {name: loss[name] for name in WEIGHTS} == WEIGHTS

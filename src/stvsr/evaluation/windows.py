@@ -117,7 +117,7 @@ class Windows(Dataset[WindowFrames]):
         tasks: list[Task],
         predictions: SavedFrames | None,
         motion: Mapping[str, float],
-        reach: int = 0,
+        reach: int,
     ) -> None:
         self.clips = clips
         self.tasks = tasks
@@ -137,13 +137,8 @@ class Windows(Dataset[WindowFrames]):
         task = self.tasks[position]
         # Before they are read: frames that are written anew meanwhile are not those that were scored.
         state = self.state(task)
-        # Whether a window is scored hangs on its own frames, whatever the network.
-        excerpt = seen = self._read(task, task.window.all_frames)
-        around = self._around(task)
-        if len(around) > FRAMES and excerpt.interruption is None:
-            seen = self._read(task, around)
-        if seen.interruption is not None:
-            around, seen = task.window.all_frames, excerpt
+        excerpt = self._read(task, task.window.all_frames)
+        inside, seen = self._seen(task, excerpt)
         height, width = excerpt.hr.shape[-2:]
         hr = whole_pixels(excerpt.hr)
         if min(hr.shape[-2:]) < SSIM_WINDOW:
@@ -159,7 +154,7 @@ class Windows(Dataset[WindowFrames]):
             task=task,
             hr=hr,
             lr=downsample_stored(whole_pixels(seen.hr)[::2]) if seen.lr is None else to_float(seen.lr),
-            inside=task.window.first - around.start,
+            inside=inside,
             prediction=prediction,
             motion=self._motion(task, hr, pairs),
             pairs=pairs,
@@ -173,6 +168,18 @@ class Windows(Dataset[WindowFrames]):
         saved = [] if self.predictions is None else self.predictions.files(task.clip, task.numbers)
         frames = self._around(task)
         return state_of([*self.clips.files(task.index, frames.start, len(frames)), *saved])
+
+    def _seen(self, task: Task, window: Excerpt) -> tuple[int, Excerpt]:
+        """The window, with what is around it where a network looks there; first the place of the window in that.
+
+        Read by itself: whether a window is scored hangs on its own frames, whatever the network.
+        """
+        frames = self._around(task)
+        if len(frames) > FRAMES and window.interruption is None:
+            wide = self._read(task, frames)
+            if wide.interruption is None:
+                return task.window.first - frames.start, wide
+        return 0, window
 
     def _around(self, task: Task) -> range:
         """The frames of a window and those around it that the network reaches.
