@@ -474,7 +474,7 @@ def test_an_output_dir_can_be_used_again_for_other_clips(scored: Evaluate, tmp_p
     assert not list((tmp_path / "out" / "pictures" / "y").glob("slice-truth-00000008.png"))
 
 
-@pytest.mark.parametrize("size", [(3, 3), (8, 8), (12, 8)])
+@pytest.mark.parametrize("size", [(3, 3), (8, 8), (12, 8), (11, 48)])
 def test_frames_too_small_to_score_are_named(scored: Evaluate, tmp_path: Path, size: tuple[int, int]) -> None:
     write_frames(tmp_path / "clips" / "tiny", torch.zeros(7, 3, *size, dtype=torch.uint8))
     with pytest.raises(DamagedClip, match=r"clip tiny: frames are .* expected at least 11 pixels each way"):

@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from stvsr.files import explain_os_error, write_text
+from stvsr.files import beside_then_rename, drop_from_memory, explain_os_error, state_of, write_text
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EROFS])
 def test_what_a_disk_does_not_take_is_no_bug_of_ours(number: int) -> None:
     said = explain_os_error(OSError(number, os.strerror(number)))
     assert said is not None
     assert os.strerror(number) in said
+
+
+def test_what_is_neither_of_a_file_nor_of_a_disk_is_not_explained() -> None:
+    assert explain_os_error(OSError(errno.EINVAL, os.strerror(errno.EINVAL))) is None
 
 
 def test_a_folder_that_is_not_there_is_told_of_the_file_that_was_asked_for(tmp_path: Path) -> None:
@@ -32,3 +36,31 @@ def test_a_text_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypat
     write_text(path, "whole")
     assert flushed == [(5, False)]
     assert path.read_text() == "whole"
+
+
+def test_an_error_about_another_file_keeps_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as told, beside_then_rename(tmp_path / "table.csv"):
+        (tmp_path / "source.csv").read_text()
+    assert told.value.filename == str(tmp_path / "source.csv")
+
+
+def test_a_file_is_on_the_disk_before_it_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages that are not written yet stay in memory, and reading them says nothing of the disk."""
+    path, done = tmp_path / "clips.u8", list[object]()
+    path.write_bytes(b"whole")
+    monkeypatch.setattr(os, "fsync", lambda number: done.append("written"))
+    monkeypatch.setattr(os, "posix_fadvise", lambda number, *advice: done.append(advice))
+    drop_from_memory(path)
+    assert done == ["written", (0, 0, os.POSIX_FADV_DONTNEED)]
+
+
+def test_a_file_that_was_written_again_is_told_by_its_time_its_size_or_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "1.png"
+    states = [state_of([path])]
+    # Within one second, as a program that saves frames does.
+    for content, nanoseconds in (("one", 1000), ("two", 2000), ("longer", 2000)):
+        path.write_text(content)
+        os.utime(path, ns=(0, nanoseconds))
+        states.append(state_of([path]))
+    states.append(state_of([path.rename(tmp_path / "2.png")]))
+    assert len(set(states)) == len(states)

@@ -292,6 +292,17 @@ def test_a_rate_is_taken_as_it_is_meant_and_as_encoders_take_it(text: str, rate:
     assert parser().parse_args(["frames", "out.mp4", "--rate", text]).rate == rate
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("1:30", 90), ("0:01:30.5", Fraction(181, 2)), ("1:02:03", 3723)]
+)
+def test_times_are_seconds_minutes_and_hours(text: str, seconds: Fraction | int) -> None:
+    assert parser().parse_args(["in.mp4", "out.mp4", "--start", text]).start == seconds
+
+
+def test_bf16_need_not_be_asked_for() -> None:
+    assert parser().parse_args(["in.mp4", "out.mp4"]).precision == "auto"
+
+
 # --- pipes
 
 
@@ -512,6 +523,7 @@ BAD_COMMANDS = {
     "mount": ([*BICUBIC, "/proc"], "/proc: is a mount point, which cannot be replaced"),
     "too-much-memory": ([*BICUBIC, "--memory", "1e400"], "argument --memory: 1e400 is too large"),
     "endless-memory": ([*BICUBIC, "--memory", "inf"], "argument --memory: 'inf' is not a number"),
+    "no-memory": ([*BICUBIC, "--memory", "0"], "argument --memory: 0 is not positive"),
     "no-name": ([*BICUBIC, "."], ".: has no name of its own"),
     "its-own-folder": ([*BICUBIC, "{folder}", "--overwrite"], "contains it; choose another output"),
     "codec": ([*BICUBIC, "out.webm", "--codec", "h264"], "--codec h264 does not go into .webm"),
@@ -694,9 +706,13 @@ def test_long_work_is_kept_when_something_fails_and_said(
     with monkeypatch.context() as patched:
         patched.setattr(job.Job, "_fill", fail)
         patched.setattr(delivery, "WORTH_KEEPING", 0.0)
-        status, error = run("in.mkv", "out.mkv", *BICUBIC)
-    assert status == 1
-    assert "what is done is kept in .out.mkv.part: run the same command again to continue" in error.splitlines()[-1]
+        failures = [run("in.mkv", "out.mkv", *BICUBIC)]
+        # What goes on with it and fails at once keeps it too.
+        patched.setattr(delivery, "WORTH_KEEPING", 60.0)
+        failures.append(run("in.mkv", "out.mkv", *BICUBIC))
+    for status, error in failures:
+        assert status == 1
+        assert "what is done is kept in .out.mkv.part: run the same command again to continue" in error.splitlines()[-1]
     assert (tmp_path / ".out.mkv.part").is_dir()
     status, error = run("in.mkv", "out.mkv", *BICUBIC)
     assert status == 0, error

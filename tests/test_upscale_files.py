@@ -104,7 +104,9 @@ def late_sound(path: Path) -> None:
 
 
 def late_pictures(path: Path) -> None:
-    ffmpeg("-itsoffset", 0.25, *pictures("30000/1001"), *sound(seconds=1.4), *X264, *AAC, path)
+    # Without frames in front of them, which ffmpeg would repeat.
+    ffmpeg("-itsoffset", 0.25, *pictures("30000/1001"), *sound(seconds=1.4), "-fps_mode", "vfr", *X264, *AAC, path)
+    assert times(probe(path), picture_stream(probe(path)))[0] > 0.2
 
 
 def two_sounds(path: Path) -> None:
@@ -595,6 +597,15 @@ def test_place_and_date_of_a_phone_are_kept(tmp_path: Path, output: str) -> None
     assert {name.lower(): value for name, value in noted.items()}.items() <= {
         name.lower(): value for name, value in found.items()
     }.items()
+
+
+def test_what_describes_the_bit_stream_of_the_input_is_not_said_of_the_output(tmp_path: Path) -> None:
+    """As mkvmerge notes it."""
+    noted = {"BPS": "999", "NUMBER_OF_FRAMES-eng": "5", "_STATISTICS_TAGS": "BPS", "ENCODER": "x", "title": "A title"}
+    options = [option for name, value in noted.items() for option in ("-metadata:s:v", f"{name}={value}")]
+    ffmpeg(*pictures("25", seconds=0.2), *X264, *options, tmp_path / "in.mkv")
+    made = picture_stream(probe(upscaled(tmp_path, tmp_path / "in.mkv", ".mkv")))["tags"]
+    assert {name: made[name] for name in noted if name in made} == {"title": "A title"}
 
 
 def test_chapters_are_kept(tmp_path: Path) -> None:

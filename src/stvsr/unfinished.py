@@ -67,8 +67,7 @@ class Unfinished:
 
     def remove(self) -> None:
         """Removes the folder; what was to be done is done."""
-        # On NFS the lock, which is open, keeps its folder from going; what is left is empty and does no harm.
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove(self.folder)
 
 
 def _serialised(identity: dict[str, Any]) -> str:
@@ -85,7 +84,13 @@ def discard_other(folder: Path, identity: dict[str, Any], *, job: str, elsewhere
         with alone_in(folder, job, elsewhere):
             path = folder / JOB_FILE
             if not path.is_file() or path.read_text() != _serialised(identity):
-                shutil.rmtree(folder)
+                _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder whose lock this process holds."""
+    # On NFS the lock, which is open, keeps its folder from going; what is left is empty and does no harm.
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

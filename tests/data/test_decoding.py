@@ -1,5 +1,6 @@
 """Every frame of a test video carries its number in its pixels, so each read tells which frames it got."""
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fractions import Fraction
@@ -19,6 +20,7 @@ FRAMES = 60
 HEIGHT, WIDTH = 64, 96
 CLOSED = "keyint=12:min-keyint=12:scenecut=0:bframes=3:log-level=none"
 OPEN = f"{CLOSED}:open-gop=1:b-adapt=0"
+IN_ORDER = "keyint=12:bframes=0:log-level=none"
 
 
 def picture(number: int) -> np.ndarray:
@@ -83,7 +85,7 @@ X264, X265 = "x264-params", "x265-params"
 READ_WITH_DECORD = [
     pytest.param("a.mp4", "libx264", {X264: CLOSED}, {}, id="h264-mp4"),
     pytest.param("a.mkv", "libx264", {X264: CLOSED}, {}, id="h264-mkv"),
-    pytest.param("a.mov", "libx264", {X264: "keyint=12:bframes=0:log-level=none"}, {}, id="h264-mov-no-b-frames"),
+    pytest.param("a.mov", "libx264", {X264: IN_ORDER}, {}, id="h264-mov-no-b-frames"),
     pytest.param("a.mp4", "libx264", {X264: CLOSED}, {"time": irregular}, id="h264-variable-rate"),
     pytest.param("a.mp4", "libx265", {X265: f"{CLOSED}:open-gop=0"}, {}, id="hevc-mp4"),
     pytest.param("a.webm", "libvpx-vp9", {"g": "24", "cpu-used": "8", "lag-in-frames": "16"}, {}, id="vp9-webm"),
@@ -92,6 +94,7 @@ DECORD_READS_WRONG = [
     pytest.param("a.mp4", "libx264", {X264: OPEN}, {}, id="h264-open-gop-mp4"),
     pytest.param("a.mkv", "libx264", {X264: OPEN}, {}, id="h264-open-gop-mkv"),
     pytest.param("a.mp4", "libx264", {X264: f"{CLOSED}:intra-refresh=1"}, {}, id="h264-intra-refresh"),
+    pytest.param("a.mp4", "libx264", {X264: f"{IN_ORDER}:intra-refresh=1"}, {}, id="h264-intra-refresh-no-b-frames"),
     pytest.param("a.mp4", "libx265", {X265: OPEN}, {}, id="hevc-open-gop-mp4"),
     pytest.param("a.mkv", "libx265", {X265: OPEN}, {"time": irregular}, id="hevc-open-gop-variable-rate"),
     pytest.param("a.mp4", "mpeg4", {}, {}, id="mpeg4-mp4"),
@@ -178,6 +181,28 @@ def test_pyav_steps_in_where_decord_fails(tmp_path, monkeypatch, refusal):
     index = index_video(write_video(tmp_path / "a.mp4"))
     monkeypatch.setattr(decoding.decord, "VideoReader", fail)
     assert numbers(read_frames(index, 20, 7)) == list(range(20, 27))
+
+
+def test_a_file_is_indexed_again_only_when_it_has_changed(tmp_path):
+    path = write_video(tmp_path / "a.mp4")
+    index = index_video(path)
+    assert index_video(path) is index
+    os.utime(path, (1, 1))
+    assert index_video(path) is not index
+
+
+def test_frames_before_the_first_key_frame_are_not_counted(tmp_path):
+    """As in a recording of something that runs already: what they refer to is not there."""
+    path = tmp_path / "joined.mkv"
+    with av.open(write_video(tmp_path / "a.mkv", options={X264: CLOSED})) as source, av.open(path, "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in islice(source.demux(), 3, None):
+            if packet.dts is not None:
+                packet.stream = stream
+                output.mux(packet)
+    index = index_video(path)
+    assert len(index) == FRAMES - 12
+    assert numbers(read_frames(index, 0, 7)) == [*range(12, 19)]
 
 
 def test_large_files_are_left_to_pyav(tmp_path, monkeypatch):

@@ -21,7 +21,9 @@ def saved(root: Path, numbers: range = range(1, 10)) -> SavedFrames:
 
 def test_frames_come_by_number(tmp_path: Path) -> None:
     save_frames(tmp_path / "a", list(range(1, 10)), FRAMES)
-    assert torch.equal(saved(tmp_path).read(CLIP, [3, 5], (24, 16)), FRAMES[[2, 4]])
+    frames = saved(tmp_path)
+    assert torch.equal(frames.read(CLIP, [3, 5], (24, 16)), FRAMES[[2, 4]])
+    assert frames.files(CLIP, [3, 5]) == [tmp_path / "a" / f"0000000{number}.png" for number in (3, 5)]
 
 
 def test_a_missing_frame_is_named_unless_it_does_not_count(tmp_path: Path) -> None:
@@ -29,6 +31,8 @@ def test_a_missing_frame_is_named_unless_it_does_not_count(tmp_path: Path) -> No
     with pytest.raises(InvalidInput, match=r"a: frame 8 is missing \(2 of 9 that count\)"):
         saved(tmp_path)
     saved(tmp_path, range(1, 8))
+    with pytest.raises(InvalidInput, match=r"a: frame 8 is missing \(1 of 8 that count\)"):
+        SavedFrames(root=tmp_path, needed=[(CLIP, "a", [2, 8]), (CLIP, "a", [1, 2, 3, 4, 5, 6, 7])])
 
 
 @pytest.mark.parametrize("first", [0, 2])
@@ -39,9 +43,10 @@ def test_frames_numbered_one_off_are_refused(tmp_path: Path, first: int) -> None
         saved(tmp_path)
 
 
-def test_an_extra_frame_is_named(tmp_path: Path) -> None:
-    write_frames(tmp_path / "a", moving_frames(10, (16, 24)))
-    with pytest.raises(InvalidInput, match=r"frame 10 is one too many \(1 in all\)"):
+@pytest.mark.parametrize(("first", "extra"), [(0, 0), (1, 10)])
+def test_an_extra_frame_is_named(tmp_path: Path, first: int, extra: int) -> None:
+    write_frames(tmp_path / "a", moving_frames(10, (16, 24)), first=first)
+    with pytest.raises(InvalidInput, match=rf"frame {extra} is one too many \(1 in all\)"):
         saved(tmp_path)
 
 

@@ -29,6 +29,8 @@ def test_records_of_every_process_are_read_back(tmp_path: Path) -> None:
         with progress.part(rank) as part:
             part.add(record(rank))
             part.add(record(10 + rank))
+            # Whatever happens to the process from now on.
+            assert 10 + rank in progress.records(bool)
     again = Progress(tmp_path / "progress", IDENTITY)
     assert again.records(bool) == {number: record(number) for number in (0, 1, 10, 11)}
 

@@ -1,5 +1,6 @@
 """Windows as they are read: a network that looks around a window is given what the clip has there."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from torch import Tensor
 
 from conftest import moving_frames, write_frames, write_video
 from stvsr.data.clip import FRAMES, to_float
-from stvsr.data.clip_sets import ClipInfo, Excerpt
+from stvsr.data.clip_sets import ClipInfo, Excerpt, Several
 from stvsr.data.degradation import downsample
 from stvsr.data.frame_folders import FrameFolders
 from stvsr.data.whole_videos import WholeVideos
+from stvsr.errors import DamagedClip, InvalidInput
+from stvsr.evaluation.predictions import SavedFrames
 from stvsr.evaluation.protocols import Protocol
 from stvsr.evaluation.windows import WindowFrames, Windows, plan
 from stvsr.models.frame_interpolation.blend import Blend
@@ -29,13 +32,14 @@ class Numbered:
 
     frames: int
     interrupted_at: int | None = None
+    name: str = "clip"
     read: list[range] = field(default_factory=list)
 
     def __len__(self) -> int:
         return 1
 
     def describe(self, index: int) -> ClipInfo:
-        return ClipInfo("set", "clip", self.frames, 0, None)
+        return ClipInfo("set", self.name, self.frames, 0, None)
 
     def excerpt(self, index: int, first: int, count: int) -> Excerpt:
         frames = range(first, min(first + count, self.frames))
@@ -46,6 +50,14 @@ class Numbered:
 
     def files(self, index: int, first: int, count: int) -> list[Path]:
         return []
+
+
+class Still(Numbered):
+    """A clip whose last frame alone has moved."""
+
+    def excerpt(self, index: int, first: int, count: int) -> Excerpt:
+        moved = moving_frames(2, (32, 48), speed=4)
+        return Excerpt(hr=moved[[int(frame == self.frames - 1) for frame in range(first, first + count)]])
 
 
 class Around(FrameUpscaler):
@@ -133,3 +145,61 @@ def test_a_window_is_read_anew_when_a_frame_around_it_changed(tmp_path: Path) ->
         windows = windows_of(FrameFolders(root=tmp_path), reach)
         assert before == read
         assert (windows.state(windows.tasks[0]) == before) is (reach == 0)
+
+
+def test_a_set_that_is_named_twice_is_refused() -> None:
+    """Frames and rows of one would be taken for those of the other."""
+    with pytest.raises(InvalidInput, match="two clips are called clip in set; rename one"):
+        plan(Several(sets=[Numbered(7), Numbered(9)]), PAPER)
+
+
+def test_a_clip_whose_name_is_no_text_is_refused_before_anything_is_scored() -> None:
+    with pytest.raises(InvalidInput, match="the name is not UTF-8"):
+        plan(Numbered(7, name="caf\udce9"), PAPER)
+
+
+def test_saved_frames_are_cut_to_whole_lr_pixels_as_the_truth_is(tmp_path: Path) -> None:
+    write_frames(tmp_path / "clip", moving_frames(7, (35, 50)))
+    clips = FrameFolders(root=tmp_path)
+    tasks = plan(clips, PAPER)
+    saved = SavedFrames(root=tmp_path, needed=[(task.clip, task.folder, task.numbers) for task in tasks])
+    window = Windows(clips=clips, tasks=tasks, predictions=saved, motion={}, reach=0)[0]
+    assert window.prediction is not None
+    assert torch.equal(window.prediction, window.hr)
+
+
+class Lacking(Numbered):
+    """As a clip of which a frame has been removed since it was described."""
+
+    def excerpt(self, index: int, first: int, count: int) -> Excerpt:
+        return super().excerpt(index, first, count - 1)
+
+
+def test_a_clip_that_lost_a_frame_is_damaged() -> None:
+    with pytest.raises(DamagedClip, match="6 frames from 6 on; expected 7: the clip has changed"):
+        windows_of(Lacking(13), reach=0)[1]
+
+
+def test_frames_that_are_written_while_they_are_read_are_not_those_that_are_there_now(tmp_path: Path) -> None:
+    write_frames(tmp_path / "clip", moving_frames(7, (32, 48)))
+
+    class Meanwhile(FrameFolders):
+        def excerpt(self, index: int, first: int, count: int) -> Excerpt:
+            read = super().excerpt(index, first, count)
+            os.utime(tmp_path / "clip" / "00000003.png", ns=(0, 0))
+            return read
+
+    windows = windows_of(Meanwhile(root=tmp_path), reach=0)
+    assert windows[0].state != windows.state(windows.tasks[0])
+
+
+@pytest.mark.parametrize("frames", [7, 10])
+def test_motion_is_that_from_the_frame_before(frames: int) -> None:
+    """Of a clip that stands still but for its last frame, also in a window that was moved back."""
+    clip = Still(frames)
+    window = windows_of(clip, reach=0)[-1]
+    motion = window.motion
+    kept = len(window.task.window.kept)
+    assert len(motion) == len(window.pairs) == kept
+    assert (motion[0] is None) == (window.pairs[0] is None) == (kept == FRAMES)
+    assert [value > 0.5 for value in motion if value is not None][-2:] == [False, True]

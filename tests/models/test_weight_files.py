@@ -38,6 +38,10 @@ def test_wrappers_are_no_part_of_a_name(content: dict[str, object]) -> None:
     assert list(find_tensors(content)) == ["a.b"]
 
 
+def test_names_of_all_levels_follow_each_other() -> None:
+    assert list(find_tensors({"a": {"b": {"c": torch.ones(1)}}})) == ["a.b.c"]
+
+
 def test_every_tensor_finds_its_place() -> None:
     network, tensors = Small(), published()
     assert KIND.fits(tensors)

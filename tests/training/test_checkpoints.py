@@ -22,7 +22,7 @@ from conftest import SMALL_RUN, with_callback
 from stvsr.errors import Interrupted, InvalidInput
 from stvsr.tracking import MONITORED
 from stvsr.train import train
-from stvsr.training.checkpoints import save_whole
+from stvsr.training.checkpoints import lacks_validation, save_whole
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -94,6 +94,25 @@ def test_a_save_that_fails_leaves_nothing_and_keeps_the_one_before(tmp_path: Pat
     assert last.read_text() == "before"
 
 
+def test_a_checkpoint_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut could leave the name without the content, in place of the one before."""
+    last, flushed = tmp_path / "last.ckpt", list[tuple[int, bool]]()
+    monkeypatch.setattr(os, "fsync", lambda number: flushed.append((os.fstat(number).st_size, last.exists())))
+    trainer = SimpleNamespace(is_global_zero=True, save_checkpoint=lambda path: path.write_text("whole"))
+    save_whole(trainer, last)  # type: ignore[arg-type]
+    assert flushed == [(5, False)]
+
+
+@pytest.mark.parametrize(
+    ("step", "validated", "owes"), [(4, None, True), (4, 2, True), (4, 4, False), (2, None, False)]
+)
+def test_the_validation_after_the_last_step_is_owed_until_it_is_made(
+    step: int, validated: int | None, owes: bool
+) -> None:
+    assert lacks_validation(step, validated, max_steps=4, interval=2) is owes
+    assert not lacks_validation(step, validated, max_steps=4, interval=3), "none is due after the last step"
+
+
 def test_signal_handlers_are_given_back(small_run: Callable[..., DictConfig]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     train(small_run("trainer.max_steps=1"))
@@ -135,10 +154,10 @@ def test_a_run_that_died_continues_from_its_last_validation_without_being_told(
 def test_a_run_stopped_at_a_step_that_is_to_be_validated_is_validated_first(
     small_run: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
-    """Continued, it would not be validated there any more."""
+    """Continued, it would not be validated there any more. A cluster may ask more than once."""
     config = small_run("trainer.max_steps=4", "trainer.val_check_interval=2")
     with pytest.raises(Interrupted, match="stopped after step 2; continue with"):
-        train(with_callback(config, Interrupt, step=2, number=int(signal.SIGINT)))
+        train(with_callback(config, Interrupt, step=2, number=int(signal.SIGTERM), times=2))
     folder = tmp_path / "run/checkpoints"
     last, best = load(folder / "last.ckpt"), load(folder / "best.ckpt")
     assert last["global_step"] == best["global_step"] == 2

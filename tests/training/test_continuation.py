@@ -77,10 +77,13 @@ def test_an_unfinished_run_goes_on_with_another_seed_only_where_it_is_named(smal
 
 def test_other_settings_of_a_run_that_is_continued_are_told(small_run: Run) -> None:
     train(small_run("trainer.max_steps=1"))
-    with pytest.warns(
-        UserWarning, match=r"continuing with loader\.batch_size=4, which was 2, optimizer\.lr=0\.5, which"
-    ):
-        train(small_run("trainer.max_steps=2", "loader.batch_size=4", "optimizer.lr=0.5"))
+    schedule = ["scheduler.minimum=1e-6", "scheduler.period=9"]
+    says = (
+        "continuing with loader.batch_size=4, which was 2, loader.crop=4, which was 8, optimizer.lr=0.5, which was "
+        "[^,]*, scheduler.minimum=1e-06, which was [^,]* and 1 more$"
+    )
+    with pytest.warns(UserWarning, match=says):
+        train(small_run("trainer.max_steps=2", "loader.batch_size=4", "loader.crop=4", "optimizer.lr=0.5", *schedule))
 
 
 def test_settings_of_the_start_alone_are_of_no_matter_to_a_run_that_is_continued(
@@ -95,6 +98,7 @@ def test_a_run_that_began_with_other_weights_of_a_stage_is_another_run() -> None
     ours, theirs = (settings_of(OmegaConf.create({"weights": {"edvr": name}})) for name in ("a.pth", "b.pth"))
     changed = EarlierRun(Path("last.ckpt"), 1, 1, ours).changed(theirs)
     assert changed == ["weights.edvr"]
+    assert EarlierRun(Path("last.ckpt"), 1, 1, {}).changed(theirs) == [], "a checkpoint that tells no settings"
 
 
 def test_where_a_run_computes_is_no_setting_of_it(small_run: Run) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -71,6 +72,14 @@ class Stop(pl.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+def test_a_stop_after_a_skipped_step_before_any_checkpoint_says_that_nothing_is_saved(
+    small_run: Callable[..., DictConfig], poison: Callable[[set[int], float], None]
+) -> None:
+    poison({2}, float("nan"))
+    with pytest.raises(Interrupted, match=r"step 3, .*no finite loss or gradient; nothing is saved"):
+        train(with_callback(small_run(), Stop))
+
+
 def test_a_stop_after_a_skipped_step_keeps_the_last_good_checkpoint(
     small_run: Callable[..., DictConfig], poison: Callable[[set[int], float], None], tmp_path: Path
 ) -> None:
@@ -93,6 +102,39 @@ def test_many_in_a_row_end_the_run_and_name_the_last_good_checkpoint(
         train(config)
     state = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+def step(guard: NonFiniteGuard, gradient: float) -> float | None:
+    """One step with this gradient; gives what the guard leaves of it."""
+    weight = torch.nn.Parameter(torch.zeros(2))
+    weight.grad = torch.full((2,), gradient)
+    module = SimpleNamespace(parameters=lambda: [weight], log=lambda *_: None)
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    guard.on_before_optimizer_step(SimpleNamespace(global_step=1), module, optimizer)  # type: ignore[arg-type]
+    return None if weight.grad is None else weight.grad[0].item()
+
+
+def test_only_steps_in_a_row_end_a_run(tmp_path: Path) -> None:
+    guard = NonFiniteGuard(patience=2, last=str(tmp_path / "last.ckpt"))
+    for gradient in (float("nan"), 1.0, float("nan"), 1.0, float("nan")):
+        step(guard, gradient)
+    with pytest.raises(TrainingDiverged, match=r"2 steps in a row .*; no checkpoint was written yet"):
+        step(guard, float("nan"))
+
+
+def test_a_large_gradient_is_no_reason_to_skip_a_step(tmp_path: Path) -> None:
+    """Its square is not finite any more."""
+    guard = NonFiniteGuard(patience=1, last=str(tmp_path / "last.ckpt"))
+    assert step(guard, 1e30) == pytest.approx(1e30)
+
+
+def test_a_run_that_ends_in_skipped_steps_is_not_saved_after_them(
+    small_run: Callable[..., DictConfig], poison: Callable[[set[int], float], None], tmp_path: Path
+) -> None:
+    """Nor by the validation that is due there."""
+    poison({3}, float("nan"))
+    train(small_run("callbacks.last.every_steps=3"))
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
 
 
 def test_counts_go_on_in_a_resumed_run() -> None:

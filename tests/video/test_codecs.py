@@ -23,14 +23,14 @@ from stvsr.video.sinks import SegmentedVideo, frame_encoder
 PAIRS = [(extension, codec) for extension, container in CONTAINERS.items() for codec in container.codecs]
 
 
-def write(path: Path, encoding: Encoding, frames: list[Tensor], colour: Colour) -> None:
-    """A video of 24000/1001 frames a second, of segments of seven frames each."""
+def write(path: Path, encoding: Encoding, frames: list[Tensor], colour: Colour, *, first: int = 7) -> None:
+    """A video of 24000/1001 frames a second, of segments of seven frames each; the first may have fewer."""
     clock = Clock(InputTimes(Fraction(24000, 1001)), interpolated=False, slow_motion=False)
     height, width = frames[0].shape[1:]
     picture = Picture(width, height, colour)
 
     def join(segments: list[Path]) -> Path:
-        assert len(segments) == -(-len(frames) // 7)
+        assert len(segments) == -(-(len(frames) + 7 - first) // 7)
         write_video(path, EncodedVideo(segments, clock, encoding.codec, picture), None)
         return path
 
@@ -38,7 +38,7 @@ def write(path: Path, encoding: Encoding, frames: list[Tensor], colour: Colour) 
         path.parent, picture=picture, rate=clock.rate, encoding=encoding, windows_per_segment=1, join=join
     )
     for number, frame in enumerate(frames):
-        sink.write(number // 7, number, frame)
+        sink.write((number + 7 - first) // 7, number, frame)
     assert sink.finish(len(frames)) == path
 
 
@@ -61,16 +61,32 @@ class MadeUp:
         return packets
 
 
-@pytest.mark.parametrize("count", [1, 2, 13])
+@pytest.mark.parametrize("count", [1, 2, 13, 78])
 def test_decoding_times_that_an_encoder_makes_up_do_no_harm(
     noise: Callable[..., list[Tensor]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    """As x265 does, at times, for segments of one or two frames."""
+    """As x265 does, at times, for segments of one or two frames; nor does it harm that there are more than ten."""
     monkeypatch.setattr(sinks, "frame_encoder", MadeUp)
     write(tmp_path / "whole.mp4", Encoding("h265"), noise(count, 64, 96), Colour())
     with av.open(tmp_path / "whole.mp4") as container:
         times = [frame.time for frame in container.decode(video=0)]
     assert times == pytest.approx([number * 1001 / 24000 for number in range(count)], abs=6e-4)
+
+
+def test_segments_that_reorder_frames_follow_one_that_does_not(
+    noise: Callable[..., list[Tensor]], tmp_path: Path
+) -> None:
+    """As of a video that begins with a scene of one frame."""
+    write(tmp_path / "whole.mp4", Encoding("h264"), noise(13, 64, 96), Colour(), first=1)
+    with av.open(tmp_path / "whole.mp4") as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == pytest.approx([number * 1001 / 24000 for number in range(13)], abs=6e-4)
+
+
+def test_a_unit_too_fine_for_containers_is_given_up_for_that_of_the_frames() -> None:
+    clock = Clock(InputTimes(Fraction(25)), interpolated=True, slow_motion=False)
+    for start, unit in ((Fraction(1, 60), Fraction(1, 300)), (Fraction(1, 2**31 - 1), Fraction(1, 50))):
+        assert EncodedVideo([], clock, "h264", Picture(16, 16, Colour()), start).unit == unit
 
 
 @pytest.mark.parametrize(("extension", "codec"), PAIRS, ids=lambda value: value)
@@ -84,6 +100,8 @@ def test_every_codec_goes_into_every_container_that_names_it(
     with av.open(path) as container:
         stream = container.streams.video[0]
         assert stream.average_rate == pytest.approx(Fraction(24000, 1001), rel=1e-5)
+        if codec == "h265" and extension != ".mkv":
+            assert stream.codec_context.codec_tag == "hvc1", "Apple's players take no other"
         decoded = list(container.decode(stream))
         convert = ToRgb(Colour.of(decoded[0]))
         read = torch.stack([convert(frame) for frame in decoded]).float()
@@ -205,6 +223,8 @@ def test_a_segment_that_lost_frames_is_found_removed_and_said(tmp_path: Path, da
     for place, frame in enumerate(frames):
         first.write(place // 7, place, frame)
     assert first.finish(len(frames)) == tmp_path / "3"
+    # As of a job that was killed while it joined them.
+    (tmp_path / "whole.mkv").touch()
     segment = first.segments[number]
     if damage == "gone":
         segment.unlink()
@@ -226,6 +246,15 @@ def test_a_segment_that_lost_frames_is_found_removed_and_said(tmp_path: Path, da
             continue
     else:
         pytest.fail("it is never whole")
+
+
+def test_a_frame_that_is_missing_among_others_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is cut short lacks frames that are shown before the last one in it."""
+    numbers = {Path("0"): [0, 1, 2], Path("1"): [3, 4, 7], Path("2"): [8, 9]}
+    monkeypatch.setattr(sinks, "frame_numbers", numbers.get)
+    assert sinks.incomplete(list(numbers), 10) == Path("1")
+    numbers[Path("1")] = [3, 4, 5, 6, 7]
+    assert sinks.incomplete(list(numbers), 10) is None
 
 
 def test_usual_settings_are_taken_and_quality_can_be_chosen() -> None:

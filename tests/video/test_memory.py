@@ -12,6 +12,7 @@ from stvsr.errors import InvalidInput
 from stvsr.models import turns
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.network import InputRequirements, Network
+from stvsr.ops.deformable import use_backend
 from stvsr.video.memory import OVERHEAD, _Alive, bytes_needed, bytes_taken, grid_within
 from stvsr.video.tiles import Grid
 from stvsr.video.upscaling import Upscaler
@@ -39,7 +40,9 @@ def test_what_is_alive_at_once_is_added_up() -> None:
 def test_nothing_is_computed_and_the_network_stays_as_it_is() -> None:
     network = Three()
     before = [parameter.clone() for parameter in network.parameters()]
+    backend = use_backend("blocked")
     bytes_taken(network, 20, 30)
+    assert use_backend(backend) == "blocked"
     for parameter, was in zip(network.parameters(), before, strict=True):
         assert type(parameter.data) is Tensor
         assert torch.equal(parameter, was)
@@ -73,18 +76,22 @@ class Watching(Three):
         return BicubicBlend()(lr)
 
 
-@pytest.mark.parametrize("grid", [Grid(1, 1), Grid(1, 3), Grid(3, 1), Grid(2, 2), Grid(3, 3)], ids=str)
-def test_finished_tiles_are_counted_as_many_as_there_are(grid: Grid) -> None:
+@pytest.mark.parametrize(
+    ("grid", "height", "width"),
+    [*((Grid(*parts), 320, 336) for parts in ((1, 1), (1, 3), (3, 1), (2, 2), (3, 3))), (Grid(2, 1), 192, 900)],
+    ids=str,
+)
+def test_finished_tiles_are_counted_as_many_as_there_are(grid: Grid, height: int, width: int) -> None:
     """A row of them, and what the next ones share; the row before is gone when one is made."""
-    frames = [torch.randint(256, (3, 320, 336), dtype=torch.uint8) for _ in range(4)]
+    frames = [torch.randint(256, (3, height, width), dtype=torch.uint8) for _ in range(4)]
     (window,) = windows((frame, False) for frame in frames)
     with _Alive() as alive:
         network = Watching(alive)
         Upscaler(network, grid=grid)(window)
-    largest = max(bytes_taken(Three(), *tile) for tile in grid.sizes(320, 336, multiple=1))
-    counted = bytes_needed(grid, Three(), 320, 336) - OVERHEAD * largest
+    largest = max(bytes_taken(Three(), *tile) for tile in grid.sizes(height, width, multiple=1))
+    counted = bytes_needed(grid, Three(), height, width) - OVERHEAD * largest
     # The window, a tile of it, and finished rows of 8 bits, which are counted elsewhere.
-    others = (2 * 4 * 4 * 3 + 7 * 3 * 16) * 320 * 336
+    others = (2 * 4 * 4 * 3 + 7 * 3 * 16) * height * width
     assert counted <= network.beside + others
     assert network.beside <= counted + others
 
@@ -139,9 +146,19 @@ class Turns(Wide):
 def test_small_tiles_at_the_edges_of_large_ones_fit_as_well() -> None:
     """They are 48 pixels shorter, and then go all at once."""
     network = Turns()
-    for share in (0.2, 0.25, 0.3, 0.4, 0.6):
-        memory = share * OVERHEAD * bytes_taken(network, 480, 640)
-        assert fits(grid_within(memory, network, 480, 640, limited_by="-"), memory, network, 480, 640)
+    # The first two would be enough for the largest tiles of a division whose smaller ones do not fit.
+    for share in (0.35, 0.36, 0.4, 0.6):
+        memory = share * OVERHEAD * bytes_taken(network, 384, 384)
+        assert fits(grid_within(memory, network, 384, 384, limited_by="-"), memory, network, 384, 384)
+
+
+def test_frames_take_the_memory_of_padded_ones() -> None:
+    network = Three()
+    network.requirements = InputRequirements(multiple_of=4, minimum_frames=1)
+    needed = bytes_needed(Grid(), network, 16, 20)
+    assert bytes_needed(Grid(), network, 13, 18) == needed
+    with pytest.raises(InvalidInput, match="GiB more"):
+        grid_within(needed - 1, network, 13, 18, limited_by="-")
 
 
 def test_too_little_memory_is_said_with_what_is_needed() -> None:

@@ -78,6 +78,8 @@ def test_finer_halves_the_longer_side_until_tiles_are_small() -> None:
 
 @pytest.mark.parametrize("multiple", [1, 4, 32])
 def test_any_multiple_that_a_network_declares_is_kept(multiple: int) -> None:
-    for span in spans(640, 3, multiple=multiple):
-        assert span.start % multiple == 0
-        assert span.stop % multiple == 0
+    for parts in (3, 9):
+        found = spans(640, parts, multiple=multiple)
+        assert all(span.start % multiple == span.stop % multiple == 0 for span in found)
+        assert all(span.shared >= 2 * MARGIN for span in found[1:])
+        assert all(first.stop <= third.start for first, third in zip(found, found[2:], strict=False))

@@ -125,6 +125,8 @@ def test_odd_sizes_are_reflected_and_cut_back(
     made = torch.stack(list(upscale(frames, Upscaler(network))))
     assert made.shape == (7, 3, 4 * height, 4 * width)
     assert torch.equal(made, torch.stack(by_hand(network, frames)))
+    half = torch.stack(list(upscale(frames, Upscaler(network, scale=2))))
+    assert half.shape == (7, 3, 2 * height, 2 * width)
 
 
 @pytest.mark.parametrize("width", [20, 21])
@@ -132,7 +134,10 @@ def test_preview_has_bicubic_at_the_left_and_the_network_at_the_right(
     small_network: Callable[..., Network], noise: Frames, width: int
 ) -> None:
     network, frames = small_network(), noise(4, 16, width)
-    made = torch.stack(list(upscale(frames, Upscaler(network, preview=True))))
+    upscaler, told = Upscaler(network, preview=True), []
+    upscaler.on_tile = lambda *tiles: told.append(tiles)
+    made = torch.stack(list(upscale(frames, upscaler)))
+    assert told == [(1, 1)], "of the network alone, which takes the time"
     assert torch.equal(made[..., 4 * width :], torch.stack(by_hand(network, frames)))
     left, expected = made[..., : 4 * width].float(), torch.stack(by_hand(BicubicBlend(), frames)).float()
     # Bicubic mirrors a border that the network has reflected already.
@@ -216,12 +221,13 @@ def test_other_errors_of_a_network_are_not_taken_for_a_lack_of_memory(noise: Fra
         list(upscale(noise(4, 64, 64), Upscaler(Greedy(10, RuntimeError("oops")))))
 
 
-def test_an_answer_that_is_not_finite_is_refused(noise: Frames) -> None:
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_an_answer_that_is_not_finite_is_refused(noise: Frames, wrong: float) -> None:
     class Broken(Network):
         requirements = InputRequirements()
 
         def forward(self, lr: Tensor) -> Tensor:
-            return BicubicBlend()(lr) * torch.nan
+            return BicubicBlend()(lr) + wrong
 
     with pytest.raises(InvalidInput, match="not finite"):
         list(upscale(noise(4), Upscaler(Broken())))
@@ -256,25 +262,31 @@ class Rounding(BicubicBlend):
         return super().forward(lr) + self.gain / 30 * torch.is_autocast_enabled(lr.device.type)
 
 
-@pytest.mark.parametrize(("gain", "agrees"), [(0.0, True), (1.0, False)])
+@pytest.mark.parametrize("preview", [False, True])
+@pytest.mark.parametrize(("gain", "agrees"), [(0.0, True), (0.1, False)], ids=["exact", "to 50 dB"])
 def test_bf16_is_used_only_where_it_agrees_with_float32(
-    noise: Frames, gain: float, agrees: bool, monkeypatch: pytest.MonkeyPatch
+    noise: Frames, gain: float, agrees: bool, preview: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Decided by the first window, which is made as all others will be."""
+    """Decided by the first window, which is made as all others will be; not by what stands beside it."""
     monkeypatch.setattr("stvsr.video.upscaling.has_bf16", lambda device: True)
-    upscaler = Upscaler(Rounding(gain), precision="auto")
+    upscaler = Upscaler(Rounding(gain), precision="auto", preview=preview)
     first, *_ = windows(scene_starts(noise(4)))
-    assert torch.equal(upscaler(first), torch.stack(by_hand(BicubicBlend(), noise(4))))
+    expected = torch.stack(by_hand(BicubicBlend(), noise(4)))
+    assert torch.equal(upscaler(first)[..., -expected.shape[-1] :], expected)
     assert upscaler.bf16 is agrees
     assert not upscaler.undecided
 
 
-def test_black_frames_decide_nothing_of_precision(noise: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("colour", [(0, 0, 0), (20, 40, 160)], ids=["black", "blue"])
+def test_plain_frames_decide_nothing_of_precision(
+    noise: Frames, colour: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Many films begin with them; they agree in any precision."""
     monkeypatch.setattr("stvsr.video.upscaling.has_bf16", lambda device: True)
     upscaler = Upscaler(Rounding(1.0), precision="auto")
-    (black,) = windows(scene_starts([torch.zeros_like(frame) for frame in noise(4)]))
-    upscaler(black)
+    one_colour = torch.tensor(colour, dtype=torch.uint8)[:, None, None]
+    (plain,) = windows(scene_starts([one_colour.expand_as(frame) for frame in noise(4)]))
+    upscaler(plain)
     assert upscaler.undecided
     first, *_ = windows(scene_starts(noise(4)))
     upscaler(first)

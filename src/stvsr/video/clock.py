@@ -93,7 +93,7 @@ class Clock:
         if pts is None:
             return number
         if number < 0:
-            return number * max(1, round(1 / self.rate / self.time_base))
+            return number * round(1 / self.rate / self.time_base)
         first, between = divmod(number, self._factor)
         if first + between >= len(pts):
             # Of the frame after the last one, for the duration of that: as long as a usual one.

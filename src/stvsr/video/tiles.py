@@ -92,7 +92,7 @@ def spans(size: int, parts: int, *, multiple: int) -> list[Span]:
         (multiple * max(0, start - margin), multiple * min(units, stop + margin)) for start, stop in pairwise(edges)
     ]
     ends = [0, *(stop for _, stop in computed)]
-    return [Span(start, stop, end - start if start else 0) for (start, stop), end in zip(computed, ends, strict=False)]
+    return [Span(start, stop, end - start) for (start, stop), end in zip(computed, ends, strict=False)]
 
 
 def most_parts(size: int, *, multiple: int) -> int:
