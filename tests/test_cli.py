@@ -10,6 +10,8 @@ import av
 import numpy as np
 import pytest
 import torch
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from hydra.utils import instantiate
 from omegaconf.errors import InterpolationKeyError
 from PIL import Image
@@ -397,6 +399,18 @@ def test_a_disk_that_is_full_is_one_line_though_the_system_names_no_file() -> No
     assert explain(OSError(errno.ENOSPC, "No space left on device")) == (message, 1)
     # That is no matter of a disk.
     assert explain(OSError(errno.EBADF, "Bad file descriptor")) == (None, 1)
+
+
+def test_a_sweep_for_slurm_without_what_submits_it_says_what_to_install(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Plugins are loaded once, and would bring it back later.
+    Plugins.instance()
+    monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], "submitit_slurm.yaml", raising=False)
+    status, error = run(evaluate.main, "-m", "hydra/launcher=slurm", "method=bicubic_blend", "protocol=paper,released")
+    assert status == 2
+    assert error.startswith("error: configuration: hydra/launcher=slurm needs hydra-submitit-launcher, which is not ")
+    assert error.count("\n") == 1
 
 
 def test_a_sweep_for_slurm_where_there_is_none_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,9 @@ CALLED_OURS = "Error in call to target 'stvsr."
 NO_CHOICE = "Config group override must be a string or a list. Got NoneType"
 """Hydra's words for `logger=null`."""
 
+NO_SUBMITIT = "Could not load 'hydra/launcher/submitit_slurm'"
+"""Hydra's words where the plugin that `hydra/launcher=slurm` configures is not installed."""
+
 OF_VALUES = (TypeError, ValueError, ZeroDivisionError, RuntimeError)
 """What comes of values of a wrong kind or size; other errors of ours are bugs, and keep their traceback."""
 
@@ -221,6 +224,11 @@ def _said(error: BaseException) -> str:
     if str(error).startswith(NO_CHOICE):
         return (
             "null chooses no file of a group of settings; name one, such as logger=csv, or leave the group out: ~logger"
+        )
+    if NO_SUBMITIT in str(error):
+        return (
+            "hydra/launcher=slurm needs hydra-submitit-launcher, which is not installed; run make install, or "
+            'pip install ".[slurm]" in the clone'
         )
     message, *hint = one_line(error).split(", set env var HYDRA_FULL_ERROR=1")
     return f"{message}: {one_line(chain_of(error)[-1])}" if hint else message
