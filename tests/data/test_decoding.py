@@ -97,6 +97,7 @@ DECORD_READS_WRONG = [
     pytest.param("a.mp4", "libx264", {X264: f"{IN_ORDER}:intra-refresh=1"}, {}, id="h264-intra-refresh-no-b-frames"),
     pytest.param("a.mp4", "libx265", {X265: OPEN}, {}, id="hevc-open-gop-mp4"),
     pytest.param("a.mkv", "libx265", {X265: OPEN}, {"time": irregular}, id="hevc-open-gop-variable-rate"),
+    pytest.param("a.ts", "libx265", {X265: f"{CLOSED}:open-gop=0"}, {}, id="hevc-mpeg-ts"),
     pytest.param("a.mp4", "mpeg4", {}, {}, id="mpeg4-mp4"),
     pytest.param("a.avi", "mpeg4", {}, {}, id="mpeg4-avi"),
 ]
@@ -188,7 +189,26 @@ def test_a_file_is_indexed_again_only_when_it_has_changed(tmp_path):
     index = index_video(path)
     assert index_video(path) is index
     os.utime(path, (1, 1))
-    assert index_video(path) is not index
+    older = index_video(path)
+    assert older is not index
+    with path.open("ab") as file:
+        file.write(bytes(8))
+    os.utime(path, (1, 1))
+    assert index_video(path) is not older, "another size at the same time"
+
+
+def test_frames_at_one_time_are_refused(tmp_path):
+    """Nothing could tell them apart."""
+    path = tmp_path / "twice.mkv"
+    with av.open(write_video(tmp_path / "a.mkv", "ffv1")) as source, av.open(path, "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = stream
+                packet.pts = packet.dts = packet.pts // 50 * 50
+                output.mux(packet)
+    with pytest.raises(DamagedClip, match="frames share timestamps"):
+        index_video(path)
 
 
 def test_frames_before_the_first_key_frame_are_not_counted(tmp_path):
@@ -203,6 +223,21 @@ def test_frames_before_the_first_key_frame_are_not_counted(tmp_path):
     index = index_video(path)
     assert len(index) == FRAMES - 12
     assert numbers(read_frames(index, 0, 7)) == [*range(12, 19)]
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "mpeg2video"), ("a.mp4", "mpeg4")])
+def test_frames_that_the_decoder_says_are_damaged_are_refused(tmp_path, name, codec):
+    """They come out all the same, patched up from their neighbours."""
+    path = write_video(tmp_path / name, codec, {})
+    with av.open(path) as container:
+        twelfth = bytes(next(islice(container.demux(), 12, None)))
+    content, half = path.read_bytes(), len(twelfth) // 2
+    at = content.index(twelfth) + half
+    path.write_bytes(content[:at] + bytes(byte ^ 0x5A for byte in content[at : at + 12]) + content[at + 12 :])
+    index = index_video(path)
+    with pytest.raises(DamagedClip, match="damaged near"):
+        read_frames(index, 0, FRAMES)
+    assert numbers(read_frames(index, 0, 7)) == [*range(7)]
 
 
 def test_large_files_are_left_to_pyav(tmp_path, monkeypatch):
