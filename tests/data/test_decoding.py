@@ -73,6 +73,25 @@ def write_video(
     return path
 
 
+def repacked(
+    source: Path,
+    path: Path,
+    *,
+    without: int = 0,
+    times: Callable[[av.Packet], tuple[int, int]] = lambda packet: (packet.pts, packet.dts),
+    options: dict[str, str] | None = None,
+) -> Path:
+    """The packets of a video in another file: some at the beginning left out, `pts` and `dts` as `times` gives them."""
+    with av.open(source) as whole, av.open(path, "w", options=options or {}) as output:
+        stream = output.add_stream_from_template(whole.streams.video[0])
+        for packet in islice(whole.demux(), without, None):
+            if packet.dts is not None:
+                packet.pts, packet.dts = times(packet)
+                packet.stream = stream
+                output.mux(packet)
+    return path
+
+
 def wrong_reads(path: Path) -> int:
     """How many of all 54 windows, in random order, hold other frames than they should."""
     index = index_video(path)
@@ -199,28 +218,15 @@ def test_a_file_is_indexed_again_only_when_it_has_changed(tmp_path):
 
 def test_frames_at_one_time_are_refused(tmp_path):
     """Nothing could tell them apart."""
-    path = tmp_path / "twice.mkv"
-    with av.open(write_video(tmp_path / "a.mkv", "ffv1")) as source, av.open(path, "w") as output:
-        stream = output.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux():
-            if packet.dts is not None:
-                packet.stream = stream
-                packet.pts = packet.dts = packet.pts // 50 * 50
-                output.mux(packet)
+    source = write_video(tmp_path / "a.mkv", "ffv1")
+    path = repacked(source, tmp_path / "twice.mkv", times=lambda packet: (packet.pts // 50 * 50,) * 2)
     with pytest.raises(DamagedClip, match="frames share timestamps"):
         index_video(path)
 
 
 def test_frames_before_the_first_key_frame_are_not_counted(tmp_path):
     """As in a recording of something that runs already: what they refer to is not there."""
-    path = tmp_path / "joined.mkv"
-    with av.open(write_video(tmp_path / "a.mkv", options={X264: CLOSED})) as source, av.open(path, "w") as output:
-        stream = output.add_stream_from_template(source.streams.video[0])
-        for packet in islice(source.demux(), 3, None):
-            if packet.dts is not None:
-                packet.stream = stream
-                output.mux(packet)
-    index = index_video(path)
+    index = index_video(repacked(write_video(tmp_path / "a.mkv"), tmp_path / "joined.mkv", without=3))
     assert len(index) == FRAMES - 12
     assert numbers(read_frames(index, 0, 7)) == [*range(12, 19)]
 
@@ -278,14 +284,7 @@ def test_a_file_cut_off_is_refused_and_not_read_as_a_shorter_one(tmp_path, name,
     codec, coding = ("libvpx-vp9", {"g": "12", "cpu-used": "8"}) if name == "a.webm" else ("libx264", {X264: CLOSED})
     write_video(whole, codec, coding)
     if options:
-        moved = tmp_path / "moved.mp4"
-        with av.open(whole) as source, av.open(moved, "w", options=options) as target:
-            stream = target.add_stream_from_template(source.streams.video[0])
-            for packet in source.demux(video=0):
-                if packet.size:
-                    packet.stream = stream
-                    target.mux(packet)
-        whole = moved
+        whole = repacked(whole, tmp_path / "moved.mp4", options=options)
     data = whole.read_bytes()
     cut = tmp_path / f"cut{whole.suffix}"
     cut.write_bytes(data[: int(kept * len(data))])
@@ -352,15 +351,12 @@ def test_damage_that_pyav_notices_is_refused(tmp_path):
 @pytest.mark.parametrize("hidden", [7, 12, 20])
 def test_frames_that_an_edit_list_hides_are_decoded_but_not_counted(tmp_path, hidden):
     """As cutting without encoding leaves them: the file begins with a key frame that is not shown."""
-    trimmed = tmp_path / "trimmed.mp4"
-    with av.open(write_video(tmp_path / "whole.mp4")) as source, av.open(trimmed, "w") as output:
-        stream = output.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux():
-            if packet.dts is not None:
-                shift = hidden * packet.duration
-                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
-                output.mux(packet)
-    index = index_video(trimmed)
+
+    def earlier(packet):
+        shift = hidden * packet.duration
+        return packet.pts - shift, packet.dts - shift
+
+    index = index_video(repacked(write_video(tmp_path / "whole.mp4"), tmp_path / "trimmed.mp4", times=earlier))
     assert len(index) == FRAMES - hidden
     assert numbers(read_frames(index, 0, len(index))) == [*range(hidden, FRAMES)]
     assert numbers(read_frames(index, 5, 4)) == [*range(hidden + 5, hidden + 9)]
@@ -373,17 +369,12 @@ def test_a_container_that_cannot_be_set_back_to_its_beginning_is_read(tmp_path):
 
 def test_a_transport_stream_whose_clock_starts_anew_is_read_whole(tmp_path):
     """FFmpeg then counts from before zero."""
-    path = tmp_path / "a.ts"
-    with (
-        av.open(write_video(tmp_path / "a.mp4")) as source,
-        av.open(path, "w", options={"mpegts_copyts": "1"}) as output,
-    ):
-        stream = output.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux():
-            if packet.dts is not None:
-                shift = round((2**33 / 90_000 - 1.3) / packet.time_base)
-                packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
-                output.mux(packet)
-    index = index_video(path)
+
+    def later(packet):
+        shift = round((2**33 / 90_000 - 1.3) / packet.time_base)
+        return packet.pts + shift, packet.dts + shift
+
+    source, copied = write_video(tmp_path / "a.mp4"), {"mpegts_copyts": "1"}
+    index = index_video(repacked(source, tmp_path / "a.ts", times=later, options=copied))
     assert index.pts[0] < 0
     assert numbers(read_frames(index, 0, len(index))) == [*range(FRAMES)]

@@ -151,13 +151,14 @@ def test_a_run_that_died_continues_from_its_last_validation_without_being_told(
     assert (tmp_path / "parts/csv/metrics.1.csv").is_file()
 
 
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)], ids=["ctrl-c", "terminated"])
 def test_a_run_stopped_at_a_step_that_is_to_be_validated_is_validated_first(
-    small_run: Callable[..., DictConfig], tmp_path: Path
+    small_run: Callable[..., DictConfig], tmp_path: Path, number: int, times: int
 ) -> None:
     """Continued, it would not be validated there any more. A cluster may ask more than once."""
     config = small_run("trainer.max_steps=4", "trainer.val_check_interval=2")
     with pytest.raises(Interrupted, match="stopped after step 2; continue with"):
-        train(with_callback(config, Interrupt, step=2, number=int(signal.SIGTERM), times=2))
+        train(with_callback(config, Interrupt, step=2, number=int(number), times=times))
     folder = tmp_path / "run/checkpoints"
     last, best = load(folder / "last.ckpt"), load(folder / "best.ckpt")
     assert last["global_step"] == best["global_step"] == 2

@@ -143,13 +143,16 @@ class Turns(Wide):
         return made
 
 
-def test_small_tiles_at_the_edges_of_large_ones_fit_as_well() -> None:
+@pytest.mark.parametrize(
+    ("height", "width", "shares"), [(480, 640, (0.2, 0.25, 0.3, 0.4, 0.6)), (384, 384, (0.35, 0.36, 0.4, 0.6))]
+)
+def test_small_tiles_at_the_edges_of_large_ones_fit_as_well(height: int, width: int, shares: tuple[float, ...]) -> None:
     """They are 48 pixels shorter, and then go all at once."""
     network = Turns()
-    # The first two would be enough for the largest tiles of a division whose smaller ones do not fit.
-    for share in (0.35, 0.36, 0.4, 0.6):
-        memory = share * OVERHEAD * bytes_taken(network, 384, 384)
-        assert fits(grid_within(memory, network, 384, 384, limited_by="-"), memory, network, 384, 384)
+    # Of the square, the first two would be enough for the largest tiles of a division whose smaller ones do not fit.
+    for share in shares:
+        memory = share * OVERHEAD * bytes_taken(network, height, width)
+        assert fits(grid_within(memory, network, height, width, limited_by="-"), memory, network, height, width)
 
 
 def test_frames_take_the_memory_of_padded_ones() -> None:
