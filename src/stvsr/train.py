@@ -137,6 +137,24 @@ def check_values(config: DictConfig) -> None:
         raise InvalidInput(f"seed={config.seed}; expected 0 to {SEEDS - 1}")
     if config.trainer.precision not in PRECISIONS:
         raise InvalidInput(f"trainer.precision={config.trainer.precision}; expected {', '.join(PRECISIONS)}")
+    check_apart(config.data)
+
+
+def check_apart(data: DictConfig) -> None:
+    """Refuses clips to validate on that would be trained on; where both are the same folder, the user knows.
+
+    Raises:
+        InvalidInput: one of the folders lies in the other.
+    """
+    named = (data.get("root"), data.get("val_root"))
+    root, val_root = (None if path is None else Path(path).resolve() for path in named)
+    if root is None or val_root is None or root == val_root:
+        return
+    if root in val_root.parents or val_root in root.parents:
+        raise InvalidInput(
+            f"data.val_root={named[1]}: shares a folder with data.root={named[0]}, so clips to validate on would be "
+            "trained on; choose folders apart"
+        )
 
 
 def warn_of_foreign_classes(model_config: dict[str, Any]) -> None:

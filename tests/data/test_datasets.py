@@ -79,6 +79,12 @@ def test_a_damaged_clip_is_replaced_and_named(noise_source: Any) -> None:
     assert all(clip.name != "noise-3" for clip in drawn)
 
 
+def test_a_folder_half_of_which_is_damaged_is_trained_on(noise_source: Any) -> None:
+    """Of 2,000 draws two would follow ten damaged ones by chance."""
+    clips = TrainingClips(source=Damaged(noise_source(clips=40), good=set(range(20))), crop=8, draws=2000, seed=0)
+    assert max(len(clips[draw].skipped) for draw in range(2000)) >= 10
+
+
 def test_many_damaged_clips_in_a_row_are_an_error(noise_source: Any) -> None:
     clips = TrainingClips(source=Damaged(noise_source(clips=40), good=set()), crop=8, draws=1, seed=0)
     with pytest.raises(DamagedClip, match=f"{MAX_DAMAGED_IN_A_ROW} damaged clips in a row"):

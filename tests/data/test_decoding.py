@@ -52,11 +52,15 @@ def write_video(
     images: Iterable[np.ndarray] | None = None,
     time: Callable[[int], int] | None = None,
     rotation: int = 0,
+    title: str | None = None,
 ) -> Path:
     """A video of 30 frames a second, or with `time` in ms; 60 numbered frames unless `images` are given."""
+    images = list(map(picture, range(FRAMES))) if images is None else list(images)
     with av.open(path, "w") as container:
+        if title is not None:
+            container.metadata["title"] = title
         stream = container.add_stream(codec, rate=30, options=options or {"x264-params": CLOSED})
-        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, pixels
+        stream.height, stream.width, stream.pix_fmt = *images[0].shape[:2], pixels
         stream.codec_context.thread_count = 1
         if codec in ("mpeg4", "mpeg2video"):
             stream.codec_context.gop_size, stream.codec_context.max_b_frames = 12, 2
@@ -64,7 +68,7 @@ def write_video(
             stream.codec_context.time_base = Fraction(1, 1000)
         if rotation:
             stream.set_display_rotation(rotation)
-        for number, image in enumerate(map(picture, range(FRAMES)) if images is None else images):
+        for number, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts = number if time is None else time(number)
             frame.time_base = Fraction(1, 30) if time is None else Fraction(1, 1000)
@@ -107,7 +111,6 @@ READ_WITH_DECORD = [
     pytest.param("a.mov", "libx264", {X264: IN_ORDER}, {}, id="h264-mov-no-b-frames"),
     pytest.param("a.mp4", "libx264", {X264: CLOSED}, {"time": irregular}, id="h264-variable-rate"),
     pytest.param("a.mp4", "libx265", {X265: f"{CLOSED}:open-gop=0"}, {}, id="hevc-mp4"),
-    pytest.param("a.webm", "libvpx-vp9", {"g": "24", "cpu-used": "8", "lag-in-frames": "16"}, {}, id="vp9-webm"),
 ]
 DECORD_READS_WRONG = [
     pytest.param("a.mp4", "libx264", {X264: OPEN}, {}, id="h264-open-gop-mp4"),
@@ -122,6 +125,7 @@ DECORD_READS_WRONG = [
 ]
 READ_WITH_PYAV = [
     *DECORD_READS_WRONG,
+    pytest.param("a.webm", "libvpx-vp9", {"g": "24", "cpu-used": "8", "lag-in-frames": "16"}, {}, id="vp9-webm"),
     pytest.param("a.mkv", "ffv1", {}, {"pixels": "bgr0"}, id="ffv1-mkv"),
     pytest.param("a.mkv", "mpeg2video", {}, {}, id="mpeg2-mkv"),
     pytest.param("a.avi", "mjpeg", {}, {"pixels": "yuvj420p"}, id="mjpeg-avi"),
@@ -191,6 +195,51 @@ def test_frames_beyond_the_ends_are_refused_by_either_route(tmp_path, decord, fi
     index = replace(index_video(write_video(tmp_path / "a.mp4")), decord=decord)
     with pytest.raises(InvalidInput, match=rf"a\.mp4: has {len(index)} frames; expected {first + count} or more"):
         read_frames(index, first, count)
+
+
+@pytest.mark.parametrize(("codec", "ending"), [("libx264", ".ts"), ("libx265", ".ts"), ("libvpx-vp9", ".webm")])
+def test_frames_keep_their_size_where_it_changes_in_a_file(tmp_path, codec, ending):
+    """As in recordings of a call, or of one part after another; decord would scale them all to the first one's size."""
+    options = {"libx264": {X264: CLOSED}, "libx265": {X265: f"{CLOSED}:open-gop=0"}}.get(codec, {"cpu-used": "8"})
+    large = write_video(tmp_path / f"large{ending}", codec, options)
+    halves = [np.ascontiguousarray(picture(number)[::2, ::2]) for number in range(FRAMES)]
+    small = write_video(tmp_path / f"small{ending}", codec, options, images=halves)
+    path = tmp_path / "both.mkv"
+    with av.open(large) as first, av.open(small) as second, av.open(path, "w") as output:
+        stream = output.add_stream_from_template(first.streams.video[0])
+        for source, moved in ((first, 0), (second, 3)):
+            for packet in source.demux():
+                if packet.dts is not None:
+                    shift = round(moved / packet.time_base)
+                    packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
+                    output.mux(packet)
+    index = index_video(path)
+    assert len(index) == 2 * FRAMES
+    assert read_frames(index, 0, 7).shape == (7, 3, HEIGHT, WIDTH)
+    assert read_frames(index, FRAMES, 7).shape == (7, 3, HEIGHT // 2, WIDTH // 2)
+    with pytest.raises(DamagedClip, match="the frame size changes within a clip"):
+        read_frames(index, FRAMES - 3, 7)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.avi", "ffv1")])
+def test_titles_of_old_files_that_are_no_utf_8_do_no_harm(tmp_path, name, codec):
+    path = write_video(tmp_path / name, codec, {}, title="TITLE")
+    path.write_bytes(path.read_bytes().replace(b"TITLE", b"CAF\xe9S"))
+    assert numbers(read_frames(index_video(path), 20, 7)) == list(range(20, 27))
+
+
+def test_a_name_that_is_no_utf_8_is_read(tmp_path):
+    path = write_video(tmp_path / "a.mp4").rename(tmp_path / os.fsdecode(b"caf\xe9.mp4"))
+    index = index_video(path)
+    assert index.decord, "whose library takes UTF-8 alone"
+    assert numbers(read_frames(index, 20, 7)) == list(range(20, 27))
+
+
+def test_a_codec_that_ffmpeg_does_not_know_is_refused_in_words(tmp_path):
+    path = write_video(tmp_path / "a.mkv")
+    path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_UNKNOWN/ABCDE"))
+    with pytest.raises(DamagedClip, match=r"a\.mkv: of a codec that FFmpeg does not know"):
+        index_video(path)
 
 
 @pytest.mark.parametrize("refusal", [RuntimeError("no"), decoding.decord.DECORDError("no")])

@@ -141,14 +141,15 @@ def test_links_that_lead_nowhere_or_in_circles_are_refused(tmp_path: Path) -> No
     for other in (".#00000001.png", "README.txt"):
         (tmp_path / "set" / "a" / other).symlink_to(tmp_path / "gone")
     assert FrameFolders(root=tmp_path / "set").names == ["a", "b"]
-    for target, problem in (
-        (tmp_path / "gone", "a broken link"),
-        (tmp_path / "set", "a link to a folder that it is in"),
+    for name, target, problem in (
+        ("c", tmp_path / "gone", "a broken link"),
+        ("scene_1.5", tmp_path / "gone", "a broken link"),
+        ("c", tmp_path / "set", "a link to a folder that it is in"),
     ):
-        (tmp_path / "set" / "c").symlink_to(target)
-        with pytest.raises(InvalidInput, match=rf"data\.root: .*c is {problem}; remove"):
+        (tmp_path / "set" / name).symlink_to(target)
+        with pytest.raises(InvalidInput, match=rf"data\.root: .*{name} is {problem}; remove"):
             FrameFolders(root=tmp_path / "set")
-        (tmp_path / "set" / "c").unlink()
+        (tmp_path / "set" / name).unlink()
     # Where the root is a link itself.
     (tmp_path / "set" / "c").symlink_to(tmp_path / "set")
     (tmp_path / "link").symlink_to(tmp_path / "set")
@@ -210,6 +211,14 @@ def test_lr_frames_that_do_not_match_are_refused(tmp_path: Path, numbers: list[i
 def test_lr_frames_of_another_size_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="LR frames are 6x5, HR 24x16; expected LR 6x4"):
         lr_and_hr(tmp_path, torch.zeros(1, 3, 5, 6, dtype=torch.uint8), list(range(1, 10)))
+
+
+def test_a_clip_alone_has_its_lr_frames_in_a_folder_of_another_name(tmp_path: Path) -> None:
+    write_frames(tmp_path / "hr", FRAMES)
+    write_frames(tmp_path / "lr", LR)
+    clips = FrameFolders(root=tmp_path / "hr", lr_root=tmp_path / "lr")
+    assert clips.names == ["hr"]
+    assert clips.files(0, 0, 1) == [tmp_path / "hr" / "00000001.png", tmp_path / "lr" / "00000001.png"]
 
 
 def test_lr_of_other_clips_is_refused(tmp_path: Path) -> None:

@@ -254,11 +254,12 @@ class Damaged(NamedNoise):
 
 
 def test_many_damaged_clips_in_a_row_end_a_packing(tmp_path: Path) -> None:
-    several = set(range(5, 5 + MAX_DAMAGED_IN_A_ROW))
-    with pytest.raises(DamagedClip, match=f"{MAX_DAMAGED_IN_A_ROW} damaged clips in a row, the last: clip 14"):
-        make_pack(Damaged(30, several), tmp_path)
-    with pytest.raises(DamagedClip, match=f"first {MAX_DAMAGED_IN_A_ROW} clips are damaged, the last: clip 9"):
-        make_pack(Damaged(30, set(range(30))), tmp_path)
+    count = MAX_DAMAGED_IN_A_ROW
+    several = set(range(5, 5 + count))
+    with pytest.raises(DamagedClip, match=f"{count} damaged clips in a row, the last: clip {count + 4}"):
+        make_pack(Damaged(count + 20, several), tmp_path)
+    with pytest.raises(DamagedClip, match=f"first {count} clips are damaged, the last: clip {count - 1}"):
+        make_pack(Damaged(count + 20, set(range(count + 20))), tmp_path)
 
 
 def test_damaged_clips_that_do_not_lie_in_a_row_are_tried_again_in_one(tmp_path: Path) -> None:

@@ -125,9 +125,42 @@ def test_a_video_of_nothing_but_cuts_is_given_up_after_few_decodings(tmp_path, m
     calls = []
     real = videos.read_frames
     monkeypatch.setattr(videos, "read_frames", lambda *args: calls.append(args) or real(*args))
-    with pytest.raises(DamagedClip, match=r"a\.mp4: no 7 consecutive frames without a scene cut"):
+    source = VideoFolder(root=tmp_path, clips_per_video=1)
+    for seed in range(20):
+        with pytest.raises(DamagedClip, match=r"a\.mp4: no 7 consecutive frames without a scene cut"):
+            source.read(0, RNG(seed))
+    assert len(calls) <= 54, "each window once, however often chance comes by"
+
+
+def test_a_file_is_given_up_after_so_many_windows(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", [image for seed in range(12) for image in scene(seed, 5)] + scene(12, 7))
+    monkeypatch.setattr(videos, "MAX_TRIES", 3)
+    monkeypatch.setattr(videos, "first_frames", lambda *_: iter(range(61)))
+    with pytest.raises(DamagedClip, match="no 7 consecutive frames"):
         VideoFolder(root=tmp_path, clips_per_video=1).read(0, RNG(0))
-    assert len(calls) <= 11, "one for each cut, of 54 windows"
+
+
+def test_whether_a_file_has_a_clip_does_not_depend_on_chance(tmp_path, monkeypatch):
+    """The second of its two windows has no cut by itself; the first finds one that lies in both."""
+    write_video(tmp_path / "a.mp4", scene(1, 8))
+    cuts = iter([3, None])
+    monkeypatch.setattr(videos, "first_cut", lambda _: next(cuts))
+    monkeypatch.setattr(videos, "first_frames", lambda *_: iter([0, 1]))
+    assert VideoFolder(root=tmp_path, clips_per_video=1).read(0, RNG(0)).name == "a@000001"
+
+
+def test_a_file_that_could_not_be_read_once_is_tried_again(folder, monkeypatch):
+    """As where a disk of a network was away for a moment: a later draw is that of a run without it."""
+    source = VideoFolder(root=folder, clips_per_video=1)
+
+    def away(path: Path) -> VideoIndex:
+        raise DamagedClip(f"{path}: not a readable video (Input/output error)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(videos, "index_video", away)
+        with pytest.raises(DamagedClip, match="Input/output error"):
+            source.read(0, RNG(0))
+    assert source.read(0, RNG(0)).name.startswith("b@")
 
 
 def test_no_clip_crosses_a_pause(tmp_path):

@@ -18,8 +18,11 @@ from stvsr.data.clip_sets import read_fixed
 from stvsr.data.degradation import MARGIN, downsample_crop, downsample_stored
 from stvsr.errors import DamagedClip
 
-MAX_DAMAGED_IN_A_ROW = 10
-"""This many damaged clips in a row end a run: the data, not a clip, is at fault."""
+MAX_DAMAGED_IN_A_ROW = 50
+"""This many damaged clips in a row end a run: the data, not a clip, is at fault.
+
+A long run makes 14 million draws: of a folder a quarter of which is damaged, ten in a row come about a dozen times.
+"""
 
 
 class TrainingClips(Dataset[Clip]):

@@ -2,8 +2,9 @@
 
 decord reads a window where its random access is provably right, PyAV everywhere else. decord is silently
 wrong where decoding cannot start afresh at a key frame: open GOPs (x265's default), H.264 whose key frames
-are not IDR (intra refresh); and in AVI and MPEG-TS. So a file is first indexed from its packets, without
-decoding: presentation times in order, key frames, and whether decord may be trusted with it.
+are not IDR (intra refresh); where the size of frames changes; and in AVI and MPEG-TS. So a file is first
+indexed from its packets, without decoding: presentation times in order, key frames, and whether decord may be
+trusted with it.
 
 PyAV seeks to the key frame before the window, decodes, and accepts only frames with the indexed times; if
 some do not come out, it starts from an earlier key frame and at last from the beginning.
@@ -30,6 +31,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from stvsr.data.containers import open_input
 from stvsr.data.orientation import UPRIGHT, Orientation, display_matrix
 from stvsr.data.packets import Packet, scan, starts_afresh, video_stream
 from stvsr.errors import DamagedClip, InvalidInput
@@ -38,8 +40,11 @@ from stvsr.files import ffmpeg_name
 # What goes wrong is told in our own words; FFmpeg's would come once per packet.
 decord.logging.set_level(decord.logging.QUIET)
 
-DECORD_CODECS = {"h264", "hevc", "vp9"}
-"""Codecs whose closed GOPs decord reads right (tests/data/test_decoding.py); PyAV reads every other."""
+DECORD_CODECS = {"h264", "hevc"}
+"""Codecs whose closed GOPs decord reads right (tests/data/test_decoding.py); PyAV reads every other.
+
+VP9's too, but it may change the size of frames anywhere, after which decord gives them in the first one's.
+"""
 
 DECORD_MAX_BYTES = 256 * 2**20
 """Larger files are left to PyAV, because decord reads the whole file at every opening."""
@@ -87,11 +92,11 @@ def index_video(path: Path) -> VideoIndex:
 def _indexed(path: Path, resolved: Path, state: tuple[int, int] | None) -> VideoIndex:
     """The index of a file in a certain state."""
     try:
-        with av.open(ffmpeg_name(path)) as container:
+        with open_input(path) as container:
             stream = video_stream(container, path)
             packets = list(scan(container, stream, path))
             # Opened once more, since not every container can be set back to its beginning.
-            with av.open(ffmpeg_name(path)) as again:
+            with open_input(path) as again:
                 first = next(again.decode(video_stream(again, path)))
             return _index(path, container, stream, packets, first)
     except (av.FFmpegError, StopIteration) as error:
@@ -169,6 +174,7 @@ def _index(
         and stream.codec_context.name in DECORD_CODECS
         and len(pts) == len(packets)
         and starts_afresh(packets)
+        and all(packet.familiar for packet in packets)
         # Deeper samples are dithered to 8 bits by decord and rounded by PyAV.
         and all(component.bits == 8 for component in first.format.components)
         and orientation == UPRIGHT
@@ -191,7 +197,7 @@ def _read_with_decord(index: VideoIndex, first: int, count: int) -> npt.NDArray[
         if len(reader) != len(index):
             return None
         frames: npt.NDArray[np.uint8] = reader.get_batch(range(first, first + count)).asnumpy()
-    except (decord.DECORDError, RuntimeError):
+    except (decord.DECORDError, RuntimeError, UnicodeEncodeError):  # the last: a file's name that is no UTF-8
         return None
     return frames
 
@@ -249,7 +255,7 @@ def _decode(path: Path, start: int | None, expected: list[int], count: int) -> n
 def _decoded(path: Path, start: int | None, since: int | None, *, threads: int) -> Iterator[av.VideoFrame]:
     """Frames from `since` on as they come out of a decoder that starts at the key frame `start` (None: at all)."""
     try:
-        with av.open(ffmpeg_name(path)) as container:
+        with open_input(path) as container:
             stream = video_stream(container, path, threads=threads)
             if start is not None:
                 container.seek(start, stream=stream)

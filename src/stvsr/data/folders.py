@@ -30,8 +30,8 @@ def searched(root: Path, what: str, suffixes: Collection[str]) -> Iterator[tuple
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         visible = sorted(name for name in names if not name.startswith("."))
         files = [name for name in visible if Path(name).suffix.lower() in suffixes]
-        # A link to a folder that is gone is among the files.
-        for name in (*folders, *files, *(name for name in visible if not Path(name).suffix)):
+        # A link to a folder that is gone is among the files; a clip may be called scene_1.5.
+        for name in (*folders, *files, *(name for name in visible if not Path(name).suffix[1:2].isalpha())):
             check_link(path / name, what)
         yield path, folders, files
 

@@ -178,7 +178,11 @@ class FrameFolders:
         self.names = list(self.clips)
         self.lr: dict[str, FrameFolder] | None = None
         if lr_root is not None:
-            lr = {clip: FrameFolder.open(path) for clip, path in clip_folders(Path(lr_root), "data.lr_root").items()}
+            lr_folders = clip_folders(Path(lr_root), "data.lr_root")
+            if [*folders.values(), *lr_folders.values()] == [Path(root), Path(lr_root)]:
+                # Both roots are the clip itself, which is called as the HR folder is.
+                lr_folders = dict(zip(folders, lr_folders.values(), strict=True))
+            lr = {clip: FrameFolder.open(path) for clip, path in lr_folders.items()}
             if set(lr) != set(self.clips):
                 first, *others = sorted(set(lr) ^ set(self.clips))
                 odd = f"{first} and {len(others)} more are" if others else f"{first} is"

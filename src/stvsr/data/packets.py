@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 from av.codec.context import ThreadType
@@ -18,6 +19,22 @@ MISSING_SECONDS = 0.25
 """A file that ends this many seconds before its declared duration is cut off. Less is the rounding of containers."""
 
 
+IDR = 5
+"""Type of an H.264 unit of a picture that decoding can start with."""
+
+
+class Coding(NamedTuple):
+    """Where the packets of a codec say what they hold, in MP4 and Matroska (ISO/IEC 14496-15)."""
+
+    length_at: int  # byte of the header whose last bits tell how many bytes the length of a unit takes
+    type_at: int  # bit of a unit's first byte
+    type_mask: int
+    parameters: int  # type of the unit that tells the size of the frames, among other things
+
+
+CODINGS = {"h264": Coding(4, 0, 0x1F, 7), "hevc": Coding(21, 1, 0x3F, 33)}
+
+
 @dataclass(frozen=True)
 class Packet:
     """One coded frame, as far as the index needs it.
@@ -26,12 +43,14 @@ class Packet:
         pts: its presentation time, in units of the stream's time base.
         key: whether it is a key frame.
         idr: whether decoding can start with it.
+        familiar: False where it brings parameters, of size above all, that the file's header does not have.
         shown: False where the file's edit list hides it: it is decoded, for others need it, and not shown.
     """
 
     pts: int
     key: bool
     idr: bool
+    familiar: bool
     shown: bool
 
 
@@ -50,6 +69,9 @@ def video_stream(container: InputContainer, path: Path, *, threads: int = 1) -> 
     # A cover picture of sound is a video stream too, of one frame without a time.
     if not isinstance(stream, VideoStream) or Disposition.attached_pic in stream.disposition:
         raise DamagedClip(f"{path}: holds no video stream; expected a video: replace or remove the file")
+    # The types of PyAV do not say so, but a stream that FFmpeg cannot decode has none.
+    if stream.codec_context is None:
+        raise DamagedClip(f"{path}: of a codec that FFmpeg does not know: encode the video again or remove the file")
     stream.codec_context.thread_count = threads
     if threads != 1:
         stream.codec_context.thread_type = ThreadType.AUTO
@@ -65,7 +87,7 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
     # All streams are read: the declared duration is that of the longest, which may be the sound.
     end = Fraction(0)
     sizes: list[int] = []
-    idr_needed = stream.codec_context.name == "h264"
+    codec, header = stream.codec_context.name, stream.codec_context.extradata or b""
     for packet in container.demux():
         if packet.size == 0 or packet.time_base is None:
             continue
@@ -76,9 +98,14 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
         if packet.is_corrupt or packet.pts is None:
             problem = "is cut short" if packet.is_corrupt else "carries no timestamp"
             raise DamagedClip(f"{path}: a frame {problem}, so frames cannot be told apart: encode the video again")
-        idr = packet.is_keyframe and idr_needed and _is_idr(bytes(packet), stream.codec_context.extradata)
         sizes.append(packet.size)
-        yield Packet(packet.pts, packet.is_keyframe, idr or not idr_needed, not packet.is_discard)
+        idr = familiar = True
+        if packet.is_keyframe and (coding := CODINGS.get(codec)):
+            units = list(_units(bytes(packet), coding, header))
+            idr = codec != "h264" or any(kind == IDR for kind, _ in units)
+            own = (unit for kind, unit in units if kind == coding.parameters)
+            familiar = bool(units) and all(unit in header for unit in own) and not packet.has_sidedata("new_extradata")
+        yield Packet(packet.pts, packet.is_keyframe, idr, familiar, not packet.is_discard)
     if container.format.name == "yuv4mpegpipe":
         with path.open("rb") as file:
             whole = is_whole_y4m(file.read(Y4M_START), path.stat().st_size, sizes)
@@ -108,16 +135,14 @@ def starts_afresh(packets: list[Packet]) -> bool:
     return True
 
 
-def _is_idr(data: bytes, extradata: bytes | None) -> bool:
-    """Whether an H.264 packet of an MP4 or Matroska file is a decoder refresh, IDR (NAL unit type 5)."""
-    if not extradata or len(extradata) < 5 or extradata[0] != 1:
-        return False
-    length_bytes = (extradata[4] & 3) + 1
+def _units(data: bytes, coding: Coding, header: bytes) -> Iterator[tuple[int, bytes]]:
+    """The units of a packet of an MP4 or Matroska file with their types; none where the header is of another form."""
+    if len(header) <= coding.length_at or header[0] != 1:
+        return
+    length_bytes = (header[coding.length_at] & 3) + 1
     position = 0
     while position + length_bytes < len(data):
         size = int.from_bytes(data[position : position + length_bytes], "big")
         position += length_bytes
-        if data[position] & 0x1F == 5:
-            return True
+        yield data[position] >> coding.type_at & coding.type_mask, data[position : position + size]
         position += size
-    return False

@@ -9,7 +9,9 @@ The folder is searched with its subfolders, in sorted order; hidden ones are lef
 the process that reads, at each read (see `decoding.py`), so the source pickles and forks.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ EXTENSIONS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"}
 """Containers whose random access is exact or refused in our tests, in lower or upper case."""
 
 MAX_TRIES = 100
-"""Windows decoded in search of one without a cut, before a file is given up."""
+"""Windows looked at in search of one without a cut, before a file is given up."""
 
 PAUSE = 3.0
 """Frames further apart than this many usual intervals are not consecutive. Phones vary theirs by less."""
@@ -62,7 +64,8 @@ class VideoFolder:
         whole("clips_per_video", clips_per_video, least=1)
         self.root = Path(root)
         self.clips_per_video = clips_per_video
-        self._useless: dict[Path, str] = {}
+        # Where the windows of a file have a cut, by first frame: a long run comes by again and again.
+        self._cuts: defaultdict[Path, dict[int, int]] = defaultdict(dict)
         self.paths = video_files(self.root)
 
     def __len__(self) -> int:
@@ -78,38 +81,37 @@ class VideoFolder:
                 at the drawn position; the rest of such a file can be read.
         """
         path = self.paths[index // self.clips_per_video]
-        # Found once, at some cost; a long run comes by again and again.
-        if path in self._useless:
-            raise DamagedClip(self._useless[path])
-        try:
-            video = checked_index(path)
-        except DamagedClip as error:
-            self._useless[path] = str(error)
-            raise
-        return self._read(path, video, index % self.clips_per_video, rng)
+        return self._read(path, checked_index(path), index % self.clips_per_video, rng)
 
     def _read(self, path: Path, video: VideoIndex, number: int, rng: np.random.Generator) -> Footage:
         candidates = first_frames(len(video) - FRAMES + 1, number, self.clips_per_video, rng)
-        breaks = pauses(video)
-        decoded = 0
-        for first in candidates:
-            # Every window over a known cut crosses it, so each cut costs one decoding.
-            if any(first < position < first + FRAMES for position in breaks):
+        lost, cuts, known = pauses(video), set[int](), self._cuts[path]
+        # Every window over a cut crosses it, so each cut costs one decoding. But what is one depends a little on the
+        # window, so these come last: whether a file has a window does not depend on the order.
+        over_cuts: list[int] = []
+        tried = 0
+        for first in chain(candidates, over_cuts):
+            inside = range(first + 1, first + FRAMES)
+            if not lost.isdisjoint(inside):
                 continue
-            if decoded == MAX_TRIES:
+            if first not in over_cuts and not cuts.isdisjoint(inside):
+                over_cuts.append(first)
+                continue
+            if tried == MAX_TRIES:
                 break
-            decoded += 1
-            frames = read_frames(video, first, FRAMES)
-            cut = first_cut(frames)
-            if cut is None:
-                name = f"{path.relative_to(self.root).with_suffix('').as_posix()}@{first:06d}"
-                return Footage(frames=whole_pixels(frames).contiguous(), name=name, motion=UNSPLIT)
-            breaks.add(first + cut)
-        self._useless[path] = (
+            tried += 1
+            if first not in known:
+                frames = read_frames(video, first, FRAMES)
+                cut = first_cut(frames)
+                if cut is None:
+                    name = f"{path.relative_to(self.root).with_suffix('').as_posix()}@{first:06d}"
+                    return Footage(frames=whole_pixels(frames).contiguous(), name=name, motion=UNSPLIT)
+                known[first] = first + cut
+            cuts.add(known[first])
+        raise DamagedClip(
             f"{path}: no {FRAMES} consecutive frames without a scene cut or a pause; "
             "expected longer scenes: remove the file"
         )
-        raise DamagedClip(self._useless[path])
 
 
 def checked_videos(*, root: str | Path, clips_per_video: int) -> VideoFolder:

@@ -23,7 +23,7 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
-from stvsr.files import ffmpeg_name
+from stvsr.data.containers import open_input, open_output
 from stvsr.video.clock import Clock
 from stvsr.video.codecs import CONTAINERS, Container
 from stvsr.video.sources import Part, VideoFile
@@ -72,7 +72,7 @@ class Companions:
     def of(cls, source: VideoFile, part: Part, clock: Clock, extension: str) -> Companions:
         """What of a source goes into a kind of file; nothing where there is no file: PNG frames, Y4M."""
         streams, left_out, starts = [], [], [source.times.start]
-        with av.open(ffmpeg_name(source.path)) as container:
+        with open_input(source.path) as container:
             for stream in container.streams:
                 if stream.index == source.stream_index:
                     continue
@@ -156,8 +156,8 @@ def _muxes(stream: Stream, extension: str) -> bool:
     try:
         # Opened a second time: what is read here would be missing to whoever reads the same container next.
         with (
-            av.open(stream.container.name) as source,
-            av.open(io.BytesIO(), "w", format=CONTAINERS[extension].form) as trial,
+            open_input(Path(stream.container.name)) as source,
+            open_output(io.BytesIO(), CONTAINERS[extension].form) as trial,
         ):
             copy = add_copy(trial, source.streams[stream.index])
             trial.start_encoding()

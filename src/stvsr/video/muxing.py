@@ -17,7 +17,7 @@ from av.container import OutputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from stvsr.files import ffmpeg_name
+from stvsr.data.containers import open_input, open_output
 from stvsr.video.clock import Clock
 from stvsr.video.codecs import CODECS, CONTAINERS
 from stvsr.video.companions import Companions, add_copy, describe, options_for
@@ -100,10 +100,10 @@ def write_video(path: Path, video: EncodedVideo, companions: Companions | None) 
     extension = path.suffix.lower()
     kind = CONTAINERS[extension]
     with ExitStack() as stack:
-        source = None if companions is None else stack.enter_context(av.open(ffmpeg_name(companions.path)))
+        source = None if companions is None else stack.enter_context(open_input(companions.path))
         options = options_for(kind, {} if source is None else source.metadata)
-        output = stack.enter_context(av.open(ffmpeg_name(path), "w", format=kind.form, container_options=options))
-        first = stack.enter_context(av.open(ffmpeg_name(video.segments[0])))
+        output = stack.enter_context(open_output(path, kind.form, options))
+        first = stack.enter_context(open_input(video.segments[0]))
         stream = _add_pictures(output, first.streams.video[0], video, turned=kind.turns)
         others: Iterable[Packet[Any]] = ()
         if companions is not None and source is not None:
@@ -130,7 +130,7 @@ def _add_pictures(output: OutputContainer, template: VideoStream, video: Encoded
 
 
 def _numbered_packets(path: Path) -> Iterator[Packet[VideoStream]]:
-    with av.open(ffmpeg_name(path)) as container:
+    with open_input(path) as container:
         yield from (packet for packet in container.demux(container.streams.video[0]) if packet.size)
 
 

@@ -21,9 +21,10 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from stvsr.data.containers import open_output
 from stvsr.data.png import write_png
 from stvsr.errors import UserError
-from stvsr.files import ffmpeg_name, flush_to_disk
+from stvsr.files import flush_to_disk
 from stvsr.video.codecs import CODECS, Encoding
 from stvsr.video.colour import FromRgb
 from stvsr.video.muxing import frame_numbers
@@ -176,7 +177,7 @@ class SegmentedVideo:
 
     def _open(self, segment: int, first: int) -> None:
         self.segment = segment
-        self.container = av.open(ffmpeg_name(self._path(".mkv.part")), "w", format="matroska")
+        self.container = open_output(self._path(".mkv.part"), "matroska")
         self.stream = frame_encoder(self.container, self.encoding, self.picture, self.rate)
         self.stream.time_base = NUMBER_UNIT
         self.decoding_time = first - REORDERED

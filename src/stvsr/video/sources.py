@@ -17,13 +17,13 @@ import av
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from stvsr.data.containers import open_input
 from stvsr.data.decoding import VideoIndex, index_video, stream_frames
 from stvsr.data.frame_folders import FrameFolder
 from stvsr.data.packets import video_stream
 from stvsr.data.videos import pauses
 from stvsr.data.y4m import PIPE_BUFFER, CountedPipe, is_whole_y4m
 from stvsr.errors import DamagedClip, InvalidInput
-from stvsr.files import ffmpeg_name
 from stvsr.video.clock import InputTimes, constant_rate, mean_rate
 from stvsr.video.colour import Colour, ToRgb
 from stvsr.video.picture import Picture
@@ -111,7 +111,7 @@ class VideoFile:
         if not path.is_file():
             raise DamagedClip(f"{path}: no such file; expected a video file, a folder of PNG frames, or - for Y4M")
         self.index: VideoIndex = index_video(path)
-        with av.open(ffmpeg_name(path)) as container:
+        with open_input(path) as container:
             stream = video_stream(container, path)
             time_base = stream.time_base
             assert time_base is not None

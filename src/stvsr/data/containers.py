@@ -1,0 +1,36 @@
+"""Files of moving pictures and sound, opened by FFmpeg under any name and with any tags."""
+
+import io
+from pathlib import Path
+
+import av
+from av.container import InputContainer, OutputContainer
+
+from stvsr.files import ffmpeg_name
+
+ANY_TAGS = "surrogateescape"
+"""Titles of old files are often no UTF-8: their bytes are kept, and written as they were."""
+
+
+def open_input(path: Path) -> InputContainer:
+    """A file to read.
+
+    Raises:
+        av.FFmpegError: FFmpeg cannot read it.
+    """
+    return av.open(ffmpeg_name(path), metadata_errors=ANY_TAGS)
+
+
+def open_output(target: Path | io.BytesIO, form: str, options: dict[str, str] | None = None) -> OutputContainer:
+    """A file to write.
+
+    Args:
+        target: the file.
+        form: FFmpeg's name of its kind.
+        options: of the muxer.
+
+    Raises:
+        av.FFmpegError: FFmpeg cannot write it.
+    """
+    file = ffmpeg_name(target) if isinstance(target, Path) else target
+    return av.open(file, "w", format=form, container_options=options, metadata_errors=ANY_TAGS)
