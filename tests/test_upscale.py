@@ -1,5 +1,6 @@
 """`stvsr-upscale` from the outside: files in, files out, kills, bad input. In processes of its own where it matters."""
 
+import errno
 import os
 import shutil
 import signal
@@ -508,6 +509,57 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("source", ["frames", "in.mkv"])
+def test_damage_at_the_end_is_found_before_the_work_of_a_network(
+    run: Run, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """Once it is mended it is another input: what was done until then would be lost."""
+
+    def work(*_: object) -> Tensor:
+        raise AssertionError("this would have taken hours")
+
+    monkeypatch.setattr(Upscaler, "__call__", work)
+    frames = moving(20)
+    write_frames(tmp_path / "frames", torch.stack(frames))
+    last = tmp_path / "frames" / "00000020.png"
+    last.write_bytes(last.read_bytes()[:-40])
+    with av.open(tmp_path / "in.mkv", "w") as container:
+        video = container.add_stream("mpeg2video", rate=25)
+        video.height, video.width = frames[0].shape[1:]
+        for frame in frames:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(frame.permute(1, 2, 0).numpy(), format="rgb24")))
+        (packet,) = video.encode()
+        last_packet = bytes(packet)
+        container.mux(packet)
+    content = (tmp_path / "in.mkv").read_bytes()
+    at = content.index(last_packet) + len(last_packet) // 2
+    (tmp_path / "in.mkv").write_bytes(
+        content[:at] + bytes(each ^ 0x5A for each in content[at : at + 12]) + content[at + 12 :]
+    )
+    before = sorted(tmp_path.iterdir())
+    rate = ["--rate", "25"] if source == "frames" else []
+    status, error = run(source, "out.mkv", *rate, "--checkpoint", checkpoint)
+    assert status == 1
+    assert error.splitlines()[-1].startswith("error: ")
+    assert source in error.splitlines()[-1]
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_closed_terminal_does_not_end_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(command.tqdm, "write", closed)
+    command.say("this will take about 9.0 hours on the CPU")
+
+
+def test_standard_input_that_is_closed_is_told_in_a_line(tmp_path: Path) -> None:
+    line = f"'{sys.executable}' -m stvsr.upscale - out.mkv --method bicubic <&-"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, check=False, cwd=tmp_path, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert done.stderr.startswith("error: standard input: not Y4M, or empty")
+
+
 BAD_COMMANDS = {
     "two-networks": (["--method", "bicubic", "--checkpoint", "a.ckpt"], "not allowed with argument --method"),
     "missing-checkpoint": (["--checkpoint", "gone.ckpt"], "gone.ckpt: no such file"),
@@ -568,6 +620,13 @@ def test_a_wrong_command_ends_in_one_line_and_leaves_nothing(
     assert says in messages[0]
     assert "Traceback" not in error
     assert everything() == before
+
+
+def test_an_input_of_links_in_a_circle_is_told_in_a_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "circle.mp4").symlink_to("circle.mp4")
+    status, error = run("circle.mp4", "out.mp4", *BICUBIC)
+    assert (status, error.count("\n")) == (1, 1)
+    assert error.startswith("error: circle.mp4: no such file")
 
 
 def test_a_folder_without_a_rate_and_a_read_only_folder_are_said(run: Run, tmp_path: Path) -> None:

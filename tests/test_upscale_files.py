@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -384,6 +385,69 @@ def test_sound_that_was_cut_off_a_file_is_not_heard_again(tmp_path: Path, output
     assert before - 0.03 < early < before + 0.03
     # Whatever is heard is there, in step.
     assert len([time for time in kept if time - kept[0] > early]) == len([time for time in cut if time > 0])
+
+
+@pytest.mark.parametrize("step", [0, -80], ids=["equal", "back"])
+@pytest.mark.parametrize("output", [".mp4", ".mov", ".mkv"])
+def test_sound_whose_times_step_back_is_kept(tmp_path: Path, output: str, step: int) -> None:
+    """As where a recording was joined of parts; muxers refuse it, which would show after hours of work."""
+    source = tmp_path / "in.mkv"
+    ffmpeg(*pictures("25"), *sound(), *X264, *AAC, source)
+    with av.open(source) as container:
+        sounds = [packet for packet in container.demux(audio=0) if packet.size]
+    content, fifth = source.read_bytes(), bytes(sounds[5])
+    # Before its bytes a block has two of time, from the beginning of its cluster, and one of flags.
+    at = content.index(fifth) - 3
+    moved = int.from_bytes(content[at : at + 2], "big") + (sounds[4].pts - sounds[5].pts) + step
+    source.write_bytes(content[:at] + moved.to_bytes(2, "big", signed=True) + content[at + 2 :])
+    found = probe(upscaled(tmp_path, source, output))
+    (kept,) = others(found)
+    after = [float(packet["dts_time"]) for packet in packets(found, kept)]
+    assert after == sorted(after)
+    expected = [float(packet.pts * packet.time_base) for packet in sounds]
+    moved_by = [time - exact for time, exact in zip(after, expected, strict=True)]
+    del moved_by[5]
+    assert moved_by == pytest.approx([moved_by[0]] * len(moved_by), abs=2e-3), "the others stay in step"
+    assert after[5] - after[4] < 2e-3
+    with av.open(tmp_path / f"out{output}") as container:
+        assert [bytes(packet) for packet in container.demux(audio=0) if packet.size] == [bytes(each) for each in sounds]
+
+
+@pytest.mark.parametrize("output", [".mp4", ".mov", ".mkv"])
+def test_titles_of_old_files_that_are_no_utf_8_are_kept_as_they_are(tmp_path: Path, output: str) -> None:
+    source = tmp_path / "in.avi"
+    ffmpeg(*pictures("25", seconds=0.2), *sound(seconds=0.2), "-c:v", "mjpeg", "-metadata", "title=TITLE", source)
+    source.write_bytes(source.read_bytes().replace(b"TITLE", b"CAF\xe9S"))
+    path = upscaled(tmp_path, source, output)
+    assert b"CAF\xe9S" in path.read_bytes()
+    with av.open(path, metadata_errors="ignore") as container:
+        assert [stream.type for stream in container.streams] == ["video", "audio"]
+
+
+def test_the_sound_of_a_part_ends_with_it_also_where_its_first_frame_is_late(tmp_path: Path) -> None:
+    """A recording of a screen has no frame while nothing moves."""
+    source = tmp_path / "in.mkv"
+    still = ["-vf", "select='not(between(t,1,1.79))'", "-fps_mode", "vfr"]
+    ffmpeg(*pictures("25", seconds=3), *sound(seconds=3), *still, *X264, *AAC, source)
+    found = probe(upscaled(tmp_path, source, ".mkv", "--start", "1.2", "--duration", "0.8"))
+    (kept,) = others(found)
+    assert times(found, picture_stream(found)) == pytest.approx([number / 50 for number in range(9)], abs=2e-3)
+    assert times(found, kept)[-1] < 0.2
+
+
+def test_a_frame_of_a_camera_that_was_turned_becomes_upright(tmp_path: Path) -> None:
+    """PyAV has no name for EXIF, and hides with it how the frame was turned."""
+    from stvsr.data.png import read_png
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    soft = Image.effect_noise((6, 4), 100).convert("RGB").resize((96, 64), Image.Resampling.BICUBIC)
+    soft.save(tmp_path / "1.jpg", exif=exif, quality=95)
+    ffmpeg("-i", tmp_path / "1.jpg", "-c", "copy", tmp_path / "camera.mkv")
+    made = read_png(upscaled(tmp_path, tmp_path / "camera.mkv", "", "--no-interpolate") / "00000001.png")
+    small = made.float().unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).mean(dim=(2, 4))
+    upright = torch.from_numpy(np.array(soft.rotate(-90, expand=True))).permute(2, 0, 1).float()
+    assert (small - upright).abs().mean() < 3
 
 
 def test_channels_without_a_usual_layout_are_left_out_of_mp4_alone(

@@ -10,7 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import ClassVar
@@ -198,14 +198,20 @@ def one_line_errors() -> Iterator[None]:
         # All processes of a run stop together. Lightning kills the first as soon as another's status is not 0.
         if int(os.environ.get("LOCAL_RANK", "0")) > 0:
             sys.exit(0)
-        print(stop, file=sys.stderr)
+        _tell(str(stop))
         raise Told(INTERRUPTED) from None
     except Exception as error:
         message, status = explain(error)
         if message is None:
             raise
-        print(f"error: {message}", file=sys.stderr)
+        _tell(f"error: {message}")
         raise Told(status) from None
+
+
+def _tell(line: str) -> None:
+    """Says why a process ends, unless its terminal is closed."""
+    with suppress(OSError):
+        print(line, file=sys.stderr)
 
 
 def explain(error: BaseException) -> tuple[str | None, int]:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import sys
 import time
+from contextlib import suppress
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
@@ -63,7 +64,8 @@ def upscale(arguments: argparse.Namespace) -> None:
     """
     output: Path = arguments.output
     encoding = chosen_encoding(arguments)
-    source_path = arguments.input.resolve()
+    # Path.resolve() fails where links lead in a circle.
+    source_path = Path(os.path.realpath(arguments.input))
     # Without --overwrite nothing that exists is touched; check_free says that.
     holding = (source_path, *source_path.parents)
     if arguments.overwrite and output != STANDARD and output.exists() and output.resolve() in holding:
@@ -95,7 +97,9 @@ def upscale(arguments: argparse.Namespace) -> None:
         encoding.check_size(output.suffix.lower(), picture.width, picture.height)
         encoding.check_rate(clock.rate)
     announce(source, picture, clock, companions, device)
-    warn_of_loss(source, clock, output, encoding)
+    warn_of_loss(source, picture, clock, output, encoding)
+    if upscaler.is_learned:
+        check_frames(source)
 
     # What a pipe has given cannot be had again.
     lasting = arguments.input != STANDARD and not _is_y4m(output)
@@ -209,7 +213,17 @@ def announce(
         say(f"left out: {'; '.join(companions.left_out)}")
 
 
-def warn_of_loss(source: Source, clock: Clock, output: Path, encoding: Encoding | None) -> None:
+def check_frames(source: Source) -> None:
+    """Reads all frames once, which takes little time beside a network's: a damaged one shows before its hours.
+
+    Raises:
+        DamagedClip: names it.
+    """
+    for _ in tqdm(source.read(), total=source.count, unit="frame", desc="checking", leave=False):
+        pass
+
+
+def warn_of_loss(source: Source, picture: Picture, clock: Clock, output: Path, encoding: Encoding | None) -> None:
     """Says what of the pictures cannot be kept, or spoils them."""
     lr = source.picture
     if lr.interlaced:
@@ -229,8 +243,8 @@ def warn_of_loss(source: Source, clock: Clock, output: Path, encoding: Encoding 
         )
     if lr.pixel_aspect != 1 and encoding is None and not _is_y4m(output):
         say(
-            f"the video's pixels are {float(lr.pixel_aspect):.6g} times as wide as they are high, which PNG files do "
-            "not record: pass that on to the program that reads them (ffmpeg -vf setsar), or choose .mp4 to keep it"
+            f"the frames' pixels are {float(picture.pixel_aspect):.6g} times as wide as they are high, which PNG files "
+            "do not record: pass that on to the program that reads them (ffmpeg -vf setsar), or choose .mp4 to keep it"
         )
     if clock.times.pts is not None and encoding is None:
         kind = "Y4M has" if _is_y4m(output) else "PNG frames have"
@@ -242,7 +256,9 @@ def warn_of_loss(source: Source, clock: Clock, output: Path, encoding: Encoding 
 
 def say(message: str) -> None:
     """Tells the user something, above the progress bar."""
-    tqdm.write(message, file=sys.stderr)
+    # A terminal that is closed is no reason to end the work.
+    with suppress(OSError):
+        tqdm.write(message, file=sys.stderr)
 
 
 def _can_turn(output: Path) -> bool:

@@ -1,5 +1,6 @@
 """Codecs and containers that go together are written and read back; others are refused in words."""
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -11,14 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from stvsr.data.containers import open_output
 from stvsr.errors import InvalidInput, UserError
 from stvsr.video import sinks
 from stvsr.video.clock import Clock, InputTimes
 from stvsr.video.codecs import BIG_FRAME, CODECS, CONTAINERS, Encoding, chosen_codec
-from stvsr.video.colour import BT2020_NCL, Colour, ToRgb
+from stvsr.video.colour import BT2020_NCL, Colour, FromRgb, ToRgb
 from stvsr.video.muxing import EncodedVideo, write_video
 from stvsr.video.picture import Picture
 from stvsr.video.sinks import SegmentedVideo, frame_encoder
+from stvsr.video.sources import Part, VideoFile
 
 PAIRS = [(extension, codec) for extension, container in CONTAINERS.items() for codec in container.codecs]
 
@@ -171,7 +174,10 @@ def test_what_does_not_go_together_is_refused(name: str, codec: str | None, says
         (Encoding("h264", crf=99), r"--crf 99; expected 0 \(best\) to 51 with h264"),
         (Encoding("h265", crf=52), r"--crf 52; expected 0 \(best\) to 51 with h265"),
         (Encoding("vp9", crf=64), r"--crf 64; expected 0 \(best\) to 63 with vp9"),
+        (Encoding("av1", crf=0), r"--crf 0; expected 1 \(best\) to 63 with av1"),
         (Encoding("h264", chosen_pixel_format="rgb48be"), "h264 does not write it; expected one of yuv420p"),
+        # Its encoder lists it, and refuses it.
+        (Encoding("vp9", chosen_pixel_format="gbrap"), "vp9 does not write it; expected one of yuv420p"),
     ],
 )
 def test_settings_an_encoder_does_not_take_are_refused(encoding: Encoding, says: str) -> None:
@@ -257,10 +263,39 @@ def test_a_frame_that_is_missing_among_others_is_found(monkeypatch: pytest.Monke
     assert sinks.incomplete(list(numbers), 10) is None
 
 
+@pytest.mark.parametrize("codec", CODECS)
+def test_pixel_formats_that_are_named_can_be_written(codec: str) -> None:
+    with pytest.raises(InvalidInput, match="expected one of") as refused:
+        Encoding(codec, chosen_pixel_format="none").check()
+    named = str(refused.value).split("expected one of ")[1].split(", ")
+    assert CODECS[codec].pixel_format in named
+    picture, frame = Picture(64, 64, Colour()), torch.zeros(3, 64, 64, dtype=torch.uint8)
+    for form in named:
+        encoding = Encoding(codec, chosen_pixel_format=form)
+        encoding.check()
+        with open_output(io.BytesIO(), "matroska") as container:
+            stream = sinks.frame_encoder(container, encoding, picture, Fraction(25))
+            converted = FromRgb(encoding.stored(picture.colour), form)(frame)
+            converted.pts, converted.time_base = 0, Fraction(1, 25)
+            assert [*stream.encode(converted), *stream.encode()], form
+
+
+def test_y4m_has_the_colours_that_readers_assume(tmp_path: Path) -> None:
+    """It names no matrix, and that of an enlarged frame is guessed by its size."""
+    picture = Picture(1280, 720, Colour.for_size(320, 180))
+    sink = sinks.Y4mOutput(tmp_path / "a.y4m", picture=picture, rate=Fraction(25))
+    green = torch.tensor([0, 255, 0], dtype=torch.uint8).view(3, 1, 1).expand(3, 720, 1280)
+    sink.write(0, 0, green)
+    sink.finish(1)
+    (read,) = VideoFile(tmp_path / "a.y4m", Part()).frames()
+    assert (read.int() - green.int()).abs().max() <= 3
+
+
 def test_usual_settings_are_taken_and_quality_can_be_chosen() -> None:
     for name in CODECS:
         Encoding(name).check()
         Encoding(name, CODECS[name].crf and CODECS[name].worst_crf).check()
+        Encoding(name, CODECS[name].crf and CODECS[name].best_crf).check()
     assert Encoding("h264").options(100)["crf"] == "18"
     assert Encoding("h265", crf=30).options(100)["crf"] == "30"
     assert "crf" not in Encoding("prores").options(100)

@@ -62,4 +62,10 @@ def side_data(frame: av.VideoFrame) -> dict[str, SideData]:
 def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
     """How a player moves the pixels of a decoded frame, as FFmpeg stores it (nine numbers); None where it does not."""
     stored = side_data(frame).get("DISPLAYMATRIX")
-    return None if stored is None else tuple(np.frombuffer(bytes(stored), np.int32).tolist())
+    if stored is not None:
+        return tuple(np.frombuffer(bytes(stored), np.int32).tolist())
+    # Where PyAV hides it, all but a mirroring can be had.
+    if frame.rotation == 0:
+        return None
+    cosine, sine = (round(2**16 * part(math.radians(frame.rotation))) for part in (math.cos, math.sin))
+    return (cosine, -sine, 0, sine, cosine, 0, 0, 0, 2**30)

@@ -5,8 +5,11 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
+import av
 from av.codec import Codec as LibraryCodec
+from av.codec import CodecContext
 from av.codec.codec import UnknownCodecError
+from av.video.codeccontext import VideoCodecContext
 
 from stvsr.errors import InvalidInput
 from stvsr.video.colour import ALWAYS_FULL, Colour
@@ -28,7 +31,8 @@ class Codec:
         tag: of the codec in MP4 and MOV, where players insist on one.
         full_range: whether it can say that black and white are 0 and 255.
         shapes: whether its bit stream tells the shape of pixels.
-        worst_crf: the largest number it takes for quality.
+        best_crf: the smallest number it takes for quality.
+        worst_crf: the largest.
         largest: width and height of the largest frames that its encoder takes.
         highest_rate: the most frames per second that it takes.
     """
@@ -41,6 +45,7 @@ class Codec:
     tag: str | None = None
     full_range: bool = True
     shapes: bool = False
+    best_crf: int = 0
     worst_crf: int = 51
     largest: tuple[int, int] = (65535, 65535)
     highest_rate: float = math.inf
@@ -59,7 +64,17 @@ CODECS = {
         tag="hvc1",
         shapes=True,
     ),
-    "av1": Codec("libsvtav1", "yuv420p", 26, {"preset": "8"}, worst_crf=63, largest=(16384, 8704), highest_rate=240),
+    # It takes a crf of 0 for none, and its own choice of 35.
+    "av1": Codec(
+        "libsvtav1",
+        "yuv420p",
+        26,
+        {"preset": "8"},
+        best_crf=1,
+        worst_crf=63,
+        largest=(16384, 8704),
+        highest_rate=240,
+    ),
     "vp9": Codec(
         "libvpx-vp9", "yuv420p", 24, {"b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}, worst_crf=63
     ),
@@ -150,8 +165,9 @@ class Encoding:
         chosen = CODECS[self.codec]
         if self.crf is not None and chosen.crf is None:
             raise InvalidInput(f"--crf {self.crf}: {self.codec} has no such setting; omit it")
-        if self.crf is not None and not 0 <= self.crf <= chosen.worst_crf:
-            raise InvalidInput(f"--crf {self.crf}; expected 0 (best) to {chosen.worst_crf} with {self.codec}")
+        best, worst = chosen.best_crf, chosen.worst_crf
+        if self.crf is not None and not best <= self.crf <= worst:
+            raise InvalidInput(f"--crf {self.crf}; expected {best} (best) to {worst} with {self.codec}")
         try:
             formats = [form.name for form in LibraryCodec(chosen.encoder, "w").video_formats or []]
         except UnknownCodecError:
@@ -159,11 +175,25 @@ class Encoding:
                 f"--codec {self.codec}: PyAV was built without {chosen.encoder}; install PyAV's wheel, or choose "
                 "another codec"
             ) from None
-        if self.chosen_pixel_format is not None and self.chosen_pixel_format not in formats:
+        # Some that an encoder lists it refuses, or FFmpeg cannot convert to.
+        chosen_format = self.chosen_pixel_format
+        if chosen_format is not None and not (chosen_format in formats and self._writes(chosen_format)):
             raise InvalidInput(
-                f"--pixel-format {self.chosen_pixel_format}: {self.codec} does not write it; "
-                f"expected one of {', '.join(formats)}"
+                f"--pixel-format {chosen_format}: {self.codec} does not write it; "
+                f"expected one of {', '.join(filter(self._writes, formats))}"
             )
+
+    def _writes(self, pixel_format: str) -> bool:
+        """Whether a small frame can be written so."""
+        encoder = CodecContext.create(CODECS[self.codec].encoder, "w")
+        assert isinstance(encoder, VideoCodecContext)
+        encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 64, 64, pixel_format, Fraction(1, 25)
+        encoder.options = self.options(pixels_per_frame=0)
+        try:
+            encoder.encode(av.VideoFrame(64, 64, "gbrp").reformat(format=pixel_format))
+        except (av.FFmpegError, ValueError):
+            return False
+        return True
 
     def check_size(self, extension: str, width: int, height: int) -> None:
         """Refuses frames that are too large for the encoder.

@@ -90,7 +90,7 @@ class Companions:
             zero=min(starts) if part.whole else source.times.start,
             # Of a whole file everything, also sound from before its start that a decoder needs.
             begin=-inf if part.whole else source.times.start,
-            end=inf if part.duration is None else source.times.start + part.duration,
+            end=inf if part.duration is None else source.begin + part.duration,
             stretch=clock.stretch,
             picture_stream=source.stream_index,
             hides=extension in CONTAINERS and CONTAINERS[extension].hides,
@@ -98,6 +98,7 @@ class Companions:
 
     def packets(self, container: InputContainer, copies: dict[int, Stream]) -> Iterator[Packet[Stream]]:
         """The packets of everything that is copied, with the output's times and streams."""
+        last: dict[int, Fraction] = {}
         streams = [container.streams[index] for index in copies if container.streams[index].type != "attachment"]
         for packet in container.demux(streams) if streams else ():
             unit = packet.time_base
@@ -113,6 +114,8 @@ class Companions:
             packet.dts = packet.pts if packet.dts is None else round(self.start_of(packet.dts * unit) / unit)
             if packet.duration:
                 packet.duration *= self.stretch
+            if packet.stream.type == "audio":
+                _follow(packet, last)
             packet.stream = copies[packet.stream_index]
             yield packet
 
@@ -130,6 +133,29 @@ class Companions:
         left = self.end - pts * unit
         if 0 < left < (subtitle.duration or 0) * unit:
             subtitle.duration = ceil(left / unit)
+
+
+def _follow(sound: Packet[Stream], last: dict[int, Fraction]) -> None:
+    """Puts a packet that is not after the last one of its stream a sample after it, as muxers refuse it otherwise.
+
+    Times step back where a recording was joined of parts.
+
+    Args:
+        sound: a packet with the output's times.
+        last: time of the last packet of each stream, in seconds.
+    """
+    assert sound.pts is not None
+    assert sound.dts is not None
+    assert sound.time_base is not None
+    earliest = last.get(sound.stream_index)
+    if earliest is not None and sound.dts * sound.time_base <= earliest:
+        assert isinstance(sound.stream, AudioStream)
+        old, unit = sound.time_base, Fraction(1, sound.stream.codec_context.sample_rate)
+        sound.time_base = unit
+        sound.dts = ceil(earliest / unit) + 1
+        sound.pts = max(round(sound.pts * old / unit), sound.dts)
+        sound.duration = round((sound.duration or 0) * old / unit)
+    last[sound.stream_index] = sound.dts * sound.time_base
 
 
 def _unfit(stream: Stream, extension: str, clock: Clock) -> str | None:

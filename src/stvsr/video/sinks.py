@@ -26,7 +26,7 @@ from stvsr.data.png import write_png
 from stvsr.errors import UserError
 from stvsr.files import flush_to_disk
 from stvsr.video.codecs import CODECS, Encoding
-from stvsr.video.colour import FromRgb
+from stvsr.video.colour import Colour, FromRgb
 from stvsr.video.muxing import frame_numbers
 from stvsr.video.picture import Picture
 
@@ -255,7 +255,9 @@ class Y4mOutput:
     def __init__(self, path: Path | None, *, picture: Picture, rate: Fraction) -> None:
         self.path = path
         self.file = open(path or 1, "wb", closefd=path is not None)  # noqa: SIM115
-        self.convert = FromRgb(picture.colour, Y4M_PIXEL_FORMAT)
+        # It cannot name a matrix: whoever reads it assumes the usual one of its size.
+        usual = Colour.for_size(picture.width, picture.height).matrix
+        self.convert = FromRgb(replace(picture.colour, matrix=usual), Y4M_PIXEL_FORMAT)
         # Not by PyAV, which cannot tell this muxer the shape of pixels.
         self.file.write(_y4m_header(picture, rate))
 

@@ -57,6 +57,14 @@ class Source(Protocol):
         """
         ...
 
+    def read(self) -> Iterator[object]:
+        """Reads the same frames and makes nothing of them: whether they can be read shows before hours of work.
+
+        Raises:
+            DamagedClip: as `frames`.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Part:
@@ -101,6 +109,9 @@ class VideoFile:
         path: the file.
         part: of it.
 
+    Attributes:
+        begin: when the part begins, in seconds of the file's own time; its first frame may be shown later.
+
     Raises:
         DamagedClip: missing, not a video, cut off, or without exact times.
         InvalidInput: no frame in the part, or colours that cannot be converted.
@@ -126,6 +137,7 @@ class VideoFile:
             times = InputTimes(mean_rate(pts, time_base), pts, time_base, start)
         else:
             times = InputTimes(rate, start=start)
+        self.begin = start + part.start
         self.first, stop = part.of(times, len(pts), path)
         assert stop is not None
         self.stop = stop
@@ -137,14 +149,17 @@ class VideoFile:
 
     def frames(self) -> Iterator[Tensor]:
         """See `Source`."""
-        convert = ToRgb(self.picture.colour)
+        return map(ToRgb(self.picture.colour), self.read())
+
+    def read(self) -> Iterator[av.VideoFrame]:
+        """See `Source`."""
         for frame in stream_frames(self.index, self.first, self.stop):
             if (frame.width, frame.height) != (self.picture.width, self.picture.height):
                 raise DamagedClip(
                     f"{self.path}: frames change from {self.picture.width}x{self.picture.height} to "
                     f"{frame.width}x{frame.height}; expected one size: split the video there"
                 )
-            yield convert(frame)
+            yield frame
 
 
 class PngSequence:
@@ -179,6 +194,10 @@ class PngSequence:
         for number in self.numbers:
             yield self.folder.read([number])[0]
 
+    def read(self) -> Iterator[Tensor]:
+        """See `Source`."""
+        return self.frames()
+
 
 class Y4mInput:
     """Raw YUV4MPEG2 on standard input, as ffmpeg and VapourSynth write it.
@@ -198,7 +217,8 @@ class Y4mInput:
             stream = video_stream(self.container, self.path)
             self.decoded = self._frames_of(stream)
             self.head = next(self.decoded)
-        except (av.FFmpegError, StopIteration):
+        # OSError: a shell has closed it.
+        except (av.FFmpegError, OSError, StopIteration):
             raise DamagedClip(
                 "standard input: not Y4M, or empty; expected raw video as written by ffmpeg -f yuv4mpegpipe -"
             ) from None
@@ -214,6 +234,10 @@ class Y4mInput:
         convert = ToRgb(self.picture.colour)
         for frame in islice(self._decode(), self.first, self.stop):
             yield convert(frame)
+
+    def read(self) -> Iterator[Tensor]:
+        """See `Source`; what a pipe gives cannot be had again, so none is read."""
+        return iter(())
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         yield self.head
