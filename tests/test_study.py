@@ -205,6 +205,7 @@ def test_runs_of_other_settings_are_not_taken_for_those_asked_for(
     run("[a]")
     for setting, says in (
         ("optimizer.lr=0.5", "was trained with another optimizer.lr; choose another output_dir"),
+        ("scheduler.warmup=7", "was trained with another scheduler.warmup; choose another output_dir"),
         ("loader.crop=12", "was trained with another loader.crop; choose another output_dir"),
         ("trainer.precision=64-true", "was trained with another trainer.precision; choose another output_dir"),
         ("model.channels=16", "a checkpoint of another network: its channels is 8"),
@@ -216,3 +217,16 @@ def test_runs_of_other_settings_are_not_taken_for_those_asked_for(
         with pytest.raises(SystemExit):
             run("[a]", setting)
         assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "setting", ["trainer=ddp", "trainer.devices=2", "trainer.devices=[0,1]", "trainer.num_nodes=2"]
+)
+def test_a_study_on_several_devices_is_refused_before_it_trains(
+    run: Callable[..., str], capsys: pytest.CaptureFixture[str], tmp_path: Path, setting: str
+) -> None:
+    """Each process would make the whole study, and stand in the others' way when it comes to scoring."""
+    with pytest.raises(SystemExit):
+        run("[a]", setting)
+    assert "a study trains on one device of one machine; leave them out, and trainer=ddp" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()

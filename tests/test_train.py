@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,8 +21,9 @@ from torch import Tensor
 from conftest import SMALL_RUN
 from stvsr.checkpoint import export, load_network
 from stvsr.errors import InvalidInput
-from stvsr.train import train
+from stvsr.train import _is_helper, train
 from stvsr.training.module import SpaceTimeModule
+from stvsr.unfinished import alone_in
 
 FROZEN = ["optimizer.lr=1e-20", "scheduler.minimum=0", "trainer.max_steps=1", "trainer.val_check_interval=1"]
 """A run that ends with the weights it began with."""
@@ -91,6 +93,8 @@ def test_a_blended_start_is_part_of_a_run(small_run: Run, tmp_path: Path) -> Non
         ("seed=abc", "seed=abc; expected a whole number, 0 or more"),
         ("seed=4294967296", "seed=4294967296; expected 0 to 4294967295"),
         ("cuda_graphs=no", "cuda_graphs=no; expected true or false"),
+        ("model.checkpointing=no", "model.checkpointing=no; expected true or false"),
+        ("+logger.wandb.offline=no", "logger.wandb.offline=no; expected true or false"),
         ("trainer.max_steps=0", "trainer.max_steps=0; expected a whole number, 1 or more"),
         ("trainer.max_steps=4.5", "trainer.max_steps=4.5; expected a whole number, 1 or more"),
         ("trainer.val_check_interval=0", "trainer.val_check_interval=0; expected a whole number, 1 or more"),
@@ -160,6 +164,36 @@ def test_the_rate_rises_to_the_one_that_is_configured(small_run: Run, tmp_path: 
         rates = [float(row["train/learning_rate"]) for row in csv.DictReader(file) if row["train/learning_rate"]]
     assert rates[:2] == pytest.approx([1e-3 / 3, 2e-3 / 3], rel=1e-3)
     assert rates[-1] == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_gradients_that_would_not_be_clipped_are_told_with_a_remedy(small_run: Run) -> None:
+    fused = ["+optimizer.fused=true", "trainer.precision=bf16-mixed", "+trainer.gradient_clip_val=10"]
+    with pytest.raises(InvalidInput, match=r"gradient_clip_val=10: .* add optimizer\.fused=false"):
+        train(small_run(*fused))
+    assert train(small_run(*fused, "optimizer.fused=false", folder="clipped"))
+
+
+def test_a_run_that_goes_on_does_not_need_the_weights_it_began_with(small_run: Run, tmp_path: Path) -> None:
+    train(small_run(*FROZEN, folder="first"))
+    given = f"initial_weights='{tmp_path}/first/checkpoints/last.ckpt'"
+    train(small_run(*FROZEN, given, folder="second"))
+    shutil.rmtree(tmp_path / "first")
+    train(small_run(*FROZEN, given, "trainer.max_steps=2", folder="second"))
+    saved = torch.load(tmp_path / "second" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 2
+
+
+@pytest.mark.parametrize("name", ["NODE_RANK", "GROUP_RANK"])
+def test_a_second_machine_of_a_run_does_not_ask_for_the_lock_that_the_first_holds(
+    small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("stvsr.train._train", lambda config: {"trained": 1.0})
+    (tmp_path / "run").mkdir()
+    with alone_in(tmp_path / "run", "training", "-"):
+        for number, helps in (("0", False), ("1", True)):
+            monkeypatch.setenv(name, number)
+            assert _is_helper() == helps
+        assert train(small_run()) == {"trained": 1.0}
 
 
 def test_a_second_training_in_a_folder_is_refused_while_the_first_runs(small_run: Run, tmp_path: Path) -> None:

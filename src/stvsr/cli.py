@@ -260,7 +260,11 @@ def _one_job() -> Iterator[None]:
         yield
         return
     arguments, environment = sys.argv, dict(os.environ)
-    sys.argv = [arguments[0], *OmegaConf.to_container(config.overrides.task)]  # type: ignore[misc]
+    # Where its configs lie is no setting of a job.
+    folders = [source.path for source in config.runtime.config_sources if source.provider == "command-line"]
+    searched = [setting for setting in config.overrides.hydra if setting.startswith("hydra.searchpath=")]
+    places = [*(f"--config-dir={folder}" for folder in folders), *searched]
+    sys.argv = [arguments[0], *places, *OmegaConf.to_container(config.overrides.task)]  # type: ignore[misc]
     run_dir = config.run.dir
     OmegaConf.set_readonly(config, False)  # type: ignore[arg-type]
     config.run.dir = config.runtime.output_dir

@@ -82,8 +82,13 @@ def override(name: str, value: object) -> str:
 def check_flag(config: DictConfig, name: str) -> None:
     """Refuses anything but true and false: of other words each would count as true, `no` and `off` as well.
 
+    Args:
+        config: what a user gave.
+        name: of the setting; one that this config does not have is no matter.
+
     Raises:
         InvalidInput: says which there are.
     """
-    if not isinstance(config[name], bool):
-        raise InvalidInput(f"{name}={config[name]}; expected true or false")
+    value = OmegaConf.select(config, name, default=False)
+    if not isinstance(value, bool):
+        raise InvalidInput(f"{name}={value}; expected true or false")

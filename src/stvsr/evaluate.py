@@ -26,7 +26,7 @@ from stvsr.evaluation.report import write_report
 from stvsr.evaluation.results import Results
 from stvsr.evaluation.rows import summarise
 from stvsr.evaluation.scores import ClipScore, clip_scores
-from stvsr.tracking import track_evaluation
+from stvsr.tracking import WANDB_OFFLINE, track_evaluation
 
 LONGEST_TAG = 64
 """W&B takes no longer ones."""
@@ -54,7 +54,8 @@ def evaluate(config: DictConfig) -> Results:
     check_one_method(config)
     for count, minimum in COUNTS.items():
         check_whole(config, count, least=minimum)
-    check_flag(config, "save_frames")
+    for flag in ("save_frames", WANDB_OFFLINE):
+        check_flag(config, flag)
     if config.save_frames and config.predictions is not None:
         raise InvalidInput("save_frames=true with predictions: those are saved already; leave one out")
     check_processes(config.processes, str(config.device))

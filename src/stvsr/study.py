@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hydra import compose
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from stvsr.checkpoint import load_network
 from stvsr.cli import entry_point
@@ -69,6 +69,7 @@ def study(config: DictConfig) -> Path:
     wanted = {run: training_config(config, *run) for run in product(config.seeds, config.ablations)}
     left_out: dict[Run, str] = {}
     if config.train:
+        check_one_process(wanted.values())
         check_settings(wanted.values())
         left_out = train_missing(wanted)
         finished = {run: training for run, training in wanted.items() if run not in left_out}
@@ -168,6 +169,22 @@ def checkpoint_of(training: DictConfig) -> Path:
     return Path(training.callbacks.last.path)
 
 
+def check_one_process(trainings: Iterable[DictConfig]) -> None:
+    """Refuses trainings on several devices: each of their processes would make the whole study.
+
+    Raises:
+        InvalidInput: says what to leave out.
+    """
+    for training in trainings:
+        trainer = training.trainer
+        devices = len(trainer.devices) if OmegaConf.is_list(trainer.devices) else trainer.devices
+        if (devices, trainer.num_nodes) != (1, 1):
+            raise InvalidInput(
+                f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes}: a study trains on one "
+                "device of one machine; leave them out, and trainer=ddp"
+            )
+
+
 def check_settings(trainings: Iterable[DictConfig]) -> None:
     """Refuses to go on with runs of other settings, or to report them.
 
@@ -180,7 +197,7 @@ def check_settings(trainings: Iterable[DictConfig]) -> None:
             continue
         changed = read_earlier(last, resolved(training.model)).changed(settings_of(training))
         # The schedule's length is that of the training, which is compared by its steps.
-        if different := [name for name in changed if not name.startswith("scheduler.")]:
+        if different := [name for name in changed if name != "scheduler.period"]:
             raise InvalidInput(
                 f"{training.output_dir}: was trained with another {', '.join(different)}; choose another output_dir, "
                 "or remove that folder"

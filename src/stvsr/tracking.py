@@ -32,6 +32,9 @@ VALIDATION = [f"val/{metric}/{split}" for metric in SHORT.values() for split in 
 MONITORED = "val/psnr/mean"
 """What `best.ckpt` is chosen by."""
 
+WANDB_OFFLINE = "logger.wandb.offline"
+"""The setting that keeps runs off the network."""
+
 RUN_ID = "wandb_run.txt"
 """The file in a training's folder that tells its run on W&B."""
 

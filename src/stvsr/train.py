@@ -1,5 +1,6 @@
 """Trains a network: `python -m stvsr.train experiment=full_bidir`; `-m ablation=a,b,c,d,e` for the paper's Table 2."""
 
+import os
 import warnings
 from contextlib import nullcontext
 from itertools import count
@@ -17,11 +18,11 @@ from stvsr.cli import entry_point
 from stvsr.config import check_flag, check_whole, flattened, resolved, whole
 from stvsr.errors import Interrupted, InvalidInput
 from stvsr.models.blended_start import start_at_blended_frames
-from stvsr.models.network import parameter_count
+from stvsr.models.network import Network, parameter_count
 from stvsr.models.two_stage import TwoStage
 from stvsr.ops.deformable import use_backend
 from stvsr.stage_weights import load_stages
-from stvsr.tracking import describe_run, finish, keep_run
+from stvsr.tracking import WANDB_OFFLINE, describe_run, finish, keep_run
 from stvsr.training.checkpoints import LastCheckpoint
 from stvsr.training.continuation import is_finished, run_to_continue, settings_of
 from stvsr.training.module import SpaceTimeModule
@@ -57,7 +58,9 @@ def train(config: DictConfig) -> dict[str, float]:
 def _is_helper() -> bool:
     """Whether this is one of several processes of a run, and not the first."""
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
-    return rank > 0
+    # Each machine's first process thinks that it is the first of all until there is a trainer.
+    machine = os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or "0"
+    return rank > 0 or machine != "0"
 
 
 def _train(config: DictConfig) -> dict[str, float]:
@@ -79,12 +82,9 @@ def _train(config: DictConfig) -> dict[str, float]:
     data.setup("fit")
 
     network = instantiate(config.model)
-    if isinstance(network, TwoStage):
-        load_stages(network, config.weights, required=False)
-    if config.initial_weights is not None:
-        fill(network, weights_for(config.initial_weights, model_config), config.initial_weights)
-    elif config.blended_start:
-        start_at_blended_frames(network)
+    # A run that goes on has its own weights; the files that it began with may be gone.
+    if earlier is None:
+        start(network, config)
     module = SpaceTimeModule(
         network=network,
         model_config=model_config,
@@ -121,13 +121,27 @@ def _train(config: DictConfig) -> dict[str, float]:
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
 
 
+def start(network: Network, config: DictConfig) -> None:
+    """Gives a network what a run begins with: weights from files, or blended frames.
+
+    Raises:
+        InvalidInput: a file is missing, or of another network.
+    """
+    if isinstance(network, TwoStage):
+        load_stages(network, config.weights, required=False)
+    if config.initial_weights is not None:
+        fill(network, weights_for(config.initial_weights, resolved(config.model)), config.initial_weights)
+    elif config.blended_start:
+        start_at_blended_frames(network)
+
+
 def check_values(config: DictConfig) -> None:
     """Refuses values that nothing that is made of a config would refuse, or not in words.
 
     Raises:
         InvalidInput: names the value.
     """
-    for flag in ("cuda_graphs", "blended_start"):
+    for flag in ("cuda_graphs", "blended_start", "model.checkpointing", WANDB_OFFLINE):
         check_flag(config, flag)
     check_whole(config, "seed", least=0)
     for name in ("max_steps", "val_check_interval"):

@@ -7,10 +7,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from stvsr.data.clip import Batch
 from stvsr.data.datamodule import ClipDataModule, DrawBatches
+from stvsr.data.datasets import TrainingClips
 from stvsr.errors import InvalidInput
+from stvsr.evaluation.scoring import handed_over
+from stvsr.evaluation.windows import WindowFrames
 
 
 @given(steps=st.integers(1, 9), first=st.integers(0, 9), share=st.integers(1, 4), world_size=st.integers(1, 4))
@@ -40,6 +44,29 @@ def module(source: Any, **changes: Any) -> ClipDataModule:
         "seed": 0,
     }
     return ClipDataModule(**(arguments | changes))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("phase", ["training", "scoring"])
+def test_memory_that_processes_cannot_share_is_told_and_not_waited_for(
+    noise_source: Any, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    """As in a container, which has 64 MiB of it unless told otherwise."""
+
+    def full(tensor: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError(
+            "unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)"
+        )
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    if phase == "training":
+        clips = TrainingClips(source=noise_source(clips=4), crop=8, draws=4, seed=0)
+        loader = DataLoader(clips, batch_size=2, num_workers=1, collate_fn=Batch.collate)
+    else:
+        frames = WindowFrames(None, *2 * [torch.zeros(1)], 0, None, [], [], (1, 1), None, "")  # type: ignore[arg-type]
+        loader = DataLoader([frames], batch_size=1, num_workers=1, collate_fn=handed_over)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match=r"no room in /dev/shm for .* or choose fewer workers: 0 need none"):
+        next(iter(loader))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from conftest import SMALL_RUN
+from stvsr.cli import CONFIG_DIR
 
 DUMP = """
 from pathlib import Path
@@ -78,15 +80,22 @@ def test_two_processes_have_the_gradients_and_the_validation_of_one(tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_sweep_of_distributed_runs_keeps_each_run_in_its_folder(tmp_path: Path) -> None:
+    """Configs of one's own are found by all processes."""
+    for folder, group, name in (("here", "optimizer", "adam"), ("there", "scheduler", "cosine_restarts")):
+        (tmp_path / folder / group).mkdir(parents=True)
+        shutil.copy(CONFIG_DIR / group / f"{name}.yaml", tmp_path / folder / group / "mine.yaml")
     run(
         tmp_path,
+        "optimizer=mine",
+        f"hydra.searchpath=[file://{tmp_path}/there]",
+        "scheduler=mine",
         "ablation=a,b",
         "trainer=ddp",
         "trainer.accelerator=cpu",
         "trainer.devices=2",
         "trainer.max_steps=2",
         "trainer.val_check_interval=2",
-        flags=("--multirun",),
+        flags=("--multirun", "--config-dir", f"{tmp_path}/here"),
     )
     runs = sorted(path.name for path in (tmp_path / "run").iterdir() if path.is_dir())
     assert runs == ["0-a", "1-b"]

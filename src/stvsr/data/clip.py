@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stvsr.data.workers import share_with_parent
 from stvsr.errors import InvalidInput
 
 SCALE = 4
@@ -179,16 +180,18 @@ class Batch:
         """Stacks clips of one size.
 
         Raises:
-            InvalidInput: the clips differ in size.
+            InvalidInput: the clips differ in size, or a loader process cannot hand them over.
         """
         sizes = {tuple(clip.hr.shape) for clip in clips}
         if len(sizes) > 1:
             raise InvalidInput(
                 f"a batch of clips of different sizes: {sorted(sizes)}; use loader.eval_batch_size=1 or crops"
             )
+        lr, hr = torch.stack([clip.lr for clip in clips]), torch.stack([clip.hr for clip in clips])
+        share_with_parent(lr, hr)
         return cls(
-            lr=torch.stack([clip.lr for clip in clips]),
-            hr=torch.stack([clip.hr for clip in clips]),
+            lr=lr,
+            hr=hr,
             names=[clip.name for clip in clips],
             motions=[clip.motion for clip in clips],
             skipped=[name for clip in clips for name in clip.skipped],

@@ -1,8 +1,13 @@
-"""What loader processes do with signals."""
+"""What loader processes do with signals, and how they hand over what they read."""
 
 import os
 import signal
 import threading
+
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from stvsr.errors import InvalidInput
 
 
 def leave_signals_to_parent(worker: int) -> None:
@@ -19,6 +24,27 @@ def leave_signals_to_parent(worker: int) -> None:
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def share_with_parent(*frames: Tensor) -> None:
+    """Moves what a loader process has read into memory that its parent shares; does nothing in another process.
+
+    Left to the loader, a thread does that later. If it fails, all it does is to print a traceback, and the parent waits
+    for ever.
+
+    Raises:
+        InvalidInput: there is not enough of such memory.
+    """
+    if get_worker_info() is None:
+        return
+    for tensor in frames:
+        try:
+            tensor.share_memory_()  # type: ignore[no-untyped-call]
+        except RuntimeError:
+            raise InvalidInput(
+                f"no room in /dev/shm for {tensor.nbytes / 2**20:.0f} MiB more of what a loader process has read; "
+                "start the container with more of it (docker run --shm-size=2g), or choose fewer workers: 0 need none"
+            ) from None
 
 
 def _end_with(parent: int) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stvsr.data.clip import to_8bit
-from stvsr.data.workers import leave_signals_to_parent
+from stvsr.data.workers import leave_signals_to_parent, share_with_parent
 from stvsr.devices import device_name, is_out_of_memory, peak_memory, synchronise
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.metrics import frame_scores
@@ -84,7 +84,7 @@ class Scorer:
             self.windows,
             batch_sampler=[list(self.batches[number]) for number in todo],
             num_workers=self.workers,
-            collate_fn=list,
+            collate_fn=handed_over,
             worker_init_fn=leave_signals_to_parent,
         )
         asked = time.perf_counter()
@@ -198,6 +198,13 @@ class Scorer:
         """Writes the frames that count, if asked for."""
         if self.save_to is not None:
             save_frames(self.save_to / window.task.folder, window.task.numbers, prediction)
+
+
+def handed_over(batch: list[WindowFrames]) -> list[WindowFrames]:
+    """A batch as a loader process gives it to its parent."""
+    for window in batch:
+        share_with_parent(window.hr, window.lr, *([] if window.prediction is None else [window.prediction]))
+    return batch
 
 
 def _unscored(position: int, window: WindowFrames) -> WindowScore:

@@ -172,13 +172,20 @@ class SpaceTimeModule(pl.LightningModule):
         """Applies the configured hyperparameters in a resumed run; otherwise the saved ones would hold.
 
         Raises:
-            InvalidInput: the state that was resumed is another optimizer's.
+            InvalidInput: the state that was resumed is another optimizer's, or gradients could not be clipped.
         """
         optimizer, scheduler = self.trainer.optimizers[0], self.lr_schedulers()
         if self._saved_by not in (None, used := type(optimizer).__name__):
             raise InvalidInput(
                 f"resume: the run was trained with {self._saved_by}, expected {used}; choose that optimizer, or begin "
                 "anew with initial_weights="
+            )
+        # Lightning would refuse it at the first step, without a remedy.
+        clips = self.trainer.precision == "bf16-mixed" and self.trainer.gradient_clip_val
+        if clips and optimizer.defaults.get("fused"):
+            raise InvalidInput(
+                f"trainer.gradient_clip_val={self.trainer.gradient_clip_val}: a fused optimizer does not clip in "
+                "trainer.precision=bf16-mixed; add optimizer.fused=false"
             )
         assert isinstance(scheduler, LambdaLR)  # as `configure_optimizers` has seen to
         scheduler.base_lrs = [self.learning_rate] * len(scheduler.base_lrs)
