@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import torch
 from omegaconf import DictConfig, open_dict
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from torch import nn
+from torch import Tensor, nn
 
 from conftest import VID4, moving_frames, write_frames, write_vid4, write_video
 from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY, load_network
@@ -34,11 +35,29 @@ from stvsr.evaluation import processes, scoring
 from stvsr.evaluation.job import Job
 from stvsr.evaluation.metrics import frame_scores
 from stvsr.evaluation.perceptual import EXTRAS
+from stvsr.evaluation.progress import Part
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.frame_upscaling.bicubic import Bicubic
 from stvsr.models.network import run_padded
 
 Evaluate = Callable[..., dict[str, list[dict[str, str]]]]
+
+PEER = """
+import os
+import torch
+from stvsr.models.bicubic_blend import BicubicBlend
+
+class Brighter(BicubicBlend):
+    def __init__(self, by):
+        super().__init__()
+        self.by = torch.nn.Parameter(torch.tensor(by))
+
+    def forward(self, lr):
+        return super().forward(lr) + self.by
+
+def brighter():
+    return Brighter(float(os.environ.get("PEER", "0.25")))
+"""
 
 
 @pytest.fixture
@@ -214,9 +233,58 @@ def test_progress_of_another_evaluation_is_not_mixed_in(
     with pytest.raises(Exception, match=r"stopped after 0 of 29 windows; run it again .* to continue"):
         scored(*data)
     monkeypatch.undo()
-    with pytest.raises(InvalidInput, match=r"progress of another evaluation \(another protocol\)"):
+    says = r"progress of another evaluation \(another protocol\); .* or remove that folder to start over"
+    with pytest.raises(InvalidInput, match=says):
         scored(*data, "protocol=released")
     scored(*data)
+
+
+def test_a_stopped_evaluation_gives_way_to_another_as_its_message_says(
+    scored: Evaluate, vid4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures and frames that it has left are no user's."""
+    add, data = Part.add, ["method=bicubic_blend", "data=clips", f"data.root='{vid4}'", "save_frames=true"]
+
+    def stop_late(part: Part, record: Any) -> None:
+        if record.batch == 20:
+            raise KeyboardInterrupt
+        add(part, record)
+
+    monkeypatch.setattr(Part, "add", stop_late)
+    with pytest.raises(Interrupted):
+        scored(*data)
+    monkeypatch.undo()
+    assert any((tmp_path / "out" / "pictures").iterdir())
+    shutil.rmtree(tmp_path / "out" / "progress")
+    assert scored(*data, "protocol=released")["frames"]
+
+
+def test_a_method_of_ones_own_that_has_changed_is_another_one(
+    scored: Evaluate, vid4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its config says nothing of what its weights are."""
+    (tmp_path / "peer.py").write_text(PEER)
+    monkeypatch.syspath_prepend(tmp_path)
+    data = ["method=bicubic_blend", "method._target_=peer.brighter", "data=clips", f"data.root='{vid4}'"]
+
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr("stvsr.evaluation.progress.Part.add", stop)
+        with pytest.raises(Interrupted):
+            scored(*data)
+    monkeypatch.setenv("PEER", "0.5")
+    with pytest.raises(InvalidInput, match=r"progress of another evaluation \(another network\)"):
+        scored(*data)
+    monkeypatch.delenv("PEER")
+    assert scored(*data)["frames"]
+
+
+def test_a_method_whose_name_is_no_text_is_refused_before_anything_is_scored(scored: Evaluate, tmp_path: Path) -> None:
+    frames = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(InvalidInput, match=r"the method 'caf.*': the name is not UTF-8; expected text: give name="):
+        scored(f"predictions='{frames}'", "name=null")
 
 
 @pytest.mark.parametrize("name", ["pictures", "progress", "frames"])
@@ -614,8 +682,8 @@ def test_bicubic_by_hand_is_bicubic_by_the_program(scored: Evaluate, tmp_path: P
 @pytest.mark.parametrize(
     ("metric", "says"),
     [
-        (lambda prediction, target: [1.0], r"extras=\[mine\]: gives \[1\.0\]; expected a value for each of 7 frames"),
-        (lambda prediction, target: torch.tensor(2.5), r"extras=\[mine\]: gives 2\.5; expected a value for each"),
+        (lambda *_: [1.0], r"extras=\[mine\]: gives \[1\.0\]; expected a value for each of 7 frames"),
+        (lambda *_: torch.tensor(2.5), r"extras=\[mine\]: gives 2\.5; expected a value for each"),
     ],
 )
 def test_a_metric_that_gives_no_value_for_each_frame_is_refused(
@@ -627,9 +695,25 @@ def test_a_metric_that_gives_no_value_for_each_frame_is_refused(
 
 
 def test_a_metric_may_give_a_tensor(scored: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EXTRAS, "mine", lambda device: lambda prediction, target: torch.arange(len(prediction)))
+    monkeypatch.setitem(EXTRAS, "mine", lambda device: lambda prediction, *_: torch.arange(len(prediction)))
     frames = scored("method=bicubic_blend", "data.test_source.source.clips=3", "extras=[mine]")["frames"]
     assert [float(row["mine"]) for row in frames[:7]] == [*range(7)]
+
+
+def test_a_metric_is_told_the_frame_before(scored: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a clip's first window there is none; a later one shares it with the window before."""
+    frames = moving_frames(13, (32, 48))
+    write_frames(tmp_path / "clips" / "a", frames)
+    told = []
+
+    def metric(prediction: Tensor, target: Tensor, before: Tensor) -> list[float]:
+        told.append((target.clone(), before.clone()))
+        return [0.0] * len(target)
+
+    monkeypatch.setitem(EXTRAS, "mine", lambda device: metric)
+    scored("method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/clips'", "extras=[mine]")
+    assert [(len(target), len(before)) for target, before in told] == [(7, 0), (6, 1)]
+    assert torch.equal(torch.cat([*told[0], *reversed(told[1])][2:]), frames[6:])
 
 
 def test_a_method_that_is_no_network_of_ours_is_refused(scored: Evaluate) -> None:

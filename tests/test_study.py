@@ -229,4 +229,4 @@ def test_a_study_on_several_devices_is_refused_before_it_trains(
     with pytest.raises(SystemExit):
         run("[a]", setting)
     assert "a study trains on one device of one machine; leave them out, and trainer=ddp" in capsys.readouterr().err
-    assert not (tmp_path / "study").exists()
+    assert not (tmp_path / "study" / "train").exists()

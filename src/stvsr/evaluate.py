@@ -26,6 +26,7 @@ from stvsr.evaluation.report import write_report
 from stvsr.evaluation.results import Results
 from stvsr.evaluation.rows import summarise
 from stvsr.evaluation.scores import ClipScore, clip_scores
+from stvsr.evaluation.windows import check_text
 from stvsr.tracking import WANDB_OFFLINE, track_evaluation
 
 LONGEST_TAG = 64
@@ -60,6 +61,7 @@ def evaluate(config: DictConfig) -> Results:
         raise InvalidInput("save_frames=true with predictions: those are saved already; leave one out")
     check_processes(config.processes, str(config.device))
     name = method_name(config)
+    check_text("the method", name, "give name=…")
     with open_dict(config):
         config.variant = name[:LONGEST_TAG]
     device = chosen_device(config.device)

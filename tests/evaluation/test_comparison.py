@@ -159,6 +159,23 @@ def test_what_was_left_out_is_said_in_the_comparison_too() -> None:
     ]
 
 
+def test_clips_that_were_cut_are_said_in_the_comparison_too() -> None:
+    notes = comparison_table(entries([replace(run("mine/all"), cropped={"mine/a": "721x577 to 720x576"})])).notes
+    assert "ours, protocol paper: cut to whole LR pixels: 1 clip(s), mine/a from 721x577 to 720x576" in notes
+
+
+def test_means_over_different_clips_are_told() -> None:
+    """A frame that one method predicts exactly leaves its clip out of that method's means alone."""
+    black = {"mine/fade": "infinite PSNR", "mine/night": "all black"}
+    exact = replace(run("mine/all", method="exact"), left_out=black)
+    close = replace(run("mine/all", method="close"), left_out={"mine/night": "all black"})
+    elsewhere = run("other/all", method="elsewhere")
+    notes = comparison_table(entries([exact, close, elsewhere])).notes
+    assert [note for note in notes if "its means" in note] == [
+        "exact, protocol paper: its means are without mine/fade, which count for other methods"
+    ]
+
+
 def test_published_rows_do_not_stand_beside_other_clips() -> None:
     compared = entries([run("mine/all", "mine/fast")])
     assert [entry.method for entry in compared] == ["ours"]

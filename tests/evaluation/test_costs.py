@@ -38,6 +38,31 @@ def test_frames_are_counted_as_they_are_padded() -> None:
     assert multiply_adds(OneConvolution(), 7, 9) == multiply_adds(OneConvolution(), 8, 12)
 
 
+class LooksAtValues(OneConvolution):
+    """As networks of other projects do."""
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return super().forward(lr / lr.max().item())
+
+
+class HoldsWhatCannotBeCopied(OneConvolution):
+    """As an optical flow of OpenCV."""
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "HoldsWhatCannotBeCopied":
+        raise TypeError("cannot pickle 'cv2.DISOpticalFlow' object")
+
+
+@pytest.mark.parametrize("network", [LooksAtValues, HoldsWhatCannotBeCopied])
+def test_a_network_that_does_not_run_without_values_is_scored_all_the_same(
+    network: type[Network], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The count comes last, after hours of scoring."""
+    record = BatchRecord(0, [], (8, 12), "cpu", 7, 1.0, {}, 0.0, 0.0, True, 100.0)
+    cost = measured_cost(network(), [record])
+    assert (cost.multiply_adds, cost.seconds_per_frame) == (None, pytest.approx(1 / 7))
+    assert f"multiply-adds are not counted: {network.__name__} does not run without" in capsys.readouterr().err
+
+
 def test_bicubic_has_none_that_are_counted() -> None:
     assert multiply_adds(BicubicBlend(), 8, 8) is None
 

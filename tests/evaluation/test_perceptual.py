@@ -14,6 +14,7 @@ CPU = torch.device("cpu")
 TRUTH = moving_frames(7, (96, 128), speed=2)
 NOISE = torch.randint(-40, 41, TRUTH.shape, generator=torch.Generator().manual_seed(0))
 NOISY_FRAME = 3
+NONE = TRUTH[:0]
 
 
 def with_noise(noise: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ def test_lpips_is_of_each_frame_and_smaller_for_the_better(monkeypatch: pytest.M
     given = watch(monkeypatch, "lpips", "LPIPS", pnet_rand=True)
     with torch.inference_mode():
         measure = perceptual.lpips(CPU)
-        noisy, less_noisy, one_noisy = (measure(p, TRUTH) for p in (NOISY, with_noise(NOISE // 2), ONE_NOISY))
+        noisy, less_noisy, one_noisy = (measure(p, TRUTH, NONE) for p in (NOISY, with_noise(NOISE // 2), ONE_NOISY))
     # Its authors' network takes values from -1 to 1.
     torch.testing.assert_close(given[:2], [NOISY / 127.5 - 1, TRUTH / 127.5 - 1])
     assert len(noisy) == 7
@@ -77,16 +78,26 @@ def test_lpips_is_of_each_frame_and_smaller_for_the_better(monkeypatch: pytest.M
 def test_vmaf_is_of_each_frame_and_near_100_for_the_truth_and_less_for_the_worse(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    given = watch(monkeypatch, "vmaf_torch", "VMAF")
+    watch(monkeypatch, "vmaf_torch", "VMAF")
+    given: list[Tensor] = []
     with torch.inference_mode():
         measure = perceptual.vmaf(CPU)
-        noisy, same, one_noisy = (measure(prediction, TRUTH) for prediction in (NOISY, TRUTH, ONE_NOISY))
+        (model,) = (cell.cell_contents for cell in measure.__closure__)  # type: ignore[attr-defined]
+        watched = model.compute_adm_score
+        monkeypatch.setattr(model, "compute_adm_score", lambda *images: given.extend(images) or watched(*images))
+        noisy, same, one_noisy = (measure(prediction, TRUTH, NONE) for prediction in (NOISY, TRUTH, ONE_NOISY))
+        usual = model(*given[:2]).flatten().tolist()
+        parts = [*measure(NOISY[:3], TRUTH[:3], NONE), *measure(NOISY[3:], TRUTH[3:], TRUTH[2:3])]
     # The reference comes first: its motion counts, and detail that only the other has does not.
     weights = torch.tensor([65.481, 128.553, 24.966]).view(3, 1, 1) / 255
     expected = [16 + (frames * weights).sum(1, keepdim=True) for frames in (TRUTH, NOISY)]
     torch.testing.assert_close(given[:2], expected)
+    assert noisy == usual
+    # The first frame of a part has the motion from the one before; the last lacks that to the next.
+    assert [*parts[:2], *parts[3:]] == pytest.approx([*noisy[:2], *noisy[3:]], abs=1e-3)
+    assert parts[3] > measure(NOISY[3:], TRUTH[3:], NONE)[0] + 0.5
     assert len(noisy) == 7
-    # The first frame of a window has no motion, and VMAF then gives less than 100 for the truth itself.
+    # The first frame of a clip has no motion, and VMAF then gives less than 100 for the truth itself.
     assert all(value > 95 for value in same)
     assert all(b < a - 5 for a, b in zip(same, noisy, strict=True))
     assert one_noisy[NOISY_FRAME] < same[NOISY_FRAME] - 5

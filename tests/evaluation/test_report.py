@@ -20,7 +20,7 @@ from conftest import moving_frames, write_frames
 from stvsr.data.png import write_png
 from stvsr.errors import InvalidInput
 from stvsr.evaluate import evaluate
-from stvsr.evaluation.report import chosen_crop, write_report
+from stvsr.evaluation.report import Pictures, _shown_clip, chosen_crop, write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CHROMEDRIVER = shutil.which("chromedriver")
@@ -233,6 +233,36 @@ def test_space_time_slices_are_the_middle_rows_of_every_method_and_of_the_truth(
         assert np.array_equal(found["ground truth"], middle_rows(clip))
         assert np.array_equal(found["dark"], dark)
         assert np.array_equal(found["bicubic_blend"] // 2, dark)
+
+
+def test_a_frame_is_as_high_in_every_slice(tmp_path: Path) -> None:
+    """A protocol may count fewer frames than another; the same height is the same time in all."""
+    every = []
+    for label, frames in (("paper", 41), ("released", 37)):
+        folder = tmp_path / label
+        folder.mkdir()
+        for kind in ("slice-truth", "slice-prediction"):
+            write_png(folder / f"{kind}-00000001.png", torch.zeros(3, frames, 8, dtype=torch.uint8))
+        for shown in ("given", "synthesised"):
+            for kind in ("input", "truth", "prediction"):
+                write_png(folder / f"{shown}-{kind}-00000001.png", torch.zeros(3, 8, 8, dtype=torch.uint8))
+        every.append(Pictures(label, folder, []))
+    heights = [slice["height"] for slice in _shown_clip("clip", every)["slices"]]
+    assert heights == [140, round(140 * 37 / 41), 140]
+
+
+@needs_chromium
+def test_each_of_many_methods_has_a_colour_of_its_own(browser: Any, report: Path, tmp_path: Path) -> None:
+    write_report(tmp_path, 9 * [report.parent / "dark"])
+    browser.get((tmp_path / "report.html").as_uri())
+    colours = browser.execute_script(
+        "return [...document.querySelectorAll('#scatter .legend span')].map(e => e.style.getPropertyValue('--colour'))"
+    )
+    assert len(set(colours)) == 9
+    dots = browser.execute_script(
+        "return [...document.querySelectorAll('#scatter circle')].map(e => getComputedStyle(e).fill)"
+    )
+    assert len(set(dots)) == 9
 
 
 def test_the_enlarged_square_lies_where_a_method_is_wrong(tmp_path: Path) -> None:

@@ -33,13 +33,14 @@ class Numbered:
     frames: int
     interrupted_at: int | None = None
     name: str = "clip"
+    clip_set: str = "set"
     read: list[range] = field(default_factory=list)
 
     def __len__(self) -> int:
         return 1
 
     def describe(self, index: int) -> ClipInfo:
-        return ClipInfo("set", self.name, self.frames, 0, None)
+        return ClipInfo(self.clip_set, self.name, self.frames, 0, None)
 
     def excerpt(self, index: int, first: int, count: int) -> Excerpt:
         frames = range(first, min(first + count, self.frames))
@@ -154,8 +155,11 @@ def test_a_set_that_is_named_twice_is_refused() -> None:
 
 
 def test_a_clip_whose_name_is_no_text_is_refused_before_anything_is_scored() -> None:
-    with pytest.raises(InvalidInput, match="the name is not UTF-8"):
+    with pytest.raises(InvalidInput, match=r"clip 'caf.*': the name is not UTF-8"):
         plan(Numbered(7, name="caf\udce9"), PAPER)
+    clips = Numbered(7, clip_set="caf\udce9")
+    with pytest.raises(InvalidInput, match=r"the clip set 'caf.*': the name is not UTF-8"):
+        plan(clips, PAPER)
 
 
 def test_saved_frames_are_cut_to_whole_lr_pixels_as_the_truth_is(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from stvsr.config import flattened
 from stvsr.data.clip import UNSPLIT
-from stvsr.evaluation.results import Results
+from stvsr.evaluation.results import NAMED, Results
 from stvsr.evaluation.rows import Row
 from stvsr.evaluation.tables import NOTHING, Table, as_csv, decimals, with_parts
 
@@ -45,7 +45,8 @@ class Entry:
         seconds_per_frame: of the network.
         device: that took them.
         peak_memory: MiB.
-        omissions: what was left out of the rows of whole sets, and why.
+        omissions: what was left out of the rows of whole sets and why, and what was cut off.
+        left_out: clips that count in no mean, by set and name.
         stages: parameters (millions) and seconds of each stage, of a method of several.
         notes: what else a reader must know of the method.
         extras: values of further metrics, by clip set and split.
@@ -63,6 +64,7 @@ class Entry:
     device: str | None = None
     peak_memory: float | None = None
     omissions: Sequence[str] = ()
+    left_out: Sequence[str] = ()
     stages: Sequence[tuple[float, float | None]] = ()
     notes: Sequence[str] = ()
     extras: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
@@ -113,7 +115,7 @@ def comparison_table(compared: list[Entry]) -> Table:
     ]
     devices = dict.fromkeys(entry.device for entry in measured if entry.device and entry.seconds_per_frame is not None)
     notes = [f"Seconds measured on: {'; '.join(devices)}."] if devices else []
-    notes += differences(measured)
+    notes += differences(measured) + uneven(measured)
     # Several systems share a network.
     notes += dict.fromkeys(note for entry in measured for note in entry.notes)
     notes += [f"{entry.method}, protocol {entry.protocol}: {line}" for entry in measured for line in entry.omissions]
@@ -162,6 +164,25 @@ def differences(measured: Sequence[Entry]) -> list[str]:
     return lines
 
 
+def uneven(measured: Sequence[Entry]) -> list[str]:
+    """For each method of which clips are left out that count for others, a line that names them."""
+    lines = []
+    for entry in measured:
+        own = [clip for clip in entry.left_out if any(_counts(clip, other) for other in measured)]
+        if own:
+            more = f" and {len(own) - NAMED} more" if len(own) > NAMED else ""
+            lines.append(
+                f"{entry.method}, protocol {entry.protocol}: its means are without {', '.join(own[:NAMED])}{more}, "
+                "which count for other methods"
+            )
+    return lines
+
+
+def _counts(clip: str, entry: Entry) -> bool:
+    """Whether a method was scored on a clip, named with its set, and the clip counts."""
+    return clip not in entry.left_out and any(clip.startswith(f"{clip_set}/") for clip_set in entry.conditions)
+
+
 def published() -> list[Entry]:
     """Table 1 of the paper, what is remembered of Table 2, and later methods."""
     text = (files("stvsr.evaluation") / "published.csv").read_text(encoding="utf-8")
@@ -204,7 +225,8 @@ def _measured(run: Results) -> Entry:
         stages=[(stage.parameters / 1e6, stage.seconds_per_frame) for stage in cost.stages],
         # A setting of a protocol may have been changed under its name.
         notes=[str(run.protocol), *run.notes],
-        omissions=[row.omission for row in whole if row.omission],
+        omissions=[*(row.omission for row in whole if row.omission), *run.cuts()],
+        left_out=list(run.left_out),
     )
 
 

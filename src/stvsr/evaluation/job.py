@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -37,6 +38,9 @@ IDENTITY = ("model", "method", "predictions", "protocol", "batch_size", "extras"
 
 SAVED = "frames"
 """The folder of saved frames, below `output_dir`."""
+
+OURS = ".evaluation"
+"""A file in `output_dir` that tells that an evaluation made the pictures and frames there."""
 
 
 class Job:
@@ -100,7 +104,9 @@ class Job:
             InvalidInput: names it.
         """
         folder = Path(self.config.output_dir)
-        ours = (folder / RESULTS).is_file() or (progress_folder(self.config) / JOB_FILE).is_file()
+        ours = any(
+            path.is_file() for path in (folder / RESULTS, folder / OURS, progress_folder(self.config) / JOB_FILE)
+        )
         for made in filter(None, (self.scorer.shown.folder, self.scorer.save_to)):
             if (inside := self._read_in(made)) is not None:
                 raise InvalidInput(f"{inside}: lies in {made}, which is replaced; choose another output_dir")
@@ -118,6 +124,8 @@ class Job:
         shutil.rmtree(folder / PICTURES, ignore_errors=True)
         if theirs or self.scorer.save_to is not None:
             shutil.rmtree(frames, ignore_errors=True)
+        # Of the progress too somebody may get rid.
+        (folder / OURS).touch()
 
     def _read_in(self, folder: Path) -> Path | None:
         """A folder that this evaluation reads and that is, or lies in, another one."""
@@ -165,11 +173,24 @@ class Job:
         for name, path in files.items():
             if path is not None:
                 identity[name] = hashlib.sha256(weight_file(path).read_bytes()).hexdigest()
+        if self.network is not None and chosen.get("method") is not None:
+            identity["network"] = fingerprint(self.network)
         identity["data"] = chosen["data"]["test_source"]
         clips = dict.fromkeys(task.clip for task in self.tasks)
         listed = "\n".join(f"{clip.clip_set} {clip.name} {clip.frames}" for clip in clips)
         identity["clips"] = f"{len(clips)}, {hashlib.sha256(listed.encode()).hexdigest()}"
         return identity
+
+
+def fingerprint(network: Network) -> str:
+    """Changes with a network's weights and with the file of its code: one that is named by `method` may change."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
+    code = getattr(sys.modules.get(type(network).__module__), "__file__", None)
+    digest.update(Path(code).read_bytes() if code is not None else b"")
+    return digest.hexdigest()
 
 
 def with_absolute_roots(settings: Any) -> Any:

@@ -1,12 +1,12 @@
 """Optional metrics, LPIPS and VMAF, from their usual packages.
 
-`make install` brings both, or `pip install ".[perceptual]"` in the clone. Each takes frames that follow each other and
-gives a value for each:
+`make install` brings both, or `pip install ".[perceptual]"` in the clone. Each takes frames that follow each other, and
+the one of the truth before them, and gives a value for each:
 
 - LPIPS (Zhang et al., CVPR 2018; AlexNet, version 0.1): smaller is better. Its backbone's weights come from the
   network, once.
-- VMAF 0.6.1 (Netflix), by `vmaf-torch`, on Y of BT.601: 0 to 100. Its motion feature sees the frames of one window,
-  so a value may differ a little from a run over the whole clip.
+- VMAF 0.6.1 (Netflix), by `vmaf-torch`, on Y of BT.601: 0 to 100. Its motion feature also looks at the next frame,
+  which for the last one of a window is not known: that one may differ a little from a run over the whole clip.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,8 @@ from stvsr.data.clip import PEAK, to_float
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.metrics import luma
 
-Metric = Callable[[Tensor, Tensor], list[float]]
-"""Prediction and truth, `(t, 3, H, W)`, uint8, to a value for each frame."""
+Metric = Callable[[Tensor, Tensor, Tensor], list[float]]
+"""Prediction and truth, `(t, 3, H, W)`, and the truth's frame before, or none, uint8, to a value for each frame."""
 
 BACKBONE = "alexnet-owt-7be5be79.pth"
 """The file with the weights of torchvision's AlexNet."""
@@ -47,7 +47,7 @@ def lpips(device: torch.device) -> Metric:
             f"put {BACKBONE} of torchvision there"
         ) from None
 
-    def measure(prediction: Tensor, target: Tensor) -> list[float]:
+    def measure(prediction: Tensor, target: Tensor, before: Tensor) -> list[float]:
         values: Tensor = network(*(2 * to_float(frames) - 1 for frames in (prediction, target)))
         return values.flatten().tolist()
 
@@ -66,9 +66,14 @@ def vmaf(device: torch.device) -> Metric:
         raise _not_installed("vmaf", "vmaf-torch") from None
     model: Any = VMAF(clip_score=True).to(device)
 
-    def measure(prediction: Tensor, target: Tensor) -> list[float]:
-        images = (luma(frames.double() / PEAK).float().unsqueeze(1) for frames in (target, prediction))
-        values: Tensor = model(*images)
+    def measure(prediction: Tensor, target: Tensor, before: Tensor) -> list[float]:
+        truth, distorted, earlier = (
+            luma(frames.double() / PEAK).float().unsqueeze(1) for frames in (target, prediction, before)
+        )
+        # Its first frame has no motion, which costs it several points: only that of a clip has none.
+        motion = model.compute_motion2(torch.cat([earlier, truth]))[len(earlier) :]
+        detail, fidelity = model.compute_adm_score(truth, distorted), model.compute_vif_features(truth, distorted)
+        values: Tensor = model.predict(detail, motion, fidelity)
         return values.flatten().tolist()
 
     return measure

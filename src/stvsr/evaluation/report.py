@@ -230,11 +230,15 @@ def _shown_clip(name: str, every: list[Pictures]) -> dict[str, Any]:
     return {
         "name": name,
         "groups": [_group(frame, every) for frame in SHOWN],
+        # A protocol may count fewer frames, at the end; a frame is as high in all.
         "slices": [
-            {"caption": caption, "source": _data_uri(encode_png(pixels))}
+            {
+                "caption": caption,
+                "source": _data_uri(encode_png(pixels)),
+                "height": round(max(SLICE_HEIGHT, 2 * truth.shape[1]) * pixels.shape[1] / truth.shape[1]),
+            }
             for caption, pixels in [*over_time, ("ground truth", truth)]
         ],
-        "slice_height": max(SLICE_HEIGHT, 2 * truth.shape[1]),
     }
 
 

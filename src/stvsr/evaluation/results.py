@@ -57,10 +57,7 @@ class Results:
             figures = [decimals(row.scores.get(name), digits) for name, digits in wanted.items()]
             cells.append([row.clip_set, row.motion, str(row.clips), str(row.frames), *figures])
         notes = [f"LR frames: {self.settings['lr_frames']}; motion split: {self.settings['motion']}"]
-        notes += self.omissions()
-        if self.cropped:
-            clip, sizes = next(iter(self.cropped.items()))
-            notes.append(f"cut to whole LR pixels: {len(self.cropped)} clip(s), {clip} from {sizes}")
+        notes += [*self.omissions(), *self.cuts()]
         return Table(columns, cells, str(self.protocol), [self.describe_method(), *self.notes, *notes])
 
     def omissions(self) -> list[str]:
@@ -71,6 +68,13 @@ class Results:
             more = len(self.left_out) - len(named)
             lines.append(f"clips left out: {', '.join(named)}{f' and {more} more' if more else ''}")
         return lines
+
+    def cuts(self) -> list[str]:
+        """That clips were cut, in a line; none where none was."""
+        if not self.cropped:
+            return []
+        clip, sizes = next(iter(self.cropped.items()))
+        return [f"cut to whole LR pixels: {len(self.cropped)} clip(s), {clip} from {sizes}"]
 
     def describe_method(self) -> str:
         """The method and what it costs, in one line."""

@@ -174,10 +174,11 @@ class Scorer:
         """Scores the frames that count, `(t, 3, H, W)`, uint8."""
         kept = window.task.window.kept
         target = window.hr[kept.start : kept.stop].to(self.device)
+        before = window.hr[: kept.start][-1:].to(self.device)
         metrics = {name: values.tolist() for name, values in frame_scores(prediction, target).items()}
         return WindowScore(
             position=position,
-            metrics=metrics | {name: self._extra(name, prediction, target) for name in self.extras},
+            metrics=metrics | {name: self._extra(name, prediction, target, before) for name in self.extras},
             motion=window.motion,
             pairs=window.pairs,
             black=(target == 0).flatten(1).all(dim=1).tolist(),
@@ -186,8 +187,9 @@ class Scorer:
             state=window.state,
         )
 
-    def _extra(self, name: str, prediction: Tensor, target: Tensor) -> list[float]:
-        values: list[float] = torch.as_tensor(self.extras[name](prediction, target), dtype=torch.float64).tolist()
+    def _extra(self, name: str, prediction: Tensor, target: Tensor, before: Tensor) -> list[float]:
+        given = self.extras[name](prediction, target, before)
+        values: list[float] = torch.as_tensor(given, dtype=torch.float64).tolist()
         if not isinstance(values, list) or len(values) != len(prediction):
             raise InvalidInput(
                 f"extras=[{name}]: gives {values}; expected a value for each of {len(prediction)} frames"

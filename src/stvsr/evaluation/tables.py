@@ -13,6 +13,7 @@ LATEX_SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "^": r"\textasciicircum{}",
     # At the beginning of a row it would be an argument of the one before.
     "[": "{[}",
+    "*": "{*}",
     "\\": r"\textbackslash{}",
 }
 

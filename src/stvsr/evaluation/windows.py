@@ -41,6 +41,18 @@ class Task:
         return [self.clip.first_number + frame for frame in self.window.frames]
 
 
+def check_text(what: str, name: str, remedy: str) -> None:
+    """Refuses the name of a file that is no text: it could not be written into tables.
+
+    Raises:
+        InvalidInput: it is not UTF-8.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{what} {name!r}: the name is not UTF-8; expected text: {remedy}") from None
+
+
 def plan(clips: ClipSet, protocol: Protocol) -> list[Task]:
     """Every window of every clip, in order.
 
@@ -60,10 +72,8 @@ def plan(clips: ClipSet, protocol: Protocol) -> list[Task]:
                 f"two clips are called {info.name} in {info.clip_set}; rename one, or give the sets names"
             )
         seen.add((info.clip_set, info.name))
-        try:
-            info.name.encode()
-        except UnicodeEncodeError:
-            raise InvalidInput(f"clip {info.name!r}: the name is not UTF-8; expected text: rename it") from None
+        for what, name in (("clip", info.name), ("the clip set", info.clip_set)):
+            check_text(what, name, "rename it")
         folder = f"{info.clip_set}/{info.name}" if several else info.name
         tasks += [Task(index, info, window, folder) for window in protocol.windows(info)]
     return tasks

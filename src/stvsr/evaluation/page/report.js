@@ -1,7 +1,8 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const COLOURS = ["#0b62c4", "#d1580b", "#158a4a", "#9136b5", "#b0303c", "#5c6670", "#a58a00", "#00858f"];
-const colour = (method) => COLOURS[method % COLOURS.length];
+const colour = (method) => data.methods.length > COLOURS.length
+  ? `hsl(${Math.round(360 * method / data.methods.length)} 70% ${method % 2 ? 32 : 48}%)` : COLOURS[method];
 
 // Tables: a click on a heading sorts, another turns the order round. Numbers begin with the largest, words with A; cells
 // without a number come last.
