@@ -324,6 +324,25 @@ def test_too_little_memory_for_a_batch_is_said_with_the_remedy(error: BaseExcept
     assert message.endswith("not enough memory: use smaller batches, crops or frames")
 
 
+class FailedJobError(RuntimeError):
+    """As submitit calls it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            FailedJobError("sbatch: error: Batch job submission failed: Requested time limit is invalid"),
+            "SLURM takes no such job (sbatch: error: Batch job submission failed: Requested time limit is invalid); "
+            "set hydra.launcher.timeout_min, .partition or .account for it",
+        ),
+        (RuntimeError("Symlink loop from 'a'"), "Symlink loop from 'a': links lead in a circle; remove one"),
+    ],
+)
+def test_what_others_refuse_is_one_line_with_a_remedy(error: Exception, says: str) -> None:
+    assert explain(error) == (says, 1)
+
+
 def test_a_bug_of_ours_is_not_explained_away() -> None:
     assert explain(RuntimeError("oops")) == (None, 1)
     assert explain(KeyError("oops")) == (None, 1)

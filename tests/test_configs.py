@@ -185,6 +185,15 @@ def test_every_protocol_is_called_as_its_file(configure: Callable[..., DictConfi
     assert protocol.name == option
 
 
+@pytest.mark.parametrize("option", ["videos", "clips", "held"])
+def test_clips_to_validate_on_are_those_that_are_scored(configure: Callable[..., DictConfig], option: str) -> None:
+    """Not those that were trained on, where the settings of a training are given again."""
+    source = configure("evaluate", f"data={option}", "data.root=a", "data.val_root=b").data.test_source
+    assert source.get("root", source.get("sets", [source])[0].root) == "b"
+    alone = configure("evaluate", f"data={option}", "data.root=a").data.test_source
+    assert alone.get("root", alone.get("sets", [alone])[0].root) == "a"
+
+
 @pytest.mark.parametrize("option", options("data"))
 def test_every_data_set_can_be_scored_or_says_what_is_missing(
     configure: Callable[..., DictConfig], option: str, tmp_path: Path

@@ -243,7 +243,7 @@ def test_a_stopped_evaluation_gives_way_to_another_as_its_message_says(
     scored: Evaluate, vid4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pictures and frames that it has left are no user's."""
-    add, data = Part.add, ["method=bicubic_blend", "data=clips", f"data.root='{vid4}'", "save_frames=true"]
+    add, data = Part.add, ["method=bicubic_blend", "data=clips", f"data.root='{vid4}'"]
 
     def stop_late(part: Part, record: Any) -> None:
         if record.batch == 20:
@@ -252,11 +252,12 @@ def test_a_stopped_evaluation_gives_way_to_another_as_its_message_says(
 
     monkeypatch.setattr(Part, "add", stop_late)
     with pytest.raises(Interrupted):
-        scored(*data)
+        scored(*data, "save_frames=true")
     monkeypatch.undo()
     assert any((tmp_path / "out" / "pictures").iterdir())
     shutil.rmtree(tmp_path / "out" / "progress")
     assert scored(*data, "protocol=released")["frames"]
+    assert not (tmp_path / "out" / "frames").exists(), "they would be taken for those of the other"
 
 
 def test_a_method_of_ones_own_that_has_changed_is_another_one(

@@ -94,6 +94,16 @@ def test_longer_training_continues_a_run_and_scores_it_again(run: Callable[..., 
     assert scored.stat().st_mtime_ns > before
 
 
+def test_clips_that_have_changed_are_scored_again(run: Callable[..., str], tmp_path: Path) -> None:
+    """The mean of old scores and new ones would be of nothing."""
+    run("[a]")
+    scores = [tmp_path / "study" / "scores" / name / "results.json" for name in ("bicubic_blend", "a-1")]
+    before = [path.stat().st_mtime_ns for path in scores]
+    write_video(tmp_path / "val" / "b.mp4", moving_frames(8, (48, 64), seed=5))
+    run("[a]")
+    assert all(path.stat().st_mtime_ns > time for path, time in zip(scores, before, strict=True))
+
+
 def test_a_row_of_a_log_that_was_cut_off_does_not_count(run: Callable[..., str], tmp_path: Path) -> None:
     report = run("[a]")
     with (tmp_path / "study" / "train" / "a-1" / "csv" / "metrics.csv").open("a") as log:
@@ -206,6 +216,8 @@ def test_runs_of_other_settings_are_not_taken_for_those_asked_for(
     for setting, says in (
         ("optimizer.lr=0.5", "was trained with another optimizer.lr; choose another output_dir"),
         ("scheduler.warmup=7", "was trained with another scheduler.warmup; choose another output_dir"),
+        ("+trainer.gradient_clip_val=10", "was trained with another trainer.gradient_clip_val; choose another"),
+        ("scheduler.period=100", "was trained with another scheduler.period; choose another output_dir"),
         ("loader.crop=12", "was trained with another loader.crop; choose another output_dir"),
         ("trainer.precision=64-true", "was trained with another trainer.precision; choose another output_dir"),
         ("model.channels=16", "a checkpoint of another network: its channels is 8"),
@@ -228,5 +240,5 @@ def test_a_study_on_several_devices_is_refused_before_it_trains(
     """Each process would make the whole study, and stand in the others' way when it comes to scoring."""
     with pytest.raises(SystemExit):
         run("[a]", setting)
-    assert "a study trains on one device of one machine; leave them out, and trainer=ddp" in capsys.readouterr().err
+    assert "expected one device of one machine: leave out trainer=ddp and these settings" in capsys.readouterr().err
     assert not (tmp_path / "study" / "train").exists()

@@ -14,16 +14,19 @@ import pytest
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor
 
 from conftest import SMALL_RUN
 from stvsr.checkpoint import export, load_network
 from stvsr.errors import InvalidInput
-from stvsr.train import _is_helper, train
+from stvsr.models.frame_interpolation.blend import Blend
+from stvsr.models.frame_upscaling.rcan import RCAN
+from stvsr.models.two_stage import TwoStage
+from stvsr.train import check_apart, start, train
+from stvsr.training.checkpoints import BestCheckpoint
 from stvsr.training.module import SpaceTimeModule
-from stvsr.unfinished import alone_in
 
 FROZEN = ["optimizer.lr=1e-20", "scheduler.minimum=0", "trainer.max_steps=1", "trainer.val_check_interval=1"]
 """A run that ends with the weights it began with."""
@@ -129,6 +132,20 @@ def test_clips_to_validate_on_that_would_be_trained_on_are_refused(
         train(configure("train", "output_dir=run", "data=videos", f"data.root={root}", f"data.val_root={val_root}"))
 
 
+def test_links_do_not_hide_clips_that_would_be_trained_on(tmp_path: Path) -> None:
+    """What is hidden is not searched."""
+    for folder in ("elsewhere", "clips/.val"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "clips" / "val").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "other").symlink_to(tmp_path / "clips")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for root, val_root in (("clips", "clips/val"), ("other", "clips/val"), ("clips", "other/val")):
+        with pytest.raises(InvalidInput, match="choose folders apart"):
+            check_apart(OmegaConf.create({"root": f"{tmp_path}/{root}", "val_root": f"{tmp_path}/{val_root}"}))
+    for root, val_root in (("clips", "clips"), ("clips", "other"), ("clips", "clips/.val"), ("circle", "clips")):
+        check_apart(OmegaConf.create({"root": f"{tmp_path}/{root}", "val_root": f"{tmp_path}/{val_root}"}))
+
+
 def test_a_run_that_has_more_steps_already_is_refused(small_run: Run, tmp_path: Path) -> None:
     train(small_run("trainer.max_steps=2", "trainer.val_check_interval=2"))
     shorter = ["trainer.max_steps=1", f"resume='{tmp_path}/run/checkpoints/last.ckpt'"]
@@ -183,17 +200,55 @@ def test_a_run_that_goes_on_does_not_need_the_weights_it_began_with(small_run: R
     assert saved["global_step"] == 2
 
 
+@pytest.mark.parametrize(
+    "started",
+    [
+        {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "mine", "SLURM_JOB_ID": "1", "SLURM_LOCALID": "0", "SLURM_PROCID": "0"},
+        {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "1"}
+        | {"LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"},
+    ],
+    ids=["slurm", "torchrun"],
+)
+def test_devices_that_no_process_was_started_for_are_refused(
+    small_run: Run, monkeypatch: pytest.MonkeyPatch, started: dict[str, str]
+) -> None:
+    """Lightning would use one of eight GPUs, and say nothing."""
+    for name, value in (started | {"SLURM_NODEID": "0"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        InvalidInput, match=r"\d process\(es\) were started for 2 device\(s\) .* srun --ntasks-per-node=2"
+    ):
+        train(small_run("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "loader.batch_size=4"))
+
+
+def test_a_stage_that_begins_untrained_is_said() -> None:
+    """Weights under another network's name are those of a network that does not run."""
+    network = TwoStage(interpolator=Blend(), upscaler=RCAN(channels=16, groups=1, blocks=1))
+    given = OmegaConf.create({"weights": {"edvr": "a.pth"}, "initial_weights": None, "blended_start": False})
+    with pytest.warns(UserWarning, match=r"RCAN begins untrained; .* add weights\.rcan=FILE"):
+        start(network, given)
+
+
+def test_a_validation_without_a_finite_score_is_no_best_one(tmp_path: Path) -> None:
+    """As where every clip is predicted exactly, or the run diverges."""
+    best = BestCheckpoint(path=f"{tmp_path}/best.ckpt")
+    best.on_validation_end(SimpleNamespace(callback_metrics={}), None)  # type: ignore[arg-type]
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["NODE_RANK", "GROUP_RANK"])
 def test_a_second_machine_of_a_run_does_not_ask_for_the_lock_that_the_first_holds(
-    small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    small_run: Run, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    def taken(*_: object) -> None:
+        raise InvalidInput("another training is running there")
+
     monkeypatch.setattr("stvsr.train._train", lambda config: {"trained": 1.0})
-    (tmp_path / "run").mkdir()
-    with alone_in(tmp_path / "run", "training", "-"):
-        for number, helps in (("0", False), ("1", True)):
-            monkeypatch.setenv(name, number)
-            assert _is_helper() == helps
-        assert train(small_run()) == {"trained": 1.0}
+    monkeypatch.setattr("stvsr.train.alone_in", taken)
+    for number, machines, helps in (("0", 2, False), ("1", 2, True), ("1", 1, False)):
+        monkeypatch.setenv(name, number)
+        with nullcontext() if helps else pytest.raises(InvalidInput, match="another training is running there"):
+            assert train(small_run(f"trainer.num_nodes={machines}")) == {"trained": 1.0}
 
 
 def test_a_second_training_in_a_folder_is_refused_while_the_first_runs(small_run: Run, tmp_path: Path) -> None:

@@ -545,6 +545,23 @@ def test_damage_at_the_end_is_found_before_the_work_of_a_network(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_what_is_refused_is_refused_before_all_frames_are_read(
+    run: Run, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_clip(tmp_path / "in.mkv", moving(4))
+
+    def read(*_: object) -> None:
+        raise AssertionError("of a film this takes minutes")
+
+    monkeypatch.setattr(VideoFile, "read", read)
+    (tmp_path / ".out.mkv.part").mkdir()
+    (tmp_path / ".out.mkv.part" / "job.json").write_text("{}")
+    status, error = run("in.mkv", "out.mkv", "--checkpoint", checkpoint)
+    assert (status, "holds the progress of another upscaling" in error) == (1, True)
+    status, error = run("in.mkv", "small.mkv", "--checkpoint", checkpoint, "--memory", "0.01")
+    assert (status, "--memory 0.01, but frames of 24x16 need " in error) == (1, True)
+
+
 def test_a_closed_terminal_does_not_end_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def closed(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "Input/output error")

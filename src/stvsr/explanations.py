@@ -7,6 +7,12 @@ from stvsr.files import explain_os_error
 LONGEST = 150
 """At most this many characters of what a library says of the memory are repeated; more are byte counts."""
 
+REFUSED_BY_SLURM = "FailedJobError"
+"""submitit's error where sbatch refuses a job."""
+
+LINKS_IN_A_CIRCLE = "Symlink loop from "
+"""Python 3.11's words where a path is resolved."""
+
 NO_SLURM = 'Could not detect "srun"'
 """submitit's words where there is no SLURM."""
 
@@ -24,6 +30,11 @@ def in_one_line(error: BaseException) -> str | None:
         if is_out_of_memory(link):
             said = one_line(link)[:LONGEST] or "out of memory"
             return f"{said}; not enough memory: use smaller batches, crops or frames"
+        if str(link).startswith(LINKS_IN_A_CIRCLE):
+            return f"{one_line(link)}: links lead in a circle; remove one"
+        if type(link).__name__ == REFUSED_BY_SLURM:
+            said = one_line(link)[-LONGEST:]
+            return f"SLURM takes no such job ({said}); set hydra.launcher.timeout_min, .partition or .account for it"
         if NO_SLURM in str(link):
             return (
                 "no program srun here; start the sweep where SLURM's jobs are submitted, or omit hydra/launcher=slurm"

@@ -57,9 +57,9 @@ def drop_from_memory(path: Path) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes a text, UTF-8; it appears only when whole."""
+    """Writes a text, UTF-8, which appears only when whole; bytes of a name that are no text become question marks."""
     with beside_then_rename(path) as beside:
-        beside.write_text(content, encoding="utf-8", newline="")
+        beside.write_text(content, encoding="utf-8", errors="replace", newline="")
         flush_to_disk(beside)
 
 

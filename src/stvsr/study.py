@@ -21,13 +21,14 @@ from stvsr.checkpoint import load_network
 from stvsr.cli import entry_point
 from stvsr.config import check_flag, check_list, override, resolved
 from stvsr.data.datasets import ValidationClips
+from stvsr.data.videos import video_files
 from stvsr.errors import Interrupted, InvalidInput, TrainingDiverged, one_line
 from stvsr.evaluate import evaluate
 from stvsr.evaluation.ablations import Trained, curve_figure, ordering_table, run_name, score_table, training_table
 from stvsr.evaluation.figures import save_figure, show_clip
 from stvsr.evaluation.job import with_absolute_roots
 from stvsr.evaluation.results import RESULTS, Results, read_results
-from stvsr.files import write_text
+from stvsr.files import state_of, write_text
 from stvsr.tracking import MONITORED
 from stvsr.train import train
 from stvsr.training.continuation import read_earlier, settings_of, steps_done
@@ -69,7 +70,6 @@ def study(config: DictConfig) -> Path:
     wanted = {run: training_config(config, *run) for run in product(config.seeds, config.ablations)}
     left_out: dict[Run, str] = {}
     if config.train:
-        check_one_process(wanted.values())
         check_settings(wanted.values())
         left_out = train_missing(wanted)
         finished = {run: training for run, training in wanted.items() if run not in left_out}
@@ -169,37 +169,29 @@ def checkpoint_of(training: DictConfig) -> Path:
     return Path(training.callbacks.last.path)
 
 
-def check_one_process(trainings: Iterable[DictConfig]) -> None:
-    """Refuses trainings on several devices: each of their processes would make the whole study.
+def check_settings(trainings: Iterable[DictConfig]) -> None:
+    """Refuses several devices, each process of which would make the whole study, and runs of other settings.
 
     Raises:
-        InvalidInput: says what to leave out.
+        InvalidInput: names what differs, or what to leave out.
     """
     for training in trainings:
-        trainer = training.trainer
+        trainer, last = training.trainer, checkpoint_of(training)
         devices = len(trainer.devices) if OmegaConf.is_list(trainer.devices) else trainer.devices
         if (devices, trainer.num_nodes) != (1, 1):
             raise InvalidInput(
-                f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes}: a study trains on one "
-                "device of one machine; leave them out, and trainer=ddp"
+                f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes}; expected one device of one "
+                "machine: leave out trainer=ddp and these settings"
             )
-
-
-def check_settings(trainings: Iterable[DictConfig]) -> None:
-    """Refuses to go on with runs of other settings, or to report them.
-
-    Raises:
-        InvalidInput: names what differs.
-    """
-    for training in trainings:
-        last = checkpoint_of(training)
         if not last.is_file():
             continue
         changed = read_earlier(last, resolved(training.model)).changed(settings_of(training))
-        # The schedule's length is that of the training, which is compared by its steps.
-        if different := [name for name in changed if name != "scheduler.period"]:
+        # A schedule as long as the training is compared by the steps of that.
+        if training.scheduler.get("period") == trainer.max_steps:
+            changed = [name for name in changed if name != "scheduler.period"]
+        if changed:
             raise InvalidInput(
-                f"{training.output_dir}: was trained with another {', '.join(different)}; choose another output_dir, "
+                f"{training.output_dir}: was trained with another {', '.join(changed)}; choose another output_dir, "
                 "or remove that folder"
             )
 
@@ -227,8 +219,10 @@ def results_of(config: DictConfig, name: str, checkpoint: Path | None = None) ->
     folder = Path(config.output_dir) / "scores" / name
     method = "method=bicubic_blend" if checkpoint is None else override("checkpoint", checkpoint)
     scoring = scoring_config(config, folder, method)
-    path = folder / RESULTS
-    if path.is_file() and (checkpoint is None or path.stat().st_mtime > checkpoint.stat().st_mtime):
+    path, scored_on = folder / RESULTS, folder / "videos.txt"
+    videos = state_of(video_files(Path(config.val_root)))
+    same_videos = scored_on.is_file() and scored_on.read_text() == videos
+    if path.is_file() and same_videos and (checkpoint is None or path.stat().st_mtime > checkpoint.stat().st_mtime):
         # Those of another version cannot be read.
         with suppress(InvalidInput):
             results = read_results(folder)
@@ -239,7 +233,9 @@ def results_of(config: DictConfig, name: str, checkpoint: Path | None = None) ->
             )
             if same:
                 return results
-    return evaluate(scoring)
+    results = evaluate(scoring)
+    write_text(scored_on, videos)
+    return results
 
 
 def log_of(training: DictConfig) -> tuple[list[tuple[int, float]], float]:

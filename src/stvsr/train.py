@@ -3,7 +3,7 @@
 import os
 import warnings
 from contextlib import nullcontext
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 from stvsr.checkpoint import NETWORK_PACKAGE, fill, weights_for
 from stvsr.cli import entry_point
 from stvsr.config import check_flag, check_whole, flattened, resolved, whole
+from stvsr.data.folders import is_searched
 from stvsr.errors import Interrupted, InvalidInput
 from stvsr.models.blended_start import start_at_blended_frames
 from stvsr.models.network import Network, parameter_count
@@ -50,17 +51,17 @@ def train(config: DictConfig) -> dict[str, float]:
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     # The first process of a run holds the lock for all of them.
-    lock = nullcontext() if _is_helper() else alone_in(folder, "training", "choose another output_dir")
+    lock = nullcontext() if _is_helper(config) else alone_in(folder, "training", "choose another output_dir")
     with lock:
         return _train(config)
 
 
-def _is_helper() -> bool:
+def _is_helper(config: DictConfig) -> bool:
     """Whether this is one of several processes of a run, and not the first."""
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
     # Each machine's first process thinks that it is the first of all until there is a trainer.
     machine = os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or "0"
-    return rank > 0 or machine != "0"
+    return rank > 0 or (config.trainer.num_nodes != 1 and machine != "0")
 
 
 def _train(config: DictConfig) -> dict[str, float]:
@@ -96,19 +97,23 @@ def _train(config: DictConfig) -> dict[str, float]:
         scheduler=instantiate(config.scheduler),
         cuda_graphs=config.cuda_graphs,
     )
-    rank_zero_only(keep_run)(config)
+    if not _is_helper(config):
+        keep_run(config)
     callbacks: list[pl.Callback] = list(instantiate(config.callbacks).values())
     loggers: list[Logger] = list(instantiate(config.logger).values())
     # A validation before the first step would take part in choosing best.ckpt.
     trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks, num_sanity_val_steps=0)
+    check_processes(trainer)
     keep_earlier_logs(loggers)
     try:
         describe_run(loggers, config, parameters=parameter_count(module.network))
         # A checkpoint holds tensors and plain values, nothing to be executed.
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         if any(isinstance(c, LastCheckpoint) and c.lacks_validation(trainer) for c in callbacks):
-            # It failed or was killed after the last step was saved; for Lightning such a run is finished.
-            trainer.validate(module, datamodule=data, verbose=False)
+            # It failed or was killed after the last step was saved; for Lightning such a run is finished. Of no path it
+            # would make what an earlier job on SLURM may have left.
+            trained = resume or Path(config.callbacks.last.path)
+            trainer.validate(module, datamodule=data, ckpt_path=trained, weights_only=True, verbose=False)
     except SystemExit as stop:
         # Lightning's answer to a second Ctrl-C, once the other processes are gone: status 1, as of an error.
         if not isinstance(stop.__context__, KeyboardInterrupt):
@@ -129,10 +134,28 @@ def start(network: Network, config: DictConfig) -> None:
     """
     if isinstance(network, TwoStage):
         load_stages(network, config.weights, required=False)
+        for stage in network.stages.values():
+            if stage.learns and config.initial_weights is None and config.weights.get(stage.option) is None:
+                rank_zero_warn(f"{stage.title} begins untrained; to begin with weights add weights.{stage.option}=FILE")
     if config.initial_weights is not None:
         fill(network, weights_for(config.initial_weights, resolved(config.model)), config.initial_weights)
     elif config.blended_start:
         start_at_blended_frames(network)
+
+
+def check_processes(trainer: pl.Trainer) -> None:
+    """Refuses devices that nobody would use: a cluster or torchrun has started fewer processes than there are, or more.
+
+    Raises:
+        InvalidInput: says how many there are, and how they are started.
+    """
+    devices, machines = trainer.num_devices, trainer.num_nodes
+    if trainer.world_size != devices * machines:
+        raise InvalidInput(
+            f"{trainer.world_size} process(es) were started for {devices} device(s) on each of {machines} machine(s); "
+            f"expected one for each device: srun --ntasks-per-node={devices}, hydra.launcher.tasks_per_node={devices} "
+            f"or torchrun --nproc-per-node={devices}; or choose another trainer.devices"
+        )
 
 
 def check_values(config: DictConfig) -> None:
@@ -160,15 +183,26 @@ def check_apart(data: DictConfig) -> None:
     Raises:
         InvalidInput: one of the folders lies in the other.
     """
-    named = (data.get("root"), data.get("val_root"))
-    root, val_root = (None if path is None else Path(path).resolve() for path in named)
-    if root is None or val_root is None or root == val_root:
+    root, val_root = data.get("root"), data.get("val_root")
+    if root is None or val_root is None:
         return
-    if root in val_root.parents or val_root in root.parents:
-        raise InvalidInput(
-            f"data.val_root={named[1]}: shares a folder with data.root={named[0]}, so clips to validate on would be "
-            "trained on; choose folders apart"
-        )
+    # A link in one of them may lead to the other.
+    for ours, theirs in product(_ways_to(root), _ways_to(val_root)):
+        if is_searched(ours, theirs) or is_searched(theirs, ours):
+            raise InvalidInput(
+                f"data.val_root={val_root}: shares a folder with data.root={root}, so clips to validate on would be "
+                "trained on; choose folders apart"
+            )
+
+
+def _ways_to(folder: str) -> list[Path]:
+    """A folder with no link followed on the way to it, with all but the last, and with all."""
+    plain = os.path.abspath(folder)
+    return [
+        Path(plain),
+        Path(os.path.realpath(os.path.dirname(plain)), os.path.basename(plain)),
+        Path(os.path.realpath(plain)),
+    ]
 
 
 def warn_of_foreign_classes(model_config: dict[str, Any]) -> None:

@@ -98,14 +98,14 @@ def upscale(arguments: argparse.Namespace) -> None:
         encoding.check_rate(clock.rate)
     announce(source, picture, clock, companions, device)
     warn_of_loss(source, picture, clock, output, encoding)
-    if upscaler.is_learned:
-        check_frames(source)
 
     # What a pipe has given cannot be had again.
     lasting = arguments.input != STANDARD and not _is_y4m(output)
     with delivery(output, identity(arguments, device), overwrite=arguments.overwrite, lasting=lasting) as place:
         budget = Budget(network, device, source.picture, picture, limit=arguments.memory)
         upscaler.grid = budget.grid()
+        if upscaler.is_learned and not place.begun:
+            check_frames(source)
         sink = open_sink(place, encoding, picture, clock, companions, windows_per_segment(upscaler, source.picture))
         job = Job(
             source=source,

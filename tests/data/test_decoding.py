@@ -265,6 +265,30 @@ def test_a_file_is_indexed_again_only_when_it_has_changed(tmp_path):
     assert index_video(path) is not older, "another size at the same time"
 
 
+def test_a_file_that_is_refused_is_not_searched_again_until_it_changes(tmp_path, monkeypatch):
+    """A long training comes by again and again; an error of a disk may be gone the next time."""
+    path = write_video(tmp_path / "a.mkv")
+    path.write_bytes(path.read_bytes()[:-3000])
+    scans, real = [], decoding.scan
+    monkeypatch.setattr(decoding, "scan", lambda *arguments: scans.append(1) or real(*arguments))
+    for _ in range(3):
+        with pytest.raises(DamagedClip, match="cut off"):
+            index_video(path)
+    assert len(scans) == 1
+    write_video(path)
+    assert len(index_video(path)) == FRAMES
+
+    def away(*arguments):
+        raise av.error.OSError(5, "Input/output error")
+
+    other = write_video(tmp_path / "b.mkv")
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "scan", away)
+        with pytest.raises(DamagedClip, match="Input/output error"):
+            index_video(other)
+    assert len(index_video(other)) == FRAMES
+
+
 def test_frames_at_one_time_are_refused(tmp_path):
     """Nothing could tell them apart."""
     source = write_video(tmp_path / "a.mkv", "ffv1")

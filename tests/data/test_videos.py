@@ -130,6 +130,11 @@ def test_a_video_of_nothing_but_cuts_is_given_up_after_few_decodings(tmp_path, m
         with pytest.raises(DamagedClip, match=r"a\.mp4: no 7 consecutive frames without a scene cut"):
             source.read(0, RNG(seed))
     assert len(calls) <= 54, "each window once, however often chance comes by"
+    calls.clear()
+    monkeypatch.setattr(videos, "MAX_TRIES", 9)
+    with pytest.raises(DamagedClip, match="without a scene cut"):
+        VideoFolder(root=tmp_path, clips_per_video=1).read(0, RNG(0))
+    assert len(calls) == 9
 
 
 def test_a_file_is_given_up_after_so_many_windows(tmp_path, monkeypatch):

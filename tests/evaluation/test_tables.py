@@ -34,6 +34,7 @@ def test_latex_has_no_bare_special_character() -> None:
     assert r"\begin{tabular}{lr}" in text
     assert latex("<|>") == r"\textless{}\textbar{}\textgreater{}"
     assert latex("[x]") == "{[}x]", "after the end of a row it would be an argument"
+    assert latex("*x") == "{*}x", "so would this"
     assert latex("\\~^{}") == r"\textbackslash{}\textasciitilde{}\textasciicircum{}\{\}"
 
 

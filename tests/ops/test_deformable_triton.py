@@ -201,6 +201,19 @@ def gradients_of(inputs: Inputs, needed: list[bool]) -> Inputs:
     return found
 
 
+def deterministically(inputs: Inputs) -> Inputs:
+    torch.use_deterministic_algorithms(True)
+    try:
+        return fused(inputs)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_gradients_in_changing_order_are_refused_where_order_must_not_change(interpreter: Interpreter) -> None:
+    with pytest.raises(InvalidInput, match="added in changing order; expected no deterministic algorithms"):
+        interpreter(deterministically, draw((1, 4, 3, 5, 2, 4)))
+
+
 def test_each_gradient_is_the_same_asked_for_alone(interpreter: Interpreter) -> None:
     inputs = draw((1, 4, 3, 5, 2, 4))
     together = interpreter(gradients_of, inputs, [True] * 4)

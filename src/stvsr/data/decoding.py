@@ -84,13 +84,16 @@ def index_video(path: Path) -> VideoIndex:
         DamagedClip: not a video, cut off, or without the timestamps that make random access exact.
     """
     status = path.stat() if path.is_file() else None
-    return _indexed(path, path.resolve(), status and (status.st_size, status.st_mtime_ns))
+    found = _indexed(path, path.resolve(), status and (status.st_size, status.st_mtime_ns))
+    if isinstance(found, str):
+        raise DamagedClip(found)
+    return found
 
 
 # An index takes 8 bytes a frame; making it takes about as long as reading a clip.
 @lru_cache(maxsize=4096)
-def _indexed(path: Path, resolved: Path, state: tuple[int, int] | None) -> VideoIndex:
-    """The index of a file in a certain state."""
+def _indexed(path: Path, resolved: Path, state: tuple[int, int] | None) -> VideoIndex | str:
+    """The index of a file in a certain state, or what is wrong with it; what could not be read may be another time."""
     try:
         with open_input(path) as container:
             stream = video_stream(container, path)
@@ -99,6 +102,8 @@ def _indexed(path: Path, resolved: Path, state: tuple[int, int] | None) -> Video
             with open_input(path) as again:
                 first = next(again.decode(video_stream(again, path)))
             return _index(path, container, stream, packets, first)
+    except DamagedClip as error:
+        return str(error)
     except (av.FFmpegError, StopIteration) as error:
         reason = getattr(error, "strerror", None) or "no frame can be decoded"
         raise DamagedClip(

@@ -36,6 +36,12 @@ def searched(root: Path, what: str, suffixes: Collection[str]) -> Iterator[tuple
         yield path, folders, files
 
 
+def is_searched(inner: Path, outer: Path) -> bool:
+    """Whether a folder lies in another one, and is found where that is searched: not if it is hidden there."""
+    parts = inner.relative_to(outer).parts if inner.is_relative_to(outer) else ()
+    return bool(parts) and not any(part.startswith(".") for part in parts)
+
+
 def check_link(path: Path, what: str) -> None:
     """Refuses a link that leads nowhere, which would be a clip less, and one to a folder around it: clips without end.
 

@@ -42,8 +42,9 @@ class Packet:
     Attributes:
         pts: its presentation time, in units of the stream's time base.
         key: whether it is a key frame.
-        idr: whether decoding can start with it.
-        familiar: False where it brings parameters, of size above all, that the file's header does not have.
+        idr: of a key frame, whether decoding can start with it.
+        familiar: of a key frame, False where it brings parameters, of size above all, that the file's header does not
+            have, or where that cannot be told.
         shown: False where the file's edit list hides it: it is decoded, for others need it, and not shown.
     """
 

@@ -10,8 +10,8 @@ the process that reads, at each read (see `decoding.py`), so the source pickles 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -85,21 +85,8 @@ class VideoFolder:
 
     def _read(self, path: Path, video: VideoIndex, number: int, rng: np.random.Generator) -> Footage:
         candidates = first_frames(len(video) - FRAMES + 1, number, self.clips_per_video, rng)
-        lost, cuts, known = pauses(video), set[int](), self._cuts[path]
-        # Every window over a cut crosses it, so each cut costs one decoding. But what is one depends a little on the
-        # window, so these come last: whether a file has a window does not depend on the order.
-        over_cuts: list[int] = []
-        tried = 0
-        for first in chain(candidates, over_cuts):
-            inside = range(first + 1, first + FRAMES)
-            if not lost.isdisjoint(inside):
-                continue
-            if first not in over_cuts and not cuts.isdisjoint(inside):
-                over_cuts.append(first)
-                continue
-            if tried == MAX_TRIES:
-                break
-            tried += 1
+        known, cuts = self._cuts[path], set[int]()
+        for first in islice(by_promise(candidates, pauses(video), cuts), MAX_TRIES):
             if first not in known:
                 frames = read_frames(video, first, FRAMES)
                 cut = first_cut(frames)
@@ -166,6 +153,29 @@ def first_frames(positions: int, number: int, segments: int, rng: np.random.Gene
     yield from (rng.permutation(high - low) + low).tolist()
     others = np.concatenate([np.arange(low), np.arange(high, positions)])
     yield from rng.permutation(others).tolist()
+
+
+def by_promise(firsts: Iterable[int], lost: set[int], cuts: set[int]) -> Iterator[int]:
+    """First frames of windows without a pause, those over a cut last.
+
+    Every window over a cut crosses it, so each cut costs one look. But what is one depends a little on the window, so
+    they come in the end: whether a file has a window must not hang on the order.
+
+    Args:
+        firsts: those there may be.
+        lost: frames that follow a pause.
+        cuts: frames that follow a cut; whoever takes first frames adds to them.
+    """
+    put_off = []
+    for first in firsts:
+        inside = range(first + 1, first + FRAMES)
+        if not lost.isdisjoint(inside):
+            continue
+        if cuts.isdisjoint(inside):
+            yield first
+        else:
+            put_off.append(first)
+    yield from put_off
 
 
 def pauses(video: VideoIndex) -> set[int]:

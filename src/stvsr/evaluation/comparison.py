@@ -168,7 +168,7 @@ def uneven(measured: Sequence[Entry]) -> list[str]:
     """For each method of which clips are left out that count for others, a line that names them."""
     lines = []
     for entry in measured:
-        own = [clip for clip in entry.left_out if any(_counts(clip, other) for other in measured)]
+        own = [clip for clip in entry.left_out if any(_counts(clip, other, entry) for other in measured)]
         if own:
             more = f" and {len(own) - NAMED} more" if len(own) > NAMED else ""
             lines.append(
@@ -178,9 +178,10 @@ def uneven(measured: Sequence[Entry]) -> list[str]:
     return lines
 
 
-def _counts(clip: str, entry: Entry) -> bool:
-    """Whether a method was scored on a clip, named with its set, and the clip counts."""
-    return clip not in entry.left_out and any(clip.startswith(f"{clip_set}/") for clip_set in entry.conditions)
+def _counts(clip: str, entry: Entry, other: Entry) -> bool:
+    """Whether a method was scored on a clip of another one, named with its set, and the clip counts for it."""
+    shared = (name for name, told in entry.conditions.items() if told == other.conditions.get(name))
+    return clip not in entry.left_out and any(clip.startswith(f"{name}/") for name in shared)
 
 
 def published() -> list[Entry]:

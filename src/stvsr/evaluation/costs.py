@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from stvsr.data.clip import FRAMES, GIVEN, SCALE
+from stvsr.errors import one_line
 from stvsr.evaluation.progress import BatchRecord
 from stvsr.models.network import Network, parameter_count
 from stvsr.models.turns import all_at_once
@@ -101,8 +102,8 @@ def multiply_adds(network: Network, height: int, width: int) -> float | None:
             twin(torch.empty(1, GIVEN, 3, h, w))
     except Exception as error:
         # Whatever it is: hours of scoring lie behind.
-        reason = f"{type(network).__name__} does not run without values ({type(error).__name__})"
-        print(f"warning: multiply-adds are not counted: {reason}", file=sys.stderr)
+        reason = f"{type(network).__name__}: {type(error).__name__}: {one_line(error)[:200]}"
+        print(f"warning: multiply-adds are not counted ({reason})", file=sys.stderr)
         return None
     finally:
         use_backend(before)

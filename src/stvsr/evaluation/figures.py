@@ -34,7 +34,8 @@ def comparison_figure(*, lr: Tensor, predictions: dict[str, Tensor], target: Ten
     columns = len(predictions) + 2
     width = INCHES_PER_PANEL * columns
     figure = Figure(figsize=(width, 2 * (width / columns * h / w + 0.45) + 0.4), dpi=150, layout="constrained")
-    figure.suptitle(title, fontsize=9)
+    # The name of a file may be no text.
+    figure.suptitle(title.encode(errors="replace").decode(), fontsize=9)
     axes = figure.subplots(2, columns, squeeze=False)
     for row, shown in zip(axes, SHOWN, strict=True):
         index = shown.position

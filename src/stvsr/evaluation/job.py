@@ -103,10 +103,7 @@ class Job:
         Raises:
             InvalidInput: names it.
         """
-        folder = Path(self.config.output_dir)
-        ours = any(
-            path.is_file() for path in (folder / RESULTS, folder / OURS, progress_folder(self.config) / JOB_FILE)
-        )
+        ours = self._made_here() or (progress_folder(self.config) / JOB_FILE).is_file()
         for made in filter(None, (self.scorer.shown.folder, self.scorer.save_to)):
             if (inside := self._read_in(made)) is not None:
                 raise InvalidInput(f"{inside}: lies in {made}, which is replaced; choose another output_dir")
@@ -118,14 +115,18 @@ class Job:
         folder = Path(self.config.output_dir)
         frames = folder / SAVED
         # Of another method they would be taken for this one's.
-        theirs = (folder / RESULTS).is_file() and self._read_in(frames) is None
+        theirs = self._made_here() and self._read_in(frames) is None
         # First: without them nobody takes what is left, or what is new, for a finished evaluation.
         (folder / RESULTS).unlink(missing_ok=True)
         shutil.rmtree(folder / PICTURES, ignore_errors=True)
         if theirs or self.scorer.save_to is not None:
             shutil.rmtree(frames, ignore_errors=True)
-        # Of the progress too somebody may get rid.
         (folder / OURS).touch()
+
+    def _made_here(self) -> bool:
+        """Whether an evaluation scored something in the folder before; its progress may have been removed."""
+        folder = Path(self.config.output_dir)
+        return (folder / RESULTS).is_file() or (folder / OURS).is_file()
 
     def _read_in(self, folder: Path) -> Path | None:
         """A folder that this evaluation reads and that is, or lies in, another one."""

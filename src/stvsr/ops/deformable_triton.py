@@ -179,6 +179,12 @@ def _backward(
     grad: Tensor, features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, needed: list[bool]
 ) -> list[Tensor]:
     """Those gradients of features, offset, mask and weight that are needed."""
+    if torch.are_deterministic_algorithms_enabled():
+        # As PyTorch's own operators do that add in changing order.
+        raise InvalidInput(
+            "deformable=triton: gradients on a GPU are added in changing order; expected no deterministic algorithms: "
+            "leave out trainer.deterministic, or train on a CPU"
+        )
     b, c, h, w = features.shape
     gradients = _empty_gradients(features, offset, mask, weight, needed)
     of_features, of_offset, of_mask, of_weight = gradients

@@ -39,7 +39,8 @@ class BestCheckpoint(Remembering):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves if this validation was the best."""
-        score = float(trainer.callback_metrics[MONITORED])
+        # None of the clips may have a finite score.
+        score = float(trainer.callback_metrics.get(MONITORED, self.best))
         if score > self.best:
             self.best = score
             save_whole(trainer, self.path)

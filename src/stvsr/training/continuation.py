@@ -26,6 +26,8 @@ SETTINGS = (
     "optimizer",
     "scheduler",
     "trainer.precision",
+    "trainer.gradient_clip_val",
+    "trainer.gradient_clip_algorithm",
 )
 """Settings, or groups of them, that decide what a network learns in a number of steps."""
 

@@ -17,7 +17,7 @@ import av
 
 from stvsr.errors import Interrupted, InvalidInput, UserError, one_line
 from stvsr.files import flush_to_disk
-from stvsr.unfinished import Unfinished, alone_in, discard_other
+from stvsr.unfinished import JOB_FILE, LOCK, Unfinished, alone_in, discard_other
 from stvsr.video.sources import STANDARD
 
 JOB = "upscaling"
@@ -43,6 +43,11 @@ class Place:
     output: Path
     folder: Path | None
     overwrite: bool = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether some of the work lies there already."""
+        return self.folder is not None and any(entry.name not in (JOB_FILE, LOCK) for entry in self.folder.iterdir())
 
     def deliver(self, whole: Path | None) -> None:
         """Gives the whole its name, in place of what had it before."""
@@ -100,16 +105,18 @@ def delivery(output: Path, identity: dict[str, Any], *, overwrite: bool, lasting
         raise
     # Not `unfinished.locked()`, which would advise --overwrite: a job that runs keeps that out as well.
     with alone_in(folder, JOB, ELSEWHERE):
+        place = Place(output, folder, overwrite)
         try:
             with _in_words(output):
-                yield Place(output, folder, overwrite)
+                yield place
         except KeyboardInterrupt:
             if not lasting:
                 unfinished.remove()
                 raise Interrupted("stopped", "Y4M input or output cannot be resumed: start over") from None
             raise Interrupted("stopped", f"run the same command again to continue (from {folder})") from None
         except BaseException as error:
-            if not lasting or (not resumed and time.monotonic() - started < WORTH_KEEPING):
+            short = not resumed and time.monotonic() - started < WORTH_KEEPING
+            if not lasting or short or not place.begun:
                 unfinished.remove()
                 raise
             kept = f"what is done is kept in {folder}: run the same command again to continue"
