@@ -413,6 +413,58 @@ def test_sound_whose_times_step_back_is_kept(tmp_path: Path, output: str, step: 
         assert [bytes(packet) for packet in container.demux(audio=0) if packet.size] == [bytes(each) for each in sounds]
 
 
+@pytest.mark.parametrize("output", [".mp4", ".mkv"])
+def test_sound_that_a_muxer_refuses_in_the_end_is_left_out_and_said(
+    tmp_path: Path, output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a broadcast a piece was lost; FFmpeg takes it over, and refuses it where it is to be written."""
+    source = tmp_path / "in.ts"
+    ffmpeg(*pictures("25"), *sound(), *X264, *AAC, source)
+    with av.open(source) as container:
+        pid = container.streams.audio[0].id
+    content = source.read_bytes()
+    pieces = [content[at : at + 188] for at in range(0, len(content), 188)]
+    of_sound = [at for at, piece in enumerate(pieces) if int.from_bytes(piece[1:3], "big") & 0x1FFF == pid]
+    # Not one that begins a packet.
+    lost = next(at for at in of_sound[5:] if not pieces[at][1] & 0x40)
+    source.write_bytes(b"".join(pieces[:lost] + pieces[lost + 1 :]))
+    found = probe(upscaled(tmp_path, source, output))
+    assert len(packets(found, picture_stream(found))) == 59
+    assert len(packets(found, others(found)[0])) > 40
+    assert "damaged packet(s) of sound or subtitles" in capsys.readouterr().err
+
+
+def test_subtitles_that_step_back_are_shown_with_those_before() -> None:
+    """Several at one time are usual, and stay as they are."""
+    last: dict[int, Fraction] = {}
+    after = []
+    for time in (0, 500, 500, 300, 900):
+        packet = SimpleNamespace(
+            pts=time, dts=time, time_base=Fraction(1, 1000), duration=200, stream_index=2, stream=None
+        )
+        companions._follow(packet, last)  # type: ignore[arg-type]
+        after.append((packet.pts, packet.dts, packet.duration))
+    assert after == [(time, time, 200) for time in (0, 500, 500, 500, 900)]
+
+
+@pytest.mark.parametrize(
+    ("start", "duration", "says"),
+    [
+        (6001, 60, "it begins +5999.0 s from the pictures, as of another programme"),
+        (-100, 60, "it begins -102.0 s from the pictures, as of another programme"),
+        (0, 60, None),
+        (5, None, None),
+        (-100, None, None),
+        (None, None, None),
+    ],
+)
+def test_sound_of_another_programme_is_left_out(start: int | None, duration: int | None, says: str | None) -> None:
+    """Each has a clock of its own: pictures would begin hours late."""
+    stream = SimpleNamespace(start_time=start, duration=duration, time_base=Fraction(1), type="audio")
+    pictures = SimpleNamespace(start=Fraction(2), last=Fraction(60))
+    assert companions._elsewhere(stream, pictures) == says  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("output", [".mp4", ".mov", ".mkv"])
 def test_titles_of_old_files_that_are_no_utf_8_are_kept_as_they_are(tmp_path: Path, output: str) -> None:
     source = tmp_path / "in.avi"

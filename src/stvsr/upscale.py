@@ -9,7 +9,6 @@ import hashlib
 import os
 import sys
 import time
-from contextlib import suppress
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +42,7 @@ from stvsr.video.picture import Picture
 from stvsr.video.prefetch import still_running
 from stvsr.video.sinks import PngFolder, SegmentedVideo, Sink, Y4mOutput
 from stvsr.video.sources import STANDARD, Part, Source, VideoFile, open_source
+from stvsr.video.terminal import TERMINAL
 from stvsr.video.upscaling import Upscaler
 
 AUTHORS_PAGE = f"https://{RELEASED.project}"
@@ -189,7 +189,9 @@ def open_sink(
         start = Fraction(0) if companions is None else companions.start_of(clock.times.start)
 
         def join(segments: list[Path]) -> Path:
-            write_video(whole, EncodedVideo(segments, clock, encoding.codec, picture, start), companions)
+            refused = write_video(whole, EncodedVideo(segments, clock, encoding.codec, picture, start), companions)
+            if refused:
+                say(f"left out: {refused} damaged packet(s) of sound or subtitles")
             return whole
 
         return SegmentedVideo(
@@ -219,7 +221,7 @@ def check_frames(source: Source) -> None:
     Raises:
         DamagedClip: names it.
     """
-    for _ in tqdm(source.read(), total=source.count, unit="frame", desc="checking", leave=False):
+    for _ in tqdm(source.read(), total=source.count, unit="frame", desc="checking", leave=False, file=TERMINAL):
         pass
 
 
@@ -256,9 +258,7 @@ def warn_of_loss(source: Source, picture: Picture, clock: Clock, output: Path, e
 
 def say(message: str) -> None:
     """Tells the user something, above the progress bar."""
-    # A terminal that is closed is no reason to end the work.
-    with suppress(OSError):
-        tqdm.write(message, file=sys.stderr)
+    tqdm.write(message, file=TERMINAL)
 
 
 def _can_turn(output: Path) -> bool:

@@ -235,6 +235,32 @@ def test_a_name_that_is_no_utf_8_is_read(tmp_path):
     assert numbers(read_frames(index, 20, 7)) == list(range(20, 27))
 
 
+def test_frames_of_vp8_that_nobody_sees_are_not_counted(tmp_path):
+    """An encoder makes such frames for others to refer to; here one is made of a frame that was seen."""
+    path = write_video(tmp_path / "a.webm", "libvpx", {"cpu-used": "8"})
+    with av.open(path) as container:
+        thirtieth = bytes(next(islice(container.demux(), 30, None)))
+    hidden = bytes([thirtieth[0] & ~0x10]) + thirtieth[1:]
+    path.write_bytes(path.read_bytes().replace(thirtieth, hidden))
+    index = index_video(path)
+    assert len(index) == FRAMES - 1
+    assert numbers(read_frames(index, 27, 7)) == [27, 28, 29, 31, 32, 33, 34]
+
+
+@pytest.mark.timeout(20)
+def test_a_playlist_without_an_end_is_refused_and_not_waited_for(tmp_path):
+    write_video(tmp_path / "a.ts")
+    path = tmp_path / "a.m3u8"
+    path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2.0,\na.ts\n")
+    with pytest.raises(
+        DamagedClip, match=r"a\.m3u8: a playlist that has not ended; add #EXT-X-ENDLIST as its last line"
+    ):
+        index_video(path)
+    with path.open("a") as file:
+        file.write("#EXT-X-ENDLIST\n")
+    assert len(index_video(path)) == FRAMES
+
+
 def test_a_codec_that_ffmpeg_does_not_know_is_refused_in_words(tmp_path):
     path = write_video(tmp_path / "a.mkv")
     path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_UNKNOWN/ABCDE"))
@@ -284,7 +310,7 @@ def test_a_file_that_is_refused_is_not_searched_again_until_it_changes(tmp_path,
     other = write_video(tmp_path / "b.mkv")
     with monkeypatch.context() as patch:
         patch.setattr(decoding, "scan", away)
-        with pytest.raises(DamagedClip, match="Input/output error"):
+        with pytest.raises(DamagedClip, match=r"cannot be read \(Input/output error\); check its permissions"):
             index_video(other)
     assert len(index_video(other)) == FRAMES
 

@@ -11,14 +11,14 @@ from stvsr.data.clip import to_8bit, to_float
 from stvsr.data.degradation import bicubic
 from stvsr.data.orientation import Orientation
 from stvsr.data.scene_cuts import scene_starts
-from stvsr.errors import InvalidInput
+from stvsr.errors import InvalidInput, UserError
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.network import InputRequirements, Network, run_padded
 from stvsr.video.memory import grid_within
 from stvsr.video.picture import Picture
 from stvsr.video.tiles import MARGIN, Grid
 from stvsr.video.upscaling import Upscaler, upscale
-from stvsr.video.windows import windows
+from stvsr.video.windows import Window, windows
 
 Frames = Callable[..., list[Tensor]]
 
@@ -352,3 +352,22 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 def test_a_factor_that_is_no_number_is_shown_as_it_is() -> None:
     with pytest.raises(InvalidInput, match="--scale '2'; expected 4 or 2"):
         Upscaler(BicubicBlend(), scale="2")  # type: ignore[arg-type]
+
+
+def test_a_gpu_that_fails_midway_is_told_whatever_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a sleep of the machine, say; the work that is done is kept where a user error ends it."""
+
+    class Failing(BicubicBlend):
+        def forward(self, lr: Tensor) -> Tensor:
+            raise RuntimeError("CUDA error: unknown error")
+
+    def gone(device: torch.device) -> None:
+        raise UserError("a kernel failed; start again")
+
+    upscaler = Upscaler(Failing())
+    window = Window([torch.zeros(3, 8, 8, dtype=torch.uint8)] * 4, range(7), hold=False)
+    with pytest.raises(RuntimeError, match="unknown error"):
+        upscaler(window)
+    monkeypatch.setattr("stvsr.video.upscaling.check_answering", gone)
+    with pytest.raises(UserError, match="a kernel failed"):
+        upscaler(window)

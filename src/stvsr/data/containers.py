@@ -6,7 +6,11 @@ from pathlib import Path
 import av
 from av.container import InputContainer, OutputContainer
 
+from stvsr.errors import DamagedClip
 from stvsr.files import ffmpeg_name
+
+PLAYLIST, PLAYLIST_SIZE = b"#EXTM3U", 2**24
+"""How a playlist of HLS begins, and more bytes than one has."""
 
 ANY_TAGS = "surrogateescape"
 """Titles of old files are often no UTF-8: their bytes are kept, and written as they were."""
@@ -17,7 +21,13 @@ def open_input(path: Path) -> InputContainer:
 
     Raises:
         av.FFmpegError: FFmpeg cannot read it.
+        DamagedClip: a playlist without an end, which FFmpeg takes for live: it would read the last parts, and wait.
     """
+    if path.is_file():
+        with path.open("rb") as file:
+            playlist = file.read(PLAYLIST_SIZE) if file.read(len(PLAYLIST)) == PLAYLIST else b""
+        if b"#EXTINF" in playlist and b"#EXT-X-ENDLIST" not in playlist:
+            raise DamagedClip(f"{path}: a playlist that has not ended; add #EXT-X-ENDLIST as its last line")
     return av.open(ffmpeg_name(path), metadata_errors=ANY_TAGS)
 
 

@@ -15,6 +15,7 @@ Limits: a damaged bit stream is refused where FFmpeg reports the damage; decord 
 Frames come upright (rotation metadata applied) and 8-bit; the file's colour matrix and range are honoured.
 """
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -48,6 +49,9 @@ VP9's too, but it may change the size of frames anywhere, after which decord giv
 
 DECORD_MAX_BYTES = 256 * 2**20
 """Larger files are left to PyAV, because decord reads the whole file at every opening."""
+
+ENCODE_AGAIN = "replace the file, encode it again with ffmpeg, which conceals damage, or leave that part out"
+"""What to do with damage within a file."""
 
 EARLIER_KEY_FRAMES = 3
 """Key frames to try before decoding from the beginning; one is enough but for intra refresh."""
@@ -106,6 +110,8 @@ def _indexed(path: Path, resolved: Path, state: tuple[int, int] | None) -> Video
         return str(error)
     except (av.FFmpegError, StopIteration) as error:
         reason = getattr(error, "strerror", None) or "no frame can be decoded"
+        if getattr(error, "errno", None) in (errno.EACCES, errno.EIO):
+            raise DamagedClip(f"{path}: cannot be read ({reason}); check its permissions and the disk") from None
         raise DamagedClip(
             f"{path}: not a readable video ({reason}); the file is damaged or no video: replace or remove it"
         ) from None
@@ -271,7 +277,7 @@ def _decoded(path: Path, start: int | None, since: int | None, *, threads: int) 
                     continue
                 # Frames that lack references after a seek are withheld by FFmpeg; these are damaged ones.
                 if frame.is_corrupt:
-                    raise DamagedClip(f"{path}: damaged near {frame.time} s: replace or remove the file")
+                    raise DamagedClip(f"{path}: damaged near {frame.time} s: {ENCODE_AGAIN}")
                 yield frame
     except av.FFmpegError as error:
-        raise DamagedClip(f"{path}: does not decode ({error.strerror}): replace or remove the file") from None
+        raise DamagedClip(f"{path}: does not decode ({error.strerror}): {ENCODE_AGAIN}") from None

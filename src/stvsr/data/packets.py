@@ -23,6 +23,10 @@ IDR = 5
 """Type of an H.264 unit of a picture that decoding can start with."""
 
 
+VP8_SHOWN = 0x10
+"""The bit of the first byte of a VP8 frame that says that it is shown (RFC 6386, 9.1)."""
+
+
 class Coding(NamedTuple):
     """Where the packets of a codec say what they hold, in MP4 and Matroska (ISO/IEC 14496-15)."""
 
@@ -45,7 +49,7 @@ class Packet:
         idr: of a key frame, whether decoding can start with it.
         familiar: of a key frame, False where it brings parameters, of size above all, that the file's header does not
             have, or where that cannot be told.
-        shown: False where the file's edit list hides it: it is decoded, for others need it, and not shown.
+        shown: False where the file's edit list hides it, or the codec: it is decoded, for others need it.
     """
 
     pts: int
@@ -106,7 +110,9 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
             idr = codec != "h264" or any(kind == IDR for kind, _ in units)
             own = (unit for kind, unit in units if kind == coding.parameters)
             familiar = bool(units) and all(unit in header for unit in own) and not packet.has_sidedata("new_extradata")
-        yield Packet(packet.pts, packet.is_keyframe, idr, familiar, not packet.is_discard)
+        # VP8 has frames that others refer to and nobody sees.
+        hidden = packet.is_discard or (codec == "vp8" and not bytes(packet)[0] & VP8_SHOWN)
+        yield Packet(packet.pts, packet.is_keyframe, idr, familiar, not hidden)
     if container.format.name == "yuv4mpegpipe":
         with path.open("rb") as file:
             whole = is_whole_y4m(file.read(Y4M_START), path.stat().st_size, sizes)

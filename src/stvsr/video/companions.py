@@ -76,7 +76,7 @@ class Companions:
             for stream in container.streams:
                 if stream.index == source.stream_index:
                     continue
-                reason = _unfit(stream, extension, clock)
+                reason = _unfit(stream, extension, clock) or _elsewhere(stream, source)
                 if reason is None:
                     streams.append(stream.index)
                     if stream.type == "audio" and stream.start_time is not None and stream.time_base is not None:
@@ -114,8 +114,7 @@ class Companions:
             packet.dts = packet.pts if packet.dts is None else round(self.start_of(packet.dts * unit) / unit)
             if packet.duration:
                 packet.duration *= self.stretch
-            if packet.stream.type == "audio":
-                _follow(packet, last)
+            _follow(packet, last)
             packet.stream = copies[packet.stream_index]
             yield packet
 
@@ -135,27 +134,29 @@ class Companions:
             subtitle.duration = ceil(left / unit)
 
 
-def _follow(sound: Packet[Stream], last: dict[int, Fraction]) -> None:
-    """Puts a packet that is not after the last one of its stream a sample after it, as muxers refuse it otherwise.
+def _follow(packet: Packet[Stream], last: dict[int, Fraction]) -> None:
+    """Puts sound that is not after the last of its stream a sample after it, and earlier subtitles to the last ones.
 
-    Times step back where a recording was joined of parts.
+    Times step back where a recording was joined of parts, and muxers refuse that.
 
     Args:
-        sound: a packet with the output's times.
+        packet: with the output's times.
         last: time of the last packet of each stream, in seconds.
     """
-    assert sound.pts is not None
-    assert sound.dts is not None
-    assert sound.time_base is not None
-    earliest = last.get(sound.stream_index)
-    if earliest is not None and sound.dts * sound.time_base <= earliest:
-        assert isinstance(sound.stream, AudioStream)
-        old, unit = sound.time_base, Fraction(1, sound.stream.codec_context.sample_rate)
-        sound.time_base = unit
-        sound.dts = ceil(earliest / unit) + 1
-        sound.pts = max(round(sound.pts * old / unit), sound.dts)
-        sound.duration = round((sound.duration or 0) * old / unit)
-    last[sound.stream_index] = sound.dts * sound.time_base
+    assert packet.pts is not None
+    assert packet.dts is not None
+    assert packet.time_base is not None
+    unit, step = packet.time_base, 0
+    earliest = last.get(packet.stream_index, packet.dts * unit - 1)
+    if isinstance(packet.stream, AudioStream):
+        unit, step = Fraction(1, packet.stream.codec_context.sample_rate), 1
+    if packet.dts * packet.time_base < earliest + step * unit:
+        old = packet.time_base
+        packet.time_base = unit
+        packet.dts = ceil(earliest / unit) + step
+        packet.pts = max(round(packet.pts * old / unit), packet.dts)
+        packet.duration = round((packet.duration or 0) * old / unit)
+    last[packet.stream_index] = packet.dts * packet.time_base
 
 
 def _unfit(stream: Stream, extension: str, clock: Clock) -> str | None:
@@ -174,6 +175,17 @@ def _unfit(stream: Stream, extension: str, clock: Clock) -> str | None:
     name = stream.codec_context.name
     if not _muxes(stream, extension):
         return f"{name} cannot be copied into {extension}"
+    return None
+
+
+def _elsewhere(stream: Stream, source: VideoFile) -> str | None:
+    """That a stream is of another time than the pictures, or None: each programme of a recording has its own clock."""
+    if stream.start_time is None or stream.time_base is None or stream.type == "attachment":
+        return None
+    first = stream.start_time * stream.time_base
+    last = first + (stream.duration or 0) * stream.time_base
+    if first > source.last or (stream.duration and last < source.start):
+        return f"it begins {float(first - source.start):+.1f} s from the pictures, as of another programme"
     return None
 
 

@@ -86,7 +86,7 @@ def reordering(path: Path) -> int:
     return max((place - (number - first) for place, number in enumerate(numbers)), default=0)
 
 
-def write_video(path: Path, video: EncodedVideo, companions: Companions | None) -> None:
+def write_video(path: Path, video: EncodedVideo, companions: Companions | None) -> int:
     """Joins the segments and everything else to one file.
 
     Args:
@@ -94,9 +94,13 @@ def write_video(path: Path, video: EncodedVideo, companions: Companions | None) 
         video: its pictures.
         companions: what else the input holds; None where it is no file.
 
+    Returns:
+        How many packets of sound and subtitles are left out, because the muxer refuses them: damaged ones.
+
     Raises:
         av.FFmpegError: it cannot be written, or the input can no longer be read.
     """
+    refused = 0
     extension = path.suffix.lower()
     kind = CONTAINERS[extension]
     with ExitStack() as stack:
@@ -112,7 +116,14 @@ def write_video(path: Path, video: EncodedVideo, companions: Companions | None) 
             others = companions.packets(source, copies)
         ours: Iterable[Packet[Any]] = video.packets(stream)
         for packet in heapq.merge(ours, others, key=_decoding_time):
-            output.mux(packet)
+            try:
+                output.mux(packet)
+            except (av.InvalidDataError, av.ArgumentError):
+                # It shows here alone, and all the frames are made.
+                if packet.stream is stream:
+                    raise
+                refused += 1
+    return refused
 
 
 def _add_pictures(output: OutputContainer, template: VideoStream, video: EncodedVideo, *, turned: bool) -> VideoStream:

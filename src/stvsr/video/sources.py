@@ -110,7 +110,9 @@ class VideoFile:
         part: of it.
 
     Attributes:
-        begin: when the part begins, in seconds of the file's own time; its first frame may be shown later.
+        start: when the file's first frame is shown, in seconds of its own time.
+        last: when its last frame is.
+        begin: when the part begins; its first frame may be shown later.
 
     Raises:
         DamagedClip: missing, not a video, cut off, or without exact times.
@@ -137,7 +139,7 @@ class VideoFile:
             times = InputTimes(mean_rate(pts, time_base), pts, time_base, start)
         else:
             times = InputTimes(rate, start=start)
-        self.begin = start + part.start
+        self.start, self.last, self.begin = start, int(pts[-1]) * time_base, start + part.start
         self.first, stop = part.of(times, len(pts), path)
         assert stop is not None
         self.stop = stop

@@ -160,10 +160,10 @@ class Upscaler:
             try:
                 made = [self._through(network, padded, positions) for network in networks]
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
                 # What cuDNN says where its memory does not suffice, it says after any fault.
                 check_answering(self.device)
+                if not is_out_of_memory(error):
+                    raise
                 reason = one_line(error)[:100] or "out of memory"
                 smaller = finer(self.grid, *padded.shape[-2:], multiple=self.network.requirements.multiple_of)
             else:
