@@ -343,6 +343,10 @@ def test_what_others_refuse_is_one_line_with_a_remedy(error: Exception, says: st
     assert explain(error) == (says, 1)
 
 
+def test_a_job_that_failed_on_its_node_is_not_said_to_be_refused() -> None:
+    assert explain(FailedJobError("Job (task=0) failed during processing with trace: ...")) == (None, 1)
+
+
 def test_a_bug_of_ours_is_not_explained_away() -> None:
     assert explain(RuntimeError("oops")) == (None, 1)
     assert explain(KeyError("oops")) == (None, 1)

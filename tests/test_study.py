@@ -231,6 +231,15 @@ def test_runs_of_other_settings_are_not_taken_for_those_asked_for(
         assert says in capsys.readouterr().err
 
 
+def test_runs_of_a_schedule_of_their_own_are_not_taken_for_usual_ones(
+    run: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("[a]", "scheduler.period=100")
+    with pytest.raises(SystemExit):
+        run("[a]")
+    assert "was trained with another scheduler.period" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "setting", ["trainer=ddp", "trainer.devices=2", "trainer.devices=[0,1]", "trainer.num_nodes=2"]
 )

@@ -132,7 +132,7 @@ def test_clips_to_validate_on_that_would_be_trained_on_are_refused(
         train(configure("train", "output_dir=run", "data=videos", f"data.root={root}", f"data.val_root={val_root}"))
 
 
-def test_links_do_not_hide_clips_that_would_be_trained_on(tmp_path: Path) -> None:
+def test_folders_are_apart_by_whatever_links_they_are_named(tmp_path: Path) -> None:
     """What is hidden is not searched."""
     for folder in ("elsewhere", "clips/.val"):
         (tmp_path / folder).mkdir(parents=True)

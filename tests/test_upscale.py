@@ -561,6 +561,27 @@ def test_what_is_refused_is_refused_before_all_frames_are_read(
     assert (status, "--memory 0.01, but frames of 24x16 need " in error) == (1, True)
 
 
+def test_a_job_that_is_stopped_before_its_work_leaves_nothing(
+    run: Run, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another command for the same output would be refused because of it."""
+    write_clip(tmp_path / "in.mkv", moving(4))
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(VideoFile, "read", stopped)
+    before = sorted(tmp_path.iterdir())
+    status, error = run("in.mkv", "out.mkv", "--checkpoint", checkpoint)
+    assert (status, error.splitlines()[-1]) == (130, "stopped before the work began; nothing is saved")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_without_standard_error_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    command.say("this will take about 9.0 hours on the CPU")
+
+
 def test_a_terminal_that_is_gone_does_not_end_the_work(tmp_path: Path) -> None:
     """As where a connection breaks off, or what a pipe leads to."""
     write_clip(tmp_path / "in.mkv", moving(9))

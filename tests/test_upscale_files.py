@@ -434,6 +434,23 @@ def test_sound_that_a_muxer_refuses_in_the_end_is_left_out_and_said(
     assert "damaged packet(s) of sound or subtitles" in capsys.readouterr().err
 
 
+def test_damaged_sound_that_a_muxer_refuses_late_is_left_out_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It looks into E-AC-3 when it writes it, which is when the next picture is handed to it."""
+    source = tmp_path / "in.mkv"
+    ffmpeg(*pictures("25"), *sound(), *X264, "-c:a", "eac3", source)
+    with av.open(source) as container:
+        tenth = bytes([packet for packet in container.demux(audio=0) if packet.size][10])
+    content = source.read_bytes()
+    at = content.index(tenth)
+    source.write_bytes(content[:at] + bytes(8) + content[at + 8 :])
+    found = probe(upscaled(tmp_path, source, ".mp4"))
+    assert len(packets(found, picture_stream(found))) == 59
+    assert len(packets(found, others(found)[0])) > 20
+    assert "damaged packet(s) of sound or subtitles" in capsys.readouterr().err
+
+
 def test_subtitles_that_step_back_are_shown_with_those_before() -> None:
     """Several at one time are usual, and stay as they are."""
     last: dict[int, Fraction] = {}

@@ -8,7 +8,9 @@ LONGEST = 150
 """At most this many characters of what a library says of the memory are repeated; more are byte counts."""
 
 REFUSED_BY_SLURM = "FailedJobError"
-"""submitit's error where sbatch refuses a job."""
+"""submitit's error where sbatch refuses a job, or where one failed on its node, which begins with other words."""
+
+FAILED_ON_ITS_NODE = "Job (task="
 
 LINKS_IN_A_CIRCLE = "Symlink loop from "
 """Python 3.11's words where a path is resolved."""
@@ -32,7 +34,7 @@ def in_one_line(error: BaseException) -> str | None:
             return f"{said}; not enough memory: use smaller batches, crops or frames"
         if str(link).startswith(LINKS_IN_A_CIRCLE):
             return f"{one_line(link)}: links lead in a circle; remove one"
-        if type(link).__name__ == REFUSED_BY_SLURM:
+        if type(link).__name__ == REFUSED_BY_SLURM and not str(link).startswith(FAILED_ON_ITS_NODE):
             said = one_line(link)[-LONGEST:]
             return f"SLURM takes no such job ({said}); set hydra.launcher.timeout_min, .partition or .account for it"
         if NO_SLURM in str(link):

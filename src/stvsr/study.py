@@ -185,9 +185,9 @@ def check_settings(trainings: Iterable[DictConfig]) -> None:
             )
         if not last.is_file():
             continue
-        changed = read_earlier(last, resolved(training.model)).changed(settings_of(training))
-        # A schedule as long as the training is compared by the steps of that.
-        if training.scheduler.get("period") == trainer.max_steps:
+        changed = (earlier := read_earlier(last, resolved(training.model))).changed(settings_of(training))
+        # A run that goes on has a longer schedule, if that is as long as the training.
+        if earlier.steps != trainer.max_steps == training.scheduler.get("period"):
             changed = [name for name in changed if name != "scheduler.period"]
         if changed:
             raise InvalidInput(
@@ -220,18 +220,18 @@ def results_of(config: DictConfig, name: str, checkpoint: Path | None = None) ->
     method = "method=bicubic_blend" if checkpoint is None else override("checkpoint", checkpoint)
     scoring = scoring_config(config, folder, method)
     path, scored_on = folder / RESULTS, folder / "videos.txt"
-    videos = state_of(video_files(Path(config.val_root)))
-    same_videos = scored_on.is_file() and scored_on.read_text() == videos
+    # Where there are none, what was scored is all there is.
+    videos = state_of(video_files(Path(config.val_root))) if Path(config.val_root).is_dir() else ""
+    same_videos = not videos or not scored_on.is_file() or scored_on.read_text() == videos
     if path.is_file() and same_videos and (checkpoint is None or path.stat().st_mtime > checkpoint.stat().st_mtime):
         # Those of another version cannot be read.
         with suppress(InvalidInput):
             results = read_results(folder)
-            same = (
+            if (
                 results.settings["data"] == with_absolute_roots(resolved(scoring)["data"]["test_source"])
                 and results.protocol == instantiate(scoring.protocol)
                 and results.settings["thresholds"] == asdict(instantiate(scoring.motion))
-            )
-            if same:
+            ):
                 return results
     results = evaluate(scoring)
     write_text(scored_on, videos)

@@ -110,8 +110,8 @@ def _train(config: DictConfig) -> dict[str, float]:
         # A checkpoint holds tensors and plain values, nothing to be executed.
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         if any(isinstance(c, LastCheckpoint) and c.lacks_validation(trainer) for c in callbacks):
-            # It failed or was killed after the last step was saved; for Lightning such a run is finished. Of no path it
-            # would make what an earlier job on SLURM may have left.
+            # It failed or was killed after the last step was saved; for Lightning such a run is finished. Without a
+            # path it would load what an earlier job on SLURM may have left.
             trained = resume or Path(config.callbacks.last.path)
             trainer.validate(module, datamodule=data, ckpt_path=trained, weights_only=True, verbose=False)
     except SystemExit as stop:
@@ -186,7 +186,7 @@ def check_apart(data: DictConfig) -> None:
     root, val_root = data.get("root"), data.get("val_root")
     if root is None or val_root is None:
         return
-    # A link in one of them may lead to the other.
+    # However they are named; links within them are not looked at.
     for ours, theirs in product(_ways_to(root), _ways_to(val_root)):
         if is_searched(ours, theirs) or is_searched(theirs, ours):
             raise InvalidInput(

@@ -42,7 +42,7 @@ from stvsr.video.picture import Picture
 from stvsr.video.prefetch import still_running
 from stvsr.video.sinks import PngFolder, SegmentedVideo, Sink, Y4mOutput
 from stvsr.video.sources import STANDARD, Part, Source, VideoFile, open_source
-from stvsr.video.terminal import TERMINAL
+from stvsr.video.terminal import BAR, TERMINAL
 from stvsr.video.upscaling import Upscaler
 
 AUTHORS_PAGE = f"https://{RELEASED.project}"
@@ -221,7 +221,7 @@ def check_frames(source: Source) -> None:
     Raises:
         DamagedClip: names it.
     """
-    for _ in tqdm(source.read(), total=source.count, unit="frame", desc="checking", leave=False, file=TERMINAL):
+    for _ in tqdm(source.read(), total=source.count, unit="frame", desc="checking", leave=False, **BAR):
         pass
 
 

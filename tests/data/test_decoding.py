@@ -247,6 +247,17 @@ def test_frames_of_vp8_that_nobody_sees_are_not_counted(tmp_path):
     assert numbers(read_frames(index, 27, 7)) == [27, 28, 29, 31, 32, 33, 34]
 
 
+def test_what_python_cannot_read_is_left_to_ffmpeg_which_tells_it_in_its_way(tmp_path, monkeypatch):
+    """Training skips a file of which a disk gives an error."""
+    path = write_video(tmp_path / "a.mkv")
+
+    def away(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "open", away)
+    assert len(index_video(path)) == FRAMES
+
+
 @pytest.mark.timeout(20)
 def test_a_playlist_without_an_end_is_refused_and_not_waited_for(tmp_path):
     write_video(tmp_path / "a.ts")

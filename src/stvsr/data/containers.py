@@ -1,6 +1,7 @@
 """Files of moving pictures and sound, opened by FFmpeg under any name and with any tags."""
 
 import io
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -23,11 +24,12 @@ def open_input(path: Path) -> InputContainer:
         av.FFmpegError: FFmpeg cannot read it.
         DamagedClip: a playlist without an end, which FFmpeg takes for live: it would read the last parts, and wait.
     """
-    if path.is_file():
-        with path.open("rb") as file:
-            playlist = file.read(PLAYLIST_SIZE) if file.read(len(PLAYLIST)) == PLAYLIST else b""
-        if b"#EXTINF" in playlist and b"#EXT-X-ENDLIST" not in playlist:
-            raise DamagedClip(f"{path}: a playlist that has not ended; add #EXT-X-ENDLIST as its last line")
+    playlist = b""
+    # What cannot be read FFmpeg tells.
+    with suppress(OSError), path.open("rb") as file:
+        playlist = file.read(PLAYLIST_SIZE) if file.read(len(PLAYLIST)) == PLAYLIST else b""
+    if b"#EXTINF" in playlist and b"#EXT-X-ENDLIST" not in playlist:
+        raise DamagedClip(f"{path}: a playlist that has not ended; add #EXT-X-ENDLIST as its last line")
     return av.open(ffmpeg_name(path), metadata_errors=ANY_TAGS)
 
 

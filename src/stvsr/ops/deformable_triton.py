@@ -179,7 +179,7 @@ def _backward(
     grad: Tensor, features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, needed: list[bool]
 ) -> list[Tensor]:
     """Those gradients of features, offset, mask and weight that are needed."""
-    if torch.are_deterministic_algorithms_enabled():
+    if torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled():
         # As PyTorch's own operators do that add in changing order.
         raise InvalidInput(
             "deformable=triton: gradients on a GPU are added in changing order; expected no deterministic algorithms: "

@@ -47,7 +47,11 @@ class Place:
     @property
     def begun(self) -> bool:
         """Whether some of the work lies there already."""
-        return self.folder is not None and any(entry.name not in (JOB_FILE, LOCK) for entry in self.folder.iterdir())
+        if self.folder is None or not self.folder.is_dir():
+            return False
+        names = (entry.name for entry in self.folder.iterdir())
+        # Hidden files are a file system's, or a text half written.
+        return any(name not in (JOB_FILE, LOCK) and not name.startswith(".") for name in names)
 
     def deliver(self, whole: Path | None) -> None:
         """Gives the whole its name, in place of what had it before."""
@@ -113,6 +117,9 @@ def delivery(output: Path, identity: dict[str, Any], *, overwrite: bool, lasting
             if not lasting:
                 unfinished.remove()
                 raise Interrupted("stopped", "Y4M input or output cannot be resumed: start over") from None
+            if not place.begun:
+                unfinished.remove()
+                raise Interrupted("stopped before the work began", None) from None
             raise Interrupted("stopped", f"run the same command again to continue (from {folder})") from None
         except BaseException as error:
             short = not resumed and time.monotonic() - started < WORTH_KEEPING

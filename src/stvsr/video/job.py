@@ -24,7 +24,7 @@ from stvsr.files import write_text
 from stvsr.video.prefetch import prefetched
 from stvsr.video.sinks import Sink
 from stvsr.video.sources import Source
-from stvsr.video.terminal import TERMINAL
+from stvsr.video.terminal import BAR
 from stvsr.video.tiles import Grid
 from stvsr.video.upscaling import Upscaler
 from stvsr.video.windows import Window, windows
@@ -114,7 +114,7 @@ class Job:
     def _fill(self, expected: int | None) -> None:
         first = None
         with (
-            tqdm(total=expected, unit="frame", desc=self.source.path.name, smoothing=0.05, file=TERMINAL) as bar,
+            tqdm(total=expected, unit="frame", desc=self.source.path.name, smoothing=0.05, **BAR) as bar,
             closing(prefetched(self._frames(expected, bar), FINISHED_AHEAD)) as frames,
         ):
             for made in frames:

@@ -100,7 +100,8 @@ def write_video(path: Path, video: EncodedVideo, companions: Companions | None) 
     Raises:
         av.FFmpegError: it cannot be written, or the input can no longer be read.
     """
-    refused = 0
+    refused: list[av.FFmpegError] = []
+    given = 0
     extension = path.suffix.lower()
     kind = CONTAINERS[extension]
     with ExitStack() as stack:
@@ -116,14 +117,15 @@ def write_video(path: Path, video: EncodedVideo, companions: Companions | None) 
             others = companions.packets(source, copies)
         ours: Iterable[Packet[Any]] = video.packets(stream)
         for packet in heapq.merge(ours, others, key=_decoding_time):
+            given += packet.stream is stream
             try:
                 output.mux(packet)
-            except (av.InvalidDataError, av.ArgumentError):
-                # It shows here alone, and all the frames are made.
-                if packet.stream is stream:
-                    raise
-                refused += 1
-    return refused
+            except (av.InvalidDataError, av.ArgumentError) as error:
+                # Damaged sound shows here alone, where all frames are made; and often with the packet after it.
+                refused.append(error)
+    if refused and sum(1 for _ in _numbered_packets(path)) < given:
+        raise refused[0]
+    return len(refused)
 
 
 def _add_pictures(output: OutputContainer, template: VideoStream, video: EncodedVideo, *, turned: bool) -> VideoStream:
