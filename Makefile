@@ -11,13 +11,14 @@ help: ## show what there is
 
 # Hashed versions from requirements.lock, then this project itself; uv if it is there, else pip.
 $(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or 3.12 is needed: make PYTHON=python3.12 …")'
 	@echo "installing into .venv (once; some gigabytes, minutes)"
 	@if command -v uv >/dev/null 2>&1; then \
 	  { test -d .venv || uv venv --quiet --python $(PYTHON) .venv; } && \
 	  uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
 	  uv pip install --quiet --python $(BIN)/python --no-deps --editable .; \
 	else \
-	  { test -d .venv || $(PYTHON) -m venv .venv; } && \
+	  { $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv; } && \
 	  $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock && \
 	  $(BIN)/python -m pip install --quiet --no-deps --editable .; \
 	fi
