@@ -476,6 +476,7 @@ def test_train_then_evaluate_from_the_command_line(
     )
     assert status == 0, error
     assert sorted(path.name for path in (tmp_path / "scored").glob("*.*") if path.is_file()) == [
+        ".evaluation",
         "clips.csv",
         "comparison.csv",
         "comparison.md",

@@ -92,6 +92,14 @@ def vid4(tmp_path: Path) -> Path:
     return tmp_path / "vid4"
 
 
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    """Two clips of six windows, the last of the first moved back."""
+    for seed, (clip, frames) in enumerate({"city": 20, "walk": 13}.items()):
+        write_frames(tmp_path / "few" / clip, moving_frames(frames, (32, 48), seed=seed, speed=1 + 2 * seed))
+    return tmp_path / "few"
+
+
 def y(frame: np.ndarray) -> np.ndarray:
     """BT.601 luma of `(H, W, 3)` uint8, written out independently."""
     return 16 + (frame.astype(np.float64) @ [65.481, 128.553, 24.966]) / 255
@@ -164,9 +172,9 @@ def test_given_and_synthesised_frames_are_those_the_network_was_given_and_not(sc
 
 
 def test_network_saved_frames_two_processes_and_other_batches_score_alike(
-    scored: Evaluate, vid4: Path, checkpoint: Path, tmp_path: Path
+    scored: Evaluate, few: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    data = ["data=clips", f"data.root='{vid4}'"]
+    data = ["data=clips", f"data.root='{few}'"]
     network = scored(f"checkpoint='{checkpoint}'", *data, "save_frames=true")
     saved = scored(f"predictions='{tmp_path}/out/frames'", *data, folder="saved")
     shared = scored(f"checkpoint='{checkpoint}'", *data, "processes=2", folder="shared")
@@ -184,10 +192,10 @@ def test_network_saved_frames_two_processes_and_other_batches_score_alike(
 
 
 def test_the_first_windows_frames_are_the_networks_by_hand(
-    scored: Evaluate, vid4: Path, checkpoint: Path, tmp_path: Path
+    scored: Evaluate, few: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    scored(f"checkpoint='{checkpoint}'", "data=clips", f"data.root='{vid4}'", "save_frames=true")
-    frames = to_float(torch.stack([read_png(vid4 / "city" / f"{number:08d}.png") for number in range(1, 8)]))
+    scored(f"checkpoint='{checkpoint}'", "data=clips", f"data.root='{few}'", "save_frames=true")
+    frames = to_float(torch.stack([read_png(few / "city" / f"{number:08d}.png") for number in range(1, 8)]))
     with torch.no_grad():
         by_hand = run_padded(load_network(checkpoint), downsample(frames[::2])[None])[0]
     for number, frame in enumerate(by_hand, start=1):

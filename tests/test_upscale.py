@@ -800,7 +800,11 @@ def test_long_work_is_kept_when_something_fails_and_said(
 
     write_clip(tmp_path / "in.mkv", moving(8))
 
+    fill = job.Job._fill
+
     def fail(self: job.Job, expected: int | None) -> None:
+        fill(self, expected)
+        self.sink.write(16, 15, torch.zeros(3, 64, 96, dtype=torch.uint8))  # the first segment is whole now
         raise OSError(28, "No space left on device", "somewhere")
 
     with monkeypatch.context() as patched:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from conftest import NoiseSource, write_vimeo
 from stvsr.data.clip import Clip, Footage
-from stvsr.data.datasets import MAX_DAMAGED_IN_A_ROW, TrainingClips, ValidationClips
+from stvsr.data.datasets import TrainingClips, ValidationClips
 from stvsr.data.packed import CLIPS, INDEX, LAYOUT, PackedClips
-from stvsr.data.packing import ClipWriter, Packing, read_back
+from stvsr.data.packing import MAX_DAMAGED_IN_A_ROW, ClipWriter, Packing, read_back
 from stvsr.data.vimeo90k import packed_training_clips, training_clips
 from stvsr.errors import DamagedClip, InvalidInput, UserError
 

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from torch.utils.data import DataLoader, Dataset
 
 from stvsr.data.clip_sets import NamedSource, read_fixed
-from stvsr.data.datasets import MAX_DAMAGED_IN_A_ROW
 from stvsr.data.packed import CLIPS, PackedClips, PackIndex, as_stored
 from stvsr.data.workers import leave_signals_to_parent
 from stvsr.errors import DamagedClip, InvalidInput, UserError
@@ -22,6 +21,10 @@ T = TypeVar("T")
 
 Shape = tuple[int, int, int, int]
 """Of a clip's frames, `(t, 3, H, W)`."""
+
+
+MAX_DAMAGED_IN_A_ROW = 10
+"""This many damaged clips after each other in the list end a packing: a part of the data is not there."""
 
 
 @dataclass(frozen=True)
