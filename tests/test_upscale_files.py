@@ -470,6 +470,7 @@ def test_subtitles_that_step_back_are_shown_with_those_before() -> None:
         (6001, 60, "it begins +5999.0 s from the pictures, as of another programme"),
         (-100, 60, "it begins -102.0 s from the pictures, as of another programme"),
         (0, 60, None),
+        (61, 60, None),
         (5, None, None),
         (-100, None, None),
         (None, None, None),

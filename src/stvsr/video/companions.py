@@ -42,6 +42,10 @@ NEEDED = Fraction(1, 10)
 """Seconds of sound that is not heard, but that a decoder may need for what follows it."""
 
 
+LASTS = 1
+"""Seconds that a last frame may be shown, or the only one, before sound that begins counts as of another time."""
+
+
 @dataclass(frozen=True)
 class Companions:
     """What travels with the pictures of a file.
@@ -184,7 +188,7 @@ def _elsewhere(stream: Stream, source: VideoFile) -> str | None:
         return None
     first = stream.start_time * stream.time_base
     last = first + (stream.duration or 0) * stream.time_base
-    if first > source.last or (stream.duration and last < source.start):
+    if first > source.last + LASTS or (stream.duration and last < source.start):
         return f"it begins {float(first - source.start):+.1f} s from the pictures, as of another programme"
     return None
 
