@@ -10,7 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import ClassVar
@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from stvsr.config import check_paths
 from stvsr.errors import Interrupted, InvalidInput, chain_of, one_line
 from stvsr.explanations import in_one_line
+from stvsr.terminal import TERMINAL
 
 PACKAGE = Path(__file__).parent
 
@@ -198,20 +199,14 @@ def one_line_errors() -> Iterator[None]:
         # All processes of a run stop together. Lightning kills the first as soon as another's status is not 0.
         if int(os.environ.get("LOCAL_RANK", "0")) > 0:
             sys.exit(0)
-        _tell(str(stop))
+        print(stop, file=TERMINAL)
         raise Told(INTERRUPTED) from None
     except Exception as error:
         message, status = explain(error)
         if message is None:
             raise
-        _tell(f"error: {message}")
+        print(f"error: {message}", file=TERMINAL)
         raise Told(status) from None
-
-
-def _tell(line: str) -> None:
-    """Says why a process ends, unless its terminal is closed."""
-    with suppress(OSError):
-        print(line, file=sys.stderr)
 
 
 def explain(error: BaseException) -> tuple[str | None, int]:

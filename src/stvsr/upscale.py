@@ -30,6 +30,7 @@ from stvsr.errors import InvalidInput
 from stvsr.files import state_of
 from stvsr.models.network import Network
 from stvsr.models.released import RELEASED
+from stvsr.terminal import BAR, TERMINAL
 from stvsr.video.budget import Budget
 from stvsr.video.clock import Clock
 from stvsr.video.codecs import CONTAINERS, Encoding, chosen_codec, keeps_shapes
@@ -42,7 +43,6 @@ from stvsr.video.picture import Picture
 from stvsr.video.prefetch import still_running
 from stvsr.video.sinks import PngFolder, SegmentedVideo, Sink, Y4mOutput
 from stvsr.video.sources import STANDARD, Part, Source, VideoFile, open_source
-from stvsr.video.terminal import BAR, TERMINAL
 from stvsr.video.upscaling import Upscaler
 
 AUTHORS_PAGE = f"https://{RELEASED.project}"

@@ -14,7 +14,7 @@ from typing import Any
 
 from stvsr.config import flattened
 from stvsr.data.clip import UNSPLIT
-from stvsr.evaluation.results import NAMED, Results
+from stvsr.evaluation.results import Results, listed
 from stvsr.evaluation.rows import Row
 from stvsr.evaluation.tables import NOTHING, Table, as_csv, decimals, with_parts
 
@@ -170,10 +170,9 @@ def uneven(measured: Sequence[Entry]) -> list[str]:
     for entry in measured:
         own = [clip for clip in entry.left_out if any(_counts(clip, other, entry) for other in measured)]
         if own:
-            more = f" and {len(own) - NAMED} more" if len(own) > NAMED else ""
             lines.append(
-                f"{entry.method}, protocol {entry.protocol}: its means are without {', '.join(own[:NAMED])}{more}, "
-                "which count for other methods"
+                f"{entry.method}, protocol {entry.protocol}: its means are without {listed(own)}, which count for "
+                "other methods"
             )
     return lines
 

@@ -1,6 +1,7 @@
 """What an evaluation leaves behind: one folder with every score and what it was made of."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,7 @@ class Results:
         """What was left out of each row and why, a line each, and the clips by name."""
         lines = [row.omission for row in self.rows if row.omission]
         if self.left_out:
-            named = [f"{clip} ({reason})" for clip, reason in list(self.left_out.items())[:NAMED]]
-            more = len(self.left_out) - len(named)
-            lines.append(f"clips left out: {', '.join(named)}{f' and {more} more' if more else ''}")
+            lines.append(f"clips left out: {listed([f'{clip} ({reason})' for clip, reason in self.left_out.items()])}")
         return lines
 
     def cuts(self) -> list[str]:
@@ -113,6 +112,12 @@ class Results:
         }
         for name, content in files.items():
             write_text(folder / name, content)
+
+
+def listed(clips: Sequence[str]) -> str:
+    """Clips in words; of more than `NAMED` the others are counted."""
+    more = len(clips) - NAMED
+    return ", ".join(clips[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def read_results(folder: Path) -> Results:

@@ -21,10 +21,10 @@ from stvsr.data.clip import FRAMES
 from stvsr.data.scene_cuts import scene_starts
 from stvsr.errors import InvalidInput
 from stvsr.files import write_text
+from stvsr.terminal import BAR
 from stvsr.video.prefetch import prefetched
 from stvsr.video.sinks import Sink
 from stvsr.video.sources import Source
-from stvsr.video.terminal import BAR
 from stvsr.video.tiles import Grid
 from stvsr.video.upscaling import Upscaler
 from stvsr.video.windows import Window, windows
