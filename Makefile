@@ -34,6 +34,7 @@ ROOT ?= ???
 VAL_ROOT ?= ???
 STUDY ?= study_cpu
 study: $(READY) ## train, score and compare (a) to (e) on videos: ROOT=DIR VAL_ROOT=OTHER_DIR; some hours on two CPU cores
+	@test '$(ROOT)' != '???' -a '$(VAL_ROOT)' != '???' || { echo 'expected make study ROOT=DIR VAL_ROOT=OTHER_DIR' >&2; exit 1; }
 	$(BIN)/python -m stvsr.study 'root=$(ROOT)' 'val_root=$(VAL_ROOT)' runs=$(STUDY)
 
 # Most tests keep one core busy. JOBS=8 for a machine that has them; each takes a gigabyte or two.

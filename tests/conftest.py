@@ -1,7 +1,9 @@
 """What tests share: small networks, small runs, fake data with the real layout."""
 
+import copy
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import av
@@ -51,20 +53,29 @@ SMALL_RUN = [
 @pytest.fixture
 def configure() -> Callable[..., DictConfig]:
     """Composes `conf/<name>.yaml` with overrides."""
+    return lambda name, *overrides: copy.deepcopy(composed(name, *overrides))
 
-    def compose_config(name: str, *overrides: str) -> DictConfig:
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            return compose(name, list(overrides))
 
-    return compose_config
+@cache
+def composed(name: str, *overrides: str) -> DictConfig:
+    """To be copied before it is changed: composing takes a third of a second, and many tests use the same config."""
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return compose(name, list(overrides))
 
 
 @pytest.fixture
 def small_run(configure: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., DictConfig]:
-    """A training config of seconds, written below `tmp_path`."""
-    return lambda *overrides, folder="run": configure(
-        "train", *SMALL_RUN, f"output_dir='{tmp_path / folder}'", *overrides
-    )
+    """A training config of seconds, written below `tmp_path`; of (a) unless told otherwise.
+
+    Most tests of training are of no network in particular, and the recurrence of (e) takes four times as long.
+    """
+
+    def compose_run(*overrides: str, folder: str = "run") -> DictConfig:
+        config = configure("train", "ablation=a", *SMALL_RUN, *overrides)
+        config.output_dir = str(tmp_path / folder)
+        return config
+
+    return compose_run
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ BAD_EVALUATE = {
     "no-root": (["method=bicubic_blend", "data=vimeo90k"], "data.root is not given"),
     "no-data-folder": (
         ["method=bicubic_blend", "data=vimeo90k", "data.root=nowhere"],
-        "data.root=nowhere: no folder",
+        "nowhere: no folder",
     ),
     "no-video-folder": (["method=bicubic_blend", "data=videos", "data.root=nowhere"], "nowhere"),
     "batch-of-0": (
@@ -119,7 +119,7 @@ BAD_EVALUATE = {
     ),
     "no-clip-folder": (
         ["method=bicubic_blend", "data=clips", "data.root=nowhere"],
-        "data.root=nowhere: no such folder",
+        "nowhere: no such folder",
     ),
     "two-stages-without-weights": (
         ["model=two_stage", "frame_upscaler=rcan"],
@@ -169,9 +169,12 @@ BAD_TRAIN = {
     ),
     "missing-resume": (["resume=gone.ckpt"], "gone.ckpt: no such file"),
     "misspelt-model-key": (["+model.chanels=8"], "chanels"),
-    "no-data-folder": (["data=vimeo90k", "data.root=nowhere"], "data.root=nowhere: no sep_trainlist.txt there"),
+    "no-data-folder": (["data=vimeo90k", "data.root=nowhere"], "nowhere: no sep_trainlist.txt there"),
     "unwritable-output": (["output_dir=/dev/null/out"], "/dev/null/out"),
-    "no-choice-of-a-group": (["logger=null"], "null chooses no file of a group of settings; name one, such as"),
+    "no-choice-of-a-group": (
+        ["logger=null"],
+        "null chooses no file of a group of settings; name one, such as logger=csv;",
+    ),
     "module-that-is-not-there": (["objective._target_=own.Objective"], "'own.Objective': No module named 'own'; see"),
     "module-that-needs-another": (
         ["objective._target_=mine.Objective"],
@@ -192,7 +195,8 @@ def test_bad_input_to_train_ends_in_one_line(
     from stvsr.checkpoint import MODEL_KEY
 
     torch.save(
-        {MODEL_KEY: train.resolved(small_run().model), "state_dict": {}, "optimizer_states": []}, tmp_path / "e.ckpt"
+        {MODEL_KEY: train.resolved(small_run("ablation=e").model), "state_dict": {}, "optimizer_states": []},
+        tmp_path / "e.ckpt",
     )
     # Other data has no size to choose.
     generated = not any(argument.startswith("data=") for argument in arguments)
@@ -401,6 +405,28 @@ def test_of_what_our_classes_raise_only_wrong_settings_are_blamed_on_the_configu
 
 
 @pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"error": "bug"}, None),
+        ({"error": "type"}, "configuration: "),
+        ({"sharpness": 2}, "unexpected keyword argument"),
+    ],
+)
+def test_a_bug_in_a_class_of_ones_own_keeps_its_traceback(settings: dict[str, object], says: str | None) -> None:
+    with pytest.raises(Exception, match=rf"Error in call to target '{__name__}\.Raises'") as caught:
+        instantiate({"_target_": f"{__name__}.Raises", **settings})
+    message, _ = explain(caught.value)
+    assert (message is None) == (says is None)
+    assert says is None or (message is not None and says in message)
+
+
+def test_a_mistyped_keyword_in_code_of_ones_own_is_no_matter_of_the_configuration() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument") as caught:
+        Raises(sharpness=2)  # type: ignore[call-arg]
+    assert explain(caught.value) == (None, 1)
+
+
+@pytest.mark.parametrize(
     "settings",
     [
         {"_target_": "pytorch_lightning.Trainer", "accelerator": "quantum", "logger": False},
@@ -467,7 +493,12 @@ def test_train_then_evaluate_from_the_command_line(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, error = run(
-        train.main, *SMALL_RUN, "trainer.max_steps=2", "trainer.val_check_interval=2", "output_dir=trained"
+        train.main,
+        *SMALL_RUN,
+        "ablation=a",
+        "trainer.max_steps=2",
+        "trainer.val_check_interval=2",
+        "output_dir=trained",
     )
     assert status == 0, error
     small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]

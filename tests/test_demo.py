@@ -28,7 +28,7 @@ def test_demo_trains_scores_and_shows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = [o for o in SMALL_RUN if "max_steps" not in o and "interval" not in o]
-    demo(tmp_path, [*small, "trainer.max_steps=2", "trainer.val_check_interval=2"], test_clips=3)
+    demo(tmp_path, [*small, "ablation=a", "trainer.max_steps=2", "trainer.val_check_interval=2"], test_clips=3)
     said = capsys.readouterr().out
     for name in (
         "comparison.png",

@@ -22,14 +22,19 @@ from stvsr.errors import InvalidInput, UserError
 CPU = torch.device("cpu")
 
 
-def test_auto_is_a_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_a_gpu_if_there_is_one_that_can_be_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert chosen_device("auto") == CPU
+    assert not capsys.readouterr().err
     # Which is not there; the message names what was made of the name.
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 99)
-    with pytest.raises(InvalidInput, match=r"device=cuda:98: not usable here; expected auto, cpu"):
-        chosen_device("auto", rank=98)
+    with pytest.raises(InvalidInput, match=r"device=cuda:98: not usable here \(.*\); expected auto, cpu"):
+        chosen_device("cuda", rank=98)
+    assert chosen_device("auto", rank=98) == CPU
+    assert "warning: device=cuda:98: not usable here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", "meta", ""])

@@ -307,7 +307,7 @@ def test_a_file_that_cannot_be_written_is_told_in_one_line(
         (["workers=1.5"], "workers=1.5; expected a whole number, 0 or more"),
         (["output=nowhere/v.pack"], "output=nowhere/v.pack: the folder nowhere does not exist"),
         (["output=vimeo"], "vimeo: no index.json there; expected a pack"),
-        (["data.root=nowhere"], "data.root=nowhere: no sep_trainlist.txt there"),
+        (["data.root=nowhere"], "nowhere: no sep_trainlist.txt there"),
         (["data=clips", "data.root=vimeo"], "data: only fixed, named clips can be packed; use data=vimeo90k"),
         (["outputs=v.pack"], "outputs"),
     ],

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from conftest import SMALL_NETWORK, moving_frames, write_video
 from stvsr.errors import Interrupted, TrainingDiverged
+from stvsr.files import write_text
 from stvsr.study import main
 from stvsr.train import train
 
@@ -27,7 +28,7 @@ TINY = [
 
 PLACES = {"root": "train", "val_root": "val", "output_dir": "study"}
 
-FEW_CLIPS = ["data.test_source.sets.1.source.clips=3", "pictures=0", "workers=0"]
+FEW_CLIPS = "data.test_source.sets.1.source.clips={}"
 
 
 @pytest.fixture
@@ -36,8 +37,8 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
     for seed, name in enumerate(("train", "val")):
         write_video(tmp_path / name / "a.mp4", moving_frames(8, (48, 64), seed=seed))
 
-    def call(ablations: str, *training: str, train: bool | str = True) -> str:
-        settings = {"training": [*TINY, *training], "scoring": FEW_CLIPS}
+    def call(ablations: str, *training: str, train: bool | str = True, clips: int = 3) -> str:
+        settings = {"training": [*TINY, *training], "scoring": [FEW_CLIPS.format(clips), "pictures=0", "workers=0"]}
         lists = [f"{name}=[{','.join(map(repr, values))}]" for name, values in settings.items()]
         places = [f"{name}='{tmp_path / folder}'" for name, folder in PLACES.items()]
         command = [
@@ -88,10 +89,23 @@ def test_longer_training_continues_a_run_and_scores_it_again(run: Callable[..., 
     run("[a]")
     scored = tmp_path / "study" / "scores" / "a-1" / "results.json"
     before = scored.stat().st_mtime_ns
+    # It was stopped once more, while it scored the shorter run.
+    stopped = scored.parent / "progress" / "job.json"
+    write_text(stopped, '{"checkpoint": "of two steps"}')
     report = run("[a]", "trainer.max_steps=3")
+    assert not stopped.exists()
     (row,) = (line for line in report.splitlines() if line.startswith("| (a), seed 1 |"))
     assert row.split(" | ")[2] == "3"
     assert scored.stat().st_mtime_ns > before
+
+
+def test_too_few_clips_for_the_pictures_are_refused_before_anything_is_trained(
+    run: Callable[..., str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit):
+        run("[a]", clips=2)
+    assert "scoring: 2 generated clip(s); expected 3 at least" in capsys.readouterr().err
+    assert not (tmp_path / "study" / "train").exists()
 
 
 def test_clips_that_have_changed_are_scored_again(run: Callable[..., str], tmp_path: Path) -> None:

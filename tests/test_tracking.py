@@ -45,7 +45,7 @@ def specification(configure: Callable[..., DictConfig], tmp_path: Path) -> Any:
 def test_dashboard_shows_what_training_really_logs(
     small_run: Callable[..., DictConfig], tmp_path: Path, specification: Any
 ) -> None:
-    train(small_run())
+    train(small_run("ablation=b"))
     logged = logged_columns(tmp_path / "run")
     curves = shown_metrics(specification, "Validation per motion split")
     assert {name for name in curves if not name.endswith("/all")} <= logged

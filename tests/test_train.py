@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor
+from torchvision.ops import DeformConv2d
 
 from conftest import SMALL_RUN
 from stvsr.checkpoint import export, load_network
@@ -296,14 +297,24 @@ def test_a_network_that_waits_for_the_host_is_not_recorded(configure: Run, tmp_p
 def test_steps_of_an_objective_that_trains_a_part_are_not_recorded(small_run: Run, objective: str) -> None:
     """They run that part alone, which the recording of the whole network does not have."""
     with pytest.raises(InvalidInput, match=r"cuda_graphs=true with an objective .* a part .*cuda_graphs=false"):
-        train(small_run("cuda_graphs=true", f"objective={objective}"))
+        train(small_run("ablation=b", "cuda_graphs=true", f"objective={objective}"))
+
+
+def test_a_part_of_ones_own_is_not_recorded(configure: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What escapes a recording, as torchvision's operators do, would learn nothing, without any error."""
+    module = untrained(configure("train", *SMALL_RUN, "cuda_graphs=true"))
+    monkeypatch.setattr(SpaceTimeModule, "trainer", SimpleNamespace(world_size=1, precision="32-true"))
+    module._check_recordable(module.network)
+    module.network.interpolation.sample = DeformConv2d(8, 8, 3)
+    with pytest.raises(InvalidInput, match="cuda_graphs=true with DeformConv2d, whose steps cannot be recorded: add"):
+        module._check_recordable(module.network)
 
 
 def test_an_objective_for_another_network_is_refused_before_the_first_step(
     small_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SpaceTimeModule, "training_step", lambda *arguments: pytest.fail("a step was made"))
-    with pytest.raises(InvalidInput, match="the network is a ZoomingSlowMo: use model=two_stage"):
+    with pytest.raises(InvalidInput, match="the network is a ZoomingSlowMo: use an experiment of two_stage"):
         train(small_run("objective=frame_interpolation_l1"))
 
 
@@ -315,7 +326,9 @@ def test_a_schedule_that_a_resumed_run_could_not_change_is_refused(small_run: Ru
 
 
 def test_it_is_said_before_training_that_a_network_of_elsewhere_cannot_be_loaded(small_run: Run) -> None:
-    with pytest.warns(UserWarning, match=r"torch\.nn\.Identity is not in stvsr\.models, so nothing but a training"):
+    with pytest.warns(
+        UserWarning, match=r"names .torch\.nn\.Identity.; only classes of stvsr\.models .* nothing but a training"
+    ):
         train(small_run(*FROZEN, "ablation=b", "model.propagation._target_=torch.nn.Identity"))
 
 

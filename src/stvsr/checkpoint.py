@@ -271,20 +271,20 @@ def _build(config: object, origin: str) -> Any:
         if not isinstance(config, int | float | str | bool | None):
             raise InvalidInput(f"{origin}: its model config holds a {type(config).__name__}; expected plain values")
         return config
-    network = _network_class(config.get("_target_"), origin)
+    network = network_class(config.get("_target_"), origin)
     arguments = {key: value for key, value in config.items() if key != "_target_"}
     for key in arguments:
         if not isinstance(key, str) or key.startswith("_"):
             raise InvalidInput(f"{origin}: its model config has the entry {key!r}, which no network takes")
-    built = {key: _build(value, origin) for key, value in arguments.items()}
     try:
-        return network(**built)
+        return network(**{key: _build(value, origin) for key, value in arguments.items()})
     except (TypeError, ValueError) as error:
         reason = one_line(error)[:200]
         raise InvalidInput(f"{origin}: the network it names cannot be built ({reason}); use another file") from None
 
 
-def _network_class(target: object, origin: str) -> type[nn.Module]:
+def network_class(target: object, origin: str) -> type[nn.Module]:
+    """The class that a file may name; one of this package, or `InvalidInput` is raised."""
     # The name alone is not enough: "stvsr.models.blocks.torch.load" begins as it should.
     if isinstance(target, str) and target.startswith(NETWORK_PACKAGE):
         module, _, name = target.rpartition(".")
@@ -295,5 +295,6 @@ def _network_class(target: object, origin: str) -> type[nn.Module]:
         if isinstance(named, type) and issubclass(named, nn.Module) and named.__module__.startswith(NETWORK_PACKAGE):
             return named
     raise InvalidInput(
-        f"{origin}: names {target!r}; only networks of {NETWORK_PACKAGE.rstrip('.')} are built from files: put it there"
+        f"{origin}: names {target!r}; only classes of {NETWORK_PACKAGE.rstrip('.')} are built from files: train one of "
+        "those, or score this one by method=…, a function that returns it (CONTRIBUTING.md)"
     )

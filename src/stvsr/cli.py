@@ -22,15 +22,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from stvsr.config import check_paths
-from stvsr.errors import Interrupted, InvalidInput, chain_of, one_line
+from stvsr.config import check_paths, refuse_missing, refuse_unread
+from stvsr.errors import Interrupted, chain_of, one_line
 from stvsr.explanations import in_one_line
 from stvsr.terminal import TERMINAL
 
 PACKAGE = Path(__file__).parent
 
-CALLED_OURS = "Error in call to target 'stvsr."
-"""Hydra's words for an error that one of our classes raised; one of a library's is about the values it was given."""
+CALLED = "Error in call to target '"
+"""Hydra's words for an error that a class raised which it makes."""
+
+LIBRARIES = ("torch.", "pytorch_lightning.", "wandb.", "hydra_plugins.")
+"""What one of their classes raises is about the values it was given; of ours, or a user's own, it may be a bug."""
 
 NO_CHOICE = "Config group override must be a string or a list. Got NoneType"
 """Hydra's words for `logger=null`."""
@@ -88,6 +91,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
                 # Here and not only around Hydra, which would add lines of its own to an error of a job.
                 with one_line_errors(), _one_job():
                     refuse_missing(config)
+                    refuse_unread(HydraConfig.get().runtime.config_sources, CONFIG_DIR)
                     check_paths(config)
                     _run(run, config)
             except Told as stop:
@@ -170,24 +174,6 @@ def _failed() -> Failed:
     return Failed(config.job.num, "above" if _others_wait() else f"the launcher's logs below {config.sweep.dir}")
 
 
-def refuse_missing(config: DictConfig) -> None:
-    """Refuses a config in which a value that only the user knows is not given.
-
-    Raises:
-        InvalidInput: names the value.
-    """
-    for name in _missing(config):
-        raise InvalidInput(f"{name} is not given; add {name}=… to the command")
-
-
-def _missing(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in map(str, config):
-        if OmegaConf.is_missing(config, key):
-            yield prefix + key
-        elif not OmegaConf.is_interpolation(config, key) and isinstance(config[key], DictConfig):
-            yield from _missing(config[key], f"{prefix}{key}.")
-
-
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Ends the process with one line for whatever a user can cause."""
@@ -223,9 +209,7 @@ def explain(error: BaseException) -> tuple[str | None, int]:
 def _said(error: BaseException) -> str:
     """What Hydra says of an error in a configuration, and where it says no reason, that."""
     if str(error).startswith(NO_CHOICE):
-        return (
-            "null chooses no file of a group of settings; name one, such as logger=csv, or leave the group out: ~logger"
-        )
+        return "null chooses no file of a group of settings; name one, such as logger=csv"
     if NO_SUBMITIT in str(error):
         return (
             "hydra/launcher=slurm needs hydra-submitit-launcher, which is not installed; run make install, or "
@@ -238,9 +222,18 @@ def _said(error: BaseException) -> str:
 def _is_configuration(error: BaseException) -> bool:
     """Whether an error tells of the config, not of a bug in something of ours that Hydra made."""
     if isinstance(error, InstantiationException) and (cause := error.__cause__) is not None:
-        return CALLED_OURS not in str(error) or isinstance(cause, OF_VALUES) or _is_configuration(cause)
-    wrong_key = isinstance(error, TypeError) and "unexpected keyword argument" in str(error)
+        _, called, target = str(error).partition(CALLED)
+        is_of_library = not called or target.startswith(LIBRARIES)
+        return is_of_library or isinstance(cause, OF_VALUES) or _is_configuration(cause)
+    # What is made later, such as a source of clips. In a user's own code it is a bug.
+    wrong_key = isinstance(error, TypeError) and "unexpected keyword argument" in str(error) and _is_raised_here(error)
     return wrong_key or str(error).startswith(NO_CHOICE) or isinstance(error, HydraException | OmegaConfBaseException)
+
+
+def _is_raised_here(error: BaseException) -> bool:
+    """Whether a line of this package raised it, or of nobody."""
+    raised = traceback.extract_tb(error.__traceback__)
+    return not raised or Path(raised[-1].filename).is_relative_to(PACKAGE)
 
 
 @contextmanager

@@ -1,15 +1,20 @@
 """A composed config as plain values, and what a user may write otherwise than meant."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from stvsr.errors import InvalidInput
 
-PATHS = ("checkpoint", "initial_weights", "motion_cache", "output", "pack", "predictions", "resume")
+PATHS = ("checkpoint", "initial_weights", "motion_cache", "output", "data.pack", "predictions", "resume")
 """Settings that name a file or folder, besides the roots of data and the weights of stages."""
+
+
+WANDB_OFFLINE = "logger.wandb.offline"
+"""The setting that keeps runs off the network."""
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
@@ -28,6 +33,54 @@ def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def targets_in(settings: Any) -> list[str]:
+    """The classes and functions that settings name as `_target_`, also within lists."""
+    if isinstance(settings, list):
+        return [target for value in settings for target in targets_in(value)]
+    if not isinstance(settings, dict):
+        return []
+    own = settings.get("_target_")
+    return ([] if own is None else [str(own)]) + targets_in(list(settings.values()))
+
+
+def refuse_missing(config: DictConfig) -> None:
+    """Refuses a config in which a value that only the user knows is not given.
+
+    Raises:
+        InvalidInput: names the value.
+    """
+    for name in _missing(config):
+        raise InvalidInput(f"{name} is not given; add {name}=… to the command")
+
+
+def refuse_unread(sources: Iterable[Any], ours_in: Path) -> None:
+    """Refuses a folder of config files with one that is another than ours of the same name: Hydra takes ours.
+
+    Args:
+        sources: where Hydra looks for config files.
+        ours_in: the folder of ours.
+
+    Raises:
+        InvalidInput: names the file.
+    """
+    for folder in (Path(source.path) for source in sources if "command-line" in source.provider):
+        for file in sorted(folder.rglob("*.yaml")):
+            ours = ours_in / file.relative_to(folder)
+            if ours.is_file() and file.read_bytes() != ours.read_bytes():
+                raise InvalidInput(
+                    f"{file}: {ours} is read instead; give yours a name of its own, and choose it by that"
+                )
+
+
+def _missing(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    # As they are: a config of a user's own may have numbers for keys.
+    for key in cast(list[str], list(config)):
+        if OmegaConf.is_missing(config, key):
+            yield f"{prefix}{key}"
+        elif not OmegaConf.is_interpolation(config, key) and isinstance(config[key], DictConfig):
+            yield from _missing(config[key], f"{prefix}{key}.")
 
 
 def check_list(config: DictConfig, name: str) -> None:
@@ -68,7 +121,10 @@ def check_paths(config: DictConfig) -> None:
     """
     for name, value in flattened(resolved(config)).items():
         above, _, last = name.rpartition(".")
-        if (last in PATHS or last.endswith("root") or above == "weights") and not isinstance(value, str | None):
+        is_root = last.endswith("root") and (above == "" or name.startswith("data."))
+        # Elsewhere a class of a user's own may call something so; and a data set may have several roots.
+        is_path = (name in PATHS or is_root or above == "weights") and not isinstance(value, list)
+        if is_path and not isinstance(value, str | None):
             raise InvalidInput(
                 f"{name}={value}: read as {type(value).__name__}; write {name}=./NAME where that is the name"
             )

@@ -15,22 +15,28 @@ MIB = 2**20
 
 
 def chosen_device(name: str, rank: int = 0) -> torch.device:
-    """The device a name means to process `rank`; `auto` and `cuda` are its GPU, `auto` the CPU if there is none.
+    """The device a name means to process `rank`; `auto` and `cuda` are its GPU, `auto` the CPU if none can be used.
 
     Raises:
         InvalidInput: there is no such device here, or it cannot be used.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        try:
+            return chosen_device("cuda", rank)
+        except InvalidInput as error:
+            print(f"warning: {error}; the CPU is taken, which is slow", file=sys.stderr)
+            return torch.device("cpu")
     try:
         if name == "cuda":
             name = f"cuda:{rank % torch.cuda.device_count()}"
         device = torch.device(name)
-        # Not only made there: the device `meta` holds nothing.
-        torch.empty(0, device=device).cpu()
-    except (RuntimeError, AssertionError, ZeroDivisionError):
+        # Not only made there: the device `meta` holds nothing, and this torch may have no kernels for an old GPU.
+        torch.ones(1, device=device).add(1).cpu()
+    except (RuntimeError, AssertionError, ZeroDivisionError) as error:
         raise InvalidInput(
-            f"device={name}: not usable here; expected auto, cpu, or the name of a GPU there is"
+            f"device={name}: not usable here ({one_line(error)[:90]}); expected auto, cpu, or the name of a GPU"
         ) from None
     return device
 
@@ -124,7 +130,8 @@ def check_answering(device: torch.device) -> None:
     except RuntimeError as error:
         raise UserError(
             f"a kernel failed on {device_name(device)} ({one_line(error)[:100]}), which can do nothing more for this "
-            "process; start again in float32, with deformable=torchvision cuda_graphs=false, or on another device"
+            "process; start it again, and if that fails too on another device, or with other kernels: "
+            "deformable=torchvision, and in training cuda_graphs=false; stvsr-upscale --precision float32 --overwrite"
         ) from None
 
 

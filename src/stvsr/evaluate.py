@@ -14,7 +14,7 @@ from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
 from stvsr.cli import entry_point
-from stvsr.config import check_flag, check_whole
+from stvsr.config import WANDB_OFFLINE, check_flag, check_whole
 from stvsr.devices import chosen_device, forget_peak_memory
 from stvsr.errors import Interrupted, InvalidInput
 from stvsr.evaluation.costs import Cost, measured_cost
@@ -27,7 +27,6 @@ from stvsr.evaluation.results import Results
 from stvsr.evaluation.rows import summarise
 from stvsr.evaluation.scores import ClipScore, clip_scores
 from stvsr.evaluation.windows import check_text
-from stvsr.tracking import WANDB_OFFLINE, track_evaluation
 
 LONGEST_TAG = 64
 """W&B takes no longer ones."""
@@ -39,11 +38,12 @@ ABLATIONS = frozenset("abcde")
 """In tables these letters stand in brackets, as in the paper."""
 
 
-def evaluate(config: DictConfig) -> Results:
+def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
     """Scores what a config names on the test clips of its data, and writes results and report.
 
     Args:
         config: composed from `conf/evaluate.yaml`.
+        discard_other: whether the progress of another evaluation in its `output_dir` is thrown away, not refused.
 
     Returns:
         Scores and costs.
@@ -64,12 +64,13 @@ def evaluate(config: DictConfig) -> Results:
     check_text("the method", name, "give name=…")
     with open_dict(config):
         config.variant = name[:LONGEST_TAG]
-    device = chosen_device(config.device)
+    # Where others score, this process keeps off their GPUs.
+    device = chosen_device("cpu" if config.processes > 1 else config.device)
     # Of this method, not of those that were trained or scored before it in this process.
     forget_peak_memory(device)
     job = Job(config, device)
     job.check_output()
-    progress = Progress(progress_folder(config), job.identity())
+    progress = Progress(progress_folder(config), job.identity(), discard_other=discard_other)
     with progress.locked():
         records = score(job, progress)
 
@@ -93,6 +94,9 @@ def evaluate(config: DictConfig) -> Results:
         folder = Path(config.output_dir)
         results.write(folder, clips)
         write_report(folder, [folder])
+        # Here: W&B and Lightning take seconds to load, of each process that scores as well.
+        from stvsr.tracking import track_evaluation
+
         track_evaluation(config, results)
         # Last: whatever fails before can be done again without scoring again.
         progress.remove()

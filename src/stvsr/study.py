@@ -1,11 +1,10 @@
 """The paper's Table 2 in small: `python -m stvsr.study root=DIR val_root=DIR`, or `make study`.
 
-Trains the ablations (a) to (e) from several seeds, on the same clips in the same order for the same number of steps,
-scores each on whole videos and on generated clips, and writes `study.md` with tables, curves and pictures. What is
-finished is not done again: a study that was stopped or killed goes on when the same command is given again.
+Trains the ablations (a) to (e) from several seeds for the same number of steps, those of a seed on the same clips in
+the same order, scores each on whole videos and on generated clips, and writes `study.md` with tables, curves and
+pictures. What is finished is not done again: a study that was stopped goes on when the same command is given again.
 """
 
-import csv
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -29,9 +28,9 @@ from stvsr.evaluation.figures import save_figure, show_clip
 from stvsr.evaluation.job import with_absolute_roots
 from stvsr.evaluation.results import RESULTS, Results, read_results
 from stvsr.files import state_of, write_text
-from stvsr.tracking import MONITORED
 from stvsr.train import train
 from stvsr.training.continuation import read_earlier, settings_of, steps_done
+from stvsr.training.logs import read_logs
 
 PICTURES = "study"
 """The folder of the pictures, beside the report."""
@@ -68,15 +67,15 @@ def study(config: DictConfig) -> Path:
     folder = Path(config.output_dir)
     # Seed by seed, so that one stopped early has something to compare.
     wanted = {run: training_config(config, *run) for run in product(config.seeds, config.ablations)}
+    check_scoring(config)
     left_out: dict[Run, str] = {}
     if config.train:
         check_settings(wanted.values())
         left_out = train_missing(wanted)
         finished = {run: training for run, training in wanted.items() if run not in left_out}
         if not finished:
-            raise TrainingDiverged(
-                f"{folder}: no run could be finished; choose a lower optimizer.lr, or scheduler.warmup"
-            )
+            remedy = """another output_dir and a lower rate, 'training=["optimizer.lr=…"]'"""
+            raise TrainingDiverged(f"{folder}: no run could be finished; choose {remedy}")
     else:
         finished = {run: training for run, training in wanted.items() if is_trained(training)}
         check_settings(finished.values())
@@ -121,7 +120,7 @@ def scored(config: DictConfig, trainings: Trainings) -> list[Trained]:
     for number, ((seed, ablation), training) in enumerate(trainings.items(), 1):
         print(f"scoring {run_name(seed, ablation)}: {number} of {len(trainings)}", flush=True)
         results = results_of(config, f"{ablation}-{seed}", checkpoint=checkpoint_of(training))
-        runs.append(Trained(ablation, seed, results, *log_of(training)))
+        runs.append(Trained(ablation, seed, results, *read_logs(training)))
     return runs
 
 
@@ -132,9 +131,21 @@ def draw(config: DictConfig, trainings: Trainings, runs: list[Trained]) -> None:
     # Of each ablation the run of its first seed.
     shown = {f"({ablation})": training for (_, ablation), training in reversed(trainings.items())}
     networks = {name: load_network(checkpoint_of(training)) for name, training in sorted(shown.items())}
-    scenes = instantiate(scoring_config(config, folder).data.test_source.sets[1].source)
     for motion, index in SHOWN_CLIPS.items():
-        show_clip(networks, ValidationClips(source=scenes)[index], folder / PICTURES / f"{motion}.png")
+        show_clip(networks, generated_clips(config)[index], folder / PICTURES / f"{motion}.png")
+
+
+def generated_clips(config: DictConfig) -> ValidationClips:
+    """Those that runs are scored on."""
+    scoring = scoring_config(config, Path(config.output_dir))
+    return ValidationClips(source=instantiate(scoring.data.test_source.sets[1].source))
+
+
+def check_scoring(config: DictConfig) -> None:
+    """Refuses, before hours of training, settings of evaluations that do not exist, or leave no clips to show."""
+    needed = 1 + max(SHOWN_CLIPS.values())
+    if (clips := len(generated_clips(config))) < needed:
+        raise InvalidInput(f"scoring: {clips} generated clip(s); expected {needed} at least, for the pictures")
 
 
 def data_overrides(config: DictConfig) -> list[str]:
@@ -233,24 +244,10 @@ def results_of(config: DictConfig, name: str, checkpoint: Path | None = None) ->
                 and results.settings["thresholds"] == asdict(instantiate(scoring.motion))
             ):
                 return results
-    results = evaluate(scoring)
+    # What was stopped while it scored an earlier state of the run, or other clips, is of no use.
+    results = evaluate(scoring, discard_other=True)
     write_text(scored_on, videos)
     return results
-
-
-def log_of(training: DictConfig) -> tuple[list[tuple[int, float]], float]:
-    """Steps and validation PSNR of a run, and the minutes it trained, from its logs."""
-    curve, seconds, logged = [], 0.0, training.trainer.log_every_n_steps
-    logs = Path(training.output_dir, "csv").glob("metrics*.csv")
-    rows = [row for log in logs for row in csv.DictReader(log.read_text(encoding="utf-8").splitlines())]
-    # A disk that was full may have cut a row off.
-    whole = [row for row in rows if None not in row.values() and row["step"].isdigit()]
-    for row in sorted(whole, key=lambda row: int(row["step"])):
-        if row.get(MONITORED):
-            curve.append((int(row["step"]) + 1, float(row[MONITORED])))
-        if row.get("train/clips_per_second"):
-            seconds += logged * training.loader.batch_size / float(row["train/clips_per_second"])
-    return curve, seconds / 60
 
 
 def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results, left_out: dict[Run, str]) -> str:

@@ -32,9 +32,6 @@ VALIDATION = [f"val/{metric}/{split}" for metric in SHORT.values() for split in 
 MONITORED = "val/psnr/mean"
 """What `best.ckpt` is chosen by."""
 
-WANDB_OFFLINE = "logger.wandb.offline"
-"""The setting that keeps runs off the network."""
-
 RUN_ID = "wandb_run.txt"
 """The file in a training's folder that tells its run on W&B."""
 
@@ -60,6 +57,8 @@ def describe_run(loggers: list[Logger], config: DictConfig, *, parameters: int |
     # Of its settings W&B has what it refuses said by pydantic, whose errors are ValueErrors; where a user has no home
     # folder, that is a RuntimeError.
     except (wandb.errors.Error, ValueError, RuntimeError) as error:
+        if not any(isinstance(logger, WandbLogger) for logger in loggers):
+            raise
         settings = config.logger.get("wandb")
         online = settings is not None and not settings.offline
         remedy = "run `wandb login`, or omit logger.wandb.offline=false" if online else "choose others, or logger=csv"

@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from stvsr.checkpoint import NETWORK_PACKAGE, fill, weights_for
+from stvsr.checkpoint import fill, network_class, weights_for
 from stvsr.cli import entry_point
-from stvsr.config import check_flag, check_whole, flattened, resolved, whole
+from stvsr.config import WANDB_OFFLINE, check_flag, check_whole, resolved, targets_in, whole
 from stvsr.data.folders import is_searched
 from stvsr.errors import Interrupted, InvalidInput
 from stvsr.models.blended_start import start_at_blended_frames
@@ -23,7 +23,7 @@ from stvsr.models.network import Network, parameter_count
 from stvsr.models.two_stage import TwoStage
 from stvsr.ops.deformable import use_backend
 from stvsr.stage_weights import load_stages
-from stvsr.tracking import WANDB_OFFLINE, describe_run, finish, keep_run
+from stvsr.tracking import describe_run, finish, keep_run
 from stvsr.training.checkpoints import LastCheckpoint
 from stvsr.training.continuation import is_finished, run_to_continue, settings_of
 from stvsr.training.module import SpaceTimeModule
@@ -83,6 +83,8 @@ def _train(config: DictConfig) -> dict[str, float]:
     data.setup("fit")
 
     network = instantiate(config.model)
+    if not isinstance(network, Network):
+        raise InvalidInput(f"model: {type(network).__name__} is no stvsr.models.network.Network; make it one")
     # A run that goes on has its own weights; the files that it began with may be gone.
     if earlier is None:
         start(network, config)
@@ -91,15 +93,15 @@ def _train(config: DictConfig) -> dict[str, float]:
         model_config=model_config,
         variant=config.variant,
         settings=settings_of(config),
-        objective=instantiate(config.objective),
+        objective=instantiate(config.objective, _convert_="all"),
         # Plain values: some optimizers keep their settings as given, and a checkpoint holds nothing of Hydra.
         optimizer=instantiate(config.optimizer, _convert_="all"),
-        scheduler=instantiate(config.scheduler),
+        scheduler=instantiate(config.scheduler, _convert_="all"),
         cuda_graphs=config.cuda_graphs,
     )
     if not _is_helper(config):
         keep_run(config)
-    callbacks: list[pl.Callback] = list(instantiate(config.callbacks).values())
+    callbacks: list[pl.Callback] = list(instantiate(config.callbacks, _convert_="all").values())
     loggers: list[Logger] = list(instantiate(config.logger).values())
     # A validation before the first step would take part in choosing best.ckpt.
     trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks, num_sanity_val_steps=0)
@@ -207,12 +209,11 @@ def _ways_to(folder: str) -> list[Path]:
 
 def warn_of_foreign_classes(model_config: dict[str, Any]) -> None:
     """Tells of classes that no checkpoint may name, before days of training rather than after."""
-    for name, target in flattened(model_config).items():
-        if name.endswith("_target_") and not target.startswith(NETWORK_PACKAGE):
-            rank_zero_warn(
-                f"model: {target} is not in {NETWORK_PACKAGE.rstrip('.')}, so nothing but a training will load the "
-                "checkpoints: put it there to score or export them"
-            )
+    for target in targets_in(model_config):
+        try:
+            network_class(target, "model")
+        except InvalidInput as error:
+            rank_zero_warn(f"{error}; nothing but a training will load the checkpoints")
 
 
 @rank_zero_only

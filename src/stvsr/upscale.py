@@ -59,7 +59,7 @@ def upscale(arguments: argparse.Namespace) -> None:
     """Does what a command line says.
 
     Raises:
-        UserError: something is not as it should be; nothing half-written is left.
+        UserError: something is not as it should be; nothing half-written has the output's name.
         Interrupted: stopped; the same command continues.
     """
     output: Path = arguments.output
@@ -100,9 +100,12 @@ def upscale(arguments: argparse.Namespace) -> None:
     warn_of_loss(source, picture, clock, output, encoding)
 
     # What a pipe has given cannot be had again.
-    lasting = arguments.input != STANDARD and not _is_y4m(output)
-    with delivery(output, identity(arguments, device), overwrite=arguments.overwrite, lasting=lasting) as place:
-        budget = Budget(network, device, source.picture, picture, limit=arguments.memory)
+    in_parts = not _is_y4m(output)
+    resumable = in_parts and arguments.input != STANDARD
+    whose = identity(arguments, device)
+    with delivery(output, whose, overwrite=arguments.overwrite, resumable=resumable, in_parts=in_parts) as place:
+        encoder = 0 if encoding is None else encoding.frame_bytes(picture.width * picture.height)
+        budget = Budget(network, device, source.picture, picture, encoder, limit=arguments.memory)
         upscaler.grid = budget.grid()
         if upscaler.is_learned and not place.begun:
             check_frames(source)

@@ -62,7 +62,7 @@ def test_the_folder_of_a_run_is_not_taken_for_a_clip(tmp_path: Path) -> None:
     """Hydra makes it before anything is read."""
     write_frames(tmp_path / "a", FRAMES)
     (tmp_path / "outputs" / "now" / ".hydra").mkdir(parents=True)
-    with pytest.raises(InvalidInput, match=r"outputs/now: the output_dir of a run; expected one outside of data\.root"):
+    with pytest.raises(InvalidInput, match=r"outputs/now: the output_dir of a run; expected one outside of .*: choose"):
         FrameFolders(root=tmp_path)
 
 
@@ -147,7 +147,7 @@ def test_links_that_lead_nowhere_or_in_circles_are_refused(tmp_path: Path) -> No
         ("c", tmp_path / "set", "a link to a folder that it is in"),
     ):
         (tmp_path / "set" / name).symlink_to(target)
-        with pytest.raises(InvalidInput, match=rf"data\.root: .*{name} is {problem}; remove"):
+        with pytest.raises(InvalidInput, match=rf"{name}: {problem}; remove"):
             FrameFolders(root=tmp_path / "set")
         (tmp_path / "set" / name).unlink()
     # Where the root is a link itself.
@@ -225,7 +225,7 @@ def test_lr_of_other_clips_is_refused(tmp_path: Path) -> None:
     write_frames(tmp_path / "hr" / "a", FRAMES)
     write_frames(tmp_path / "hr" / "b", FRAMES)
     write_frames(tmp_path / "lr" / "a", LR)
-    with pytest.raises(InvalidInput, match=r"1 clips, data\.root has 2; expected the same, but b is only in one"):
+    with pytest.raises(InvalidInput, match=r"1 clips, .* has 2; expected the same, but b is only in one"):
         FrameFolders(root=tmp_path / "hr", lr_root=tmp_path / "lr")
     write_frames(tmp_path / "lr" / "c", LR)
     with pytest.raises(InvalidInput, match="but b and 1 more are only in one of the two"):

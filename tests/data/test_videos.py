@@ -182,7 +182,7 @@ def test_jitter_and_a_single_dropped_frame_are_no_pause():
 
 
 def test_a_missing_folder_is_refused_when_the_source_is_made(tmp_path):
-    with pytest.raises(InvalidInput, match=r"data\.root=.*nowhere: no such folder; expected a folder of video files"):
+    with pytest.raises(InvalidInput, match=r"nowhere: no such folder; expected a folder of video files"):
         VideoFolder(root=tmp_path / "nowhere", clips_per_video=1)
 
 

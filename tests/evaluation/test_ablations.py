@@ -65,6 +65,16 @@ def test_an_ordering_is_reproduced_only_where_all_seeds_have_it(
     ]
 
 
+def test_means_over_other_clips_are_told_and_not_compared() -> None:
+    """A network that makes an all-black frame exactly has an infinite score there, which is left out."""
+    runs = [run("a", 1, slow=30.0, all=25.0), run("b", 1, slow=31.0, all=26.0), run("d", 1, slow=32.0, all=27.0)]
+    runs[0].results.left_out["videos/fade"] = "infinite PSNR"
+    runs[0].results.left_out["synthetic/scene"] = "infinite PSNR"
+    assert [row[0] for row in ordering_table(runs).rows] == ["(d) > (b)"] * 2
+    notes = score_table("videos", runs, scored("bicubic_blend", slow=27.0, all=23.0)).notes
+    assert list(notes) == ["(a), seed 1: left out videos/fade"]
+
+
 def test_the_plain_convlstm_leads_on_slow_and_trails_on_fast_clips_as_in_the_paper() -> None:
     runs = [run("b", 1, slow=30.0, fast=20.0), run("c", 1, slow=30.5, fast=19.0)]
     table = ordering_table(runs)

@@ -95,10 +95,15 @@ def test_deformable_convolutions_are_counted_whatever_runs_them(configure: Calla
 
 
 def record(
-    batch: int, seconds: float, warm: bool, memory: float = 100.0, lr_size: tuple[int, int] = (8, 12)
+    batch: int,
+    seconds: float,
+    warm: bool,
+    memory: float = 100.0,
+    lr_size: tuple[int, int] = (8, 12),
+    device: str = "some device, 2 threads",
 ) -> BatchRecord:
     stages = {"interpolator": seconds / 7, "upscaler": seconds * 6 / 7}
-    return BatchRecord(batch, [], lr_size, "some device, 2 threads", 7, seconds, stages, 0.0, 0.0, warm, memory)
+    return BatchRecord(batch, [], lr_size, device, 7, seconds, stages, 0.0, 0.0, warm, memory)
 
 
 def test_seconds_are_the_median_of_warm_batches() -> None:
@@ -117,6 +122,13 @@ def test_cost_is_of_one_size_that_of_most_frames() -> None:
     cost = measured_cost(OneConvolution(), [*large, *small])
     assert (cost.frame_size, cost.seconds_per_frame) == ((48, 32), 1.0)
     assert cost.multiply_adds == pytest.approx(3 * 48 * 9 * 8 * 12 / 7)
+
+
+def test_seconds_of_a_run_that_went_on_elsewhere_are_of_the_device_that_is_named() -> None:
+    here = [record(0, 70.0, False, 900.0), record(1, 70.0, True, 900.0)]
+    elsewhere = [record(2 + i, 7.0, i > 0, device="a GPU") for i in range(3)]
+    cost = measured_cost(OneConvolution(), [*here, *elsewhere])
+    assert (cost.device, cost.seconds_per_frame, cost.peak_memory) == ("a GPU", 1.0, 100.0)
 
 
 def test_a_two_stage_system_costs_what_its_stages_cost() -> None:

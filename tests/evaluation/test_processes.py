@@ -2,7 +2,9 @@
 
 import errno
 import os
+from collections.abc import Callable
 from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,10 +50,23 @@ def test_what_a_user_can_mend_in_a_process_is_no_bug_of_ours(
     def job(*arguments: Any) -> None:
         raise error
 
+    assert said_by_a_process(monkeypatch, job).startswith(says)
+
+
+def test_a_process_does_not_score_what_has_changed_since_the_evaluation_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last checkpoint of a run that trains is written anew every minute."""
+    job = SimpleNamespace(identity=lambda: {"checkpoint": "newer"})
+    assert said_by_a_process(monkeypatch, lambda *arguments: job).startswith("what is scored has changed")
+
+
+def said_by_a_process(monkeypatch: pytest.MonkeyPatch, job: Callable[..., object]) -> str:
+    """What a process that makes such a job tells the one that began it."""
     monkeypatch.setattr(processes, "Job", job)
     # In this process, since one of its own would not know of the fault; what it changes of itself stays as it is.
     for changes in ("signal.signal", "multiprocessing.set_start_method", "torch.set_num_threads"):
         monkeypatch.setattr(changes, lambda *arguments, **options: None)
     queue: SimpleQueue[Any] = SimpleQueue()
-    processes._work({"processes": 2, "device": "cpu"}, {}, [0], 1, queue)  # type: ignore[arg-type]
-    assert queue.get_nowait().startswith(says)
+    begun_with = {"checkpoint": "older"}
+    processes._work({"processes": 2, "device": "cpu"}, begun_with, [0], 1, queue)  # type: ignore[arg-type]
+    said: str = queue.get_nowait()
+    return said

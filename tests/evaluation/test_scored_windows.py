@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from conftest import moving_frames, write_frames, write_video
 from stvsr.data.clip import FRAMES, to_float
-from stvsr.data.clip_sets import ClipInfo, Excerpt, Several
+from stvsr.data.clip_sets import ClipInfo, Excerpt, RandomExcerpts, Several
 from stvsr.data.degradation import downsample
 from stvsr.data.frame_folders import FrameFolders
 from stvsr.data.whole_videos import WholeVideos
@@ -51,6 +52,36 @@ class Numbered:
 
     def files(self, index: int, first: int, count: int) -> list[Path]:
         return []
+
+
+class WithLr(Numbered):
+    """A clip with an LR frame for each of its frames, not for every other one."""
+
+    def excerpt(self, index: int, first: int, count: int) -> Excerpt:
+        hr = super().excerpt(index, first, count).hr
+        return Excerpt(hr=hr, lr=hr[..., ::4, ::4])
+
+
+def test_lr_frames_of_another_number_are_refused() -> None:
+    """The network would make 13 frames, and the first seven would be taken for those of the window."""
+    clip = WithLr(frames=7)
+    windows = Windows(clips=clip, tasks=plan(clip, PAPER), predictions=None, motion={}, reach=0)
+    with pytest.raises(InvalidInput, match="clip clip: 7 LR frames for 7 HR frames; expected 4, of every other one"):
+        windows[0]
+
+
+@pytest.mark.parametrize(
+    ("clip", "error", "says"),
+    [
+        (WithLr(frames=7), InvalidInput, "clip clip: has LR frames; training makes its own"),
+        (Numbered(frames=7, interrupted_at=3), DamagedClip, "clip clip: scene cut from frame 0 on"),
+    ],
+)
+def test_training_does_not_pass_over_what_a_clip_says_of_itself(
+    clip: Numbered, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        RandomExcerpts(clips=clip).read(0, np.random.default_rng(0))
 
 
 class Still(Numbered):

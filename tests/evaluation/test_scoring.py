@@ -113,6 +113,16 @@ def test_one_window_that_is_too_large_cannot_be_helped_by_a_smaller_batch() -> N
         list(scorer(Raising(torch.OutOfMemoryError("CUDA out of memory")), [(16, 24)], range(1)).run([0]))
 
 
+def test_a_metric_that_cannot_measure_frames_so_small_is_named() -> None:
+    def perceptual(prediction: Tensor, target: Tensor, before: Tensor) -> list[float]:
+        raise RuntimeError("Output size is too small")
+
+    scoring = scorer(Repeat(), [(16, 24)], range(1))
+    scoring.extras = {"lpips": perceptual}
+    with pytest.raises(InvalidInput, match=r"extras=\[lpips\]: does not measure frames of 24x16 \(Output size is too"):
+        list(scoring.run([0]))
+
+
 def test_a_bug_of_a_network_is_not_taken_for_a_lack_of_memory() -> None:
     with pytest.raises(RuntimeError, match="sizes do not match"):
         list(scorer(Raising(RuntimeError("sizes do not match")), [(16, 24)], range(1)).run([0]))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stvsr.evaluation.metrics import psnr_y, ssim_y
-from stvsr.evaluation.splits import MotionSplitScores
+from stvsr.evaluation.splits import HIGHEST, MotionSplitScores
 
 
 def batch(noise: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,11 +38,25 @@ def test_a_batch_of_clips_is_each_of_its_clips() -> None:
     assert {k: v.item() for k, v in together.compute().items()} == {k: v.item() for k, v in apart.compute().items()}
 
 
-def test_a_clip_with_infinite_psnr_does_not_count() -> None:
+def test_a_frame_that_is_right_in_all_pixels_counts_no_less_than_one_that_is_almost() -> None:
+    """Else validation scores would fall when a network learns that black is black."""
+    prediction, target = batch(0.02, 0)
+    prediction[:, 3] = target[:, 3] = 0
+    scores = []
+    for wrong in (10 / 255, 1 / 255, 0.0):
+        prediction[0, 3, :, 0, 0] = wrong
+        metric = MotionSplitScores()
+        metric.update(prediction, target, ["all"])
+        scores.append(metric.compute()["psnr/all"].item())
+    assert scores == sorted(scores)
+    rest = [frame for frame in range(7) if frame != 3]
+    assert scores[-1] == pytest.approx((psnr_y(prediction, target)[0, rest].sum().item() + HIGHEST) / 7)
+
+
+def test_a_clip_that_is_not_finite_is_not_left_out_of_a_mean_that_would_be_better_without_it() -> None:
     metric = MotionSplitScores()
     prediction, target = batch(0.02, 0)
     metric.update(prediction, target, ["all"])
-    before = {name: value.item() for name, value in metric.compute().items()}
-    black = torch.zeros(1, 7, 3, 16, 16)
-    metric.update(black, black, ["all"])
-    assert {name: value.item() for name, value in metric.compute().items()} == before
+    prediction[0, 3, 0, 0, 0] = torch.nan
+    metric.update(prediction, target, ["all"])
+    assert metric.compute()["psnr/mean"].isnan()

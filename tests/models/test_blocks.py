@@ -21,7 +21,7 @@ def test_small_residuals_of_a_long_trunk_are_not_rounded_away_under_autocast(dty
     torch.testing.assert_close(output.float(), torch.full((1, 4, 5, 6), 1.04), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 def test_without_autocast_a_trunk_keeps_the_precision_of_its_input(dtype: torch.dtype) -> None:
     trunk = residual_blocks(2, channels=4).to(dtype)
     assert trunk(torch.rand(1, 4, 5, 6, dtype=dtype)).dtype == dtype

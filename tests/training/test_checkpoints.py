@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,13 +16,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from conftest import SMALL_RUN, with_callback
-from stvsr.errors import Interrupted, InvalidInput
+from stvsr.errors import Interrupted, InvalidInput, UserError
 from stvsr.tracking import MONITORED
 from stvsr.train import train
 from stvsr.training.checkpoints import lacks_validation, save_whole
+from stvsr.training.module import hyperparameters
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def test_a_run_interrupted_at_an_odd_step_continues_as_if_never_interrupted(
     small_run: Callable[..., DictConfig], tmp_path: Path, number: int, workers: int
 ) -> None:
     """Validation lies on both sides of the stop."""
-    overrides = ["trainer.max_steps=7", "trainer.val_check_interval=2", f"loader.workers={workers}"]
+    overrides = ["trainer.max_steps=5", "trainer.val_check_interval=2", f"loader.workers={workers}", "ablation=e"]
     train(small_run(*overrides, folder="whole"))
 
     interrupted = small_run(*overrides, folder="parts")
@@ -78,7 +79,7 @@ def test_a_run_interrupted_at_an_odd_step_continues_as_if_never_interrupted(
     assert torch.load(last, weights_only=True)["global_step"] == 3
 
     train(small_run(*overrides, f"resume='{last}'", folder="parts"))
-    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts", steps=5)
 
 
 def test_a_save_that_fails_leaves_nothing_and_keeps_the_one_before(tmp_path: Path) -> None:
@@ -98,9 +99,19 @@ def test_a_checkpoint_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, mon
     """A power cut could leave the name without the content, in place of the one before."""
     last, flushed = tmp_path / "last.ckpt", list[tuple[int, bool]]()
     monkeypatch.setattr(os, "fsync", lambda number: flushed.append((os.fstat(number).st_size, last.exists())))
-    trainer = SimpleNamespace(is_global_zero=True, save_checkpoint=lambda path: path.write_text("whole"))
+    trainer = SimpleNamespace(is_global_zero=True, save_checkpoint=lambda path: torch.save({}, path))
     save_whole(trainer, last)  # type: ignore[arg-type]
-    assert flushed == [(5, False)]
+    assert flushed == [(last.stat().st_size, False)]
+
+
+def test_a_checkpoint_that_nothing_could_read_does_not_replace_the_one_before(tmp_path: Path) -> None:
+    """A callback or a schedule of a user's own may keep in it whatever it likes."""
+    last = tmp_path / "last.ckpt"
+    last.write_text("before")
+    trainer = SimpleNamespace(is_global_zero=True, save_checkpoint=lambda path: torch.save({"own": Path()}, path))
+    with pytest.raises(UserError, match=r"could not be read again \(.*PosixPath.*\): a callback, .* turn it into"):
+        save_whole(trainer, last)  # type: ignore[arg-type]
+    assert last.read_text() == "before"
 
 
 @pytest.mark.parametrize(
@@ -196,7 +207,7 @@ class DieInValidation(pl.Callback):
 
 
 def test_a_run_whose_last_validation_failed_is_validated_when_it_is_started_again(
-    small_run: Callable[..., DictConfig], tmp_path: Path
+    small_run: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has all its steps, so nothing else would be done."""
 
@@ -204,7 +215,8 @@ def test_a_run_whose_last_validation_failed_is_validated_when_it_is_started_agai
     whole = train(small_run(*overrides, folder="whole"))
     with pytest.raises(RuntimeError, match="crash"):
         train(with_callback(small_run(*overrides, folder="parts"), DieInValidation, step=4))
-    again = train(small_run(*overrides, folder="parts"))
+    monkeypatch.delattr(DieInValidation, "on_validation_start")
+    again = train(with_callback(small_run(*overrides, folder="parts"), DieInValidation, step=4))
     assert again[MONITORED] == whole[MONITORED]
     assert_same_runs(tmp_path / "whole", tmp_path / "parts", steps=4)
     ours, theirs = (load(tmp_path / run / "checkpoints/best.ckpt") for run in ("whole", "parts"))
@@ -216,7 +228,8 @@ def test_a_run_whose_last_validation_failed_is_validated_when_it_is_started_agai
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_processes_saves_and_exits_with_130(tmp_path: Path, number: int) -> None:
     """A terminal sends SIGINT to every process of the group, the loader's workers too; a cluster SIGTERM."""
-    arguments = [*SMALL_RUN, "trainer.max_steps=100000", "trainer.val_check_interval=100000", "loader.workers=2"]
+    endless = [f"trainer.{name}=100000" for name in ("max_steps", "val_check_interval")]
+    arguments = [*SMALL_RUN, "ablation=a", *endless, "loader.workers=2"]
     command = [
         sys.executable,
         "-m",
@@ -272,6 +285,37 @@ def test_a_resumed_run_takes_the_optimizers_configured_hyperparameters(
     train(small_run(*other, folder="resumed"))
     (group,) = load(tmp_path / "resumed/checkpoints/last.ckpt")["optimizer_states"][0]["param_groups"]
     assert (tuple(group["betas"]), group["weight_decay"]) == ((0.8, 0.95), 0.25)
+
+
+def test_each_group_of_parameters_keeps_what_it_was_made_with_and_what_it_has_learned() -> None:
+    """As where weights decay and biases do not, or an optimizer finds its own rate and keeps it in the group."""
+    weight, bias = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
+    groups = [{"params": [weight], "lr": 0.1}, {"params": [bias], "weight_decay": 0.0, "found_rate": 3.0, "step": 7}]
+    first, second = hyperparameters(torch.optim.AdamW(groups, lr=0.2, weight_decay=0.5))
+    assert (first["lr"], first["weight_decay"]) == (0.1, 0.5)
+    assert (second["lr"], second["weight_decay"]) == (0.2, 0.0)
+    assert not {"params", "found_rate", "step"} & second.keys(), "they would replace what a resumed run has restored"
+
+
+class Decayless:
+    """Makes an optimizer in whose second group nothing decays."""
+
+    def __call__(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        first, *others = parameters
+        return torch.optim.AdamW([{"params": [first]}, {"params": others, "weight_decay": 0.0, "lr": 0.05}], lr=0.1)
+
+
+def test_groups_of_parameters_are_trained_as_they_were_made(
+    small_run: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    config = small_run("trainer.max_steps=1", "trainer.val_check_interval=1")
+    with open_dict(config):
+        config.optimizer = {"_target_": f"{__name__}.Decayless"}
+    train(config)
+    groups = load(tmp_path / "run/checkpoints/last.ckpt")["optimizer_states"][0]["param_groups"]
+    assert [group["weight_decay"] for group in groups] == [0.01, 0.0]
+    assert [group["initial_lr"] for group in groups] == [0.1, 0.05]
+    assert groups[1]["lr"] == pytest.approx(groups[0]["lr"] / 2)
 
 
 def test_the_state_of_another_optimizer_is_refused(small_run: Callable[..., DictConfig], tmp_path: Path) -> None:

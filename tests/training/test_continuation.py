@@ -39,22 +39,24 @@ def test_a_finished_run_that_is_started_again_is_left_as_it_is(small_run: Run, t
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize(
-    ("setting", "says"),
-    [
-        ("seed=3", "has all its steps, but not with seed=3, which was 2020; choose another output_dir"),
-        ("optimizer.lr=0.5", "has all its steps, but not with optimizer.lr=0.5, which was "),
-        ("data.train_source.clips=9", "has all its steps, but not with data.train_source.clips=9, which was "),
-        ("+objective.loss.epsilon=1", "has all its steps, but not with objective.loss.epsilon=1, which was None"),
-        ("trainer.precision=64-true", "has all its steps, but not with trainer.precision=64-true, which was 32-true"),
-        ("blended_start=true", "has all its steps, but not with blended_start=True, which was False"),
-    ],
-)
-def test_a_finished_run_is_not_taken_for_one_with_other_settings(small_run: Run, setting: str, says: str) -> None:
+OTHER_SETTINGS = {
+    "seed=3": "has all its steps, but not with seed=3, which was 2020; choose another output_dir",
+    "optimizer.lr=0.5": "has all its steps, but not with optimizer.lr=0.5, which was ",
+    "data.train_source.clips=9": "has all its steps, but not with data.train_source.clips=9, which was ",
+    "+objective.loss.epsilon=1": "has all its steps, but not with objective.loss.epsilon=1, which was None",
+    "trainer.precision=64-true": "has all its steps, but not with trainer.precision=64-true, which was 32-true",
+    "blended_start=true": "has all its steps, but not with blended_start=True, which was False",
+    "+callbacks.own={_target_:lab.EMA,decay:0.9}": "has all its steps, but not with callbacks.own._target_=lab.EMA",
+}
+"""One of each kind, and what is said of it."""
+
+
+def test_a_finished_run_is_not_taken_for_one_with_other_settings(small_run: Run) -> None:
     """As where a sweep over other values is given the folder of an earlier one."""
     train(small_run(*SHORT))
-    with pytest.raises(InvalidInput, match=re.escape(says)):
-        train(small_run(*SHORT, setting))
+    for setting, says in OTHER_SETTINGS.items():
+        with pytest.raises(InvalidInput, match=re.escape(says)):
+            train(small_run(*SHORT, setting))
 
 
 def test_the_remedy_where_a_finished_run_is_named_is_not_to_name_it(small_run: Run, tmp_path: Path) -> None:

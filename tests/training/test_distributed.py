@@ -31,7 +31,8 @@ class DumpGradients(pl.Callback):
 def run(folder: Path, *overrides: str, flags: tuple[str, ...] = (), status: int = 0) -> str:
     """The real command, in processes of its own; gives what it says on standard error."""
     (folder / "gradient_dump.py").write_text(DUMP)
-    command = [sys.executable, "-m", "stvsr.train", *flags, *SMALL_RUN, f"output_dir={folder}/run", *overrides]
+    small = [*SMALL_RUN, "ablation=a", f"output_dir={folder}/run"]
+    command = [sys.executable, "-m", "stvsr.train", *flags, *small, *overrides]
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == status, result.stderr[-3000:]

@@ -73,7 +73,8 @@ def test_every_objective_adds_up(
     if model == "two_stage":
         torch.manual_seed(0)
         stages = ["frame_interpolator=superslomo", "frame_upscaler=rcan"]
-        sizes = ["+frame_upscaler.channels=16", "+frame_upscaler.groups=1"]
+        sizes = ["+frame_interpolator.channels=[4,4,4,4,4,4]"]
+        sizes += ["+frame_upscaler.channels=16", "+frame_upscaler.groups=1"]
         network = instantiate(configure("train", "~ablation", "model=two_stage", *stages, *sizes).model)
     else:
         network = small_network()

@@ -188,8 +188,8 @@ def test_a_training_of_the_interpolation_changes_it_alone(
     for chosen, steps in (("space_time", 1), (objective, 3)):
         folder = tmp_path / chosen
         first = f"initial_weights='{trained[0]}'" if trained else "initial_weights=null"
-        settings = [*SMALL_RUN, f"objective={chosen}", f"trainer.max_steps={steps}", f"output_dir='{folder}'", first]
-        train(configure("train", *settings))
+        settings = [f"objective={chosen}", f"trainer.max_steps={steps}", f"output_dir='{folder}'", first]
+        train(configure("train", *SMALL_RUN, "ablation=b", *settings))
         trained.append(folder / "checkpoints" / "last.ckpt")
     before, after = (load_network(path).state_dict() for path in trained)
     changed = {name.split(".")[0] for name, weight in before.items() if not torch.equal(weight, after[name])}
@@ -198,7 +198,7 @@ def test_a_training_of_the_interpolation_changes_it_alone(
 
 @pytest.mark.parametrize("objective", [FrameInterpolation(l1), SuperResolution(l1)], ids=lambda o: type(o).__name__)
 def test_an_objective_of_a_stage_refuses_a_network_of_one_stage(objective: Any, batch: Batch) -> None:
-    with pytest.raises(InvalidInput, match="use model=two_stage"):
+    with pytest.raises(InvalidInput, match="experiment=two_stage/edvr"):
         objective(nn.Identity(), batch)
 
 

@@ -14,7 +14,7 @@ from stvsr.video.tiles import Grid
 
 def budget_for(width: int, height: int, device: str, limit: float | None = None) -> Budget:
     lr, hr = (Picture(n * width, n * height, Colour.for_size(width, height)) for n in (1, 4))
-    return Budget(BicubicBlend(), torch.device(device), lr, hr, limit)
+    return Budget(BicubicBlend(), torch.device(device), lr, hr, 118, limit)
 
 
 @pytest.mark.parametrize(

@@ -198,14 +198,28 @@ def test_settings_an_encoder_does_not_take_are_refused(encoding: Encoding, says:
             (64, 8708),
             "av1 takes 16384x8704 at most: choose --codec h264, --codec h265, --codec vp9",
         ),
+        # It would never end.
+        (
+            "av1",
+            (400, 16),
+            "av1 takes 32 pixels a side at least: choose --codec h264, --codec h265, --codec vp9, a larger",
+        ),
+        ("h265", (8, 400), "h265 takes 16 pixels a side at least: choose --codec h264, --codec vp9, a larger --scale"),
     ],
 )
-def test_frames_that_are_too_large_for_an_encoder_are_refused_before_any_work(
+def test_frames_too_large_or_too_small_for_an_encoder_are_refused_before_any_work(
     codec: str, size: tuple[int, int], says: str
 ) -> None:
     Encoding(codec).check_size(".mp4", *CODECS[codec].largest)
+    Encoding(codec).check_size(".mp4", CODECS[codec].smallest, 400)
     with pytest.raises(InvalidInput, match=says):
         Encoding(codec).check_size(".mp4", *size)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_big_frames_take_no_more_of_an_encoder_for_each_pixel(codec: str) -> None:
+    encoding = Encoding(codec)
+    assert 0 < encoding.frame_bytes(BIG_FRAME + 1) <= encoding.frame_bytes(BIG_FRAME) < 500
 
 
 @pytest.mark.parametrize("damage", ["cut short", "empty", "gone"])

@@ -1,5 +1,8 @@
 """What has the output's name is replaced as a whole, or stays."""
 
+import multiprocessing
+import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -28,10 +31,61 @@ def test_a_disk_that_is_full_already_is_left_as_it_was(tmp_path: Path, monkeypat
     monkeypatch.setattr("stvsr.unfinished.write_text", fail)
     with (
         pytest.raises(UserError, match="No space left on device"),
-        delivery(tmp_path / "out.mkv", {}, overwrite=False, lasting=True),
+        delivery(tmp_path / "out.mkv", {}, overwrite=False, resumable=True, in_parts=True),
     ):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("resumable", "in_parts", "kept", "says"),
+    [
+        (True, True, True, r"disk; what is done is kept in .*: run the same command again"),
+        (False, True, True, r"disk; what is done is kept in .*: a pipe cannot be read again"),
+        (False, False, False, r"disk$"),
+    ],
+)
+def test_what_was_made_before_a_failure_is_kept_where_it_is_of_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumable: bool, in_parts: bool, kept: bool, says: str
+) -> None:
+    """As where a disk fills up while the parts of hours of work are joined."""
+    monkeypatch.setattr("stvsr.video.delivery.WORTH_KEEPING", 0.0)
+    part = tmp_path / ".out.mkv.part" / "1.mkv"
+
+    def work() -> None:
+        with delivery(tmp_path / "out.mkv", {}, overwrite=False, resumable=resumable, in_parts=in_parts):
+            part.touch()
+            raise UserError("no room on this disk")
+
+    with pytest.raises(UserError, match=says):
+        work()
+    assert part.is_file() is kept
+
+
+def test_of_two_jobs_begun_at_once_one_is_refused_and_the_folder_is_the_others(tmp_path: Path) -> None:
+    first, second = (
+        delivery(tmp_path / "out.mkv", {"crf": crf}, overwrite=False, resumable=True, in_parts=True) for crf in (18, 30)
+    )
+    with first:
+        # Its identity is not written yet, as far as the second can tell.
+        (tmp_path / ".out.mkv.part" / "job.json").unlink()
+        other = multiprocessing.get_context("fork").Process(target=_enter, args=(second,))
+        other.start()
+        other.join()
+        assert other.exitcode == REFUSED
+        assert not (tmp_path / ".out.mkv.part" / "job.json").exists()
+
+
+REFUSED = 3
+
+
+def _enter(job: AbstractContextManager[Place]) -> None:
+    """A lock keeps out other processes only."""
+    try:
+        with job:
+            pass
+    except InvalidInput:
+        sys.exit(REFUSED)
 
 
 def test_a_folder_that_no_job_made_stays(tmp_path: Path) -> None:
@@ -39,7 +93,7 @@ def test_a_folder_that_no_job_made_stays(tmp_path: Path) -> None:
     (tmp_path / ".out.mkv.part" / "letter.txt").write_text("precious")
     with (
         pytest.raises(InvalidInput, match="holds files that are not of an unfinished upscaling"),
-        delivery(tmp_path / "out.mkv", {}, overwrite=False, lasting=True),
+        delivery(tmp_path / "out.mkv", {}, overwrite=False, resumable=True, in_parts=True),
     ):
         pass
     assert (tmp_path / ".out.mkv.part" / "letter.txt").read_text() == "precious"

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from stvsr.data.clip import FRAMES, UNSPLIT, Footage, Source, check_motion
-from stvsr.errors import DamagedClip
+from stvsr.errors import DamagedClip, InvalidInput
 
 
 @dataclass(frozen=True)
@@ -188,10 +188,16 @@ class RandomExcerpts:
         """Seven frames of clip `index` from a position that `rng` draws.
 
         Raises:
-            DamagedClip: the clip is too short, or cannot be read.
+            DamagedClip: the clip is too short, is interrupted there, or cannot be read.
+            InvalidInput: the set has LR frames of its own, which a training would not look at.
         """
         info = self.clips.describe(index)
         if info.frames < FRAMES:
             raise DamagedClip(f"clip {info.name}: {info.frames} frames; expected at least {FRAMES}: remove the clip")
         first = int(rng.integers(info.frames - FRAMES + 1))
-        return info.footage(self.clips.excerpt(index, first, FRAMES).hr, first)
+        excerpt = self.clips.excerpt(index, first, FRAMES)
+        if excerpt.interruption is not None:
+            raise DamagedClip(f"clip {info.name}: {excerpt.interruption} from frame {first} on")
+        if excerpt.lr is not None:
+            raise InvalidInput(f"clip {info.name}: has LR frames; training makes its own: leave them out")
+        return info.footage(excerpt.hr, first)

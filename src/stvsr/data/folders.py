@@ -8,14 +8,13 @@ from typing import NoReturn
 from stvsr.errors import InvalidInput
 
 
-def searched(root: Path, what: str, suffixes: Collection[str]) -> Iterator[tuple[Path, list[str], list[str]]]:
+def searched(root: Path, suffixes: Collection[str]) -> Iterator[tuple[Path, list[str], list[str]]]:
     """A folder and all below it: each with the folders in it, and with its files of some kinds; sorted.
 
     Links are followed, as data sets are often put together from them. What is hidden belongs to other programs.
 
     Args:
         root: where to begin.
-        what: how messages call it, for example `data.root`.
         suffixes: endings of the files to give, in lower case.
 
     Raises:
@@ -23,7 +22,7 @@ def searched(root: Path, what: str, suffixes: Collection[str]) -> Iterator[tuple
     """
 
     def unreadable(error: OSError) -> NoReturn:
-        raise InvalidInput(f"{what}={root}: {error.filename} cannot be read ({error.strerror}); make it readable")
+        raise InvalidInput(f"{error.filename}: cannot be read ({error.strerror}); make it readable")
 
     for where, folders, names in os.walk(root, followlinks=True, onerror=unreadable):
         path = Path(where)
@@ -32,7 +31,7 @@ def searched(root: Path, what: str, suffixes: Collection[str]) -> Iterator[tuple
         files = [name for name in visible if Path(name).suffix.lower() in suffixes]
         # A link to a folder that is gone is among the files; a clip may be called scene_1.5.
         for name in (*folders, *files, *(name for name in visible if not Path(name).suffix[1:2].isalpha())):
-            check_link(path / name, what)
+            check_link(path / name)
         yield path, folders, files
 
 
@@ -42,7 +41,7 @@ def is_searched(inner: Path, outer: Path) -> bool:
     return bool(parts) and not any(part.startswith(".") for part in parts)
 
 
-def check_link(path: Path, what: str) -> None:
+def check_link(path: Path) -> None:
     """Refuses a link that leads nowhere, which would be a clip less, and one to a folder around it: clips without end.
 
     Raises:
@@ -50,6 +49,6 @@ def check_link(path: Path, what: str) -> None:
     """
     around = path.parent.resolve()
     if path.is_symlink() and not path.exists():
-        raise InvalidInput(f"{what}: {path} is a broken link; remove or fix it")
+        raise InvalidInput(f"{path}: a broken link; remove or fix it")
     if path.is_symlink() and path.resolve() in (around, *around.parents):
-        raise InvalidInput(f"{what}: {path} is a link to a folder that it is in; remove it")
+        raise InvalidInput(f"{path}: a link to a folder that it is in; remove it")

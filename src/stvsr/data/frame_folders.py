@@ -110,35 +110,34 @@ def frame_number(file: Path) -> int:
     return int(numbers[-1])
 
 
-def clip_folders(root: Path, what: str) -> dict[str, Path]:
+def clip_folders(root: Path) -> dict[str, Path]:
     """The folders below `root` that have no folders in them or hold frames, by clip name.
 
     Args:
         root: where to search.
-        what: how messages call it, for example `data.root`.
 
     Raises:
         InvalidInput: no such folder, none of its folders holds a PNG file, or a run writes into one.
     """
     if not root.is_dir():
-        raise InvalidInput(f"{what}={root}: no such folder; expected a folder of clip folders of PNG frames")
+        raise InvalidInput(f"{root}: no such folder; expected a folder of clip folders of PNG frames")
     clips: dict[str, Path] = {}
     any_png = False
-    for path, folders, names in searched(root, what, {".png", *OTHER_IMAGES}):
+    for path, folders, names in searched(root, {".png", *OTHER_IMAGES}):
         has_png = any(name.lower().endswith(".png") for name in names)
         any_png |= has_png
         if (path / HYDRA).is_dir():
             raise InvalidInput(
-                f"{path}: the output_dir of a run; expected one outside of {what}: choose another, or move it"
+                f"{path}: the output_dir of a run; expected one outside of {root}: choose another, or move it"
             )
         # A folder without folders is a clip, even if empty, and so are frames of another kind: opening refuses them.
         if has_png or (path != root and (names or not folders)):
             clip = root.resolve().name if path == root else path.relative_to(root).as_posix()
             if clip in clips:
-                raise InvalidInput(f"{what}={root}: two clips are called {clip}; give one another name")
+                raise InvalidInput(f"{root}: two clips are called {clip}; give one another name")
             clips[clip] = path
     if not any_png:
-        raise InvalidInput(f"{what}={root}: no PNG frame there; expected a folder of clip folders of PNG frames")
+        raise InvalidInput(f"{root}: no PNG frame there; expected a folder of clip folders of PNG frames")
     return clips
 
 
@@ -165,12 +164,12 @@ class FrameFolders:
         frames: Mapping[str, int] | None = None,
     ) -> None:
         self.name = name or Path(root).resolve().name
-        folders = clip_folders(Path(root), "data.root")
+        folders = clip_folders(Path(root))
         self.clips = {clip: FrameFolder.open(path) for clip, path in folders.items()}
         found = {clip: len(folder.frames) for clip, folder in self.clips.items()}
         if frames is not None and found != frames:
             raise InvalidInput(
-                f"data.root={root}: {_counted(found)}; {self.name} is {_counted(frames)}: "
+                f"{root}: {_counted(found)}; {self.name} is {_counted(frames)}: "
                 "give the folder that holds these alone, or data=clips for other clips"
             )
         for folder in self.clips.values():
@@ -178,7 +177,7 @@ class FrameFolders:
         self.names = list(self.clips)
         self.lr: dict[str, FrameFolder] | None = None
         if lr_root is not None:
-            lr_folders = clip_folders(Path(lr_root), "data.lr_root")
+            lr_folders = clip_folders(Path(lr_root))
             if [*folders.values(), *lr_folders.values()] == [Path(root), Path(lr_root)]:
                 # Both roots are the clip itself, which is called as the HR folder is.
                 lr_folders = dict(zip(folders, lr_folders.values(), strict=True))
@@ -187,7 +186,7 @@ class FrameFolders:
                 first, *others = sorted(set(lr) ^ set(self.clips))
                 odd = f"{first} and {len(others)} more are" if others else f"{first} is"
                 raise InvalidInput(
-                    f"data.lr_root={lr_root}: {len(lr)} clips, data.root has {len(self.clips)}; expected the same, but "
+                    f"{lr_root}: {len(lr)} clips, {root} has {len(self.clips)}; expected the same, but "
                     f"{odd} only in one of the two"
                 )
             for clip, hr in self.clips.items():

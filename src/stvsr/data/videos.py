@@ -40,11 +40,11 @@ def video_files(root: Path) -> list[Path]:
         InvalidInput: no such folder, no video file in it, or a link that leads nowhere or around in a circle.
     """
     if not root.is_dir():
-        raise InvalidInput(f"data.root={root}: no such folder; expected a folder of video files")
-    paths = sorted(folder / name for folder, _, names in searched(root, "data.root", EXTENSIONS) for name in names)
+        raise InvalidInput(f"{root}: no such folder; expected a folder of video files")
+    paths = sorted(folder / name for folder, _, names in searched(root, EXTENSIONS) for name in names)
     if not paths:
         raise InvalidInput(
-            f"data.root={root}: no video file there; expected files with the ending {', '.join(sorted(EXTENSIONS))}"
+            f"{root}: no video file there; expected files with the ending {', '.join(sorted(EXTENSIONS))}"
         )
     return paths
 

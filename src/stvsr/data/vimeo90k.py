@@ -34,10 +34,10 @@ class Vimeo90K:
         self.entries = entries
         if not self.sequences.is_dir():
             raise InvalidInput(
-                f"data.root={root}: no folder 'sequences' there; expected the Vimeo-90K septuplet folder as downloaded"
+                f"{root}: no folder 'sequences' there; expected the Vimeo-90K septuplet folder as downloaded"
             )
         if not entries:
-            raise InvalidInput(f"data.root={root}: the clip list is empty; expected lines such as 00001/0266")
+            raise InvalidInput(f"{root}: the clip list is empty; expected lines such as 00001/0266")
         # One listing a folder: to ask for each of 64,612 clips takes minutes on a network disk.
         present = {
             folder: _names(self.sequences / folder) for folder in {check_entry(n).split("/")[0] for n, _ in entries}
@@ -45,7 +45,7 @@ class Vimeo90K:
         missing = [name for name, _ in entries if name.split("/")[1] not in present[name.split("/")[0]]]
         if missing:
             raise InvalidInput(
-                f"data.root={root}: {len(missing)} of {len(entries)} listed clips are missing, the first is "
+                f"{root}: {len(missing)} of {len(entries)} listed clips are missing, the first is "
                 f"sequences/{missing[0]}; download them, or take them off sep_trainlist.txt if it has them"
             )
 
@@ -147,7 +147,7 @@ def check_entry(name: str) -> str:
 def _training_list(root: str | Path) -> list[tuple[str, str]]:
     listed = Path(root) / "sep_trainlist.txt"
     if not listed.is_file():
-        raise InvalidInput(f"data.root={root}: no sep_trainlist.txt there; expected the Vimeo-90K folder as downloaded")
+        raise InvalidInput(f"{root}: no sep_trainlist.txt there; expected the Vimeo-90K folder as downloaded")
     try:
         return [(name, UNSPLIT) for name in listed.read_text(encoding="utf-8").split()]
     except UnicodeDecodeError:

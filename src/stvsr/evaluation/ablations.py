@@ -8,7 +8,7 @@ from statistics import fmean
 from matplotlib.figure import Figure
 
 from stvsr.data.clip import SPLITS, UNSPLIT
-from stvsr.evaluation.results import Results
+from stvsr.evaluation.results import Results, listed
 from stvsr.evaluation.rows import Row
 from stvsr.evaluation.scores import PARTS
 from stvsr.evaluation.tables import NOTHING, Table, decimals
@@ -66,7 +66,7 @@ def score_table(clip_set: str, runs: Sequence[Trained], baseline: Results) -> Ta
         rows,
         f"{clip_set}, clips: {', '.join(counted)}; mean over up to {seeds} seed(s) ± half of their range; "
         f"{baseline.protocol}",
-        baseline.omissions(),
+        [*baseline.omissions(), *_other_clips(clip_set, runs, baseline)],
     )
 
 
@@ -79,16 +79,18 @@ def ordering_table(runs: Sequence[Trained]) -> Table:
     for (better, worse, split), clip_set, part in product(ORDERINGS, sets, COMPARED):
         leads = []
         for seed in seeds:
-            pair = [_score(of.get((letter, seed)), clip_set, split, f"psnr_y{part}") for letter in (better, worse)]
-            if None not in pair:
-                leads.append(pair[0] - pair[1])  # type: ignore[operator]
+            pair = [of.get((letter, seed)) for letter in (better, worse)]
+            scores = [_score(results, clip_set, split, f"psnr_y{part}") for results in pair]
+            # Means over other clips do not compare: one network may make an all-black frame exactly, the other nearly.
+            if None not in scores and _left_out(pair[0], clip_set) == _left_out(pair[1], clip_set):
+                leads.append(scores[0] - scores[1])  # type: ignore[operator]
         if leads:
             listed = ", ".join(f"{lead:+.2f}" for lead in leads)
             rows.append([f"({better}) > ({worse})", clip_set, split, PART_NAMES[part], listed, _verdict(leads)])
     return Table(
         ["ordering", "clips", "motion", "frames", "lead in dB, by seed", "reproduced"],
         rows,
-        f"by PSNR Y; 'unclear' where seeds disagree or a lead is below {SMALLEST_LEAD} dB",
+        f"by PSNR Y; 'unclear' where seeds disagree or a lead is below {SMALLEST_LEAD} dB; of runs over the same clips",
     )
 
 
@@ -131,8 +133,8 @@ def training_table(runs: Sequence[Trained]) -> Table:
         rows.append(
             [name, parameters, str(steps) if run.curve else NOTHING, f"{run.minutes:.1f}", decimals(end, 2), gained]
         )
-    columns = ["run", "parameters", "steps", "minutes", "validation PSNR Y", "gain in the last quarter, dB"]
-    return Table(columns, rows, "validation: seven frames of each video; minutes of training without validation")
+    columns = ["run", "parameters", "validated at step", "minutes", "PSNR Y there", "gain in the last quarter, dB"]
+    return Table(columns, rows, "last validation: seven frames of each video; minutes of training without validation")
 
 
 def _verdict(leads: Sequence[float]) -> str:
@@ -148,6 +150,22 @@ def _spread(results: Sequence[Results], clip_set: str, split: str, name: str, di
         return NOTHING
     mean = decimals(fmean(values), digits)
     return f"{mean} ± {decimals((max(values) - min(values)) / 2, digits)}" if len(values) > 1 else mean
+
+
+def _other_clips(clip_set: str, runs: Sequence[Trained], baseline: Results) -> list[str]:
+    """For each run whose means are over other clips than the baseline's, a line."""
+    usual = _left_out(baseline, clip_set)
+    return [
+        f"{run_name(run.seed, run.ablation)}: left out {listed(sorted(left_out)) or 'none'}"
+        for run in runs
+        if (left_out := _left_out(run.results, clip_set)) != usual
+    ]
+
+
+def _left_out(results: Results | None, clip_set: str) -> set[str]:
+    """The clips of a set that count in no mean."""
+    named = [] if results is None else results.left_out
+    return {clip for clip in named if clip.startswith(f"{clip_set}/")}
 
 
 def _score(results: Results | None, clip_set: str, split: str, name: str) -> float | None:

@@ -1,8 +1,8 @@
 """Several methods in one table, in the layout of the paper's Table 1, with the published rows beside ours.
 
-Published rows are printed only where a run scored the same clips, and are marked. Those of Table 2 were not found in a
-readable source and are marked as remembered. `published.csv` holds them all, as PSNR/SSIM on Y. Where runs scored clip
-sets of one name on different data, a note says what differs.
+Published rows are printed only where a run scored as many clips of a set of that name, and are marked. Those of
+Table 2 were not found in a readable source and are marked as remembered. `published.csv` holds them all, as PSNR/SSIM
+on Y. Where runs scored clip sets of one name on different data, a note says what differs.
 """
 
 import csv

@@ -59,16 +59,18 @@ class Cost:
 def measured_cost(network: Network, records: list[BatchRecord]) -> Cost:
     """The cost of a network from the records of a run, for the size that most of its frames have.
 
+    And on the device that made most of these: a run that was stopped may have gone on elsewhere.
+
     Args:
         network: what ran.
         records: every batch.
     """
-    frames: Counter[tuple[int, int]] = Counter()
+    frames: Counter[tuple[tuple[int, int], str]] = Counter()
     for record in records:
-        frames[record.lr_size] += record.network_frames
-    lr_size = frames.most_common(1)[0][0]
-    alike = [record for record in records if record.lr_size == lr_size]
-    warm = [record for record in alike if record.warm]
+        frames[record.lr_size, record.device] += record.network_frames
+    lr_size, device = frames.most_common(1)[0][0]
+    there = [record for record in records if record.device == device]
+    warm = [record for record in there if record.warm and record.lr_size == lr_size]
     times = [record.network_seconds / record.network_frames for record in warm]
     stages = []
     for name, stage in network.stages.items():
@@ -79,8 +81,8 @@ def measured_cost(network: Network, records: list[BatchRecord]) -> Cost:
         multiply_adds=multiply_adds(network, *lr_size),
         frame_size=(lr_size[1] * SCALE, lr_size[0] * SCALE),
         seconds_per_frame=median(times) if times else None,
-        device=alike[0].device,
-        peak_memory=max(record.peak_memory for record in records),
+        device=device,
+        peak_memory=max(record.peak_memory for record in there),
         stages=stages,
     )
 

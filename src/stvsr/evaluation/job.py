@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -174,8 +174,11 @@ class Job:
         for name, path in files.items():
             if path is not None:
                 identity[name] = hashlib.sha256(weight_file(path).read_bytes()).hexdigest()
-        if self.network is not None and chosen.get("method") is not None:
+        named = [str((chosen.get("method") or {}).get("_target_")).rpartition(".")[0]]
+        if self.network is not None:
             identity["network"] = fingerprint(self.network)
+            named += [type(part).__module__ for part in self.network.modules()]
+        identity["code"] = code_of({*named, *(EXTRAS[name].__module__ for name in self.config.extras)})
         identity["data"] = chosen["data"]["test_source"]
         clips = dict.fromkeys(task.clip for task in self.tasks)
         listed = "\n".join(f"{clip.clip_set} {clip.name} {clip.frames}" for clip in clips)
@@ -184,14 +187,18 @@ class Job:
 
 
 def fingerprint(network: Network) -> str:
-    """Changes with a network's weights and with the file of its code: one that is named by `method` may change."""
+    """Changes with a network's weights: one that is named by `method` may have others each time."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
-    code = getattr(sys.modules.get(type(network).__module__), "__file__", None)
-    digest.update(Path(code).read_bytes() if code is not None else b"")
     return digest.hexdigest()
+
+
+def code_of(modules: Iterable[str]) -> str:
+    """Changes with the files of modules: those of a user's own may change while an evaluation is stopped."""
+    files = [getattr(sys.modules.get(name), "__file__", None) for name in sorted(modules)]
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files if file)).hexdigest()
 
 
 def with_absolute_roots(settings: Any) -> Any:
@@ -218,7 +225,10 @@ def roots_in(settings: Any) -> list[str]:
 
 def _lr_frames(data: dict[str, Any]) -> str:
     """Where the LR frames of the clip set, or of each of several, come from."""
-    roots = [part.get("lr_root") for part in data.get("sets", [data])]
+    parts = data.get("sets", [data])
+    if not all(str(part.get("_target_")).startswith("stvsr.") for part in parts):
+        return "as the data has them, or MATLAB bicubic"
+    roots = [part.get("lr_root") for part in parts]
     given = ", ".join(dict.fromkeys(filter(None, roots)))
     if not given:
         return "MATLAB bicubic of the HR frames"

@@ -24,6 +24,9 @@ SSIM_C2 = (0.03 * PEAK) ** 2
 LUMA = (65.481, 128.553, 24.966)
 LUMA_OFFSET = 16.0
 
+AT_ONCE = 2**22
+"""Pixels that a GPU scores at a time, or one frame."""
+
 BAND = 128
 """Rows of a frame that a CPU scores at a time: new memory for whole Full HD frames, at each step, takes longer."""
 
@@ -101,8 +104,8 @@ def frame_scores(prediction: Tensor, target: Tensor, metrics: Sequence[str] = ME
         raise InvalidInput(f"frames are {w}x{h}; SSIM needs at least {SSIM_WINDOW}x{SSIM_WINDOW}")
     scores: dict[str, list[Tensor]] = {name: [] for name in metrics}
     images = [frames.reshape(-1, 3, h, w) for frames in (prediction, target)]
-    # A CPU is fast on what fits its cache, a GPU on what is large.
-    at_once, band = (1, BAND) if prediction.device.type == "cpu" else (max(1, len(images[0])), h)
+    # A CPU is fast on what fits its cache, a GPU on what is large: one Full HD frame takes some 300 MiB.
+    at_once, band = (1, BAND) if prediction.device.type == "cpu" else (max(1, AT_ONCE // (h * w)), h)
     for frames, truth in zip(*(torch.split(image, at_once) for image in images), strict=True):
         stored = [to_8bit(image) for image in (frames, truth)]
         # The windows of SSIM that begin in a band reach into the next one.

@@ -101,6 +101,8 @@ def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank
     torch.set_num_threads(threads_each(config.processes))
     try:
         job = Job(config, chosen_device(config.device, rank))
+        if job.identity() != identity:
+            raise InvalidInput("what is scored has changed since the evaluation began: the checkpoint, say, of a run")
         for record in score_here(job, Progress(progress_folder(config), identity), todo, rank):
             queue.put(len(record.windows))
             if parent is None or not parent.is_alive():

@@ -15,8 +15,15 @@ from torch.utils.data import DataLoader
 
 from stvsr.data.clip import to_8bit
 from stvsr.data.workers import leave_signals_to_parent, share_with_parent
-from stvsr.devices import device_name, is_out_of_memory, peak_memory, synchronise
-from stvsr.errors import InvalidInput
+from stvsr.devices import (
+    check_answering,
+    device_name,
+    forget_peak_memory,
+    is_out_of_memory,
+    peak_memory,
+    synchronise,
+)
+from stvsr.errors import InvalidInput, one_line
 from stvsr.evaluation.metrics import frame_scores
 from stvsr.evaluation.perceptual import Metric
 from stvsr.evaluation.predictions import save_frames
@@ -71,6 +78,7 @@ class Scorer:
         self.workers = workers
         self.device_name = device_name(device)
         self._shapes: set[torch.Size] = set()
+        self._peak = 0.0
 
     def run(self, numbers: Iterable[int]) -> Iterator[BatchRecord]:
         """Scores batches by number, in this order.
@@ -93,6 +101,8 @@ class Scorer:
             try:
                 record = self._score(number, batch, waited)
             except (RuntimeError, MemoryError) as error:
+                # After a kernel has failed, cuDNN may speak as if memory were short.
+                check_answering(self.device)
                 if not is_out_of_memory(error):
                     raise
                 raise self._too_large(batch) from None
@@ -149,17 +159,21 @@ class Scorer:
             scoring_seconds=scoring_seconds,
             waiting_seconds=waited,
             warm=warm and frames > 0,
-            peak_memory=peak_memory(self.device),
+            peak_memory=self._peak,
         )
 
     def _predictions(self, group: Sequence[WindowFrames]) -> list[Tensor]:
         """Of each window the frames that count, `(t, 3, H, W)`: from the network, or saved ones."""
         if self.network is None:
             return [window.prediction for window in group if window.prediction is not None]
+        # On a GPU the metrics may take more than a small network.
+        if self.device.type == "cuda":
+            forget_peak_memory(self.device)
         lr = torch.stack([window.lr for window in group]).to(self.device)
         synchronise(self.device)
         prediction = run_padded(self.network, lr)
         synchronise(self.device)
+        self._peak = max(self._peak, peak_memory(self.device))
         if not prediction.isfinite().all():
             raise InvalidInput(
                 f"clip {group[0].task.clip.name}: the network's answer is not finite; use another checkpoint"
@@ -188,7 +202,17 @@ class Scorer:
         )
 
     def _extra(self, name: str, prediction: Tensor, target: Tensor, before: Tensor) -> list[float]:
-        given = self.extras[name](prediction, target, before)
+        try:
+            given = self.extras[name](prediction, target, before)
+        except RuntimeError as error:
+            check_answering(self.device)
+            if is_out_of_memory(error):
+                raise
+            height, width = target.shape[-2:]
+            # Their networks halve frames several times.
+            raise InvalidInput(
+                f"extras=[{name}]: does not measure frames of {width}x{height} ({one_line(error)[:200]}); leave it out"
+            ) from None
         values: list[float] = torch.as_tensor(given, dtype=torch.float64).tolist()
         if not isinstance(values, list) or len(values) != len(prediction):
             raise InvalidInput(

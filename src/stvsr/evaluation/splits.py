@@ -7,13 +7,17 @@ from torchmetrics import Metric
 from stvsr.data.clip import SPLITS
 from stvsr.evaluation.metrics import frame_scores
 
+HIGHEST = 100.0
+"""dB; about one pixel of a small frame off by a grey level."""
+
 
 class MotionSplitScores(Metric):
     """Mean PSNR and SSIM per motion split, reduced over processes.
 
-    A clip's score is the mean over its frames, a split's the mean over its clips; a clip with infinite PSNR does not
-    count. `compute` gives `psnr/slow`, `ssim/slow`, … for the splits that occurred, and `psnr/mean`, `ssim/mean`, in
-    which each of these splits weighs the same.
+    A clip's score is the mean over its frames, a split's the mean over its clips. A frame counts `HIGHEST` at most, so
+    that the same clips count whether a network makes an all-black frame exactly or almost. Values that are not finite
+    make means NaN, which are never the best. `compute` gives `psnr/slow`, `ssim/slow`, … for the splits that
+    occurred, and `psnr/mean`, `ssim/mean`, in which each of these splits weighs the same.
     """
 
     full_state_update = False
@@ -22,7 +26,7 @@ class MotionSplitScores(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        # Sums of PSNR and SSIM, and clips that count, for each split.
+        # Sums of PSNR and SSIM, and clips, for each split.
         self.add_state("total", torch.zeros(len(SPLITS), 2, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("clips", torch.zeros(len(SPLITS), dtype=torch.float64), dist_reduce_fx="sum")
 
@@ -35,11 +39,11 @@ class MotionSplitScores(Metric):
             motions: `b` motion splits.
         """
         scores = frame_scores(prediction, target, ["psnr_y", "ssim_y"])
-        clips = torch.stack([scores["psnr_y"].mean(dim=1), scores["ssim_y"].mean(dim=1)], dim=1)  # (b, 2)
+        psnr = scores["psnr_y"].clamp(max=HIGHEST)
+        clips = torch.stack([psnr.mean(dim=1), scores["ssim_y"].mean(dim=1)], dim=1)  # (b, 2)
         for clip, motion in zip(clips, motions, strict=True):
-            if clip.isfinite().all():
-                self.total[SPLITS.index(motion)] += clip.to(self.total.device)
-                self.clips[SPLITS.index(motion)] += 1
+            self.total[SPLITS.index(motion)] += clip.to(self.total.device)
+            self.clips[SPLITS.index(motion)] += 1
 
     def compute(self) -> dict[str, Tensor]:
         """Means by name; empty before the first clip."""

@@ -208,6 +208,11 @@ class Windows(Dataset[WindowFrames]):
                 f"clip {task.clip.name}: {len(excerpt.hr)} frames from {frames.start} on; expected {len(frames)}: "
                 "the clip has changed or is damaged"
             )
+        if excerpt.lr is not None and len(excerpt.lr) != len(excerpt.hr[::2]):
+            raise InvalidInput(
+                f"clip {task.clip.name}: {len(excerpt.lr)} LR frames for {len(excerpt.hr)} HR frames; expected "
+                f"{len(excerpt.hr[::2])}, of every other one"
+            )
         return excerpt
 
     def _motion(self, task: Task, hr: Tensor, pairs: list[str | None]) -> list[float | None]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
-from stvsr.models.alignment import PCDAlignment
+from stvsr.models.alignment import NaiveAlignment, PCDAlignment
 from stvsr.models.blocks import ResidualBlock
 from stvsr.models.carrying import UNTRAINED_GATE, carry_through, clear, offsets_see_pictures, pass_through
 from stvsr.models.interpolation import FusedInterpolation
@@ -52,7 +52,7 @@ def start_at_blended_frames(network: nn.Module) -> None:
 
     pass_through(network.features.head, carried, torch.arange(len(carried)) % COLOURS, gain=1.0)
     for part in network.modules():
-        if isinstance(part, ResidualBlock):
+        if isinstance(part, ResidualBlock) and part.conv2.out_channels == channels:
             clear(part.conv2, carried)
     offsets_see_pictures(network)
     if not isinstance(network.interpolation, FusedInterpolation):
@@ -64,8 +64,12 @@ def start_at_blended_frames(network: nn.Module) -> None:
     for alignment in (fusion.align_first, fusion.align_second):
         if isinstance(alignment, PCDAlignment):
             pass_through(alignment.sample1, carried, carried, gain=1 / UNTRAINED_GATE)
-        else:
+        elif isinstance(alignment, NaiveAlignment):
             pass_through(alignment.conv1, carried, carried, gain=1.0)
+        else:
+            raise InvalidInput(
+                f"blended_start=true with {type(alignment).__name__}; expected one of ours: add blended_start=false"
+            )
         pass_through(alignment.merge1, carried, carried, gain=1.0)
     pass_through(fusion.fuse, carried, carried, carried + channels, gain=0.5)
 

@@ -84,7 +84,8 @@ class ResidualBlock(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         residual: Tensor = self.conv2(F.relu(self.conv1(features), inplace=True))
         # Residuals are small. Summed below float32, most of them would be rounded away, block after block.
-        exact = torch.promote_types(features.dtype, torch.float32)
+        # Under autocast weights are float32.
+        exact = torch.promote_types(features.dtype, self.conv1.weight.dtype)
         return residual.add_(features) if residual.dtype == exact else features.to(exact) + residual
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stvsr.models.carrying import carry_through, offsets_see_pictures
-from stvsr.models.propagation import Bidirectional, NoPropagation
+from stvsr.models.propagation import Bidirectional, ConvLSTM, DeformableConvLSTM, NoPropagation
 
 PART = "propagation"
 """Of a network, and of its config."""
@@ -26,6 +26,8 @@ TRAINING_ONLY = frozenset({"checkpointing"})
 def can_grow(smaller: dict[str, Any], larger: dict[str, Any]) -> bool:
     """Whether the network of one config, (b), is that of another, (e), but for the propagation."""
     if (_class(smaller), _class(larger)) != (NoPropagation.__name__, Bidirectional.__name__):
+        return False
+    if _class(larger[PART], "recurrence") not in (ConvLSTM.__name__, DeformableConvLSTM.__name__):
         return False
     beside = TRAINING_ONLY | {PART}
     one, other = ({key: value for key, value in config.items() if key not in beside} for config in (smaller, larger))
@@ -47,6 +49,8 @@ def handing_on(propagation: nn.Module) -> dict[str, Tensor]:
     return {f"{PART}.{name}": tensor for name, tensor in propagation.state_dict().items()}
 
 
-def _class(config: dict[str, Any]) -> str:
-    part = config.get(PART)
-    return str(part.get("_target_")).rpartition(".")[2] if isinstance(part, dict) else ""
+def _class(config: dict[str, Any], part: str = PART) -> str:
+    """The name of a part's class, if it is one of the propagations here; else nothing."""
+    settings = config.get(part)
+    module, _, name = str(settings.get("_target_") if isinstance(settings, dict) else "").rpartition(".")
+    return name if module == Bidirectional.__module__ else ""

@@ -131,25 +131,29 @@ class _BlockedDeformConv2d(torch.autograd.Function):
         of_offset, of_mask = torch.empty_like(sampler.offset), torch.empty_like(sampler.mask)
         of_padded, of_kernel = torch.zeros_like(sampler.padded), torch.zeros_like(kernel)
         spare = None
-        for frames, rows in sampler.blocks():
-            read_from = sampler.features(frames).detach().requires_grad_()
-            grid = sampler.grid(frames, rows).requires_grad_()
-            with torch.enable_grad():
-                read = _read(read_from, grid)
-            samples, modulation = sampler.by_tap(read.detach()), sampler.mask[frames, ..., rows, :]
-            block = gradient[frames, :, rows].flatten(2)
-            # New memory of this size is slow: all blocks use that of the first, which is the largest.
-            spare = samples.new_empty(samples.numel()) if spare is None else spare
-            other = spare[: samples.numel()].view(samples.shape)
-            torch.mul(samples, modulation, out=other)
-            of_kernel += torch.matmul(block, _columns(other).transpose(1, 2)).sum(dim=0)
-            torch.bmm(kernel.t().expand(len(block), -1, -1), block, out=_columns(other))
-            of_mask[frames, ..., rows, :] = samples.mul_(other).sum(dim=2, keepdim=True)
-            of_features, of_grid = torch.autograd.grad(read, (read_from, grid), other.mul_(modulation).view(read.shape))
-            of_padded[frames] += of_features.view_as(of_padded[frames])
-            of_grid = of_grid.view(*of_offset[frames, ..., rows, :].shape[:3], -1, sampler.w, 2)
-            torch.mul(of_grid[..., 1], 2 / sampler.side_h, out=of_offset[frames, :, :, 0, rows])
-            torch.mul(of_grid[..., 0], 2 / sampler.side_w, out=of_offset[frames, :, :, 1, rows])
+        # The forward pass is without autocast, too.
+        with torch.autocast(gradient.device.type, enabled=False):
+            for frames, rows in sampler.blocks():
+                read_from = sampler.features(frames).detach().requires_grad_()
+                grid = sampler.grid(frames, rows).requires_grad_()
+                with torch.enable_grad():
+                    read = _read(read_from, grid)
+                samples, modulation = sampler.by_tap(read.detach()), sampler.mask[frames, ..., rows, :]
+                block = gradient[frames, :, rows].flatten(2)
+                # New memory of this size is slow: all blocks use that of the first, which is the largest.
+                spare = samples.new_empty(samples.numel()) if spare is None else spare
+                other = spare[: samples.numel()].view(samples.shape)
+                torch.mul(samples, modulation, out=other)
+                of_kernel += torch.matmul(block, _columns(other).transpose(1, 2)).sum(dim=0)
+                torch.bmm(kernel.t().expand(len(block), -1, -1), block, out=_columns(other))
+                of_mask[frames, ..., rows, :] = samples.mul_(other).sum(dim=2, keepdim=True)
+                of_features, of_grid = torch.autograd.grad(
+                    read, (read_from, grid), other.mul_(modulation).view(read.shape)
+                )
+                of_padded[frames] += of_features.view_as(of_padded[frames])
+                of_grid = of_grid.view(*of_offset[frames, ..., rows, :].shape[:3], -1, sampler.w, 2)
+                torch.mul(of_grid[..., 1], 2 / sampler.side_h, out=of_offset[frames, :, :, 0, rows])
+                torch.mul(of_grid[..., 0], 2 / sampler.side_w, out=of_offset[frames, :, :, 1, rows])
         return (
             of_padded.flatten(1, 2)[..., : sampler.h, : sampler.w],
             of_offset.view(offset.shape),

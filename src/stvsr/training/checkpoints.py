@@ -3,13 +3,15 @@
 import signal
 from contextlib import nullcontext
 from pathlib import Path
+from pickle import UnpicklingError
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from stvsr.config import whole
-from stvsr.errors import Interrupted
+from stvsr.errors import Interrupted, UserError, one_line
 from stvsr.files import beside_then_rename, flush_to_disk
 from stvsr.tracking import MONITORED
 from stvsr.training.guards import NonFiniteGuard
@@ -17,11 +19,38 @@ from stvsr.training.remembering import Remembering
 
 
 def save_whole(trainer: pl.Trainer, path: Path) -> None:
-    """Saves; all processes must take part, and the first writes. The file takes its name when it is whole."""
+    """Saves; all processes must take part, and the first writes. The file takes its name when it is whole.
+
+    Raises:
+        UserError: it could not be read again, because something that is no plain value is kept in it.
+    """
     with beside_then_rename(path) if trainer.is_global_zero else nullcontext(path) as beside:
         trainer.save_checkpoint(beside)
         if trainer.is_global_zero:
+            check_readable(beside)
             flush_to_disk(beside)
+
+
+def check_readable(path: Path) -> None:
+    """Refuses a checkpoint that no command could read: a class of a user's own may keep in it whatever it likes.
+
+    Raises:
+        UserError: with torch's reason.
+    """
+    try:
+        # Tensors stay where they are.
+        torch.load(path, weights_only=True, mmap=True)
+    except UnpicklingError as error:
+        raise UserError(
+            f"the checkpoint could not be read again ({_reason(error)}): a callback, an optimizer or a schedule keeps "
+            "something in it that is no tensor and no plain value; turn it into numbers, texts, lists or dicts"
+        ) from None
+
+
+def _reason(error: UnpicklingError) -> str:
+    """What torch says of it, without its advice."""
+    said = one_line(error)
+    return said[said.find("Unsupported") :][:200] if "Unsupported" in said else said[:200]
 
 
 class BestCheckpoint(Remembering):

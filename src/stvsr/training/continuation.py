@@ -31,6 +31,9 @@ SETTINGS = (
 )
 """Settings, or groups of them, that decide what a network learns in a number of steps."""
 
+WITHOUT_EFFECT = ("stvsr.", "pytorch_lightning.callbacks.TQDMProgressBar")
+"""Callbacks that change nothing of what is learned; others, such as a mean of weights, may."""
+
 TOLD = 4
 """At most as many changed settings are named in a message."""
 
@@ -58,8 +61,11 @@ class EarlierRun:
 
 
 def settings_of(config: DictConfig) -> dict[str, Any]:
-    """The `SETTINGS` of a run, each by its full name."""
-    return {name: value for name, value in flattened(resolved(config)).items() if _is_of(name, SETTINGS)}
+    """The `SETTINGS` of a run, and those of a user's own callbacks, each by its full name."""
+    plain = resolved(config)
+    callbacks = {name: str(made.get("_target_")) for name, made in plain.get("callbacks", {}).items() if made}
+    own = [f"callbacks.{name}" for name, target in callbacks.items() if not target.startswith(WITHOUT_EFFECT)]
+    return {name: value for name, value in flattened(plain).items() if _is_of(name, (*SETTINGS, *own))}
 
 
 def _is_of(name: str, settings: tuple[str, ...]) -> bool:

@@ -36,13 +36,15 @@ class NonFiniteGuard(Remembering):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Drops gradients that are not finite. A loss that is not finite has such gradients.
+        """Drops gradients that are not finite, or so large that their squares are not: Adam's moments would stay so.
+
+        A loss that is not finite has such gradients: `SpaceTimeModule.training_step` sees to it.
 
         Raises:
             TrainingDiverged: `patience` steps in a row were skipped.
         """
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        if torch.isfinite(get_total_norm(gradients, norm_type=float("inf"))):
+        if torch.isfinite(get_total_norm(gradients)):
             self.in_a_row = 0
             return
         optimizer.zero_grad(set_to_none=True)

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -75,7 +77,8 @@ class SpaceTimeModule(pl.LightningModule):
         self.log("train/loss", loss.detach() / batch.hr.numel(), prog_bar=True, batch_size=len(batch))
         # The loss is a sum over the whole batch, but gradients are averaged over processes: undo the average.
         whole: Tensor = loss * self.trainer.world_size
-        return whole
+        # Where squares overflow the loss is infinite, but its gradients may be 0: NaN, so that the guard sees them.
+        return whole * torch.where(whole.detach().isfinite(), 1.0, torch.nan)
 
     def _loss(self, trained: Trained, batch: Batch) -> Tensor:
         loss = self.objective(trained, batch)
@@ -116,7 +119,7 @@ class SpaceTimeModule(pl.LightningModule):
         try:
             optimizer = self.make_optimizer(self.network.parameters())
             # Before the schedule, which sets the rate of the first step.
-            self.learning_rate = optimizer.param_groups[0]["lr"]
+            self.configured = hyperparameters(optimizer)
             scheduler = self.make_scheduler(optimizer)
             if not isinstance(scheduler, LambdaLR):
                 raise TypeError(f"{type(scheduler).__name__} is no LambdaLR, whose rates a resumed run can change")
@@ -157,10 +160,11 @@ class SpaceTimeModule(pl.LightningModule):
             raise InvalidInput(
                 f"cuda_graphs=true with {self.trainer.world_size} processes; expected one: add cuda_graphs=false"
             )
-        if not self.network.replayable:
+        # Of parts from elsewhere nobody knows: what escapes a recording, as torchvision's operators do, learns nothing.
+        foreign = [type(part) for part in self.network.modules() if not _is_known(type(part))]
+        for cannot in foreign if self.network.replayable else [type(self.network)]:
             raise InvalidInput(
-                f"cuda_graphs=true with {type(self.network).__name__}, whose steps cannot be recorded: add "
-                "cuda_graphs=false"
+                f"cuda_graphs=true with {cannot.__name__}, whose steps cannot be recorded: add cuda_graphs=false"
             )
         if part is not self.network:
             raise InvalidInput(
@@ -188,17 +192,12 @@ class SpaceTimeModule(pl.LightningModule):
                 "trainer.precision=bf16-mixed; add optimizer.fused=false"
             )
         assert isinstance(scheduler, LambdaLR)  # as `configure_optimizers` has seen to
-        scheduler.base_lrs = [self.learning_rate] * len(scheduler.base_lrs)
-        # Numbers alone: which kernel computes a step decides where its state lies.
-        hyperparameters = {
-            name: value
-            for name, value in optimizer.defaults.items()
-            if isinstance(value, float | int | list | tuple) and not isinstance(value, bool)
-        }
-        for group, factor in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
-            group.update(hyperparameters)
-            group["initial_lr"] = self.learning_rate
-            group["lr"] = self.learning_rate * factor(scheduler.last_epoch)
+        scheduler.base_lrs = [configured["lr"] for configured in self.configured]
+        groups = zip(optimizer.param_groups, self.configured, scheduler.lr_lambdas, strict=True)
+        for group, configured, factor in groups:
+            group |= configured
+            group["initial_lr"] = configured["lr"]
+            group["lr"] = configured["lr"] * factor(scheduler.last_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Puts what rebuilds the network beside its weights."""
@@ -210,3 +209,24 @@ class SpaceTimeModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps what is checked once there is an optimizer."""
         self._saved_by = checkpoint.get(OPTIMIZER_KEY)
+
+
+def hyperparameters(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Of each group of parameters, what the optimizer was made with.
+
+    Numbers alone: which kernel computes a step decides where its state lies. And no others than its class takes: some
+    optimizers keep in their groups what they have learned of the rate.
+    """
+    names = {*signature(type(optimizer)).parameters, "lr"} - {"params"}
+    return [
+        {
+            name: value
+            for name, value in group.items()
+            if name in names and isinstance(value, float | int | list | tuple) and not isinstance(value, bool)
+        }
+        for group in optimizer.param_groups
+    ]
+
+
+def _is_known(part: type[nn.Module]) -> bool:
+    return part.__module__.startswith(("stvsr.", "torch."))

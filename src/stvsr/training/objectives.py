@@ -180,8 +180,8 @@ def _one_stage(network: Trained) -> ZoomingSlowMo:
 def _two_stage(network: Trained) -> TwoStage:
     if not isinstance(network, TwoStage):
         raise InvalidInput(
-            f"the objective trains a stage of a two-stage system, the network is a {type(network).__name__}: use "
-            "model=two_stage, or objective=space_time"
+            f"the objective trains a stage of a two-stage system, the network is a {type(network).__name__}: use an "
+            "experiment of two_stage, such as experiment=two_stage/edvr, or objective=space_time"
         )
     return network
 

@@ -41,7 +41,7 @@ class PerceptualFeatures:
             folder = Path(torch.hub.get_dir()) / "checkpoints"
             raise InvalidInput(
                 f"perceptual: the weights of VGG-16 are not in {folder} and could not be downloaded ({error}); "
-                f"put {Path(weights.url).name} of torchvision there, or set perceptual=0"
+                f"put {Path(weights.url).name} of torchvision there, or add objective.loss.perceptual=0"
             ) from None
         self.layers: nn.Sequential = network.features[:CONV4_3].eval().requires_grad_(False)
         preset = weights.transforms()

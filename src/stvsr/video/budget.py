@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from stvsr.data.clip import FRAMES
 from stvsr.devices import available_memory, used_memory
 from stvsr.errors import InvalidInput
 from stvsr.models.network import Network
@@ -14,8 +15,8 @@ from stvsr.video.tiles import Grid
 SHARE = 0.7
 """Of the memory that is free, what a job may take unless it is told."""
 
-FRAME_BYTES = 160
-"""For each output pixel: two windows of finished frames, and the frames in an encoder."""
+FINISHED_BYTES = 2 * FRAMES * 3
+"""For each output pixel: two windows of finished frames."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Budget:
         device: where it runs.
         lr: the input's frames.
         hr: the finished ones.
+        encoder_bytes: what an encoder of them holds for each of their pixels.
         limit: GiB that somebody allows, on a CPU for the whole process; None takes most of what is free.
     """
 
@@ -34,6 +36,7 @@ class Budget:
     device: torch.device
     lr: Picture
     hr: Picture
+    encoder_bytes: int
     limit: float | None
 
     def grid(self) -> Grid:
@@ -61,7 +64,7 @@ class Budget:
         Raises:
             InvalidInput: the machine has no room for the finished frames of a GPU.
         """
-        finished = FRAME_BYTES * self.hr.width * self.hr.height
+        finished = (FINISHED_BYTES + self.encoder_bytes) * self.hr.width * self.hr.height
         free, allowed = available_memory(self.device), None if self.limit is None else self.limit * 2**30
         if self.device.type == "cpu":
             return (share * free if allowed is None else allowed - used_memory()) - finished

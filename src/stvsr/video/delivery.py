@@ -76,14 +76,17 @@ class Place:
 
 
 @contextmanager
-def delivery(output: Path, identity: dict[str, Any], *, overwrite: bool, lasting: bool) -> Iterator[Place]:
+def delivery(
+    output: Path, identity: dict[str, Any], *, overwrite: bool, resumable: bool, in_parts: bool
+) -> Iterator[Place]:
     """A place to work until the output is delivered.
 
     Args:
         output: a file or folder for which `check_free` holds.
         identity: everything that decides the frames, as plain values.
         overwrite: whether an output may be there, and unfinished work of another job.
-        lasting: whether a part of the work can be used later.
+        resumable: whether the same job can be continued later.
+        in_parts: whether a part of the work is of use to somebody.
 
     Raises:
         InvalidInput: another job has begun or runs there, or something took the name meanwhile.
@@ -99,22 +102,25 @@ def delivery(output: Path, identity: dict[str, Any], *, overwrite: bool, lasting
         discard_other(folder, identity, job=JOB, elsewhere=ELSEWHERE)
     resumed = folder.is_dir()
     started = time.monotonic()
-    try:
-        with _in_words(output):
-            unfinished = Unfinished(folder, identity, job=JOB, elsewhere="add --overwrite")
-    except UserError:
-        # A disk that is full already; a folder that was there belongs to another job.
-        if not resumed:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    # Not `unfinished.locked()`, which would advise --overwrite: a job that runs keeps that out as well.
+    with _in_words(output):
+        folder.mkdir(exist_ok=True)
+    # Not `Unfinished.locked()`, which would advise --overwrite: a job that runs keeps that out as well. And first: of
+    # two jobs begun at once only one may write whose folder it is.
     with alone_in(folder, JOB, ELSEWHERE):
+        try:
+            with _in_words(output):
+                unfinished = Unfinished(folder, identity, job=JOB, elsewhere="add --overwrite")
+        except UserError:
+            # A disk that is full already; a folder that was there belongs to another job.
+            if not resumed:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         place = Place(output, folder, overwrite)
         try:
             with _in_words(output):
                 yield place
         except KeyboardInterrupt:
-            if not lasting:
+            if not resumable:
                 unfinished.remove()
                 raise Interrupted("stopped", "Y4M input or output cannot be resumed: start over") from None
             if not place.begun:
@@ -123,10 +129,11 @@ def delivery(output: Path, identity: dict[str, Any], *, overwrite: bool, lasting
             raise Interrupted("stopped", f"run the same command again to continue (from {folder})") from None
         except BaseException as error:
             short = not resumed and time.monotonic() - started < WORTH_KEEPING
-            if not lasting or short or not place.begun:
+            if not in_parts or short or not place.begun:
                 unfinished.remove()
                 raise
-            kept = f"what is done is kept in {folder}: run the same command again to continue"
+            then = "run the same command again to continue" if resumable else "a pipe cannot be read again to continue"
+            kept = f"what is done is kept in {folder}: {then}"
             if isinstance(error, UserError):
                 raise UserError(f"{one_line(error)}; {kept}") from None
             raise

@@ -87,7 +87,7 @@ class Job:
         self._grids: list[tuple[int, Grid]] = []
         # The window that showed whether bfloat16 agrees, and whether it does.
         self._decided: tuple[int, bool] | None = None
-        self._begun = False
+        self._begun = self._told = False
         self._read_settings()
 
     def run(self, expected: int | None) -> Path | None:
@@ -133,7 +133,9 @@ class Job:
             numbers = range(self.count, self.count + self.upscaler.count(window))
             if not self.sink.has(number, numbers):
                 left = ((expected or 0) - numbers.start) / len(numbers)
-                self.upscaler.on_tile = partial(self._on_tile, bar, time.monotonic(), left)
+                # A window that is made in both precisions takes longer than those that follow.
+                telling = not self._told and not self.upscaler.undecided
+                self.upscaler.on_tile = partial(self._on_tile, bar, time.monotonic(), left if telling else None)
                 for place, frame in zip(numbers, self._upscaled(number, window), strict=True):
                     yield NumberedFrame(number, place, frame)
             self.count = numbers.stop
@@ -182,13 +184,14 @@ class Job:
             grids = [[number, grid.rows, grid.columns] for number, grid in self._grids]
             write_text(self.settings, json.dumps({"grids": grids, "precision": self._decided}))
 
-    def _on_tile(self, bar: "tqdm[Any]", started: float, left: float, done: int, tiles: int) -> None:
-        """After the first tile it is known about how long the rest will take, `left` windows like this one."""
+    def _on_tile(self, bar: "tqdm[Any]", started: float, left: float | None, done: int, tiles: int) -> None:
+        """After a tile it is known about how long the rest will take, `left` windows like this one, if asked for."""
         if tiles > 1:
             bar.set_postfix_str(f"tile {done}/{tiles}")
-        if self._begun:
-            return
         self._begun = True
+        if left is None or self._told:
+            return
+        self._told = True
         hours = (time.monotonic() - started) * tiles * left / 3600
         if self.upscaler.device.type == "cpu" and hours > SLOW:
             self.say(

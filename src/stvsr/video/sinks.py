@@ -221,7 +221,6 @@ class PngFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(exist_ok=True)
 
     def has(self, window: int, numbers: range) -> bool:
         """See `Sink`."""
@@ -230,6 +229,8 @@ class PngFolder:
 
     def write(self, window: int, number: int, frame: Tensor) -> None:
         """See `Sink`."""
+        # Not before there is a frame: the folder says that the work has begun.
+        self.folder.mkdir(exist_ok=True)
         write_png(self._path(number), frame)
 
     def finish(self, count: int) -> Path | None:

@@ -121,6 +121,10 @@ class VideoFile:
 
     def __init__(self, path: Path, part: Part) -> None:
         self.path = path
+        if path.exists() and not path.is_file():
+            raise DamagedClip(
+                f"{path}: a pipe or a device; send it as Y4M: ffmpeg -i … -f yuv4mpegpipe - | stvsr-upscale -"
+            )
         if not path.is_file():
             raise DamagedClip(f"{path}: no such file; expected a video file, a folder of PNG frames, or - for Y4M")
         self.index: VideoIndex = index_video(path)

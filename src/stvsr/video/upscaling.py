@@ -40,7 +40,7 @@ FLAT = 0.02
 
 
 class Upscaler:
-    """A network and how it is applied.
+    """A network and how it is applied. It moves the network to its device, and belongs to one thread at a time.
 
     Args:
         network: any network of this package.

@@ -39,7 +39,7 @@ MIDDLE = 0.5
 """The moment between two frames, the time between them being 1."""
 
 MULTIPLE = 128
-"""Frames are padded to a multiple of this, as the authors' programs do; the network takes multiples of 64."""
+"""Frames are padded to a multiple of this, and those that are one by half of it, as in the authors' programs."""
 
 FARTHEST_WEIGHT = 1e-6
 """What even the farthest pixel counts."""
