@@ -94,6 +94,10 @@ BAD_EVALUATE = {
         ["method=bicubic_blend", "processes=2", "device=cuda:0"],
         "processes=2 on device=cuda:0; expected device=cuda",
     ),
+    "processes-on-no-device": (
+        ["method=bicubic_blend", "processes=2", "device=gpu"],
+        "processes=2 on device=gpu; expected auto",
+    ),
     "workers-below-0": (["method=bicubic_blend", "workers=-1"], "workers=-1; expected a whole number, 0 or more"),
     "workers-in-a-word": (["method=bicubic_blend", "workers=auto"], "workers=auto; expected a whole number"),
     "pictures-in-a-word": (["method=bicubic_blend", "pictures=all"], "pictures=all; expected a whole number"),

@@ -48,11 +48,11 @@ def test_targets_are_found_wherever_a_class_is_named() -> None:
         ({"root": 2020}, True),
         ({"weights": {"edvr": 1.5}}, True),
         ({"data": {"pack": 1}}, True),
+        ({"data": {"root": ["a", "b"]}}, True),
         ({"checkpoint": None, "data": {"root": "a"}}, False),
         # Of a user's own.
         ({"model": {"checkpoint": True, "output": 64}}, False),
         ({"logger": {"wandb": {"resume": True}}}, False),
-        ({"data": {"root": ["a", "b"]}}, False),
     ],
 )
 def test_a_number_is_refused_where_a_path_is_meant_and_nowhere_else(settings: dict[str, object], refused: bool) -> None:

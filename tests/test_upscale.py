@@ -17,18 +17,23 @@ import av
 import numpy as np
 import pytest
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
-from conftest import write_frames
+from conftest import SMALL_NETWORK, write_frames
 from stvsr import upscale as command
-from stvsr.checkpoint import MODEL_KEY, load_network
+from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY, load_network
+from stvsr.config import resolved
 from stvsr.data.png import read_png, write_png
 from stvsr.models.bicubic_blend import BicubicBlend
+from stvsr.video import budget
 from stvsr.video.colour import Colour
 from stvsr.video.options import parser
 from stvsr.video.picture import Picture
 from stvsr.video.sources import Part, VideoFile
+from stvsr.video.tiles import Grid
 from stvsr.video.upscaling import Upscaler, upscale
+from stvsr.video.windows import Window
 
 Run = Callable[..., tuple[int, str]]
 
@@ -107,17 +112,19 @@ def read_clip(path: Path) -> Tensor:
 
 
 @pytest.fixture
-def checkpoint(small_network: Callable[..., torch.nn.Module], small_run: Callable[..., object], tmp_path: Path) -> Path:
-    """A small trained-looking network in a file."""
-    from stvsr.config import resolved
-
-    state = {f"network.{name}": tensor for name, tensor in small_network().state_dict().items()}
+def checkpoint(
+    small_network: Callable[..., torch.nn.Module], configure: Callable[..., DictConfig], tmp_path: Path
+) -> Path:
+    """A small trained-looking network in a file: (a), which costs a tenth of (e) and is run as all others are."""
+    state = {f"network.{name}": tensor for name, tensor in small_network("a").state_dict().items()}
+    model = resolved(configure("train", "ablation=a", *SMALL_NETWORK).model)
     path = tmp_path / "small.ckpt"
-    torch.save({MODEL_KEY: resolved(small_run().model), "state_dict": state}, path)  # type: ignore[attr-defined]
+    torch.save({MODEL_KEY: model, VARIANT_KEY: "a", "state_dict": state}, path)
     return path
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 13])
+# Those between are in tests/video/test_upscaling.py.
+@pytest.mark.parametrize("count", [1, 13])
 def test_a_lossless_video_holds_exactly_what_the_network_gives(
     run: Run, tmp_path: Path, checkpoint: Path, count: int
 ) -> None:
@@ -225,20 +232,33 @@ def test_the_network_runs_in_the_precision_that_is_asked_for(run: Run, tmp_path:
     assert list(map(torch.equal, made, expected)) == [True, True]
 
 
-def test_quality_pixel_format_and_device_can_be_chosen(run: Run, tmp_path: Path) -> None:
+def test_quality_and_pixel_format_can_be_chosen(run: Run, tmp_path: Path) -> None:
     write_clip(tmp_path / "in.mkv", moving(6))
     sizes = []
     for crf in ("5", "45"):
-        status, error = run(
-            *("in.mkv", f"{crf}.mp4", *BICUBIC, "--crf", crf, "--pixel-format", "yuv444p"),
-            *("--device", "cpu", "--memory", "4"),
-        )
+        status, error = run("in.mkv", f"{crf}.mp4", *BICUBIC, "--crf", crf, "--pixel-format", "yuv444p")
         assert status == 0, error
         assert VideoFile(tmp_path / f"{crf}.mp4", Part()).index.path.is_file()
         sizes.append((tmp_path / f"{crf}.mp4").stat().st_size)
     assert sizes[0] > sizes[1]
     with av.open(tmp_path / "5.mp4") as container:
         assert container.streams.video[0].codec_context.pix_fmt == "yuv444p"
+
+
+def test_frames_are_divided_into_as_many_tiles_as_the_memory_that_is_allowed_asks_for(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "used_memory", lambda: 0)
+    made, taken = Upscaler.__call__, []
+    monkeypatch.setattr(Upscaler, "__call__", lambda self, window: taken.append(self.grid) or made(self, window))
+    write_clip(tmp_path / "in.mkv", moving(4, 800, 16))
+    for name, memory in (("whole", "1"), ("tiles", "0.035")):
+        status, error = run("in.mkv", name, *BICUBIC, "--device", "cpu", "--memory", memory)
+        assert status == 0, error
+    whole, tiles = taken
+    assert whole == Grid()
+    assert tiles.rows > 1
+    assert torch.equal(pictures(tmp_path / "tiles"), pictures(tmp_path / "whole"))
 
 
 def test_more_windows_than_a_segment_join_without_a_seam(
@@ -306,34 +326,35 @@ def test_bf16_need_not_be_asked_for() -> None:
 # --- pipes
 
 
-def test_y4m_goes_through_a_pipe_and_what_is_cut_off_is_refused(tmp_path: Path) -> None:
+def test_y4m_goes_through_a_pipe_and_what_is_cut_off_is_refused(run: Run, tmp_path: Path) -> None:
     source = write_y4m(tmp_path / "in.y4m", moving(7), Fraction(30000, 1001))
     program = [sys.executable, "-m", "stvsr.upscale", "-", "-", *BICUBIC]
     # A file of that name in the working folder has nothing to do with it.
     (tmp_path / "-").touch()
-    done = subprocess.run(program, stdin=source.open("rb"), capture_output=True, check=False, cwd=tmp_path)
+    done = subprocess.run(program, input=source.read_bytes(), capture_output=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.startswith(b"YUV4MPEG2 W96 H64 F60000:1001 ")
     assert done.stdout.count(b"FRAME\n") == 13
-    (tmp_path / "out.y4m").write_bytes(done.stdout)
-    made = read_clip(tmp_path / "out.y4m").float()
+    (tmp_path / "made.y4m").write_bytes(done.stdout)
+    made = read_clip(tmp_path / "made.y4m").float()
     expected = torch.stack(list(upscale(list(read_clip(source)), Upscaler(BicubicBlend())))).float()
     assert (made - expected).abs().mean() < 1, "as it was, but for the rounding of colours"
 
     # As a program leaves it that crashes.
-    (tmp_path / "cut.y4m").write_bytes(source.read_bytes()[:-100])
-    for cut in ("-", str(tmp_path / "cut.y4m")):
-        program[3] = cut
-        done = subprocess.run(program, stdin=(tmp_path / "cut.y4m").open("rb"), capture_output=True, check=False)
-        assert done.returncode == 1
-        assert b"ends within a frame" in done.stderr
+    cut = tmp_path / "cut.y4m"
+    cut.write_bytes(source.read_bytes()[:-100])
+    for name in ("-", cut):
+        with standard_input(cut):
+            status, error = run(name, "out.y4m", *BICUBIC)
+        assert (status, "ends within a frame" in error) == (1, True), error
 
-    program[3] = "-"
     for nothing in (b"", b"once upon a time\n" * 1000):
-        empty = subprocess.run(program, input=nothing, capture_output=True, check=False)
-        assert empty.returncode == 1
-        assert empty.stderr.startswith(b"error: standard input: not Y4M")
-        assert len(empty.stderr.splitlines()) == 1
+        (tmp_path / "nothing").write_bytes(nothing)
+        with standard_input(tmp_path / "nothing"):
+            status, error = run("-", "out.y4m", *BICUBIC)
+        assert (status, error.count("\n")) == (1, 1), error
+        assert error.startswith("error: standard input: not Y4M")
+    assert not (tmp_path / "out.y4m").exists()
 
 
 # --- kills
@@ -342,22 +363,47 @@ INPUT = 26
 """Frames: nine windows, of which a segment has one."""
 
 
-@pytest.fixture
-def slow_job(tmp_path: Path, checkpoint: Path) -> Callable[..., list[str]]:
-    """A command that takes some seconds, in short segments, and a pause before each window."""
-    write_clip(tmp_path / "in.mkv", moving(INPUT, 48, 64))
+SLOW = """
+import signal, threading
+from stvsr import upscale as command
 
-    def arguments(output: str, pause: float = 0) -> list[str]:
-        program = (
-            # What a shell runs in the background ignores Ctrl-C, the tests and this program too.
-            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-            "import time, stvsr.upscale as u; u.LONGEST_SEGMENT = 1; made = u.Upscaler.__call__; "
-            f"u.Upscaler.__call__ = lambda *window: (time.sleep({pause}), made(*window))[1]; u.main()"
-        )
-        options = ["--checkpoint", str(checkpoint), *(["--codec", "h264"] if output.endswith("mkv") else [])]
-        return [sys.executable, "-c", program, str(tmp_path / "in.mkv"), str(tmp_path / output), *options]
+go, made, left = threading.Event(), command.Upscaler.__call__, iter(range({windows}))
+
+def stop(*_):
+    go.set()
+    raise KeyboardInterrupt
+
+def call(self, window):
+    if next(left, None) is None:
+        go.wait()
+    return made(self, window)
+
+# What a shell runs in the background ignores Ctrl-C, the tests and this program too.
+signal.signal(signal.SIGINT, stop)
+signal.signal(signal.SIGUSR1, lambda *_: go.set())
+command.LONGEST_SEGMENT, command.Upscaler.__call__ = 1, call
+command.main()
+"""
+"""Makes some windows and then waits: it is not done before a signal comes, however slow the machine is."""
+
+
+@pytest.fixture
+def job(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
+    """What a command line says of a job in short segments, whichever process runs it."""
+    write_clip(tmp_path / "in.mkv", moving(INPUT, 48, 64))
+    monkeypatch.setattr(command, "LONGEST_SEGMENT", 1)
+
+    def arguments(output: str) -> list[str]:
+        codec = ["--codec", "h264"] if output.endswith("mkv") else []
+        return [str(tmp_path / "in.mkv"), str(tmp_path / output), "--checkpoint", str(checkpoint), *codec]
 
     return arguments
+
+
+def slow(arguments: list[str], windows: int) -> subprocess.Popen[str]:
+    """Starts a job in a process of its own, which waits after so many windows."""
+    program = [sys.executable, "-c", SLOW.format(windows=windows), *arguments]
+    return subprocess.Popen(program, stderr=subprocess.PIPE, text=True)
 
 
 def parts(folder: Path) -> int:
@@ -376,15 +422,6 @@ def wait_until(reached: Callable[[], bool], process: subprocess.Popen[Any]) -> N
         time.sleep(0.005)
 
 
-def killed_when(arguments: list[str], folder: Path, enough: int, how: signal.Signals) -> int:
-    """Starts a job and kills it when so many parts are whole; gives how many are."""
-    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
-    wait_until(lambda: parts(folder) >= enough, process)
-    process.send_signal(how)
-    process.wait()
-    return parts(folder)
-
-
 def pictures(path: Path) -> Tensor:
     if path.is_dir():
         return torch.stack([read_png(file) for file in sorted(path.iterdir())])
@@ -393,32 +430,41 @@ def pictures(path: Path) -> Tensor:
 
 @pytest.mark.parametrize("name", ["killed.mkv", pytest.param("killed", marks=pytest.mark.slow)])
 def test_a_job_killed_three_times_gives_the_frames_of_an_undisturbed_one(
-    slow_job: Callable[..., list[str]], tmp_path: Path, name: str
+    run: Run, job: Callable[[str], list[str]], tmp_path: Path, name: str
 ) -> None:
     undisturbed = name.replace("killed", "undisturbed")
-    subprocess.run(slow_job(undisturbed), check=True, stderr=subprocess.DEVNULL)
+    status, error = run(*job(undisturbed))
+    assert status == 0, error
     folder = tmp_path / f".{name}.part"
     done = 0
     for enough in (1, 3, 6):
-        done = killed_when(slow_job(name), folder, max(enough, done), signal.SIGKILL)
+        # A segment is whole when the next one begins.
+        with slow(job(name), windows=enough + 1 - done) as process:
+            wait_until(lambda: parts(folder) >= enough, process)  # noqa: B023
+            process.kill()
+        done = parts(folder)
         assert not (tmp_path / name).exists(), "the output has its name only when it is whole"
-    ended = subprocess.run(slow_job(name), check=True, capture_output=True, text=True)
-    assert "frames of an earlier run" in ended.stderr
+    status, error = run(*job(name))
+    assert status == 0, error
+    assert "frames of an earlier run" in error
     assert torch.equal(pictures(tmp_path / name), pictures(tmp_path / undisturbed))
     assert len(pictures(tmp_path / name)) == 2 * INPUT - 1
     assert not folder.exists()
 
 
-def test_ctrl_c_is_one_line_and_the_same_command_goes_on(slow_job: Callable[..., list[str]], tmp_path: Path) -> None:
-    # With pauses, so that it is not done before the signal comes, however slow the machine is.
-    process = subprocess.Popen(slow_job("out.mkv", 1.0), stderr=subprocess.PIPE, text=True)
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(
+    run: Run, job: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    process = slow(job("out.mkv"), windows=3)
     wait_until(lambda: parts(tmp_path / ".out.mkv.part") >= 2, process)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in error
     assert error.splitlines()[-1].startswith("stopped; run the same command again to continue")
-    subprocess.run(slow_job("out.mkv"), check=True, stderr=subprocess.DEVNULL)
+    status, error = run(*job("out.mkv"))
+    assert status == 0, error
+    assert "frames of an earlier run" in error
     assert len(read_clip(tmp_path / "out.mkv")) == 2 * INPUT - 1
 
 
@@ -448,32 +494,50 @@ def test_nothing_is_promised_or_kept_of_what_came_through_a_pipe(tmp_path: Path)
 
 
 def test_unfinished_work_of_another_job_is_refused_and_overwritten_on_request(
-    slow_job: Callable[..., list[str]], tmp_path: Path
+    run: Run, job: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed_when(slow_job("out.mkv"), tmp_path / ".out.mkv.part", 1, signal.SIGKILL)
-    other = [*slow_job("out.mkv"), "--crf", "30"]
-    refused = subprocess.run(other, capture_output=True, text=True, check=False)
-    assert refused.returncode == 1
-    assert "holds the progress of another upscaling (another crf); add --overwrite" in refused.stderr
-    killed_when([*other, "--overwrite"], tmp_path / ".out.mkv.part", 2, signal.SIGKILL)
-    ended = subprocess.run([*other, "--overwrite"], check=True, capture_output=True, text=True)
-    assert "frames of an earlier run" in ended.stderr, "the same command goes on, with --overwrite too"
+    made = Upscaler.__call__
+
+    def stopped(*arguments: str) -> tuple[int, str]:
+        """As by Ctrl-C after two windows."""
+        left = iter(range(2))
+
+        def call(self: Upscaler, window: Window) -> Tensor:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return made(self, window)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Upscaler, "__call__", call)
+            return run(*arguments)
+
+    assert stopped(*job("out.mkv"))[0] == 130
+    other = [*job("out.mkv"), "--crf", "30"]
+    status, error = run(*other)
+    assert status == 1
+    assert "holds the progress of another upscaling (another crf); add --overwrite" in error
+    status, error = stopped(*other, "--overwrite")
+    assert status == 130, error
+    assert "frames of an earlier run" not in error
+    assert parts(tmp_path / ".out.mkv.part") == 1
+    status, error = run(*other, "--overwrite")
+    assert status == 0, error
+    assert "frames of an earlier run" in error, "the same command goes on, with --overwrite too"
     assert len(read_clip(tmp_path / "out.mkv")) == 2 * INPUT - 1
 
 
-def test_two_at_a_time_are_refused(slow_job: Callable[..., list[str]], tmp_path: Path) -> None:
-    first = subprocess.Popen(slow_job("out.mkv"), stderr=subprocess.DEVNULL)
+def test_two_at_a_time_are_refused(run: Run, job: Callable[[str], list[str]], tmp_path: Path) -> None:
+    first = slow(job("out.mkv"), windows=1)
     wait_until((tmp_path / ".out.mkv.part" / "settings.json").is_file, first)
-    # It sleeps, so that it is not done before the others have begun, however slow the machine is.
-    first.send_signal(signal.SIGSTOP)
     try:
         for more in ([], ["--overwrite"]):
-            second = subprocess.run([*slow_job("out.mkv"), *more], capture_output=True, text=True, check=False)
-            assert second.returncode == 1
-            assert "another upscaling is running there; wait for it, or choose another output" in second.stderr
+            status, error = run(*job("out.mkv"), *more)
+            assert status == 1
+            assert "another upscaling is running there; wait for it, or choose another output" in error
     finally:
-        first.send_signal(signal.SIGCONT)
-    assert first.wait() == 0
+        first.send_signal(signal.SIGUSR1)
+        _, error = first.communicate()
+    assert first.returncode == 0, error
     assert len(read_clip(tmp_path / "out.mkv")) == 2 * INPUT - 1
 
 
@@ -582,15 +646,21 @@ def test_without_standard_error_nothing_is_said(monkeypatch: pytest.MonkeyPatch)
     command.say("this will take about 9.0 hours on the CPU")
 
 
-def test_a_terminal_that_is_gone_does_not_end_the_work(tmp_path: Path) -> None:
+def test_a_terminal_that_is_gone_does_not_end_the_work(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As where a connection breaks off, or what a pipe leads to."""
     write_clip(tmp_path / "in.mkv", moving(9))
-    line = [sys.executable, "-m", "stvsr.upscale", "in.mkv", "out.mkv", "--codec", "ffv1", *BICUBIC]
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(line, stderr=writer, check=False, cwd=tmp_path)
-    os.close(writer)
-    assert done.returncode in (0, 120), "the latter is Python's own, which cannot write what is left at its end"
+    # In lines, as Python's own.
+    gone = os.fdopen(writer, "w", buffering=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", gone)
+        status, _ = run("in.mkv", "out.mkv", "--codec", "ffv1", *BICUBIC)
+    with pytest.raises(BrokenPipeError):
+        gone.close()
+    assert status == 0
     assert len(read_clip(tmp_path / "out.mkv")) == 17
 
 
@@ -854,6 +924,31 @@ def test_a_job_belongs_to_its_device_and_no_two_pipes_are_alike(tmp_path: Path) 
     assert command.identity(arguments, cpu) == command.identity(arguments, cpu)
     assert command.identity(arguments, cpu) != command.identity(arguments, cuda)
     assert command.identity(piped, cpu) != command.identity(piped, cpu)
+
+
+def test_a_job_belongs_to_its_frames_and_weights_but_may_be_given_more_memory(tmp_path: Path) -> None:
+    """Whatever the files are called. After memory has run out the same command goes on with --memory."""
+    source, weights, folder = tmp_path / "in.mkv", tmp_path / "a.ckpt", tmp_path / "frames"
+    write_clip(source, moving(2))
+    write_frames(folder, torch.stack(moving(2)))
+    weights.write_bytes(b"one")
+
+    def known(path: Path, *more: str) -> dict[str, Any]:
+        line = [str(path), "out.mkv", "--checkpoint", str(weights), *more]
+        return command.identity(parser().parse_args(line), torch.device("cpu"))
+
+    before = [known(path) for path in (source, folder)]
+    assert [known(path, "--memory", "1") for path in (source, folder)] == before
+    times = weights.stat()
+    weights.write_bytes(b"two")
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert {key for key, value in known(source).items() if value != before[0][key]} == {"checkpoint"}
+    weights.write_bytes(b"one")
+    assert known(source) == before[0]
+    write_clip(source, moving(3))
+    write_png(folder / "00000002.png", moving(1, seed=1)[0])
+    for path, old in zip((source, folder), before, strict=True):
+        assert {key for key, value in known(path).items() if value != old[key]} == {"input"}
 
 
 def test_no_thread_of_ffmpeg_calls_into_python(run: Run, tmp_path: Path) -> None:

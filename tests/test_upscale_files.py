@@ -96,8 +96,8 @@ def odd(path: Path) -> None:
     ffmpeg(*pictures("25", size="97x63"), *sound(), "-c:v", "libx264", "-pix_fmt", "yuv444p", *AAC, path)
 
 
-def silent(path: Path) -> None:
-    ffmpeg(*pictures("25"), *X264, path)
+def silent(path: Path, seconds: float = 1.2) -> None:
+    ffmpeg(*pictures("25", seconds=seconds), *X264, path)
 
 
 def late_sound(path: Path) -> None:
@@ -139,12 +139,10 @@ class Case:
     output: str
 
 
+# Further rates are in tests/video/test_clock.py.
 CASES = [
-    Case("film.mp4", at_rate("24000/1001"), ".mp4"),
     Case("film.mkv", at_rate("24000/1001"), ".mp4"),
-    Case("pal.mp4", at_rate("25"), ".mkv"),
     Case("thirty.mp4", at_rate("30"), ".mov"),
-    Case("sixty.mp4", at_rate("60"), ".mp4"),
     Case("sixty.mkv", at_rate("60"), ".mkv"),
     Case("varying.mp4", varying, ".mp4"),
     Case("varying.mkv", varying, ".mkv"),
@@ -260,7 +258,7 @@ def test_a_turned_video_becomes_upright_where_nothing_else_can_say_it(tmp_path: 
 
     source = tmp_path / "turned.mp4"
     turned(source, mirrored=mirrored)
-    frames = upscaled(tmp_path, source, "", "--no-interpolate")
+    frames = upscaled(tmp_path, source, "", "--no-interpolate", "--duration", "0.04")
     stored = read_frames(index_video(tmp_path / "upright.mp4"), 0, 1)[0]
     upright = stored.transpose(1, 2) if mirrored else stored.rot90(dims=(1, 2))
     first = read_png(frames / "00000001.png")
@@ -280,7 +278,7 @@ def test_names_that_ffmpeg_or_python_could_misread_are_names(
     """Relative ones, as people give them: what stands before a colon is no protocol."""
     monkeypatch.chdir(tmp_path)
     source = Path(f"{name}.mov")
-    silent(tmp_path / "a.mov")
+    silent(tmp_path / "a.mov", seconds=0.08)
     (tmp_path / "a.mov").rename(source)
     monkeypatch.setattr(sys, "argv", ["stvsr-upscale", str(source), f"{name}-4x{ending}", "--method", "bicubic"])
     command.main()
@@ -314,7 +312,7 @@ def test_a_preview_has_bicubic_at_the_left_as_it_is_shown(
 def test_what_does_not_fit_is_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "two_sounds.mkv"
     two_sounds(source)
-    found = probe(upscaled(tmp_path, source, ".mp4"))
+    found = probe(upscaled(tmp_path, source, ".mp4", "--duration", "0.08"))
     assert [stream["codec_name"] for stream in others(found)] == ["aac", "opus"]
     assert "left out: subtitle stream 3 (srt cannot be copied into .mp4)" in capsys.readouterr().err
 
@@ -356,7 +354,7 @@ def test_frames_alone_have_no_sound_and_that_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str
 ) -> None:
     two_sounds(tmp_path / "in.mkv")
-    upscaled(tmp_path, tmp_path / "in.mkv", output)
+    upscaled(tmp_path, tmp_path / "in.mkv", output, "--duration", "0.08")
     said = capsys.readouterr().err
     assert "left out: audio stream 1 (this output holds pictures alone); audio stream 2" in said
 
@@ -388,7 +386,7 @@ def test_sound_that_was_cut_off_a_file_is_not_heard_again(tmp_path: Path, output
 
 
 @pytest.mark.parametrize("step", [0, -80], ids=["equal", "back"])
-@pytest.mark.parametrize("output", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("output", [".mp4", ".mkv"])
 def test_sound_whose_times_step_back_is_kept(tmp_path: Path, output: str, step: int) -> None:
     """As where a recording was joined of parts; muxers refuse it, which would show after hours of work."""
     source = tmp_path / "in.mkv"

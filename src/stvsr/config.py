@@ -66,9 +66,9 @@ def refuse_unread(sources: Iterable[Any], ours_in: Path) -> None:
         InvalidInput: names the file.
     """
     for folder in (Path(source.path) for source in sources if "command-line" in source.provider):
-        for file in sorted(folder.rglob("*.yaml")):
-            ours = ours_in / file.relative_to(folder)
-            if ours.is_file() and file.read_bytes() != ours.read_bytes():
+        for ours in sorted(ours_in.rglob("*.yaml")):
+            file = folder / ours.relative_to(ours_in)
+            if file.is_file() and file.read_bytes() != ours.read_bytes():
                 raise InvalidInput(
                     f"{file}: {ours} is read instead; give yours a name of its own, and choose it by that"
                 )
@@ -121,10 +121,9 @@ def check_paths(config: DictConfig) -> None:
     """
     for name, value in flattened(resolved(config)).items():
         above, _, last = name.rpartition(".")
+        # Elsewhere a class of a user's own may call something so.
         is_root = last.endswith("root") and (above == "" or name.startswith("data."))
-        # Elsewhere a class of a user's own may call something so; and a data set may have several roots.
-        is_path = (name in PATHS or is_root or above == "weights") and not isinstance(value, list)
-        if is_path and not isinstance(value, str | None):
+        if (name in PATHS or is_root or above == "weights") and not isinstance(value, str | None):
             raise InvalidInput(
                 f"{name}={value}: read as {type(value).__name__}; write {name}=./NAME where that is the name"
             )

@@ -55,8 +55,8 @@ def describe_run(loggers: list[Logger], config: DictConfig, *, parameters: int |
                 for name in VALIDATION:
                     logger.experiment.define_metric(name, summary="max", step_metric=STEP, step_sync=True)
     # Of its settings W&B has what it refuses said by pydantic, whose errors are ValueErrors; where a user has no home
-    # folder, that is a RuntimeError.
-    except (wandb.errors.Error, ValueError, RuntimeError) as error:
+    # folder, that is a RuntimeError, and where a setting does not exist, a TypeError.
+    except (wandb.errors.Error, ValueError, RuntimeError, TypeError) as error:
         if not any(isinstance(logger, WandbLogger) for logger in loggers):
             raise
         settings = config.logger.get("wandb")

@@ -82,6 +82,9 @@ def test_a_run_interrupted_at_an_odd_step_continues_as_if_never_interrupted(
     assert_same_runs(tmp_path / "whole", tmp_path / "parts", steps=5)
 
 
+ALONE = SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision)
+
+
 def test_a_save_that_fails_leaves_nothing_and_keeps_the_one_before(tmp_path: Path) -> None:
     def save(path: Path) -> None:
         path.write_text("half of it")
@@ -90,7 +93,7 @@ def test_a_save_that_fails_leaves_nothing_and_keeps_the_one_before(tmp_path: Pat
     last = tmp_path / "last.ckpt"
     last.write_text("before")
     with pytest.raises(OSError, match="No space left"):
-        save_whole(SimpleNamespace(is_global_zero=True, save_checkpoint=save), last)  # type: ignore[arg-type]
+        save_whole(SimpleNamespace(is_global_zero=True, save_checkpoint=save, strategy=ALONE), last)  # type: ignore[arg-type]
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
     assert last.read_text() == "before"
 
@@ -99,7 +102,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, mon
     """A power cut could leave the name without the content, in place of the one before."""
     last, flushed = tmp_path / "last.ckpt", list[tuple[int, bool]]()
     monkeypatch.setattr(os, "fsync", lambda number: flushed.append((os.fstat(number).st_size, last.exists())))
-    trainer = SimpleNamespace(is_global_zero=True, save_checkpoint=lambda path: torch.save({}, path))
+    trainer = SimpleNamespace(is_global_zero=True, save_checkpoint=lambda path: torch.save({}, path), strategy=ALONE)
     save_whole(trainer, last)  # type: ignore[arg-type]
     assert flushed == [(last.stat().st_size, False)]
 
@@ -108,10 +111,20 @@ def test_a_checkpoint_that_nothing_could_read_does_not_replace_the_one_before(tm
     """A callback or a schedule of a user's own may keep in it whatever it likes."""
     last = tmp_path / "last.ckpt"
     last.write_text("before")
-    trainer = SimpleNamespace(is_global_zero=True, save_checkpoint=lambda path: torch.save({"own": Path()}, path))
+    trainer = SimpleNamespace(
+        is_global_zero=True, save_checkpoint=lambda path: torch.save({"own": Path()}, path), strategy=ALONE
+    )
     with pytest.raises(UserError, match=r"could not be read again \(.*PosixPath.*\): a callback, .* turn it into"):
         save_whole(trainer, last)  # type: ignore[arg-type]
     assert last.read_text() == "before"
+
+
+def test_processes_that_do_not_write_end_with_the_one_that_does(tmp_path: Path) -> None:
+    """Or they would wait for it in their next step."""
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: True)
+    helper = SimpleNamespace(is_global_zero=False, save_checkpoint=lambda path: None, strategy=strategy)
+    with pytest.raises(UserError, match="as the first process says"):
+        save_whole(helper, tmp_path / "last.ckpt")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -287,11 +300,18 @@ def test_a_resumed_run_takes_the_optimizers_configured_hyperparameters(
     assert (tuple(group["betas"]), group["weight_decay"]) == ((0.8, 0.95), 0.25)
 
 
+class Own(torch.optim.AdamW):
+    """Hands its settings on, as many do that divide parameters into groups."""
+
+    def __init__(self, parameters: Any, **settings: Any) -> None:
+        super().__init__(parameters, **settings)
+
+
 def test_each_group_of_parameters_keeps_what_it_was_made_with_and_what_it_has_learned() -> None:
     """As where weights decay and biases do not, or an optimizer finds its own rate and keeps it in the group."""
     weight, bias = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
     groups = [{"params": [weight], "lr": 0.1}, {"params": [bias], "weight_decay": 0.0, "found_rate": 3.0, "step": 7}]
-    first, second = hyperparameters(torch.optim.AdamW(groups, lr=0.2, weight_decay=0.5))
+    first, second = hyperparameters(Own(groups, lr=0.2, weight_decay=0.5))
     assert (first["lr"], first["weight_decay"]) == (0.1, 0.5)
     assert (second["lr"], second["weight_decay"]) == (0.2, 0.0)
     assert not {"params", "found_rate", "step"} & second.keys(), "they would replace what a resumed run has restored"

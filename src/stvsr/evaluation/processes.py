@@ -102,7 +102,10 @@ def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank
     try:
         job = Job(config, chosen_device(config.device, rank))
         if job.identity() != identity:
-            raise InvalidInput("what is scored has changed since the evaluation began: the checkpoint, say, of a run")
+            raise InvalidInput(
+                "what is scored has changed since the evaluation began (the checkpoint of a run that trains, or a method "
+                "with other weights each time); once it changes no more, run it again with another output_dir"
+            )
         for record in score_here(job, Progress(progress_folder(config), identity), todo, rank):
             queue.put(len(record.windows))
             if parent is None or not parent.is_alive():
@@ -130,10 +133,14 @@ def _leave(number: int, frame: object) -> None:
 
 
 def check_processes(count: int, device: str) -> None:
-    """Refuses several processes on one GPU.
+    """Refuses several processes on one GPU, or on none.
 
     Raises:
         InvalidInput: says what to choose.
     """
     if count > 1 and ":" in device:
         raise InvalidInput(f"processes={count} on device={device}; expected device=cuda, so that each has a GPU")
+    # Here, as this process makes no use of it.
+    usable = ("auto", "cpu", "cuda") if torch.cuda.is_available() else ("auto", "cpu")
+    if count > 1 and device not in usable:
+        raise InvalidInput(f"processes={count} on device={device}; expected {' or '.join(usable)}")

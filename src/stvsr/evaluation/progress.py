@@ -40,7 +40,7 @@ class BatchRecord:
         scoring_seconds: the metrics took.
         waiting_seconds: spent waiting for frames.
         warm: whether the process had seen a batch of this shape before, so that the time counts.
-        peak_memory: of the process so far, MiB.
+        peak_memory: so far, MiB; of the network's passes on a GPU, of the whole process on a CPU.
     """
 
     batch: int

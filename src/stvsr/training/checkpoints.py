@@ -22,35 +22,32 @@ def save_whole(trainer: pl.Trainer, path: Path) -> None:
     """Saves; all processes must take part, and the first writes. The file takes its name when it is whole.
 
     Raises:
-        UserError: it could not be read again, because something that is no plain value is kept in it.
+        UserError: in all processes; it could not be read again, because something is kept in it that is no plain value.
     """
     with beside_then_rename(path) if trainer.is_global_zero else nullcontext(path) as beside:
         trainer.save_checkpoint(beside)
+        unreadable = why_unreadable(beside) if trainer.is_global_zero else None
+        # Or the others would wait for the first one in their next step.
+        if trainer.strategy.reduce_boolean_decision(unreadable is not None, all=False):
+            raise UserError(
+                f"the checkpoint could not be read again ({unreadable or 'as the first process says'}): a callback, an "
+                "optimizer or a schedule keeps something in it that is no tensor and no plain value; turn it into "
+                "numbers, texts, lists or dicts"
+            )
         if trainer.is_global_zero:
-            check_readable(beside)
             flush_to_disk(beside)
 
 
-def check_readable(path: Path) -> None:
-    """Refuses a checkpoint that no command could read: a class of a user's own may keep in it whatever it likes.
-
-    Raises:
-        UserError: with torch's reason.
-    """
+def why_unreadable(path: Path) -> str | None:
+    """Why no command could read a checkpoint: a class of a user's own may keep in it whatever it likes."""
     try:
-        # Tensors stay where they are.
-        torch.load(path, weights_only=True, mmap=True)
+        # Without the content of its tensors.
+        torch.load(path, weights_only=True, map_location="meta")
     except UnpicklingError as error:
-        raise UserError(
-            f"the checkpoint could not be read again ({_reason(error)}): a callback, an optimizer or a schedule keeps "
-            "something in it that is no tensor and no plain value; turn it into numbers, texts, lists or dicts"
-        ) from None
-
-
-def _reason(error: UnpicklingError) -> str:
-    """What torch says of it, without its advice."""
-    said = one_line(error)
-    return said[said.find("Unsupported") :][:200] if "Unsupported" in said else said[:200]
+        said = one_line(error)
+        # Torch's advice comes first.
+        return said[max(0, said.find("Unsupported")) :][:200]
+    return None
 
 
 class BestCheckpoint(Remembering):
@@ -68,7 +65,7 @@ class BestCheckpoint(Remembering):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves if this validation was the best."""
-        # None of the clips may have a finite score.
+        # There is none where nothing was validated.
         score = float(trainer.callback_metrics.get(MONITORED, self.best))
         if score > self.best:
             self.best = score

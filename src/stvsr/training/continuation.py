@@ -31,7 +31,9 @@ SETTINGS = (
 )
 """Settings, or groups of them, that decide what a network learns in a number of steps."""
 
-WITHOUT_EFFECT = ("stvsr.", "pytorch_lightning.callbacks.TQDMProgressBar")
+ONLOOKERS = ("DeviceStatsMonitor", "LearningRateMonitor", "ModelSummary", "RichProgressBar", "Timer", "TQDMProgressBar")
+
+WITHOUT_EFFECT = ("stvsr.", *(f"pytorch_lightning.callbacks.{name}" for name in ONLOOKERS))
 """Callbacks that change nothing of what is learned; others, such as a mean of weights, may."""
 
 TOLD = 4

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from inspect import signature
+from itertools import chain
 from typing import Any
 
 import pytorch_lightning as pl
@@ -214,10 +215,11 @@ class SpaceTimeModule(pl.LightningModule):
 def hyperparameters(optimizer: Optimizer) -> list[dict[str, Any]]:
     """Of each group of parameters, what the optimizer was made with.
 
-    Numbers alone: which kernel computes a step decides where its state lies. And no others than its class takes: some
+    Numbers alone: which kernel computes a step decides where its state lies. And no others than its classes take: some
     optimizers keep in their groups what they have learned of the rate.
     """
-    names = {*signature(type(optimizer)).parameters, "lr"} - {"params"}
+    taken = (signature(kind).parameters for kind in type(optimizer).__mro__ if issubclass(kind, Optimizer))
+    names = {"lr", *chain.from_iterable(taken)} - {"params"}
     return [
         {
             name: value
