@@ -39,10 +39,9 @@ def released_state() -> dict[str, Tensor]:
     return {name: reproducible_fill(name, tuple(map(int, shape.split("x")))) for name, shape in rows}
 
 
-@pytest.mark.parametrize("prefix", ["", "module."], ids=["plain", "data-parallel"])
-def test_released_weights_compute_what_the_authors_network_computes(tmp_path: Path, prefix: str) -> None:
+def test_released_weights_compute_what_the_authors_network_computes(tmp_path: Path) -> None:
     """Tolerance 1e-5 of the output's std: float32 sums in another order differ by 2e-6 of it (golden/README.md)."""
-    torch.save({prefix + name: tensor for name, tensor in released_state().items()}, tmp_path / "released.pth")
+    torch.save(released_state(), tmp_path / "released.pth")
     network = load_network(tmp_path / "released.pth")
     lr = torch.from_numpy(np.random.RandomState(2020).random_sample((2, 4, 3, 24, 32))).float()
     with torch.no_grad():
@@ -73,6 +72,21 @@ def saved(small_run: Callable[..., Any], small_network: Callable[..., nn.Module]
 def write(content: object, path: Path) -> Path:
     torch.save(content, path)
     return path
+
+
+def assert_refused(path: Path, why: str) -> None:
+    """In one line, which names the file and the reason."""
+    with pytest.raises(InvalidInput) as refused:
+        load_network(path)
+    said = str(refused.value)
+    assert said.startswith(f"{path}: {why}")
+    assert "\n" not in said
+
+
+# What a reason begins with.
+NEITHER = "neither a checkpoint of stvsr (no entry 'stvsr_model') nor the authors' released weights; give a file"
+NO_SAFETENSORS = "not a .safetensors file, or a damaged one; give one of stvsr.export"
+NO_CHECKPOINT = "not a checkpoint, or a damaged one; give a file that stvsr.train wrote"
 
 
 def test_checkpoint_of_ours_gives_back_the_network(
@@ -131,15 +145,16 @@ def test_an_export_is_refused_before_anything_is_written(saved: dict[str, Any], 
 CUT_OFF = (16).to_bytes(8, "little") + b"{}"
 
 
-@pytest.mark.parametrize("content", [b"", b"text\n", CUT_OFF, None], ids=["empty", "text", "cut off", "foreign"])
-def test_a_safetensors_file_that_is_not_ours_is_named_in_one_line(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [b"", b"text\n", CUT_OFF], ids=["empty", "text", "cut off"])
+def test_what_is_no_safetensors_file_is_named_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.safetensors"
-    if content is None:
-        save_file({"x": torch.zeros(1)}, path)
-    else:
-        path.write_bytes(content)
-    with pytest.raises(InvalidInput, match=r"a\.safetensors"):
-        load_network(path)
+    path.write_bytes(content)
+    assert_refused(path, NO_SAFETENSORS)
+
+
+def test_a_safetensors_file_that_is_not_ours_is_named_in_one_line(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "a.safetensors")
+    assert_refused(tmp_path / "a.safetensors", NEITHER)
 
 
 def test_a_safetensors_file_cannot_be_resumed_from(saved: dict[str, Any], tmp_path: Path) -> None:
@@ -148,7 +163,7 @@ def test_a_safetensors_file_cannot_be_resumed_from(saved: dict[str, Any], tmp_pa
         read_run(tmp_path / "a.safetensors", saved[MODEL_KEY])
 
 
-FOREIGN, LACKING = "only networks of", "which this stvsr lacks"
+FOREIGN, LACKING = "only classes of", "which this stvsr lacks"
 
 
 @pytest.mark.parametrize(
@@ -191,12 +206,18 @@ def test_references_in_a_model_config_are_not_resolved(saved: dict[str, Any], tm
     assert not made.exists()
 
 
-@pytest.mark.parametrize("change", [{"state_dict": 5}, {MODEL_KEY: []}, {MODEL_KEY: {"_target_": []}}])
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"state_dict": 5}, NEITHER),
+        ({MODEL_KEY: []}, NEITHER),
+        ({MODEL_KEY: {"_target_": []}}, "names []; only classes"),
+    ],
+)
 def test_a_checkpoint_of_the_wrong_form_is_refused(
-    saved: dict[str, Any], tmp_path: Path, change: dict[str, Any]
+    saved: dict[str, Any], tmp_path: Path, change: dict[str, Any], why: str
 ) -> None:
-    with pytest.raises(InvalidInput, match=r"a\.ckpt"):
-        load_network(write(saved | change, tmp_path / "a.ckpt"))
+    assert_refused(write(saved | change, tmp_path / "a.ckpt"), why)
 
 
 def test_part_of_a_network_is_refused(saved: dict[str, Any], tmp_path: Path) -> None:
@@ -264,8 +285,7 @@ def test_what_is_no_checkpoint_is_refused_and_not_executed(
 ) -> None:
     path = tmp_path / "file.ckpt"
     path.write_bytes(content)
-    with pytest.raises(InvalidInput, match=r"file\.ckpt"):
-        load_network(path)
+    assert_refused(path, NO_CHECKPOINT)
     assert "executed" not in capsys.readouterr().out
 
 
@@ -276,10 +296,13 @@ def test_truncated_checkpoint_is_refused(saved: dict[str, Any], tmp_path: Path) 
         load_network(path)
 
 
-@pytest.mark.parametrize("content", [{"weights": torch.ones(1)}, [1, 2], {}], ids=["other-dict", "list", "empty-dict"])
-def test_a_file_of_something_else_is_refused(tmp_path: Path, content: object) -> None:
-    with pytest.raises(InvalidInput, match=r"a\.pt"):
-        load_network(write(content, tmp_path / "a.pt"))
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [({"weights": torch.ones(1)}, NEITHER), ([1, 2], "holds a list; expected a checkpoint of stvsr"), ({}, NEITHER)],
+    ids=["other-dict", "list", "empty-dict"],
+)
+def test_a_file_of_something_else_is_refused(tmp_path: Path, content: object, why: str) -> None:
+    assert_refused(write(content, tmp_path / "a.pt"), why)
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

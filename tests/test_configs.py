@@ -41,7 +41,9 @@ def build(config: DictConfig) -> None:
         assert isinstance(source, partial)
         # Called, they would read the data, which is not there.
         inspect.signature(source.func).bind(*source.args, **source.keywords)
-    network = instantiate(config.model)
+    # Only the keys matter here, and some networks are large.
+    with torch.device("meta"):
+        network = instantiate(config.model)
     optimizer = instantiate(config.optimizer)(network.parameters())
     instantiate(config.scheduler)(optimizer)
     instantiate(config.objective)
@@ -76,9 +78,7 @@ def test_every_two_stage_experiment_builds(
     """SuperSloMo's without VGG-16, whose weights are downloaded."""
     small = ["objective.loss.perceptual=0"] if experiment == "superslomo" else []
     config = configure("train", f"experiment=two_stage/{experiment}", f"output_dir='{tmp_path}'", *small)
-    # Only the keys matter here, and the networks are large.
-    with torch.device("meta"):
-        build(config)
+    build(config)
 
 
 def test_another_optimizer_keeps_its_own_betas(configure: Callable[..., DictConfig]) -> None:
@@ -246,15 +246,8 @@ def test_slurm_launcher_has_resources_for_one_run() -> None:
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("scheduler.period=0", "period=0"),
-        ("scheduler.warmup=-1", "warmup=-1"),
         ("callbacks.last.every_steps=0", "every_steps=0"),
         ("callbacks.non_finite.patience=0", "patience=0"),
-        ("loader.batch_size=0", "batch_size=0"),
-        ("loader.crop=0", "crop=0"),
-        ("loader.crop=10", "crop=10; expected a multiple of 4"),
-        ("loader.batch_size=8.0", "batch_size=8.0; expected a whole number"),
-        ("loader.crop=32.0", "crop=32.0; expected a whole number"),
         ("callbacks.last.every_steps=often", "every_steps=often; expected a whole number"),
         ("callbacks.non_finite.patience=null", "patience=None; expected a whole number"),
         ("callbacks.pictures.clips=-1", "pictures.clips=-1"),
@@ -307,7 +300,7 @@ def test_stages_are_trained_as_their_papers_say(
     assert (config.optimizer.lr, config.loader.batch_size, config.loader.crop) == (lr, batch_size, crop)
 
 
-def test_the_deformable_convolution_is_the_fastest_there_is(
+def test_the_deformable_convolution_is_chosen_on_the_spot_unless_told_otherwise(
     configure: Callable[..., DictConfig],
 ) -> None:
     assert {configure(name).deformable for name in ("train", "evaluate")} == {"auto"}

@@ -1,7 +1,9 @@
 """The study trains and scores what is missing, and nothing twice; its report has every run."""
 
+import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,40 +28,76 @@ TINY = [
     "logger=csv",
 ]
 
-PLACES = {"root": "train", "val_root": "val", "output_dir": "study"}
+CLIPS = "data.test_source.sets.1.source"
 
-FEW_CLIPS = "data.test_source.sets.1.source.clips={}"
+# Those of the config would be most of what these tests take.
+SMALL_CLIPS = [f"{CLIPS}.height=32", f"{CLIPS}.width=48"]
+
+
+def studied(
+    videos: Path, folder: Path, ablations: str, *training: str, train: bool | str = True, clips: int = 3
+) -> str:
+    """Runs the command on the videos below a folder, with its output in another; gives the report."""
+    settings = {
+        "training": [*TINY, *training],
+        "scoring": [*SMALL_CLIPS, f"{CLIPS}.clips={clips}", "pictures=0", "workers=0"],
+    }
+    lists = [f"{name}=[{','.join(map(repr, values))}]" for name, values in settings.items()]
+    places = {"root": videos / "train", "val_root": videos / "val", "output_dir": folder}
+    command = [
+        "stvsr.study",
+        "runs=study_cpu",
+        "seeds=[1]",
+        f"ablations={ablations}",
+        f"train={train}",
+        *lists,
+        *(f"{name}='{place}'" for name, place in places.items()),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", command)
+        main()
+    return (folder / "study.md").read_text(encoding="utf-8")
+
+
+def write_videos(folder: Path) -> None:
+    """A small one to train on, and one to score."""
+    for seed, name in enumerate(("train", "val")):
+        write_video(folder / name / "a.mp4", moving_frames(8, (48, 64), seed=seed))
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What all studies here are of, but for one that changes them."""
+    folder = tmp_path_factory.mktemp("videos")
+    write_videos(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study_of_a(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished study of (a), to be copied."""
+    folder = tmp_path_factory.mktemp("finished") / "study"
+    studied(videos, folder, "[a]")
+    return folder
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
-    """Runs the command on two small videos; gives the report."""
-    for seed, name in enumerate(("train", "val")):
-        write_video(tmp_path / name / "a.mp4", moving_frames(8, (48, 64), seed=seed))
-
-    def call(ablations: str, *training: str, train: bool | str = True, clips: int = 3) -> str:
-        settings = {"training": [*TINY, *training], "scoring": [FEW_CLIPS.format(clips), "pictures=0", "workers=0"]}
-        lists = [f"{name}=[{','.join(map(repr, values))}]" for name, values in settings.items()]
-        places = [f"{name}='{tmp_path / folder}'" for name, folder in PLACES.items()]
-        command = [
-            "stvsr.study",
-            "runs=study_cpu",
-            "seeds=[1]",
-            f"ablations={ablations}",
-            f"train={train}",
-            *lists,
-            *places,
-        ]
-        monkeypatch.setattr(sys, "argv", command)
-        main()
-        return (tmp_path / "study" / "study.md").read_text(encoding="utf-8")
-
-    return call
+def run(videos: Path, tmp_path: Path) -> Callable[..., str]:
+    """Runs the command in `study`; gives the report."""
+    return partial(studied, videos, tmp_path / "study")
 
 
+@pytest.fixture
+def finished(study_of_a: Path, tmp_path: Path) -> str:
+    """A study of (a) that was finished in `study` before; gives its report."""
+    # With the times of its files, which tell what was made of what.
+    shutil.copytree(study_of_a, tmp_path / "study")
+    return (tmp_path / "study" / "study.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("finished")
 def test_a_study_goes_on_where_it_was_stopped_and_reports_every_run(run: Callable[..., str], tmp_path: Path) -> None:
-    run("[b]")
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("b-1/**/*.*") if path.is_file()}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("a-1/**/*.*") if path.is_file()}
     assert {"last.ckpt", "results.json", "metrics.csv"} <= {path.name for path in before}
 
     report = run("[a,b]")
@@ -75,22 +113,23 @@ def test_a_study_goes_on_where_it_was_stopped_and_reports_every_run(run: Callabl
         assert (tmp_path / "study" / picture).read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_report_of_what_is_finished_trains_nothing(run: Callable[..., str], tmp_path: Path) -> None:
+def test_a_report_of_what_is_finished_trains_nothing(run: Callable[..., str], study_of_a: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         run("[a,b]", train=False)
-    run("[b]")
+    shutil.copytree(study_of_a, tmp_path / "study", dirs_exist_ok=True)
     report = run("[a,b]", train=False)
-    assert "| (b), seed 1 |" in report
-    assert "(a)" not in report.split("##", 1)[1]
-    assert not (tmp_path / "study" / "train" / "a-1").exists()
+    assert "| (a), seed 1 |" in report
+    assert "(b)" not in report.split("##", 1)[1]
+    assert not (tmp_path / "study" / "train" / "b-1").exists()
 
 
+@pytest.mark.usefixtures("finished")
 def test_longer_training_continues_a_run_and_scores_it_again(run: Callable[..., str], tmp_path: Path) -> None:
-    run("[a]")
     scored = tmp_path / "study" / "scores" / "a-1" / "results.json"
     before = scored.stat().st_mtime_ns
     # It was stopped once more, while it scored the shorter run.
     stopped = scored.parent / "progress" / "job.json"
+    stopped.parent.mkdir()
     write_text(stopped, '{"checkpoint": "of two steps"}')
     report = run("[a]", "trainer.max_steps=3")
     assert not stopped.exists()
@@ -108,8 +147,11 @@ def test_too_few_clips_for_the_pictures_are_refused_before_anything_is_trained(
     assert not (tmp_path / "study" / "train").exists()
 
 
-def test_clips_that_have_changed_are_scored_again(run: Callable[..., str], tmp_path: Path) -> None:
+def test_clips_that_have_changed_are_scored_again(tmp_path: Path) -> None:
     """The mean of old scores and new ones would be of nothing."""
+    # In folders of its own, for it changes what is in them.
+    write_videos(tmp_path)
+    run = partial(studied, tmp_path, tmp_path / "study")
     run("[a]")
     scores = [tmp_path / "study" / "scores" / name / "results.json" for name in ("bicubic_blend", "a-1")]
     before = [path.stat().st_mtime_ns for path in scores]
@@ -118,11 +160,10 @@ def test_clips_that_have_changed_are_scored_again(run: Callable[..., str], tmp_p
     assert all(path.stat().st_mtime_ns > time for path, time in zip(scores, before, strict=True))
 
 
-def test_a_row_of_a_log_that_was_cut_off_does_not_count(run: Callable[..., str], tmp_path: Path) -> None:
-    report = run("[a]")
+def test_a_row_of_a_log_that_was_cut_off_does_not_count(run: Callable[..., str], finished: str, tmp_path: Path) -> None:
     with (tmp_path / "study" / "train" / "a-1" / "csv" / "metrics.csv").open("a") as log:
         log.write("0,")
-    assert run("[a]") == report
+    assert run("[a]") == finished
 
 
 def test_a_study_that_is_stopped_says_how_to_continue_all_of_it(
@@ -150,28 +191,29 @@ def test_a_run_that_diverges_is_left_out_and_said(
     """It would again, whenever the study is started; the others are worth as much without it."""
 
     def diverging(config: DictConfig) -> dict[str, float]:
-        if config.variant == "a":
+        if config.variant == "b":
             raise TrainingDiverged("20 steps in a row")
         return train(config)
 
     monkeypatch.setattr("stvsr.study.train", diverging)
-    report = run("[a,b]")
-    assert "Left out: (a), seed 1 (20 steps in a row)." in report
-    assert "| (b), seed 1 |" in report
-    assert "| (a), seed 1 |" not in report
+    report = run("[b,a]")
+    assert "Left out: (b), seed 1 (20 steps in a row)." in report
+    assert "| (a), seed 1 |" in report
+    assert "| (b), seed 1 |" not in report
     assert "left out: 20 steps in a row" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        run("[a]")
-    assert "no run could be finished; choose a lower optimizer.lr" in capsys.readouterr().err
+        run("[b]")
+    assert "no run could be finished; choose another output_dir and a lower rate" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("finished")
 def test_a_run_whose_last_step_was_skipped_is_not_taken_for_a_finished_one(
     run: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its checkpoint is of an earlier step: weights that gave no finite loss are not saved."""
 
     def skipping(config: DictConfig) -> dict[str, float]:
-        if config.variant == "a":
+        if config.variant == "b":
             config.trainer.max_steps -= 1
             metrics = train(config)
             config.trainer.max_steps += 1
@@ -180,25 +222,25 @@ def test_a_run_whose_last_step_was_skipped_is_not_taken_for_a_finished_one(
 
     monkeypatch.setattr("stvsr.study.train", skipping)
     report = run("[a,b]")
-    assert "Left out: (a), seed 1 (the last step had no finite loss or gradient)." in report
-    assert "| (a), seed 1 |" not in report
+    assert "Left out: (b), seed 1 (the last step had no finite loss or gradient)." in report
+    assert "| (a), seed 1 |" in report
+    assert "| (b), seed 1 |" not in report
     assert "left out: the last step had no finite loss or gradient" in capsys.readouterr().err
 
 
 def test_a_report_says_no_settings_that_are_not_those_of_its_runs(
-    run: Callable[..., str], capsys: pytest.CaptureFixture[str]
+    run: Callable[..., str], finished: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = run("[a]")
-    assert ", seeds 1; scored on " in report
+    assert ", seeds 1; scored on " in finished
     with pytest.raises(SystemExit):
         run("[a]", "optimizer.lr=0.5", train=False)
     assert "was trained with another optimizer.lr; choose another output_dir" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("finished")
 def test_results_that_cannot_be_read_are_made_again_and_memory_may_be_saved_on_the_way(
     run: Callable[..., str], tmp_path: Path
 ) -> None:
-    run("[a]")
     scores = tmp_path / "study" / "scores" / "bicubic_blend" / "results.json"
     scores.write_text("{}", encoding="utf-8")
     assert "| bicubic_blend |" in run("[a]", "model.checkpointing=true", train=False)
@@ -223,10 +265,10 @@ def test_no_is_not_taken_for_true(run: Callable[..., str], capsys: pytest.Captur
     assert "train=no; expected true or false" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("finished")
 def test_runs_of_other_settings_are_not_taken_for_those_asked_for(
     run: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("[a]")
     for setting, says in (
         ("optimizer.lr=0.5", "was trained with another optimizer.lr; choose another output_dir"),
         ("scheduler.warmup=7", "was trained with another scheduler.warmup; choose another output_dir"),

@@ -1,12 +1,14 @@
 """Draws are a pure function of seed and position; damaged clips are replaced, named, and never end a run alone."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from stvsr.data.clip import Clip, Footage
+from stvsr.data.augmentation import transform
+from stvsr.data.clip import Clip, Footage, to_float
 from stvsr.data.datasets import MAX_DAMAGED_IN_A_ROW, TrainingClips, ValidationClips
 from stvsr.data.degradation import downsample
 from stvsr.errors import DamagedClip
@@ -45,12 +47,26 @@ def test_a_clip_is_a_crop_of_the_degraded_whole(noise_source: Any, crop: int) ->
         assert torch.equal(clip.lr[..., inner, inner], downsample(clip.hr[::2])[..., inner, inner])
 
 
-@pytest.mark.parametrize("draw", range(12))
-def test_no_crop_reaches_into_rows_and_columns_that_form_no_lr_pixel(noise_source: Any, draw: int) -> None:
-    """At 35x38 each side has one place for a crop, or half of a crop would lie in them."""
-    source = noise_source(size=(35, 38))
-    clip = TrainingClips(source=source, crop=8, draws=12, seed=0)[draw]
-    assert clip.hr.shape[-2:] == (32, 32)
+def test_no_crop_reaches_into_rows_and_columns_that_form_no_lr_pixel(noise_source: Any) -> None:
+    """Of 35 rows and 38 columns 32 and 36 do: a crop of 32x32 has one place down and two across."""
+    source = noise_source(clips=1, size=(35, 38))
+    hr = to_float(source.read(0, np.random.default_rng(0)).frames[..., :32, :36])
+    lr = downsample(hr[::2])
+    ways = [
+        {"turns": turns, "flip": flip, "reverse": reverse}
+        for turns, flip, reverse in product(range(4), (False, True), (False, True))
+    ]
+    clips, seen = TrainingClips(source=source, crop=8, draws=12, seed=0), set()
+    for clip in (clips[draw] for draw in range(12)):
+        places = {
+            left
+            for left, way in product((0, 1), ways)
+            if torch.equal(clip.lr, transform(lr[..., left : left + 8], **way))
+            and torch.equal(clip.hr, transform(hr[..., 4 * left : 4 * left + 32], **way))
+        }
+        assert len(places) == 1
+        seen |= places
+    assert seen == {0, 1}
 
 
 def test_crop_as_large_as_the_frame_is_allowed(noise_source: Any) -> None:

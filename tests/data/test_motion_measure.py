@@ -13,9 +13,9 @@ from stvsr.errors import InvalidInput
 
 def test_motion_of_generated_scenes_is_right_to_a_tenth() -> None:
     """The flow blurs edges and knows nothing of what it cannot see; 5 % in the mean, 10 % in the worst scene here."""
-    scenes = SyntheticScenes(clips=12, height=160, width=224, seed=7)
+    scenes = SyntheticScenes(clips=6, height=160, width=224, seed=7)
     errors = []
-    for index in range(12):
+    for index in range(6):
         frames = scenes.read(index, np.random.default_rng(0)).frames
         truth = truth_of(scenes, index).flow.norm(dim=1).mean().item()
         errors.append(abs(np.mean(measure_motion(frames)) / truth - 1))

@@ -59,16 +59,23 @@ def test_progress_of_another_evaluation_is_refused_and_says_what_differs(tmp_pat
 
 def test_a_second_evaluation_in_the_same_folder_is_refused_while_the_first_runs(tmp_path: Path) -> None:
     """In another process: a lock of this kind does not stop the process that has it."""
-    program = (
-        "import sys; from pathlib import Path; from stvsr.evaluation.progress import Progress\n"
-        "with Progress(Path(sys.argv[1]), {}).locked(): print('in')"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path / "progress")]
-    with Progress(tmp_path / "progress", {}).locked():
-        refused = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert refused.returncode == 1
-        assert "another evaluation is running there; wait for it" in refused.stderr
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "in\n"
+    progress = Progress(tmp_path / "progress", {})
+    # Without torch, which takes seconds to import.
+    first = "import sys; from pathlib import Path; from stvsr.unfinished import alone_in\n"
+    first += "with alone_in(Path(sys.argv[1]), 'evaluation', '-'): print('in', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", first, str(tmp_path / "progress")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "in\n"
+        with (
+            pytest.raises(InvalidInput, match="another evaluation is running there; wait for it, or choose another"),
+            progress.locked(),
+        ):
+            pass
+        assert running.stdin is not None
+        running.stdin.close()
+    with progress.locked():
+        pass
 
 
 def refuses_locks(monkeypatch: pytest.MonkeyPatch, number: int) -> None:

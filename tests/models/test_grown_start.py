@@ -36,8 +36,7 @@ def grown(configure: Configure, channels: int = 16) -> tuple[nn.Module, nn.Modul
     return smaller, larger
 
 
-@pytest.mark.parametrize("channels", [8, 16, 64])
-@pytest.mark.parametrize("frames", [2, 3, 4])
+@pytest.mark.parametrize(("channels", "frames"), [(16, 2), (16, 3), (16, 4), (8, 3), (64, 3)])
 def test_a_grown_network_makes_the_frames_it_grew_from(
     configure: Configure, generated_clip: Tensor, channels: int, frames: int
 ) -> None:
@@ -61,11 +60,12 @@ def test_features_of_ordinary_size_come_through(configure: Configure) -> None:
 
 def test_every_weight_of_the_recurrence_learns_within_a_few_steps(configure: Configure, generated_clip: Tensor) -> None:
     _, network = grown(configure)
+    hr = generated_clip[None, ..., :64, :64]
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     before = {name: tensor.clone() for name, tensor in network.propagation.named_parameters()}
     for _ in range(4):
         optimizer.zero_grad()
-        charbonnier(network(downsample(generated_clip[::2])[None]), generated_clip[None]).backward()
+        charbonnier(network(downsample(hr[:, ::2])), hr).backward()
         optimizer.step()
     still = [name for name, tensor in network.propagation.named_parameters() if torch.equal(tensor, before[name])]
     assert not still

@@ -103,12 +103,13 @@ def test_a_frame_depends_on_lr_frames_within_reach_and_on_none_beyond(upscaler: 
     with torch.no_grad():
         # A window of three LR frames, the middle ones.
         before = system(lr)[:, 6:11]
-        changed = []
-        for at in range(9):
+        changed = {}
+        # The last ones within reach and the first ones beyond, on either side.
+        for at in (2 - reach, 3 - reach, 5 + reach, 6 + reach):
             other = lr.clone()
             other[:, at] = torch.rand(3, 16, 16)
-            changed.append(not torch.equal(system(other)[:, 6:11], before))
-    assert changed == [3 - reach <= at <= 5 + reach for at in range(9)]
+            changed[at] = not torch.equal(system(other)[:, 6:11], before)
+    assert changed == {2 - reach: False, 3 - reach: True, 5 + reach: True, 6 + reach: False}
 
 
 def test_one_frame_is_refused() -> None:
@@ -120,7 +121,8 @@ def test_one_frame_is_refused() -> None:
 def test_every_option_is_a_stage_of_the_size_that_was_counted(configure: Callable[..., DictConfig], group: str) -> None:
     """The counts are those of the authors' networks; the paper's table differs where `notes` say why."""
     for option in options(group):
-        stage = instantiate(configure("evaluate", "model=two_stage", f"{group}={option}")[group])
+        with torch.device("meta"):
+            stage = instantiate(configure("evaluate", "model=two_stage", f"{group}={option}")[group])
         assert isinstance(stage, Stage)
         assert stage.option == option
         assert sum(parameter.numel() for parameter in stage.parameters()) == PARAMETERS[group, option]
@@ -130,7 +132,8 @@ def test_every_option_is_a_stage_of_the_size_that_was_counted(configure: Callabl
 def test_there_are_sixteen_combinations(configure: Callable[..., DictConfig]) -> None:
     pairs = list(product(options("frame_interpolator"), options("frame_upscaler")))
     assert len(pairs) == 16
-    for interpolator, upscaler in pairs:
+    # Each of either group once: they are chosen apart.
+    for interpolator, upscaler in pairs[::5]:
         config = configure(
             "evaluate", "model=two_stage", f"frame_interpolator={interpolator}", f"frame_upscaler={upscaler}"
         )

@@ -398,7 +398,8 @@ def test_no_instructions_are_used_that_compilers_get_wrong(kernel: str, dtype: t
 
 
 def agrees(sizes: Sizes, dtype: torch.dtype) -> bool:
-    return deformable._agree(sizes, dtype, torch.device("cpu"), extent=(2, 9, 13))
+    # Two blocks of pixels, the last not full; more of them take longer and are held against torchvision above.
+    return deformable._agree(sizes, dtype, torch.device("cpu"), extent=(1, 5, 9))
 
 
 @pytest.mark.parametrize("channels", [16, 64])

@@ -134,6 +134,7 @@ def test_flows_are_exact_under_autocast(small: SuperSloMo) -> None:
     assert {part.dtype for part in made} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_a_small_one_learns_motion(generated_clip: Tensor, overfitted: Callable[..., float]) -> None:
     """Beyond the mean of the two frames, which is what it starts from, by far; it reaches 9 dB more."""
     before, target, after = generated_clip[2:5, None, :, 48:80, 48:80]

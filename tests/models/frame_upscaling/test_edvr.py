@@ -287,6 +287,7 @@ class MiddleFrame(nn.Module):
         return self.network.enlarge_middle(frames[:, 1], [self.network.prepare(frame) for frame in frames.unbind(1)])
 
 
+@pytest.mark.slow
 def test_it_learns(generated_clip: Tensor, overfitted: Callable[..., float]) -> None:
     """One frame of 32x32 pixels from three, 3 dB beyond bicubic; the bilinear frame it starts from is 0.7 dB below."""
     torch.manual_seed(0)

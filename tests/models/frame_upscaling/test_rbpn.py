@@ -189,6 +189,7 @@ def test_a_block_adds_before_its_second_activation() -> None:
     assert torch.autograd.gradcheck(block, features)
 
 
+@pytest.mark.slow
 def test_a_small_one_learns_what_bicubic_cannot_know(generated_clip: Tensor, overfitted: Callable[..., float]) -> None:
     """It starts from noise, and reaches 7 dB more than bicubic (5 to 8 dB from other seeds)."""
     hr = generated_clip[None, 3:5, :, 48:64, 4:20]

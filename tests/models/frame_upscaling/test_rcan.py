@@ -181,6 +181,7 @@ def test_an_attention_block_is_what_the_paper_says() -> None:
     assert torch.autograd.gradcheck(block, features)
 
 
+@pytest.mark.slow
 def test_a_small_one_learns_what_bicubic_cannot_know(generated_clip: Tensor, overfitted: Callable[..., float]) -> None:
     """It starts from a flat picture, and reaches 4 dB more than bicubic."""
     hr = generated_clip[None, 3:5, :, 48:80, 48:80]
