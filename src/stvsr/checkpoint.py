@@ -110,9 +110,8 @@ def fill(network: nn.Module, weights: dict[str, Tensor], path: str | Path) -> No
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        summary = one_line(error)
         raise InvalidInput(
-            f"{path}: the weights do not fit the network it names ({summary[:200]}); "
+            f"{path}: the weights do not fit the network it names ({one_line(error)[:200]}); "
             "the file is damaged or was edited: use another"
         ) from None
 
@@ -276,8 +275,9 @@ def _build(config: object, origin: str) -> Any:
     for key in arguments:
         if not isinstance(key, str) or key.startswith("_"):
             raise InvalidInput(f"{origin}: its model config has the entry {key!r}, which no network takes")
+    parts = {key: _build(value, origin) for key, value in arguments.items()}
     try:
-        return network(**{key: _build(value, origin) for key, value in arguments.items()})
+        return network(**parts)
     except (TypeError, ValueError) as error:
         reason = one_line(error)[:200]
         raise InvalidInput(f"{origin}: the network it names cannot be built ({reason}); use another file") from None

@@ -13,6 +13,7 @@ from stvsr.errors import InvalidInput
 from stvsr.models.alignment import PCDAlignment
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.blended_start import PARABOLA, start_at_blended_frames
+from stvsr.models.blocks import ResidualBlock
 from stvsr.models.carrying import carry_through, offsets_see_pictures
 from stvsr.models.propagation import Bidirectional, Recurrence
 from stvsr.training.losses import charbonnier
@@ -105,6 +106,14 @@ def test_an_interpolation_of_a_contributor_is_refused_in_words(small_network: Ca
     network = small_network("b")
     network.interpolation = nn.Identity()
     with pytest.raises(InvalidInput, match=r"blended_start=true with Identity; .*blended_start=false"):
+        start_at_blended_frames(network)
+
+
+def test_an_alignment_of_a_contributor_is_refused_in_words(small_network: Callable[..., nn.Module]) -> None:
+    """And blocks of another width within it are left as they are."""
+    network = small_network("b")
+    network.interpolation.fusion.align_second = nn.Sequential(ResidualBlock(2))
+    with pytest.raises(InvalidInput, match=r"blended_start=true with Sequential; .*blended_start=false"):
         start_at_blended_frames(network)
 
 

@@ -76,6 +76,15 @@ def test_nothing_but_b_grows_and_only_to_e(configure: Configure, smaller: str, l
     assert not can_grow(plain(model(configure, smaller)), plain(model(configure, larger)))
 
 
+def test_nothing_grows_to_a_propagation_of_ones_own(configure: Configure) -> None:
+    """Nobody knows how its states carry a frame."""
+    smaller, larger = (plain(model(configure, variant)) for variant in "be")
+    assert can_grow(smaller, larger)
+    own = larger["propagation"]["recurrence"] | {"_target_": "lab.Peephole"}
+    assert not can_grow(smaller, larger | {"propagation": larger["propagation"] | {"recurrence": own}})
+    assert not can_grow(smaller, larger | {"propagation": larger["propagation"] | {"_target_": "lab.Bidirectional"}})
+
+
 def test_networks_of_different_size_do_not_grow(configure: Configure) -> None:
     assert can_grow(plain(model(configure, "b", 16)), plain(model(configure, "e", 16)))
     assert can_grow(plain(model(configure, "b", 16)), plain(model(configure, "e", 16)) | {"checkpointing": True})
