@@ -332,6 +332,10 @@ def test_too_little_memory_for_a_batch_is_said_with_the_remedy(error: BaseExcept
     assert message.endswith("not enough memory: use smaller batches, crops or frames")
 
 
+class UncompletedJobError(RuntimeError):
+    """As submitit calls it."""
+
+
 class FailedJobError(RuntimeError):
     """As submitit calls it."""
 
@@ -343,6 +347,12 @@ class FailedJobError(RuntimeError):
             FailedJobError("sbatch: error: Batch job submission failed: Requested time limit is invalid"),
             "SLURM takes no such job (sbatch: error: Batch job submission failed: Requested time limit is invalid); "
             "set hydra.launcher.timeout_min, .partition or .account for it",
+        ),
+        (
+            UncompletedJobError("Job 7 (task: 0) has not produced any output (state: OUT_OF_MEMORY)"),
+            "SLURM ended a job (Job 7 (task: 0) has not produced any output (state: OUT_OF_MEMORY)); the others go on: "
+            "compare them by stvsr.report in the end, and give that job's settings again with its output_dir, and more "
+            "memory or time if need be",
         ),
         (RuntimeError("Symlink loop from 'a'"), "Symlink loop from 'a': links lead in a circle; remove one"),
     ],

@@ -311,6 +311,17 @@ def test_other_weights_under_the_same_name_are_another_evaluation(
     assert {key for key, value in identity(1).items() if value != before[key]} == {"checkpoint", "network"}
 
 
+def test_the_folder_of_a_training_is_refused(scored: Evaluate, few: Path, tmp_path: Path) -> None:
+    """Its log would be replaced by that of the evaluation."""
+    log = tmp_path / "out" / "csv" / "metrics.csv"
+    log.parent.mkdir(parents=True)
+    log.write_text("step")
+    (tmp_path / "out" / "checkpoints").mkdir()
+    with pytest.raises(InvalidInput, match="is a training's, whose logs would be replaced; choose another output_dir"):
+        scored("method=bicubic_blend", "data=clips", f"data.root='{few}'")
+    assert log.read_text() == "step"
+
+
 def test_a_method_of_ones_own_that_has_changed_is_another_one(
     scored: Evaluate, vid4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

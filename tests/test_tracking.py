@@ -132,10 +132,10 @@ def test_evaluations_join_the_group_of_their_ablation(configure: Callable[..., D
 def test_a_training_that_goes_on_in_its_folder_stays_one_run_online(
     configure: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
-    def known(*overrides: str, folder: str = "one") -> str | None:
+    def known(*overrides: str, folder: str = "one", anew: bool = False) -> str | None:
         config = configure("train", "logger=wandb", f"output_dir='{tmp_path / folder}'", *overrides)
         (tmp_path / folder).mkdir(exist_ok=True)
-        keep_run(config)
+        keep_run(config, anew=anew)
         found: str | None = config.logger.wandb.get("id")
         return found
 
@@ -145,6 +145,7 @@ def test_a_training_that_goes_on_in_its_folder_stays_one_run_online(
     assert known(online) == first
     assert known(online, folder="other") not in (None, first)
     assert known(online, "+logger.wandb.id=mine") == "mine"
+    assert known(online, anew=True) not in (None, first), "two trainings would be one curve"
     assert known() is None
 
 
@@ -160,6 +161,29 @@ def test_a_run_that_failed_is_marked_so_on_wandb(monkeypatch: pytest.MonkeyPatch
         finally:
             finish([WandbLogger(save_dir=tmp_path, offline=True)])
     assert codes == [int(fails)]
+
+
+def test_the_end_of_wandbs_process_costs_its_log_alone(
+    small_run: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A cluster's SIGTERM ends it before the training, which has a validation to make and to save."""
+    import wandb
+
+    def lost(*arguments: object, **options: object) -> None:
+        calls.append(0)
+        raise ConnectionResetError("Connection lost")
+
+    calls: list[int] = []
+    end = wandb.finish
+    monkeypatch.setattr(WandbLogger, "log_metrics", lost)
+    monkeypatch.setattr(wandb, "finish", lambda exit_code: (end(exit_code), lost()))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with pytest.warns(UserWarning, match=r"W&B has ended \(Connection lost\); the run goes on") as told:
+        train(small_run("logger=wandb", "trainer.max_steps=2", "trainer.val_check_interval=2"))
+    assert len([warning for warning in told if "W&B has ended" in str(warning.message)]) == 1
+    assert any("W&B could not end the run" in str(warning.message) for warning in told)
+    assert len(calls) == 2, "of the log it is asked once"
+    assert "val/psnr/mean" in logged_columns(tmp_path / "run")
 
 
 def test_an_evaluation_makes_a_run_of_its_own_on_wandb(configure: Callable[..., DictConfig], tmp_path: Path) -> None:

@@ -10,6 +10,9 @@ LONGEST = 150
 REFUSED_BY_SLURM = "FailedJobError"
 """submitit's error where sbatch refuses a job, or where one failed on its node, which begins with other words."""
 
+ENDED_BY_SLURM = "UncompletedJobError"
+"""submitit's error where a job left nothing: out of memory, out of time, cancelled, or its node failed."""
+
 FAILED_ON_ITS_NODE = "Job (task="
 
 LINKS_IN_A_CIRCLE = "Symlink loop from "
@@ -37,6 +40,11 @@ def in_one_line(error: BaseException) -> str | None:
         if type(link).__name__ == REFUSED_BY_SLURM and not str(link).startswith(FAILED_ON_ITS_NODE):
             said = one_line(link)[-LONGEST:]
             return f"SLURM takes no such job ({said}); set hydra.launcher.timeout_min, .partition or .account for it"
+        if type(link).__name__ == ENDED_BY_SLURM:
+            return (
+                f"SLURM ended a job ({one_line(link)[:LONGEST]}); the others go on: compare them by stvsr.report in "
+                "the end, and give that job's settings again with its output_dir, and more memory or time if need be"
+            )
         if NO_SLURM in str(link):
             return (
                 "no program srun here; start the sweep where SLURM's jobs are submitted, or omit hydra/launcher=slurm"

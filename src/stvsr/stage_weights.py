@@ -55,7 +55,14 @@ def load_stage(stage: Stage, path: str | Path) -> None:
         if isinstance(part, dict) and part.get("_target_") == target_of(type(stage)):
             prefix = f"{place}."
             own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-            fill(stage, own, path)
+            try:
+                fill(stage, own, path)
+            except InvalidInput:
+                settings = ", ".join(f"{name}={value}" for name, value in part.items() if name != "_target_")
+                raise InvalidInput(
+                    f"{path}: its {stage.title} was trained with other settings ({settings or 'none'}); give the same "
+                    f"ones as +{place}.NAME=VALUE"
+                ) from None
             return
     raise InvalidInput(
         f"{path}: holds no {stage.title}; expected {_published(stage)}, or a checkpoint of stvsr.train that has one"

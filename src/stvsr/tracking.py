@@ -6,12 +6,15 @@ Training logs `val/psnr/slow`, …, an evaluation `test/<set>/psnr/slow`, …; b
 
 import secrets
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import wandb
 from hydra.utils import instantiate
 from omegaconf import DictConfig, open_dict
 from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_warn
+from wandb.sdk.mailbox import MailboxClosedError
 
 from stvsr.config import resolved
 from stvsr.data.clip import SPLITS
@@ -34,6 +37,28 @@ MONITORED = "val/psnr/mean"
 
 RUN_ID = "wandb_run.txt"
 """The file in a training's folder that tells its run on W&B."""
+
+
+class LastingWandbLogger(WandbLogger):
+    """Lightning's logger for W&B, but the end of W&B's own process costs its log alone.
+
+    A cluster's SIGTERM reaches that process as well, and it ends at once; the training goes on to its last validation
+    and saves.
+    """
+
+    _ended = False
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """As Lightning's; what W&B does not take any more is dropped, with a warning at first."""
+        if self._ended:
+            return
+        try:
+            super().log_metrics(metrics, step)
+        except (ConnectionError, MailboxClosedError) as error:
+            self._ended = True
+            rank_zero_warn(
+                f"W&B has ended ({one_line(error)}); the run goes on without it: its CSV logs have everything"
+            )
 
 
 def score_name(clip_set: str, metric: str, split: str) -> str:
@@ -62,16 +87,23 @@ def describe_run(loggers: list[Logger], config: DictConfig, *, parameters: int |
         settings = config.logger.get("wandb")
         online = settings is not None and not settings.offline
         remedy = "run `wandb login`, or omit logger.wandb.offline=false" if online else "choose others, or logger=csv"
+        deleted = Path(config.output_dir) / RUN_ID
+        remedy += f"; if the run was deleted on W&B, remove {deleted}" if deleted.is_file() else ""
         raise UserError(f"W&B could not start a run ({one_line(error)}); {remedy}") from None
 
 
-def keep_run(config: DictConfig) -> None:
-    """Lets a training that goes on in its folder go on in its W&B run, if that is online: W&B joins no others."""
+def keep_run(config: DictConfig, *, anew: bool) -> None:
+    """Lets a training that goes on in its folder go on in its W&B run, if that is online: W&B joins no others.
+
+    Args:
+        config: of the training; it is changed.
+        anew: whether the training begins anew, and so in another run than one before it in that folder.
+    """
     settings = config.logger.get("wandb")
     if settings is None or settings.offline or settings.get("id") is not None:
         return
     path = Path(config.output_dir) / RUN_ID
-    if not path.is_file():
+    if anew or not path.is_file():
         write_text(path, secrets.token_hex(4))
     with open_dict(config):
         settings.id = path.read_text()
@@ -111,4 +143,9 @@ def track_evaluation(config: DictConfig, results: Results) -> None:
 def finish(loggers: list[Logger]) -> None:
     """Ends the W&B run, as failed while an error passes; or the next run of a sweep would go on in this one."""
     if any(isinstance(logger, WandbLogger) for logger in loggers):
-        wandb.finish(exit_code=0 if sys.exc_info()[0] is None else 1)
+        code = 0 if sys.exc_info()[0] is None else 1
+        # In place of the error that passes nobody wants to read one of W&B.
+        try:
+            wandb.finish(exit_code=code)
+        except Exception as error:
+            rank_zero_warn(f"W&B could not end the run ({one_line(error)}); its CSV logs have everything")

@@ -100,7 +100,7 @@ def _train(config: DictConfig) -> dict[str, float]:
         cuda_graphs=config.cuda_graphs,
     )
     if not _is_helper(config):
-        keep_run(config)
+        keep_run(config, anew=earlier is None)
     callbacks: list[pl.Callback] = list(instantiate(config.callbacks, _convert_="all").values())
     loggers: list[Logger] = list(instantiate(config.logger).values())
     # A validation before the first step would take part in choosing best.ckpt.

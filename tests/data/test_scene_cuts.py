@@ -43,6 +43,16 @@ def test_slow_brightening_is_no_cut():
     assert first_cut(frames) is None
 
 
+@pytest.mark.parametrize("times", [2, 3])
+def test_fast_motion_is_no_cut_where_every_frame_is_repeated(times):
+    """As 30 frames a second in a file of 60. A cut there is found all the same."""
+    moving = pan(texture(1), 30, 8).repeat_interleave(times, 0)
+    assert content_changes(moving).max() > 27
+    assert not [number for number, (_, starts) in enumerate(scene_starts(moving)) if starts]
+    scenes = torch.cat([pan(texture(1), 4, 6), pan(texture(2), 4, 6)]).repeat_interleave(times, 0)
+    assert [number for number, (_, starts) in enumerate(scene_starts(scenes)) if starts] == [6 * times]
+
+
 def test_two_frames_and_one_frame_are_decided_too():
     pair = torch.stack([texture(1), texture(2)])
     assert first_cut(pair) == 1

@@ -95,6 +95,10 @@ def test_of_large_frames_the_middle_is_kept_and_input_and_truth_still_match(tmp_
     reduced = torch.nn.functional.avg_pool2d(read_png(truth).float(), 4)
     there, one_off = ((read_png(lr).float().roll(shift, dims=2) - reduced)[:, :, 4:-4].abs().mean() for shift in (0, 1))
     assert there < one_off / 2
+    (slice_of_it,) = (tmp_path / "out" / "clip0").glob("slice-truth-*.png")
+    assert read_png(slice_of_it).shape == (3, 7, LARGEST[0])
+    row = (LARGEST[1] + 40) // 2 - 20
+    assert torch.equal(read_png(slice_of_it)[:, 2], read_png(truth)[:, row])
 
 
 def test_a_set_without_clips_is_refused() -> None:

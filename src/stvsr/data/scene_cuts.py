@@ -30,6 +30,9 @@ With 1.7 all four cuts of the development clips are found from every window over
 without a cut are refused; with 2.0 one cut is missed from half of its windows.
 """
 
+REPEATED = 1.0
+"""A change below this says nothing of motion: a frame shown twice, as where 30 frames a second are stored as 60."""
+
 SCORED_WIDTH = 256
 """Frames are thinned to about this width first, as PySceneDetect does."""
 
@@ -93,7 +96,10 @@ def _stands_out(change: float, others: npt.NDArray[np.float64]) -> bool:
     # Asked first: most changes are small, and a median of a whole video takes its time.
     if change < CUT_SCORE:
         return False
-    return change >= CUT_RATIO * (float(np.median(others)) if others.size else 0.0)
+    moving = others[others >= REPEATED]
+    # In a still scene all others are none.
+    compared = moving if moving.size > 1 else others
+    return change >= CUT_RATIO * (float(np.median(compared)) if compared.size else 0.0)
 
 
 def _hsv(frame: Tensor) -> npt.NDArray[np.int16]:

@@ -109,6 +109,8 @@ class Job:
                 raise InvalidInput(f"{inside}: lies in {made}, which is replaced; choose another output_dir")
             if not ours and made.is_dir() and any(made.iterdir()):
                 raise InvalidInput(f"{made}: is replaced, but no evaluation made it; choose another output_dir")
+        if not ours and Path(folder := self.config.output_dir, "checkpoints").is_dir():
+            raise InvalidInput(f"{folder}: is a training's, whose logs would be replaced; choose another output_dir")
 
     def clear_earlier(self) -> None:
         """Removes results, pictures and frames that an earlier evaluation left in the same folder."""
@@ -179,7 +181,7 @@ class Job:
             identity["network"] = fingerprint(self.network)
             named += [type(part).__module__ for part in self.network.modules()]
         identity["code"] = code_of({*named, *(EXTRAS[name].__module__ for name in self.config.extras)})
-        identity["data"] = chosen["data"]["test_source"]
+        identity["data"] = with_absolute_roots(chosen["data"]["test_source"])
         clips = dict.fromkeys(task.clip for task in self.tasks)
         listed = "\n".join(f"{clip.clip_set} {clip.name} {clip.frames}" for clip in clips)
         identity["clips"] = f"{len(clips)}, {hashlib.sha256(listed.encode()).hexdigest()}"

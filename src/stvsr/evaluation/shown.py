@@ -88,8 +88,9 @@ class ShownClips:
         hr = frames.hr[kept.start : kept.stop]
         row = hr.shape[-2] // 2
         for name, source in (("prediction", prediction), ("truth", hr)):
-            # (t, 3, W) to a picture of t rows.
-            pixels = source[:, :, row].permute(1, 0, 2)
+            # (t, 3, W) to a picture of t rows; of a wide one the middle, as of the pictures.
+            left = max(0, source.shape[-1] - LARGEST[0]) // 2
+            pixels = source[:, :, row, left : left + LARGEST[0]].permute(1, 0, 2)
             write_png(folder / f"slice-{name}-{task.numbers[0]:08d}.png", pixels)
         if task == self.middle[task.index]:
             for frame in SHOWN:

@@ -74,7 +74,7 @@ class SpaceTimeModule(pl.LightningModule):
         """The loss of this process's share of the batch."""
         loss_of = partial(self._loss, self._in_training(batch))
         on_cpu = batch.lr.device.type == "cpu"
-        loss = loss_in_micro_batches(loss_of, batch, self.network) if on_cpu else loss_of(batch)
+        loss = loss_in_micro_batches(loss_of, batch, self.objective.part(self.network)) if on_cpu else loss_of(batch)
         self.log("train/loss", loss.detach() / batch.hr.numel(), prog_bar=True, batch_size=len(batch))
         # The loss is a sum over the whole batch, but gradients are averaged over processes: undo the average.
         whole: Tensor = loss * self.trainer.world_size

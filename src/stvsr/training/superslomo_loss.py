@@ -50,7 +50,7 @@ class PerceptualFeatures:
 
     def __call__(self, frames: Tensor) -> Tensor:
         """RGB frames `(b, 3, h, w)` in [0, 1], sides of at least 8, to `(b, 512, h/8, w/8)`."""
-        features: Tensor = self.layers.to(frames.device)(normalize(frames, self.mean, self.std))
+        features: Tensor = self.layers.to(frames)(normalize(frames, self.mean, self.std))
         return features
 
 
