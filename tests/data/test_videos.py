@@ -205,7 +205,7 @@ def test_linked_folders_are_searched_hidden_ones_are_not(folder, tmp_path_factor
 def test_a_link_to_a_video_that_is_gone_is_refused(folder):
     """It would be a clip less."""
     (folder / "c.mp4").symlink_to(folder / "gone.mp4")
-    with pytest.raises(InvalidInput, match=r"c\.mp4 is a broken link; remove or fix it"):
+    with pytest.raises(InvalidInput, match=r"c\.mp4: a broken link; remove or fix it"):
         VideoFolder(root=folder, clips_per_video=1)
 
 

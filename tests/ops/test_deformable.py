@@ -186,7 +186,7 @@ def test_the_config_chooses_the_back_end_of_training_and_scoring(
     monkeypatch.setitem(BACKENDS, "torchvision", watched("torchvision", torchvision_deform_conv2d))
     monkeypatch.setattr(deformable, "blocked_deform_conv2d", watched("blocked", blocked_deform_conv2d))
     monkeypatch.setattr(deformable, "_chosen", AUTO)
-    train(small_run("deformable=torchvision", "trainer.max_steps=1", "trainer.val_check_interval=1"))
+    train(small_run("ablation=b", "deformable=torchvision", "trainer.max_steps=1", "trainer.val_check_interval=1"))
     assert called == {"torchvision"}
 
     called.clear()

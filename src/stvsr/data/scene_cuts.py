@@ -8,7 +8,8 @@ each end undecided.
 
 So a cut here is a transition that changes the picture much and stands out from the others of its window, or, in
 a stream, from those around it. Fast motion changes every frame alike; a cut changes one. Limits: a dissolve is no
-cut, and a cut between two pictures of much the same colours, or inside very fast motion, goes unseen.
+cut, and a cut between two pictures of much the same colours, or inside very fast motion, goes unseen. Where frames are
+shown four times or more, fast motion is taken for cuts.
 """
 
 from collections import deque
@@ -97,7 +98,7 @@ def _stands_out(change: float, others: npt.NDArray[np.float64]) -> bool:
     if change < CUT_SCORE:
         return False
     moving = others[others >= REPEATED]
-    # In a still scene all others are none.
+    # One alone may be a second cut, in a still scene.
     compared = moving if moving.size > 1 else others
     return change >= CUT_RATIO * (float(np.median(compared)) if compared.size else 0.0)
 
