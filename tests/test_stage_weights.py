@@ -27,8 +27,8 @@ def sepconv_file(golden_state: Callable[..., dict[str, Tensor]], tmp_path: Path)
     return tmp_path / "network-l1.pytorch"
 
 
-def checkpoint_of_ours(stage: Stage, place: str, path: Path) -> Path:
-    config = {"_target_": target_of(TwoStage), place: {"_target_": target_of(type(stage))}}
+def checkpoint_of_ours(stage: Stage, place: str, path: Path, **settings: object) -> Path:
+    config = {"_target_": target_of(TwoStage), place: {"_target_": target_of(type(stage)), **settings}}
     state = {f"network.{place}.{name}": tensor for name, tensor in stage.state_dict().items()}
     torch.save({MODEL_KEY: config, "state_dict": state}, path)
     return path
@@ -105,6 +105,12 @@ def test_a_file_of_another_network_is_refused(sepconv_file: Path, tmp_path: Path
 
 def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
     small = SepConv(channels=(4, 4, 4), taps=5, multiple_of=8)
-    says = r"its SepConv was trained with other settings \(.*\); give the same ones as \+interpolator\.NAME=VALUE"
-    with pytest.raises(InvalidInput, match=says):
+    with pytest.raises(InvalidInput, match="do not fit"):
         load_stage(SepConv(), checkpoint_of_ours(small, "interpolator", tmp_path / "small.ckpt"))
+    settings = {"channels": [4, 4, 4], "taps": 5}
+    says = (
+        r"its SepConv was trained with settings of its own; add them: "
+        r"'\+\+frame_interpolator\.channels=\[4,4,4\]' '\+\+frame_interpolator\.taps=5' \(if"
+    )
+    with pytest.raises(InvalidInput, match=says):
+        load_stage(SepConv(), checkpoint_of_ours(small, "interpolator", tmp_path / "small.ckpt", **settings))

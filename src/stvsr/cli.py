@@ -32,8 +32,11 @@ PACKAGE = Path(__file__).parent
 CALLED = "Error in call to target '"
 """Hydra's words for an error that a class raised which it makes."""
 
-LIBRARIES = ("torch.", "pytorch_lightning.", "wandb.", "hydra_plugins.")
-"""What one of their classes raises is about the values it was given; of ours, or a user's own, it may be a bug."""
+LIBRARIES = ("torch.", "pytorch_lightning.", "wandb.", "hydra_plugins.", "stvsr.tracking.")
+"""What one of their classes raises is about the values it was given; of ours, or a user's own, it may be a bug.
+
+The logger of `stvsr.tracking` is Lightning's.
+"""
 
 NO_CHOICE = "Config group override must be a string or a list. Got NoneType"
 """Hydra's words for `logger=null`."""

@@ -58,10 +58,13 @@ def load_stage(stage: Stage, path: str | Path) -> None:
             try:
                 fill(stage, own, path)
             except InvalidInput:
-                settings = ", ".join(f"{name}={value}" for name, value in part.items() if name != "_target_")
+                settings = {name: str(value).replace(" ", "") for name, value in part.items() if name != "_target_"}
+                if not settings:
+                    raise
+                typed = " ".join(f"'++frame_{place}.{name}={value}'" for name, value in settings.items())
                 raise InvalidInput(
-                    f"{path}: its {stage.title} was trained with other settings ({settings or 'none'}); give the same "
-                    f"ones as +{place}.NAME=VALUE"
+                    f"{path}: its {stage.title} was trained with settings of its own; add them: {typed} (if they are "
+                    "given already the file is damaged)"
                 ) from None
             return
     raise InvalidInput(

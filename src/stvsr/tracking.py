@@ -7,6 +7,7 @@ Training logs `val/psnr/slow`, …, an evaluation `test/<set>/psnr/slow`, …; b
 import secrets
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import wandb
@@ -81,14 +82,16 @@ def describe_run(loggers: list[Logger], config: DictConfig, *, parameters: int |
                     logger.experiment.define_metric(name, summary="max", step_metric=STEP, step_sync=True)
     # Of its settings W&B has what it refuses said by pydantic, whose errors are ValueErrors; where a user has no home
     # folder, that is a RuntimeError, and where a setting does not exist, a TypeError.
-    except (wandb.errors.Error, ValueError, RuntimeError, TypeError) as error:
+    except (wandb.errors.Error, ValueError, RuntimeError, TypeError, ConnectionError, MailboxClosedError) as error:
         if not any(isinstance(logger, WandbLogger) for logger in loggers):
             raise
         settings = config.logger.get("wandb")
         online = settings is not None and not settings.offline
         remedy = "run `wandb login`, or omit logger.wandb.offline=false" if online else "choose others, or logger=csv"
-        deleted = Path(config.output_dir) / RUN_ID
-        remedy += f"; if the run was deleted on W&B, remove {deleted}" if deleted.is_file() else ""
+        if "deleted" in str(error):
+            remedy = f"remove {Path(config.output_dir) / RUN_ID}, and it becomes a new run"
+        if isinstance(error, TypeError):
+            remedy = "take that setting of logger.wandb away"
         raise UserError(f"W&B could not start a run ({one_line(error)}); {remedy}") from None
 
 
@@ -149,3 +152,6 @@ def finish(loggers: list[Logger]) -> None:
             wandb.finish(exit_code=code)
         except Exception as error:
             rank_zero_warn(f"W&B could not end the run ({one_line(error)}); its CSV logs have everything")
+            # Or the next run of a sweep would speak to a process that is gone.
+            with suppress(Exception):
+                wandb.teardown()

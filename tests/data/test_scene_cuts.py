@@ -4,7 +4,7 @@ import torch
 from scenedetect import ContentDetector, FrameTimecode, StatsManager
 from torch import Tensor
 
-from stvsr.data.scene_cuts import REACH, content_changes, first_cut, scene_starts
+from stvsr.data.scene_cuts import REACH, _stands_out, content_changes, first_cut, scene_starts
 
 
 def texture(seed: int, size: int = 320) -> Tensor:
@@ -55,6 +55,18 @@ def test_fast_motion_is_no_cut_where_every_frame_is_repeated(times):
     assert found <= {times, 7 * times}
     scenes = torch.cat([pan(texture(1), 4, 6), pan(texture(2), 4, 6)]).repeat_interleave(times, 0)
     assert [number for number, (_, starts) in enumerate(scene_starts(scenes)) if starts] == [6 * times]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_nor_is_it_in_a_window_of_seven(first):
+    assert first_cut(pan(texture(1), 30, 8).repeat_interleave(2, 0)[first + 2 : first + 9]) is None
+
+
+@pytest.mark.parametrize("changes", [(0.6, 40, 0.8, 60, 1.1, 0.5), (0.5, 1.2, 45, 0.5, 30, 0.5)])
+def test_both_of_two_cuts_in_a_still_scene_stand_out(changes):
+    """And grain, or a small movement, beside them."""
+    found = [c for place, c in enumerate(changes) if _stands_out(c, np.delete(changes, place))]
+    assert found == [c for c in changes if c >= 30]
 
 
 def test_two_frames_and_one_frame_are_decided_too():

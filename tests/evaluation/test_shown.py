@@ -10,7 +10,7 @@ from stvsr.data.clip import to_8bit, to_float
 from stvsr.data.clip_sets import Several
 from stvsr.data.degradation import downsample
 from stvsr.data.frame_folders import FrameFolders
-from stvsr.data.png import read_png
+from stvsr.data.png import read_png, write_png
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.protocols import Protocol
 from stvsr.evaluation.shown import LARGEST, SHOWN, ShownClips, slices
@@ -74,6 +74,14 @@ def test_slices_are_the_middle_row_of_every_frame_in_order(tmp_path: Path) -> No
     rows = moving_frames(16, (16, 24))[:, :, 8].permute(1, 0, 2)
     for name, expected in (("truth", rows), ("prediction", 255 - rows)):
         assert torch.equal(slices((tmp_path / "out" / "clip0").glob(f"slice-{name}-*.png")), expected), name
+
+
+def test_slices_of_two_widths_are_cut_to_the_middle_of_the_narrower(tmp_path: Path) -> None:
+    """As an evaluation leaves that was begun by a version which kept the whole width."""
+    whole = moving_frames(1, (4, 20))[0]
+    write_png(tmp_path / "1.png", whole)
+    write_png(tmp_path / "2.png", whole[:, :, 4:16])
+    assert torch.equal(slices(tmp_path.glob("*.png")), torch.cat([whole[:, :, 4:16]] * 2, dim=1))
 
 
 @pytest.mark.parametrize(("clips", "asked", "shown"), [(5, 3, 3), (2, 3, 2), (4, 0, 0), (5, 1, 1)])

@@ -8,8 +8,9 @@ each end undecided.
 
 So a cut here is a transition that changes the picture much and stands out from the others of its window, or, in
 a stream, from those around it. Fast motion changes every frame alike; a cut changes one. Limits: a dissolve is no
-cut, and a cut between two pictures of much the same colours, or inside very fast motion, goes unseen. Where frames are
-shown four times or more, fast motion is taken for cuts.
+cut, and a cut between two pictures of much the same colours, or inside very fast motion, goes unseen. Frames that
+are shown twice, or in a stream three times, hide no motion, but for the first and the last step of a stream; shown
+more often they do, and fast motion is taken for cuts.
 """
 
 from collections import deque
@@ -98,9 +99,9 @@ def _stands_out(change: float, others: npt.NDArray[np.float64]) -> bool:
     if change < CUT_SCORE:
         return False
     moving = others[others >= REPEATED]
-    # One alone may be a second cut, in a still scene.
-    compared = moving if moving.size > 1 else others
-    return change >= CUT_RATIO * (float(np.median(compared)) if compared.size else 0.0)
+    # One alone may be a second cut, in a still scene, and so may the larger one of two.
+    usual = np.quantile(moving, 0.5, method="lower") if moving.size > 1 else np.median(others) if others.size else 0.0
+    return change >= CUT_RATIO * float(usual)
 
 
 def _hsv(frame: Tensor) -> npt.NDArray[np.int16]:

@@ -114,5 +114,7 @@ def _middle(frame: Tensor, scale: int) -> Tensor:
 
 
 def slices(paths: Iterable[Path]) -> Tensor:
-    """The slice of a clip from those of its windows, `(3, t, W)`, uint8."""
-    return torch.cat([read_png(path) for path in sorted(paths)], dim=1)
+    """The slice of a clip from those of its windows, `(3, t, W)`, uint8; the middle of all where some are wider."""
+    parts = [read_png(path) for path in sorted(paths)]
+    width = min(part.shape[-1] for part in parts)
+    return torch.cat([part.narrow(2, (part.shape[-1] - width) // 2, width) for part in parts], dim=1)

@@ -26,13 +26,12 @@ def save_whole(trainer: pl.Trainer, path: Path) -> None:
     """
     with beside_then_rename(path) if trainer.is_global_zero else nullcontext(path) as beside:
         trainer.save_checkpoint(beside)
-        unreadable = why_unreadable(beside) if trainer.is_global_zero else None
-        # Or the others would wait for the first one in their next step.
-        if trainer.strategy.reduce_boolean_decision(unreadable is not None, all=False):
+        # To all, or the others would wait for the first one in their next step.
+        unreadable = trainer.strategy.broadcast(why_unreadable(beside) if trainer.is_global_zero else None)
+        if unreadable is not None:
             raise UserError(
-                f"the checkpoint could not be read again ({unreadable or 'as the first process says'}): a callback, an "
-                "optimizer or a schedule keeps something in it that is no tensor and no plain value; turn it into "
-                "numbers, texts, lists or dicts"
+                f"the checkpoint could not be read again ({unreadable}): a callback, an optimizer or a schedule keeps "
+                "something in it that is no tensor and no plain value; turn it into numbers, texts, lists or dicts"
             )
         if trainer.is_global_zero:
             flush_to_disk(beside)
