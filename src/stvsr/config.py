@@ -35,14 +35,20 @@ def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def targets_in(settings: Any) -> list[str]:
-    """The classes and functions that settings name as `_target_`, also within lists."""
+def entries(settings: Any) -> Iterator[tuple[str, Any]]:
+    """Every name in settings with its value, at any depth and within lists."""
     if isinstance(settings, list):
-        return [target for value in settings for target in targets_in(value)]
-    if not isinstance(settings, dict):
-        return []
-    own = settings.get("_target_")
-    return ([] if own is None else [str(own)]) + targets_in(list(settings.values()))
+        for value in settings:
+            yield from entries(value)
+    elif isinstance(settings, dict):
+        for name, value in settings.items():
+            yield str(name), value
+            yield from entries(value)
+
+
+def targets_in(settings: Any) -> list[str]:
+    """The classes and functions that settings name as `_target_`."""
+    return [str(value) for name, value in entries(settings) if name == "_target_" and value is not None]
 
 
 def refuse_missing(config: DictConfig) -> None:

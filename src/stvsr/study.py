@@ -131,8 +131,9 @@ def draw(config: DictConfig, trainings: Trainings, runs: list[Trained]) -> None:
     # Of each ablation the run of its first seed.
     shown = {f"({ablation})": training for (_, ablation), training in reversed(trainings.items())}
     networks = {name: load_network(checkpoint_of(training)) for name, training in sorted(shown.items())}
+    clips = generated_clips(config)
     for motion, index in SHOWN_CLIPS.items():
-        show_clip(networks, generated_clips(config)[index], folder / PICTURES / f"{motion}.png")
+        show_clip(networks, clips[index], folder / PICTURES / f"{motion}.png")
 
 
 def generated_clips(config: DictConfig) -> ValidationClips:

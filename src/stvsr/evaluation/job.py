@@ -14,7 +14,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
 from stvsr.checkpoint import load_network, variant_of, weight_file
-from stvsr.config import check_list, resolved
+from stvsr.config import check_list, entries, resolved
 from stvsr.data.clip_sets import ClipSet
 from stvsr.data.motion_measure import MotionThresholds
 from stvsr.errors import InvalidInput
@@ -217,12 +217,7 @@ def with_absolute_roots(settings: Any) -> Any:
 
 def roots_in(settings: Any) -> list[str]:
     """The folders that settings of data name."""
-    if isinstance(settings, list):
-        return [root for value in settings for root in roots_in(value)]
-    if not isinstance(settings, dict):
-        return []
-    named = [str(value) for name, value in settings.items() if name.endswith("root") and value is not None]
-    return named + roots_in(list(settings.values()))
+    return [str(value) for name, value in entries(settings) if name.endswith("root") and value is not None]
 
 
 def _lr_frames(data: dict[str, Any]) -> str:
