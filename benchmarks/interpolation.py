@@ -21,7 +21,7 @@ from stvsr.data.clip import SCALE
 from stvsr.data.datasets import ValidationClips
 from stvsr.data.degradation import downsample
 from stvsr.data.videos import VideoFolder
-from stvsr.evaluation.metrics import psnr_rgb
+from stvsr.evaluation.metrics import frame_scores
 from stvsr.models.interpolation import neighbours
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 from stvsr.training.offset_guidance import flow_from_missing
@@ -47,7 +47,7 @@ def limits(network: ZoomingSlowMo, hr: Tensor) -> list[float]:
         features = made.clone()
         features[1::2] = between
         frames = torch.cat([network.reconstruction(frame) for frame in network.propagation(features)])
-        scores.append(psnr_rgb(frames, hr))
+        scores.append(frame_scores(frames, hr, ["psnr_rgb"])["psnr_rgb"])
     fusion = network.interpolation.fusion
     offsets = fusion.offsets(*neighbours(given, fusion))
     flow = flow_from_missing(hr[None])

@@ -57,8 +57,7 @@ def make_pack(source: Vimeo90K, output: Path) -> PackedClips:
     todo = list(range(len(source)))
     for _ in tqdm(packing.write(todo, workers=2), total=len(todo), desc="packing", unit="clip", file=sys.stderr):
         pass
-    packing.index(packing.done(), {}).write(packing.whole)
-    return PackedClips(packing.whole)
+    return packing.indexed({})
 
 
 def steps(source: Source) -> dict[str, float]:

@@ -14,7 +14,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 # As stvsr.upscale does.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -110,11 +112,11 @@ def bare(video: Path, target: Path, output: list[Tensor], frames: int) -> None:
         container.mux(stream.encode())
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Seconds."""
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """What it gives, and its seconds."""
     started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+    made = work()
+    return made, time.perf_counter() - started
 
 
 def main() -> None:
@@ -135,13 +137,10 @@ def main() -> None:
         for run in range(arguments.runs + 1):
             work = folder / f"run{run}"
             work.mkdir()
-            counted: list[int] = []
-            pipeline = timed(lambda work=work, counted=counted: counted.append(through_pipeline(video, work, upscaler)))
-            (made,) = counted
+            made, pipeline = timed(partial(through_pipeline, video, work, upscaler))
             # The same frames: the stub's answer is the same for every window.
             (answer,) = (frames for shape, frames in stub.answers.items() if shape[1] == 4)
-            output = list(to_8bit(answer[0]))
-            plain = timed(lambda work=work, output=output, made=made: bare(video, work / "bare.mp4", output, made))
+            _, plain = timed(partial(bare, video, work / "bare.mp4", list(to_8bit(answer[0])), made))
             ratios.append(plain / pipeline)
             print(
                 f"{f'run {run}' if run else 'warm-up'}: pipeline {made / pipeline:.2f} frames/s, decode + encode alone "

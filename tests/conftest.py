@@ -49,6 +49,9 @@ SMALL_RUN = [
     "data.val_source.clips=3",
 ]
 
+SMALL_SCORING = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
+"""Generated clips that are scored in seconds."""
+
 
 @pytest.fixture
 def configure() -> Callable[..., DictConfig]:
@@ -145,6 +148,15 @@ def psnr(prediction: Tensor, target: Tensor) -> float:
     return -10 * (prediction.clamp(0, 1) - target).square().mean().log10().item()
 
 
+def check_golden(output: Tensor, network: str, *, tolerance: float, kind: str = "") -> None:
+    """Holds an output against `tests/golden/<network>.npz`, in standard deviations of the whole (golden/README.md)."""
+    golden = np.load(Path(__file__).parent / "golden" / f"{network}.npz")
+    std = golden[f"{kind}std"]
+    difference = np.abs(output[:, :, 3::8, 5::8].numpy() - golden[f"{kind}samples"]).max() / std
+    assert difference < tolerance, f"{kind}output off by {difference:.1e} of the standard deviation"
+    assert abs(output.mean().item() - golden[f"{kind}mean"]) < tolerance * std
+
+
 def with_callback(config: DictConfig, callback: type[pl.Callback], **arguments: int) -> DictConfig:
     """The config with one callback more."""
     with open_dict(config):
@@ -189,11 +201,11 @@ def write_frames(folder: Path, frames: torch.Tensor, first: int = 1, name: str =
 
 
 def write_video(path: Path, frames: torch.Tensor, times: Iterable[int] | None = None) -> None:
-    """Writes H.264 at 25 frames/s, or at `times` in 25ths of a second: `(frames, 3, H, W)`, uint8."""
+    """Writes lossless H.264 at 25 frames/s, or at `times` in 25ths of a second: `(frames, 3, H, W)`, uint8."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": "10"})
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[-2:], "yuv420p"
+        stream = container.add_stream("libx264rgb", rate=25, options={"crf": "0"})
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[-2:], "rgb24"
         for time, frame in zip(times or range(len(frames)), frames, strict=True):
             picture = av.VideoFrame.from_ndarray(frame.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
             picture.pts = time

@@ -305,11 +305,6 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, content: object, wh
     assert_refused(write(content, tmp_path / "a.pt"), why)
 
 
-def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"gone\.ckpt: no such file"):
-        load_network(tmp_path / "gone.ckpt")
-
-
 def test_whole_numbers_are_exported_whole(tmp_path: Path) -> None:
     """Half precision ends at 65504; a count of batches does not."""
     system = TwoStage(interpolator=DAIN(channels=2), upscaler=Bicubic())

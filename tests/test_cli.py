@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-import av
-import numpy as np
 import pytest
 import torch
 from hydra.core.config_store import ConfigStore
@@ -16,11 +14,13 @@ from hydra.utils import instantiate
 from omegaconf.errors import InterpolationKeyError
 from PIL import Image
 
-from conftest import SMALL_RUN
+from conftest import SMALL_RUN, SMALL_SCORING, moving_frames, write_video
 from stvsr import dashboard, evaluate, pack, report, study, train
+from stvsr.checkpoint import MODEL_KEY
 from stvsr.cli import explain
 from stvsr.data.vimeo90k import motion_list
 from stvsr.errors import DamagedClip, Interrupted, InvalidInput
+from stvsr.evaluation import scoring
 
 Run = Callable[..., tuple[int, str]]
 
@@ -58,14 +58,6 @@ def test_help_names_the_file_with_comments_on_all_settings_where_it_is(
     assert path.stem == program.__name__.rpartition(".")[2]
 
 
-def write_text(path: Path) -> None:
-    path.write_text("not a checkpoint")
-
-
-def write_other(path: Path) -> None:
-    torch.save({"weights": torch.ones(1)}, path)
-
-
 BAD_EVALUATE = {
     "no-checkpoint-and-no-method": ([], "exactly one of checkpoint=FILE"),
     "both": (["checkpoint=a.ckpt", "method=bicubic_blend"], "exactly one of checkpoint=FILE"),
@@ -87,9 +79,7 @@ BAD_EVALUATE = {
         ["method=bicubic_blend", "batch_size=0"],
         "batch_size=0; expected a whole number, 1 or more",
     ),
-    "batch-of-one-and-a-half": (["method=bicubic_blend", "batch_size=1.5"], "batch_size=1.5; expected a whole number"),
     "no-processes": (["method=bicubic_blend", "processes=0"], "processes=0; expected a whole number, 1 or more"),
-    "processes-in-a-word": (["method=bicubic_blend", "processes=auto"], "processes=auto; expected a whole number"),
     "processes-on-one-gpu": (
         ["method=bicubic_blend", "processes=2", "device=cuda:0"],
         "processes=2 on device=cuda:0; expected device=cuda",
@@ -99,16 +89,8 @@ BAD_EVALUATE = {
         "processes=2 on device=gpu; expected auto",
     ),
     "workers-below-0": (["method=bicubic_blend", "workers=-1"], "workers=-1; expected a whole number, 0 or more"),
-    "workers-in-a-word": (["method=bicubic_blend", "workers=auto"], "workers=auto; expected a whole number"),
-    "pictures-in-a-word": (["method=bicubic_blend", "pictures=all"], "pictures=all; expected a whole number"),
     "pictures-below-0": (["method=bicubic_blend", "pictures=-1"], "pictures=-1; expected a whole number, 0 or more"),
-    "pictures-as-a-flag": (["method=bicubic_blend", "pictures=true"], "pictures=True; expected a whole number"),
     "predictions-called-2020": (["predictions=2020"], "predictions=2020: read as int; write predictions=./NAME"),
-    "root-called-1": (["method=bicubic_blend", "data=clips", "data.root=1"], "data.root=1: read as int"),
-    "weights-called-yes": (
-        ["model=two_stage", "frame_interpolator=sepconv", "weights.sepconv=true"],
-        "weights.sepconv=True: read as bool",
-    ),
     "off-is-not-false": (["method=bicubic_blend", "save_frames=off"], "save_frames=off; expected true or false"),
     "no-such-extra": (["method=bicubic_blend", "extras=[beauty]"], "extras=[beauty]: no such metric"),
     "extras-without-brackets": (["method=bicubic_blend", "extras=lpips"], "extras=lpips; expected a list"),
@@ -146,8 +128,8 @@ BAD_EVALUATE = {
 
 @pytest.mark.parametrize(("arguments", "says"), BAD_EVALUATE.values(), ids=BAD_EVALUATE)
 def test_bad_input_to_evaluate_ends_in_one_line(run: Run, tmp_path: Path, arguments: list[str], says: str) -> None:
-    write_text(tmp_path / "text.ckpt")
-    write_other(tmp_path / "other.ckpt")
+    (tmp_path / "text.ckpt").write_text("not a checkpoint")
+    torch.save({"weights": torch.ones(1)}, tmp_path / "other.ckpt")
     status, error = run(evaluate.main, *arguments, "output_dir=out")
     assert status in (1, 2)
     lines = [line for line in error.splitlines() if line.strip()]
@@ -196,8 +178,6 @@ def test_bad_input_to_train_ends_in_one_line(
     says: str,
     small_run: Callable[..., object],
 ) -> None:
-    from stvsr.checkpoint import MODEL_KEY
-
     torch.save(
         {MODEL_KEY: train.resolved(small_run("ablation=e").model), "state_dict": {}, "optimizer_states": []},
         tmp_path / "e.ckpt",
@@ -235,18 +215,8 @@ def test_no_is_not_taken_for_true_by_the_dashboard(run: Run) -> None:
     assert run(dashboard.main, "online=no") == (1, "error: online=no; expected true or false\n")
 
 
-def write_video(path: Path, frames: int) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for value in range(frames):
-            pixels = np.full((48, 64, 3), 5 * value, dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
-
-
 def cut_off(path: Path) -> None:
-    write_video(path, 20)
+    write_video(path, moving_frames(20, (48, 64)))
     path.write_bytes(path.read_bytes()[:-600])
 
 
@@ -254,7 +224,7 @@ BAD_VIDEOS = {
     "no-video": lambda path: path.write_text("once upon a time"),
     "empty": lambda path: path.write_bytes(b""),
     "cut-off": cut_off,
-    "too-short": lambda path: write_video(path, 6),
+    "too-short": lambda path: write_video(path, moving_frames(6, (48, 64))),
 }
 
 
@@ -285,8 +255,7 @@ def test_a_bad_video_to_validate_on_is_named_before_the_first_step(
     run: Run, tmp_path: Path, make: Callable[[Path], object], data: str
 ) -> None:
     for folder in ("good", "other"):
-        (tmp_path / folder).mkdir()
-        write_video(tmp_path / folder / "good.mp4", 8)
+        write_video(tmp_path / folder / "good.mp4", moving_frames(8, (48, 64)))
     make(tmp_path / "other" / "bad.mp4")
     settings = [option for option in SMALL_RUN if not option.startswith("data.")]
     scenes = ["data.train_source.scenes=1", "data.train_source.side=48"] if data == "held" else []
@@ -314,12 +283,6 @@ def test_truncated_png_is_named_in_one_line(run: Run, tmp_path: Path, workers: i
     assert f"error: vimeo/sequences/{motion_list('fast')[0]}/im5.png: not a readable PNG" in error
     assert "Traceback" not in error
     assert not list(tmp_path.glob("out/*.csv"))
-
-
-def test_unwritable_output_is_named(run: Run) -> None:
-    status, error = run(evaluate.main, "method=bicubic_blend", "output_dir=/dev/null/out")
-    assert status == 1
-    assert error.strip().startswith("error: /dev/null/out")
 
 
 @pytest.mark.parametrize(
@@ -400,7 +363,7 @@ RAISED = {
         ({"error": "type"}, "configuration: "),
         ({"error": "size"}, "configuration: "),
         ({"error": "file"}, "locked/a.mp4: Permission denied; choose"),
-        ({"error": "full"}, "No space left on device; make room"),
+        ({"error": "full"}, "No space left on device; make room or check the disk, then give the same command again"),
         ({"error": "reference"}, "configuration: "),
         ({"error": "bug", "sharpness": 2}, "unexpected keyword argument"),
         ({}, "missing 1 required keyword-only argument"),
@@ -457,13 +420,6 @@ def test_what_a_library_refuses_and_what_is_not_there_is_a_matter_of_the_configu
     assert status == 2
 
 
-def test_a_disk_that_is_full_is_one_line_though_the_system_names_no_file() -> None:
-    message = "No space left on device; make room or check the disk, then give the same command again"
-    assert explain(OSError(errno.ENOSPC, "No space left on device")) == (message, 1)
-    # That is no matter of a disk.
-    assert explain(OSError(errno.EBADF, "Bad file descriptor")) == (None, 1)
-
-
 def test_a_sweep_for_slurm_without_what_submits_it_says_what_to_install(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -515,9 +471,8 @@ def test_train_then_evaluate_from_the_command_line(
         "output_dir=trained",
     )
     assert status == 0, error
-    small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
     status, error = run(
-        evaluate.main, "checkpoint=trained/checkpoints/last.ckpt", *small, "logger=csv", "output_dir=scored"
+        evaluate.main, "checkpoint=trained/checkpoints/last.ckpt", *SMALL_SCORING, "logger=csv", "output_dir=scored"
     )
     assert status == 0, error
     assert sorted(path.name for path in (tmp_path / "scored").glob("*.*") if path.is_file()) == [
@@ -546,8 +501,7 @@ def test_a_sweep_runs_every_ablation_in_a_folder_of_its_own(run: Run, tmp_path: 
 
 
 def test_a_job_that_fails_does_not_end_its_sweep_and_the_rest_is_compared(run: Run, tmp_path: Path) -> None:
-    small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
-    small += ["method=bicubic_blend", "logger=csv", "workers=0"]
+    small = [*SMALL_SCORING, "method=bicubic_blend", "logger=csv", "workers=0"]
     status, error = run(evaluate.main, "-m", *small, "protocol=paper,released,rstt", "output_dir=three")
     assert status == 0, error
     text = (tmp_path / "three" / "comparison.md").read_text()
@@ -606,9 +560,9 @@ def test_a_job_of_a_cluster_that_fails_does_not_end_its_sweep_and_the_rest_is_co
 ) -> None:
     """SLURM's launcher, with its jobs as processes of this machine."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason='needs pip install ".[slurm]"')
-    small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
-    small += ["hydra/launcher=submitit_local", "method=bicubic_blend", "logger=csv", "workers=0", "pictures=0"]
-    status, error = run(evaluate.main, "-m", *small, "batch_size=0,2", "output_dir=sweep")
+    small = [*SMALL_SCORING, "method=bicubic_blend", "logger=csv", "workers=0", "pictures=0"]
+    local = [*small, "hydra/launcher=submitit_local"]
+    status, error = run(evaluate.main, "-m", *local, "batch_size=0,2", "output_dir=sweep")
     assert status == 1
     assert error == "error: job 0 of the sweep failed (see the launcher's logs below sweep), all others are done\n"
     logs = "".join(path.read_text() for path in (tmp_path / "sweep" / ".submitit").rglob("*.err"))
@@ -631,8 +585,6 @@ def test_a_job_that_a_launcher_ends_to_start_it_again_is_not_taken_for_one_that_
 def test_a_bug_in_a_job_does_not_end_its_sweep_and_keeps_its_traceback(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stvsr.evaluation import scoring
-
     score = scoring.frame_scores
 
     def faulty(prediction: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -643,8 +595,7 @@ def test_a_bug_in_a_job_does_not_end_its_sweep_and_keeps_its_traceback(
 
     faulty.calls = 0  # type: ignore[attr-defined]
     monkeypatch.setattr(scoring, "frame_scores", faulty)
-    small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
-    small += ["method=bicubic_blend", "logger=csv", "workers=0"]
+    small = [*SMALL_SCORING, "method=bicubic_blend", "logger=csv", "workers=0"]
     status, error = run(evaluate.main, "-m", *small, "protocol=paper,rstt", "output_dir=sweep")
     assert status == 1
     assert "AssertionError: a bug" in error
@@ -653,8 +604,7 @@ def test_a_bug_in_a_job_does_not_end_its_sweep_and_keeps_its_traceback(
 
 
 def test_finished_evaluations_are_compared_afterwards(run: Run, tmp_path: Path) -> None:
-    small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
-    small += ["method=bicubic_blend", "logger=csv", "workers=0"]
+    small = [*SMALL_SCORING, "method=bicubic_blend", "logger=csv", "workers=0"]
     for name in ("one", "two"):
         status, error = run(evaluate.main, *small, f"name={name}", f"output_dir={name}")
         assert status == 0, error

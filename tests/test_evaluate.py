@@ -59,6 +59,11 @@ def brighter():
 """
 
 
+def stop(*arguments: object, **options: object) -> None:
+    """Ctrl-C, in place of recording a batch."""
+    raise KeyboardInterrupt
+
+
 @pytest.fixture
 def scored(configure: Callable[..., DictConfig], tmp_path: Path) -> Evaluate:
     """Scores, and gives the rows of `frames.csv`, `clips.csv` and `results.csv`."""
@@ -262,9 +267,6 @@ def test_an_evaluation_that_was_killed_goes_on_with_the_same_result(
 def test_progress_of_another_evaluation_is_not_mixed_in(
     scored: Evaluate, vid4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
     monkeypatch.setattr("stvsr.evaluation.progress.Part.add", stop)
     data = ["method=bicubic_blend", "data=clips", f"data.root='{vid4}'"]
     with pytest.raises(Exception, match=r"stopped after 0 of 29 windows; run it again .* to continue"):
@@ -329,9 +331,6 @@ def test_a_method_of_ones_own_that_has_changed_is_another_one(
     (tmp_path / "peer.py").write_text(PEER)
     monkeypatch.syspath_prepend(tmp_path)
     data = ["method=bicubic_blend", "method._target_=peer.brighter", "data=clips", f"data.root='{vid4}'"]
-
-    def stop(*arguments: object) -> None:
-        raise KeyboardInterrupt
 
     with monkeypatch.context() as stopped:
         stopped.setattr("stvsr.evaluation.progress.Part.add", stop)
@@ -444,9 +443,6 @@ def test_an_evaluation_that_was_stopped_leaves_no_results_of_another(
     scored: Evaluate, vid4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They would stand beside its pictures."""
-
-    def stop(*arguments: object) -> None:
-        raise KeyboardInterrupt
 
     data = ["method=bicubic_blend", "data=clips", f"data.root='{vid4}'"]
     scored(*data)
@@ -563,13 +559,6 @@ def test_predictions_for_only_some_clips_are_refused(scored: Evaluate, vid4: Pat
         scored(f"predictions='{tmp_path}/saved'", "data=clips", f"data.root='{vid4}'")
 
 
-def test_predictions_of_another_size_are_refused(scored: Evaluate, tmp_path: Path) -> None:
-    write_frames(tmp_path / "clips" / "a", moving_frames(7, (32, 48)))
-    write_frames(tmp_path / "saved" / "a", moving_frames(7, (32, 44)))
-    with pytest.raises(DamagedClip, match="frames are 44x32, the ground truth 48x32"):
-        scored(f"predictions='{tmp_path}/saved'", "data=clips", f"data.root='{tmp_path}/clips'")
-
-
 def test_motion_is_measured_once_and_kept_beside_the_results(
     scored: Evaluate, vid4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -654,11 +643,6 @@ def test_only_an_ablations_letter_stands_in_brackets(scored: Evaluate, tmp_path:
     write_frames(tmp_path / "clips" / "a", moving_frames(7, (32, 48)))
     scored("method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/clips'", f"name={name}")
     assert json.loads((tmp_path / "out" / "results.json").read_text())["name"] == printed
-
-
-def test_published_rows_do_not_stand_beside_other_clips(scored: Evaluate, vid4: Path, tmp_path: Path) -> None:
-    scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'")
-    assert "published" not in (tmp_path / "out" / "comparison.md").read_text()
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -778,3 +762,29 @@ def test_a_metric_is_told_the_frame_before(scored: Evaluate, tmp_path: Path, mon
 def test_a_method_that_is_no_network_of_ours_is_refused(scored: Evaluate) -> None:
     with pytest.raises(InvalidInput, match="method: Identity is no"):
         scored("method=bicubic_blend", "method._target_=torch.nn.Identity")
+
+
+def test_a_finished_evaluation_is_not_done_again_but_where_something_decides_otherwise(
+    scored: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a sweep whose command is given again after it was stopped."""
+    clip = tmp_path / "clips" / "a"
+    write_frames(clip, moving_frames(7, (32, 48)))
+    data = ["method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/clips'"]
+    first = scored(*data)
+    with monkeypatch.context() as patch:
+        patch.setattr("stvsr.evaluate.Progress", stop)
+        assert scored(*data) == first
+        assert "scored before in the same way; to score it again, remove results.json there" in capsys.readouterr().out
+        for other in ("name=mine", "motion.fast=9", "protocol=released", "save_frames=true", "batch_size=2"):
+            with pytest.raises(KeyboardInterrupt):
+                scored(*data, other)
+        for changed in (tmp_path / "out" / "report.html", tmp_path / "out" / "results.json"):
+            content = changed.read_text()
+            changed.unlink()
+            with pytest.raises(KeyboardInterrupt):
+                scored(*data)
+            changed.write_text(content)
+        os.utime(clip / "00000001.png")
+        with pytest.raises(KeyboardInterrupt):
+            scored(*data)

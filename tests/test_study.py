@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import DictConfig
 
 from conftest import SMALL_NETWORK, moving_frames, write_video
@@ -98,7 +99,9 @@ def finished(study_of_a: Path, tmp_path: Path) -> str:
 @pytest.mark.usefixtures("finished")
 def test_a_study_goes_on_where_it_was_stopped_and_reports_every_run(run: Callable[..., str], tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("a-1/**/*.*") if path.is_file()}
-    assert {"last.ckpt", "results.json", "metrics.csv"} <= {path.name for path in before}
+    # Looked at again, and given a new time; what was written with it has the old one.
+    del before[tmp_path / "study" / "scores" / "a-1" / "results.json"]
+    assert {"last.ckpt", "results.csv", "metrics.csv"} <= {path.name for path in before}
 
     report = run("[a,b]")
     assert before == {path: path.stat().st_mtime_ns for path in before}, "what was finished was done again"
@@ -147,7 +150,9 @@ def test_too_few_clips_for_the_pictures_are_refused_before_anything_is_trained(
     assert not (tmp_path / "study" / "train").exists()
 
 
-def test_clips_that_have_changed_are_scored_again(tmp_path: Path) -> None:
+def test_clips_that_have_changed_are_scored_again_but_not_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The mean of old scores and new ones would be of nothing."""
     # In folders of its own, for it changes what is in them.
     write_videos(tmp_path)
@@ -158,6 +163,12 @@ def test_clips_that_have_changed_are_scored_again(tmp_path: Path) -> None:
     write_video(tmp_path / "val" / "b.mp4", moving_frames(8, (48, 64), seed=5))
     run("[a]")
     assert all(path.stat().st_mtime_ns > time for path, time in zip(scores, before, strict=True))
+
+    # Others to train on are another study: of them a seed draws other clips.
+    write_video(tmp_path / "train" / "b.mp4", moving_frames(8, (48, 64), seed=5))
+    with pytest.raises(SystemExit):
+        run("[a,b]")
+    assert "has other videos than those that earlier runs were trained on" in capsys.readouterr().err
 
 
 def test_a_row_of_a_log_that_was_cut_off_does_not_count(run: Callable[..., str], finished: str, tmp_path: Path) -> None:
@@ -307,3 +318,17 @@ def test_a_study_on_several_devices_is_refused_before_it_trains(
         run("[a]", setting)
     assert "expected one device of one machine: leave out trainer=ddp and these settings" in capsys.readouterr().err
     assert not (tmp_path / "study" / "train").exists()
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_run_whose_last_validation_was_killed_is_validated_when_the_study_goes_on(
+    run: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its curve would lack the end."""
+    last = tmp_path / "study" / "train" / "a-1" / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    content["callbacks"]["LastCheckpoint"]["validated"] = 1
+    torch.save(content, last)
+    run("[a]")
+    assert "training (a), seed 1" in capsys.readouterr().out
+    assert torch.load(last, weights_only=True)["callbacks"]["LastCheckpoint"]["validated"] == 2

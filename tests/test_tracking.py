@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig
+import wandb
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import WandbLogger
 
-from conftest import SMALL_RUN
+from conftest import SMALL_RUN, SMALL_SCORING
 from stvsr.dashboard import HEALTH, dashboard, workspace
 from stvsr.data.clip_sets import ClipInfo
 from stvsr.errors import InvalidInput, UserError
@@ -21,7 +22,7 @@ from stvsr.evaluation.protocols import Protocol
 from stvsr.evaluation.results import Results
 from stvsr.evaluation.rows import summarise
 from stvsr.evaluation.scores import ClipScore, FrameScore
-from stvsr.tracking import evaluation_metrics, finish, keep_run
+from stvsr.tracking import _remedy, evaluation_metrics, finish, keep_run
 from stvsr.train import train
 
 
@@ -60,9 +61,8 @@ def test_clips_of_unknown_motion_are_the_split_all_in_the_dashboard_too(specific
 def test_dashboard_shows_what_an_evaluation_really_logs(
     configure: Callable[..., DictConfig], tmp_path: Path, specification: Any
 ) -> None:
-    small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
     output = tmp_path / "scored"
-    evaluate(configure("evaluate", "method=bicubic_blend", *small, "logger=csv", f"output_dir='{output}'"))
+    evaluate(configure("evaluate", "method=bicubic_blend", *SMALL_SCORING, "logger=csv", f"output_dir='{output}'"))
     logged = logged_columns(output)
     assert shown_metrics(specification, "Scores") <= logged
     assert {"test/synthetic/psnr_given/slow", "test/synthetic/ssim_synthesised/all"} <= logged
@@ -151,8 +151,6 @@ def test_a_training_that_goes_on_in_its_folder_stays_one_run_online(
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_run_that_failed_is_marked_so_on_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails: bool) -> None:
-    import wandb
-
     codes: list[int] = []
     monkeypatch.setattr(wandb, "finish", lambda exit_code: codes.append(exit_code))
     with suppress(ZeroDivisionError):
@@ -167,7 +165,6 @@ def test_the_end_of_wandbs_process_costs_its_log_alone(
     small_run: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A cluster's SIGTERM ends it before the training, which has a validation to make and to save."""
-    import wandb
 
     def lost(*arguments: object, **options: object) -> None:
         calls.append(0)
@@ -187,11 +184,10 @@ def test_the_end_of_wandbs_process_costs_its_log_alone(
 
 
 def test_an_evaluation_makes_a_run_of_its_own_on_wandb(configure: Callable[..., DictConfig], tmp_path: Path) -> None:
-    import wandb
-
-    small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
     output = tmp_path / "scored"
-    evaluate(configure("evaluate", "method=bicubic_blend", *small, f"output_dir='{output}'", f"name={'x' * 80}"))
+    evaluate(
+        configure("evaluate", "method=bicubic_blend", *SMALL_SCORING, f"output_dir='{output}'", f"name={'x' * 80}")
+    )
     assert wandb.run is None
     assert len(list((output / "wandb").glob("offline-run-*"))) == 1
 
@@ -220,14 +216,24 @@ def test_settings_that_wandb_refuses_are_one_line_without_a_word_of_accounts(
 def test_a_user_without_a_home_folder_is_told_of_the_other_logger(
     small_run: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import wandb
-
     def refuse(**settings: object) -> None:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(wandb, "init", refuse)
     with pytest.raises(UserError, match=r"W&B could not start a run \(Could not .*\); choose others, or logger=csv"):
         train(small_run("logger=wandb"))
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (TypeError("unexpected keyword argument 'colour'"), "take that setting of logger.wandb away"),
+        (ValueError("run 1a2b was deleted"), f"remove {Path('run/wandb_run.txt')}, and it becomes a new run"),
+    ],
+)
+def test_a_setting_or_a_run_that_wandb_does_not_have_is_said_with_its_remedy(error: Exception, remedy: str) -> None:
+    config = OmegaConf.create({"output_dir": "run", "logger": {"wandb": {"offline": False}}})
+    assert _remedy(error, config) == remedy
 
 
 @pytest.mark.parametrize("setting", ["project=null", "entity=''"])
@@ -239,15 +245,12 @@ def test_a_dashboard_of_nobody_is_refused(configure: Callable[..., DictConfig], 
 def test_an_account_that_is_not_there_is_one_line_and_the_scores_are_kept(
     configure: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import wandb
-
     def refuse(**settings: object) -> None:
         raise wandb.errors.UsageError("No API key configured.")
 
     monkeypatch.setattr(wandb, "init", refuse)
-    small = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
     online = ["logger.wandb.offline=false", f"output_dir='{tmp_path}'"]
-    config = configure("evaluate", "method=bicubic_blend", *small, *online)
+    config = configure("evaluate", "method=bicubic_blend", *SMALL_SCORING, *online)
     with pytest.raises(UserError, match=r"W&B could not start a run \(No API key configured\.\); run `wandb login`"):
         evaluate(config)
     assert (tmp_path / "results.json").is_file()

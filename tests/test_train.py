@@ -1,6 +1,5 @@
-"""Where a run begins: at random, at blended frames, or at the weights of another run."""
+"""A training from its config: where it begins, what is refused, and who may run in its folder."""
 
-import csv
 import re
 import shutil
 import subprocess
@@ -8,26 +7,19 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor
-from torchvision.ops import DeformConv2d
 
-from conftest import SMALL_RUN
 from stvsr.checkpoint import export, load_network
 from stvsr.errors import InvalidInput
 from stvsr.models.frame_interpolation.blend import Blend
 from stvsr.models.frame_upscaling.rcan import RCAN
 from stvsr.models.two_stage import TwoStage
 from stvsr.train import check_apart, start, train
-from stvsr.training.checkpoints import BestCheckpoint
-from stvsr.training.module import SpaceTimeModule
 
 FROZEN = ["optimizer.lr=1e-20", "scheduler.minimum=0", "trainer.max_steps=1", "trainer.val_check_interval=1"]
 """A run that ends with the weights it began with."""
@@ -37,20 +29,6 @@ Run = Callable[..., DictConfig]
 
 def weights(folder: Path) -> dict[str, Tensor]:
     return load_network(folder / "checkpoints" / "last.ckpt").state_dict()
-
-
-def untrained(config: DictConfig) -> SpaceTimeModule:
-    """The network and the objective of a config, with nothing around them."""
-    return SpaceTimeModule(
-        network=instantiate(config.model),
-        model_config={},
-        variant="e",
-        settings={},
-        objective=instantiate(config.objective),
-        optimizer=torch.optim.Adam,
-        scheduler=torch.optim.lr_scheduler.LambdaLR,
-        cuda_graphs=False,
-    )
 
 
 def test_a_run_begins_with_the_weights_it_is_given_and_a_new_schedule(small_run: Run, tmp_path: Path) -> None:
@@ -94,14 +72,16 @@ def test_a_blended_start_is_part_of_a_run(small_run: Run, tmp_path: Path) -> Non
     ("override", "says"),
     [
         ("seed=-1", "seed=-1; expected a whole number, 0 or more"),
-        ("seed=abc", "seed=abc; expected a whole number, 0 or more"),
         ("seed=4294967296", "seed=4294967296; expected 0 to 4294967295"),
         ("cuda_graphs=no", "cuda_graphs=no; expected true or false"),
         ("model.checkpointing=no", "model.checkpointing=no; expected true or false"),
         ("+logger.wandb.offline=no", "logger.wandb.offline=no; expected true or false"),
         ("trainer.max_steps=0", "trainer.max_steps=0; expected a whole number, 1 or more"),
-        ("trainer.max_steps=4.5", "trainer.max_steps=4.5; expected a whole number, 1 or more"),
         ("trainer.val_check_interval=0", "trainer.val_check_interval=0; expected a whole number, 1 or more"),
+        ("callbacks.last.every_steps=0", "every_steps=0; expected a whole number, 1 or more"),
+        ("callbacks.non_finite.patience=0", "patience=0; expected a whole number, 1 or more"),
+        ("callbacks.pictures.clips=-1", "pictures.clips=-1; expected a whole number, 0 or more"),
+        ("data.train_source.clips=0", "clips=0; expected a whole number, 1 or more"),
         ("model.feature_blocks=-1", "feature_blocks=-1; expected 0 or more"),
         ("optimizer.lr=0", "optimizer.lr=0; expected more than 0"),
         ("optimizer.lr=-1", "optimizer and scheduler: Invalid learning rate: -1"),
@@ -154,43 +134,6 @@ def test_a_run_that_has_more_steps_already_is_refused(small_run: Run, tmp_path: 
         train(small_run(*shorter, folder="other"))
 
 
-@pytest.mark.parametrize(
-    ("objective", "strategy", "refused"),
-    [
-        ("feature_interpolation", DDPStrategy(), True),
-        ("flow_guided_offsets", DDPStrategy(), True),
-        ("feature_interpolation", DDPStrategy(find_unused_parameters=True), False),
-        ("feature_interpolation", SingleDeviceStrategy("cpu"), False),
-        ("space_time", DDPStrategy(), False),
-    ],
-)
-def test_processes_that_would_wait_for_gradients_of_other_parts_are_refused(
-    configure: Run, monkeypatch: pytest.MonkeyPatch, objective: str, strategy: Strategy, refused: bool
-) -> None:
-    """Before the first step; DDP's own error comes at the second, and is a page."""
-    module = untrained(configure("train", *SMALL_RUN, f"objective={objective}"))
-    monkeypatch.setattr(SpaceTimeModule, "trainer", SimpleNamespace(strategy=strategy, precision="32-true"))
-    says = pytest.raises(InvalidInput, match=r"trains \d+ of the network's \d+ .*ddp_find_unused_parameters_true")
-    with says if refused else nullcontext():
-        module.on_fit_start()
-
-
-def test_the_rate_rises_to_the_one_that_is_configured(small_run: Run, tmp_path: Path) -> None:
-    """The schedule sets the rate of the first step; that is not the one that the others are parts of."""
-    train(small_run("optimizer.lr=1e-3", "scheduler.warmup=2", "scheduler.period=1000000", "trainer.max_steps=5"))
-    with (tmp_path / "run" / "csv" / "metrics.csv").open(newline="") as file:
-        rates = [float(row["train/learning_rate"]) for row in csv.DictReader(file) if row["train/learning_rate"]]
-    assert rates[:2] == pytest.approx([1e-3 / 3, 2e-3 / 3], rel=1e-3)
-    assert rates[-1] == pytest.approx(1e-3, rel=1e-3)
-
-
-def test_gradients_that_would_not_be_clipped_are_told_with_a_remedy(small_run: Run) -> None:
-    fused = ["+optimizer.fused=true", "trainer.precision=bf16-mixed", "+trainer.gradient_clip_val=10"]
-    with pytest.raises(InvalidInput, match=r"gradient_clip_val=10: .* add optimizer\.fused=false"):
-        train(small_run(*fused))
-    assert train(small_run(*fused, "optimizer.fused=false", folder="clipped"))
-
-
 def test_a_run_that_goes_on_does_not_need_the_weights_it_began_with(small_run: Run, tmp_path: Path) -> None:
     train(small_run(*FROZEN, folder="first"))
     given = f"initial_weights='{tmp_path}/first/checkpoints/last.ckpt'"
@@ -230,13 +173,6 @@ def test_a_stage_that_begins_untrained_is_said() -> None:
         start(network, given)
 
 
-def test_a_validation_without_a_finite_score_is_no_best_one(tmp_path: Path) -> None:
-    """As where every clip is predicted exactly, or the run diverges."""
-    best = BestCheckpoint(path=f"{tmp_path}/best.ckpt")
-    best.on_validation_end(SimpleNamespace(callback_metrics={}), None)  # type: ignore[arg-type]
-    assert not any(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize("name", ["NODE_RANK", "GROUP_RANK"])
 def test_a_second_machine_of_a_run_does_not_ask_for_the_lock_that_the_first_holds(
     small_run: Run, monkeypatch: pytest.MonkeyPatch, name: str
@@ -273,79 +209,8 @@ def test_a_run_without_a_log_trains(small_run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
 
 
-def test_a_run_whose_steps_cannot_be_recorded_trains_without_and_says_so(
-    small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(network: object, lr: object) -> None:
-        raise RuntimeError("cuDNN Frontend error: unable to find an engine")
-
-    monkeypatch.setattr("stvsr.training.module.recorded_step", fail)
-    with pytest.warns(UserWarning, match=r"not recorded as CUDA graphs \(cuDNN Frontend error"):
-        train(small_run("cuda_graphs=true"))
-    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
-
-
-def test_a_network_that_waits_for_the_host_is_not_recorded(configure: Run, tmp_path: Path) -> None:
-    settings = [option for option in SMALL_RUN if not option.startswith("model.")]
-    small = [f"+frame_upscaler.{size}" for size in ("channels=8", "groups=1", "blocks=1", "reduction=2")]
-    rcan = ["experiment=two_stage/rcan", *settings, *small, "cuda_graphs=true", f"output_dir='{tmp_path}'"]
-    with pytest.raises(InvalidInput, match="cuda_graphs=true with TwoStage, whose steps cannot be recorded"):
-        train(configure("train", *rcan))
-
-
-@pytest.mark.parametrize("objective", ["feature_interpolation", "flow_guided_offsets"])
-def test_steps_of_an_objective_that_trains_a_part_are_not_recorded(small_run: Run, objective: str) -> None:
-    """They run that part alone, which the recording of the whole network does not have."""
-    with pytest.raises(InvalidInput, match=r"cuda_graphs=true with an objective .* a part .*cuda_graphs=false"):
-        train(small_run("ablation=b", "cuda_graphs=true", f"objective={objective}"))
-
-
-def test_a_part_of_ones_own_is_not_recorded(configure: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What escapes a recording, as torchvision's operators do, would learn nothing, without any error."""
-    module = untrained(configure("train", *SMALL_RUN, "cuda_graphs=true"))
-    monkeypatch.setattr(SpaceTimeModule, "trainer", SimpleNamespace(world_size=1, precision="32-true"))
-    module._check_recordable(module.network)
-    module.network.interpolation.sample = DeformConv2d(8, 8, 3)
-    with pytest.raises(InvalidInput, match="cuda_graphs=true with DeformConv2d, whose steps cannot be recorded: add"):
-        module._check_recordable(module.network)
-
-
-def test_an_objective_for_another_network_is_refused_before_the_first_step(
-    small_run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(SpaceTimeModule, "training_step", lambda *arguments: pytest.fail("a step was made"))
-    with pytest.raises(InvalidInput, match="the network is a ZoomingSlowMo: use an experiment of two_stage"):
-        train(small_run("objective=frame_interpolation_l1"))
-
-
-def test_a_schedule_that_a_resumed_run_could_not_change_is_refused(small_run: Run) -> None:
-    others = ["~scheduler.period", "~scheduler.minimum", "~scheduler.warmup"]
-    config = small_run("scheduler._target_=torch.optim.lr_scheduler.ConstantLR", *others)
-    with pytest.raises(InvalidInput, match="ConstantLR is no LambdaLR"):
-        train(config)
-
-
 def test_it_is_said_before_training_that_a_network_of_elsewhere_cannot_be_loaded(small_run: Run) -> None:
     with pytest.warns(
         UserWarning, match=r"names .torch\.nn\.Identity.; only classes of stvsr\.models .* nothing but a training"
     ):
         train(small_run(*FROZEN, "ablation=b", "model.propagation._target_=torch.nn.Identity"))
-
-
-def test_bfloat16_on_a_gpu_that_has_none_is_refused_before_the_first_step(
-    configure: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """cuDNN's own words are those of a lack of memory."""
-    module = untrained(configure("train", *SMALL_RUN))
-    on_a_gpu = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda")), precision="bf16-mixed")
-    monkeypatch.setattr(SpaceTimeModule, "trainer", on_a_gpu)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    with pytest.raises(InvalidInput, match=r"bf16-mixed on a GPU without bfloat16; .* add trainer\.precision=32-true"):
-        module.on_fit_start()
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    module.on_fit_start()
-
-
-def test_a_loss_that_is_a_map_is_refused(small_run: Run) -> None:
-    with pytest.raises(InvalidInput, match=r"the loss of a batch has shape \(.*\); expected a sum, a scalar"):
-        train(small_run("objective.loss._target_=torch.sub"))

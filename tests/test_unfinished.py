@@ -5,10 +5,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from stvsr.unfinished import Unfinished, discard_other
+from stvsr.unfinished import Unfinished, code_of, discard_other
 
 IDENTITY = {"input": "in.mp4"}
 
@@ -82,3 +83,19 @@ def test_a_folder_that_stays_because_its_lock_is_open_is_used_again(
             leave(job)
         assert [path.name for path in folder.iterdir()] == [".nfs0001"]
     unfinished(folder)
+
+
+def test_other_code_is_another_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package, own = tmp_path / "stvsr", tmp_path / "lab.py"
+    for file in (package / "models" / "a.py", package / "models" / "deep" / "b.py", package / "video" / "c.py", own):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"# {file.name}")
+    monkeypatch.setattr("stvsr.unfinished.PACKAGE", package)
+    monkeypatch.setitem(sys.modules, "lab", SimpleNamespace(__file__=str(own)))
+    before = code_of("models", modules=["lab", "no_such"])
+    (package / "video" / "c.py").write_text("# of another room")
+    assert code_of("models", modules=["lab"]) == before
+    for file in (package / "models" / "deep" / "b.py", own):
+        file.write_text(f"# {file.name}, again")
+        assert code_of("models", modules=["lab"]) != before
+        before = code_of("models", modules=["lab"])

@@ -26,8 +26,9 @@ from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY, load_network
 from stvsr.config import resolved
 from stvsr.data.png import read_png, write_png
 from stvsr.models.bicubic_blend import BicubicBlend
-from stvsr.video import budget
+from stvsr.video import budget, delivery
 from stvsr.video.colour import Colour
+from stvsr.video.job import Job
 from stvsr.video.options import parser
 from stvsr.video.picture import Picture
 from stvsr.video.sources import Part, VideoFile
@@ -796,16 +797,14 @@ def test_only_a_folder_of_frames_is_replaced(run: Run, tmp_path: Path) -> None:
 def test_a_name_that_was_taken_meanwhile_is_not_overwritten(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stvsr.video import job
-
     write_clip(tmp_path / "in.mkv", moving(4))
-    fill = job.Job._fill
+    fill = Job._fill
 
-    def take(self: job.Job, expected: int | None) -> None:
+    def take(self: Job, expected: int | None) -> None:
         fill(self, expected)
         (tmp_path / "out.mkv").write_text("precious")
 
-    monkeypatch.setattr(job.Job, "_fill", take)
+    monkeypatch.setattr(Job, "_fill", take)
     status, error = run("in.mkv", "out.mkv", *BICUBIC)
     assert (status, (tmp_path / "out.mkv").read_text()) == (1, "precious")
     assert "out.mkv: already exists" in error.splitlines()[-1]
@@ -846,15 +845,13 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_leaves_nothing(
 def test_an_input_that_vanishes_ends_in_one_line(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before its sound is copied."""
     write_clip(tmp_path / "in.mkv", moving(8))
-    from stvsr.video import job
+    finish = Job._fill
 
-    finish = job.Job._fill
-
-    def vanish(self: job.Job, expected: int | None) -> None:
+    def vanish(self: Job, expected: int | None) -> None:
         finish(self, expected)
         (tmp_path / "in.mkv").unlink()
 
-    monkeypatch.setattr(job.Job, "_fill", vanish)
+    monkeypatch.setattr(Job, "_fill", vanish)
     status, error = run("in.mkv", "out.mkv", *BICUBIC)
     assert status == 1
     last = error.splitlines()[-1]
@@ -866,19 +863,16 @@ def test_an_input_that_vanishes_ends_in_one_line(run: Run, tmp_path: Path, monke
 def test_long_work_is_kept_when_something_fails_and_said(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stvsr.video import delivery, job
-
     write_clip(tmp_path / "in.mkv", moving(8))
+    fill = Job._fill
 
-    fill = job.Job._fill
-
-    def fail(self: job.Job, expected: int | None) -> None:
+    def fail(self: Job, expected: int | None) -> None:
         fill(self, expected)
         self.sink.write(16, 15, torch.zeros(3, 64, 96, dtype=torch.uint8))  # the first segment is whole now
         raise OSError(28, "No space left on device", "somewhere")
 
     with monkeypatch.context() as patched:
-        patched.setattr(job.Job, "_fill", fail)
+        patched.setattr(Job, "_fill", fail)
         patched.setattr(delivery, "WORTH_KEEPING", 0.0)
         failures = [run("in.mkv", "out.mkv", *BICUBIC)]
         # What goes on with it and fails at once keeps it too.
@@ -901,14 +895,12 @@ def test_long_work_is_kept_when_something_fails_and_said(
 def test_nothing_of_a_y4m_file_is_kept(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException, expected: int
 ) -> None:
-    from stvsr.video import delivery, job
-
     write_clip(tmp_path / "in.mkv", moving(8))
 
-    def fail(self: job.Job, expected: int | None) -> None:
+    def fail(self: Job, expected: int | None) -> None:
         raise failure
 
-    monkeypatch.setattr(job.Job, "_fill", fail)
+    monkeypatch.setattr(Job, "_fill", fail)
     monkeypatch.setattr(delivery, "WORTH_KEEPING", 0.0)
     status, error = run("in.mkv", "out.y4m", *BICUBIC)
     assert status == expected
@@ -968,12 +960,10 @@ def test_help_reads_like_a_page(run: Run, capsys: pytest.CaptureFixture[str], mo
 
 
 def test_a_long_job_on_a_cpu_is_said_with_its_hours(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stvsr.video import job
-
     write_clip(tmp_path / "in.mkv", moving(8))
     status, error = run("in.mkv", "quick.mkv", *BICUBIC)
     assert "hours on the CPU" not in error
-    monkeypatch.setattr(job, "SLOW", 0.0)
+    monkeypatch.setattr("stvsr.video.job.SLOW", 0.0)
     status, error = run("in.mkv", "out.mkv", *BICUBIC)
     assert status == 0
     assert "hours on the CPU; a GPU should be much faster (to try first: --duration 2, or --method bicubic)" in error
@@ -993,3 +983,17 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
         )
         taken.append(int(done.stdout))
     assert taken[1] <= 1.05 * taken[0], f"{taken[0] / 1024:.0f} and {taken[1] / 1024:.0f} MiB"
+
+
+def test_work_that_was_begun_on_a_gpu_is_not_given_up_where_that_is_busy(run: Run, tmp_path: Path) -> None:
+    """`auto` would take the CPU, another device, for which the advice is to start over."""
+    write_clip(tmp_path / "in.mkv", moving(2))
+    folder = tmp_path / ".out.mkv.part"
+    folder.mkdir()
+    (folder / "job.json").write_text('{"device": "cuda:99"}')
+    arguments = ["in.mkv", "out.mkv", "--method", "bicubic"]
+    status, error = run(*arguments)
+    assert status == 1
+    assert "device=cuda:99: not usable here" in error
+    assert run(*arguments, "--device", "cpu")[0] == 1
+    assert run(*arguments, "--overwrite")[0] == 0

@@ -24,7 +24,9 @@ from PIL import Image
 from torch import Tensor
 
 from stvsr import upscale as command
+from stvsr.data.decoding import index_video, read_frames
 from stvsr.data.degradation import bicubic
+from stvsr.data.png import read_png
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.video import companions
 from stvsr.video.clock import Clock, InputTimes
@@ -253,9 +255,6 @@ def test_everything_besides_the_pictures_is_kept(tmp_path: Path, case: Case) -> 
 
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_a_turned_video_becomes_upright_where_nothing_else_can_say_it(tmp_path: Path, mirrored: bool) -> None:
-    from stvsr.data.decoding import index_video, read_frames
-    from stvsr.data.png import read_png
-
     source = tmp_path / "turned.mp4"
     turned(source, mirrored=mirrored)
     frames = upscaled(tmp_path, source, "", "--no-interpolate", "--duration", "0.04")
@@ -290,7 +289,6 @@ def test_a_preview_has_bicubic_at_the_left_as_it_is_shown(
     tmp_path: Path, degrees: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The method is one that makes white frames."""
-    from stvsr.data.decoding import index_video, read_frames
 
     class White(BicubicBlend):
         def forward(self, lr: Tensor) -> Tensor:
@@ -505,8 +503,6 @@ def test_the_sound_of_a_part_ends_with_it_also_where_its_first_frame_is_late(tmp
 
 def test_a_frame_of_a_camera_that_was_turned_becomes_upright(tmp_path: Path) -> None:
     """PyAV has no name for EXIF, and hides with it how the frame was turned."""
-    from stvsr.data.png import read_png
-
     exif = Image.Exif()
     exif[0x0112] = 6
     soft = Image.effect_noise((6, 4), 100).convert("RGB").resize((96, 64), Image.Resampling.BICUBIC)
@@ -589,15 +585,6 @@ def test_what_frames_carry_and_new_ones_do_not_is_said(tmp_path: Path, capsys: p
     ffmpeg(*pictures("25", seconds=0.2), *settings, tmp_path / "hdr.mp4")
     upscaled(tmp_path, tmp_path / "hdr.mp4", ".mp4")
     assert "the video carries HDR brightness, which will be dropped" in capsys.readouterr().err
-
-
-def test_frames_of_a_camera_with_exif_are_frames(tmp_path: Path) -> None:
-    """PyAV has no name for EXIF, and says so with an error of its own."""
-    exif = Image.Exif()
-    exif[0x010F] = "a camera"
-    Image.new("RGB", (64, 48), "teal").save(tmp_path / "1.jpg", exif=exif)
-    ffmpeg("-i", tmp_path / "1.jpg", "-c", "copy", tmp_path / "camera.mkv")
-    assert len(probe(upscaled(tmp_path, tmp_path / "camera.mkv", ".mp4"))["packets"]) == 1
 
 
 def test_sound_with_a_cover_picture_is_no_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

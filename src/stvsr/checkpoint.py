@@ -66,10 +66,7 @@ def load_network(path: str | Path) -> Network:
         InvalidInput: the file is missing, is no such checkpoint, names anything but a network of this package,
             or its weights do not fit the network it names.
     """
-    config, weights = _config_and_weights(read_file(path), path)
-    network = build_network(config, origin=str(path))
-    fill(network, weights, path)
-    return network.eval()
+    return _rebuilt(*_config_and_weights(read_file(path), path), path).eval()
 
 
 def export(path: str | Path, output: Path) -> None:
@@ -86,7 +83,7 @@ def export(path: str | Path, output: Path) -> None:
         raise InvalidInput(f"{output}: expected a name that ends in {COMPACT}: choose another output")
     content = read_file(path)
     config, weights = _config_and_weights(content, path)
-    fill(build_network(config, origin=str(path)), weights, path)
+    _rebuilt(config, weights, path)  # refuses what would not load
     metadata = {MODEL_KEY: json.dumps(config), VARIANT_KEY: str(content.get(VARIANT_KEY) or "")}
     # Whole numbers, such as a normalisation's count of batches, may be larger than half precision goes.
     halves = {name: (part.half() if part.is_floating_point() else part).contiguous() for name, part in weights.items()}
@@ -142,19 +139,12 @@ def own_network(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tens
     return config, weights
 
 
-def build_network(config: dict[str, Any], *, origin: str) -> Network:
-    """The untrained network that a model config names.
-
-    Args:
-        config: a resolved model config.
-        origin: where the config comes from, for messages.
-
-    Raises:
-        InvalidInput: the config names anything but networks of this package, or arguments they do not take.
-    """
-    network = _build(config, origin)
+def _rebuilt(config: dict[str, Any], weights: dict[str, Tensor], path: str | Path) -> Network:
+    """The network that a model config names, with its weights."""
+    network = _build(config, str(path))
     if not isinstance(network, Network):
-        raise InvalidInput(f"{origin}: names {config.get('_target_')!r}, a part of a network; expected a whole one")
+        raise InvalidInput(f"{path}: names {config.get('_target_')!r}, a part of a network; expected a whole one")
+    fill(network, weights, path)
     return network
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import hydra
+import torch.distributed
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
@@ -266,7 +267,5 @@ def _one_job() -> Iterator[None]:
         sys.argv = arguments
         os.environ.clear()
         os.environ.update(environment)
-        import torch.distributed
-
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

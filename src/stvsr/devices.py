@@ -32,8 +32,9 @@ def chosen_device(name: str, rank: int = 0) -> torch.device:
         if name == "cuda":
             name = f"cuda:{rank % torch.cuda.device_count()}"
         device = torch.device(name)
-        # Not only made there: the device `meta` holds nothing, and this torch may have no kernels for an old GPU.
-        torch.ones(1, device=device).add(1).cpu()
+        # Not only made there: the device `meta` holds nothing, and this torch may have no kernels for an old GPU. And
+        # scores are in float64, which Apple's GPUs do not have.
+        torch.ones(1, device=device, dtype=torch.float64).add(1).cpu()
     except (RuntimeError, AssertionError, ZeroDivisionError) as error:
         raise InvalidInput(
             f"device={name}: not usable here ({one_line(error)[:90]}); expected auto, cpu, or the name of a GPU"
@@ -131,7 +132,8 @@ def check_answering(device: torch.device) -> None:
         raise UserError(
             f"a kernel failed on {device_name(device)} ({one_line(error)[:100]}), which can do nothing more for this "
             "process; start it again, and if that fails too on another device, or with other kernels: "
-            "deformable=torchvision, and in training cuda_graphs=false; stvsr-upscale --precision float32 --overwrite"
+            "deformable=torchvision, and in training cuda_graphs=false; stvsr-upscale --precision float32, to another "
+            "output"
         ) from None
 
 

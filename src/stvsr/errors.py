@@ -20,13 +20,6 @@ class TrainingDiverged(UserError):
     """Too many steps in a row had a loss or a gradient that is not finite."""
 
 
-def one_line(error: BaseException) -> str:
-    """An error's message in one line, without the traceback that a loader process sends along."""
-    # The message proper comes last.
-    message = str(error).rsplit(f"{type(error).__name__}: ", maxsplit=1)[-1]
-    return " ".join(message.split())
-
-
 class Interrupted(Exception):
     """A run was asked to stop, and says what is saved of it; entry points exit with status 130.
 
@@ -42,7 +35,14 @@ class Interrupted(Exception):
 
 
 class InvalidInput(UserError, ValueError):
-    """A tensor or a file does not have the form that a function declares."""
+    """A setting, a file or a tensor is not as it has to be."""
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message in one line, without the traceback that a loader process sends along."""
+    # The message proper comes last.
+    message = str(error).rsplit(f"{type(error).__name__}: ", maxsplit=1)[-1]
+    return " ".join(message.split())
 
 
 def chain_of(error: BaseException) -> list[BaseException]:

@@ -8,9 +8,10 @@ and a report; see `evaluation/results.py`. An evaluation that was stopped goes o
 """
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from tqdm import tqdm
 
 from stvsr.cli import entry_point
@@ -23,16 +24,20 @@ from stvsr.evaluation.motion_cache import write_motion
 from stvsr.evaluation.processes import check_processes, score_here, score_in_processes
 from stvsr.evaluation.progress import BatchRecord, Progress, progress_folder
 from stvsr.evaluation.report import write_report
-from stvsr.evaluation.results import Results
+from stvsr.evaluation.results import RESULTS, Results, read_results
 from stvsr.evaluation.rows import summarise
 from stvsr.evaluation.scores import ClipScore, clip_scores
 from stvsr.evaluation.windows import check_text
+from stvsr.unfinished import JOB_FILE
 
 LONGEST_TAG = 64
 """W&B takes no longer ones."""
 
 COUNTS = {"batch_size": 1, "workers": 0, "processes": 1, "pictures": 0}
 """Settings that are whole numbers, each with its minimum."""
+
+WRITTEN = (RESULTS, "clips.csv", "frames.csv", "report.html")
+"""What other programs read of a finished evaluation."""
 
 ABLATIONS = frozenset("abcde")
 """In tables these letters stand in brackets, as in the paper."""
@@ -52,6 +57,9 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
         UserError: the method or the data is not as it should be.
         Interrupted: stopped; the same config goes on.
     """
+    # Here: W&B and Lightning take seconds to load, of each process that scores as well; where they cannot, before work.
+    from stvsr.tracking import track_evaluation
+
     check_one_method(config)
     for count, minimum in COUNTS.items():
         check_whole(config, count, least=minimum)
@@ -62,14 +70,15 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
     check_processes(config.processes, str(config.device))
     name = method_name(config)
     check_text("the method", name, "give name=…")
-    with open_dict(config):
-        config.variant = name[:LONGEST_TAG]
+    config.variant = name[:LONGEST_TAG]
     # Where others score, this process keeps off their GPUs.
     device = chosen_device("cpu" if config.processes > 1 else config.device)
     # Of this method, not of those that were trained or scored before it in this process.
     forget_peak_memory(device)
     job = Job(config, device)
     job.check_output()
+    if (finished := finished_before(job)) is not None:
+        return finished
     progress = Progress(progress_folder(config), job.identity(), discard_other=discard_other)
     with progress.locked():
         records = score(job, progress)
@@ -90,17 +99,33 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
             left_out={_name(clip): clip.left_out for clip in clips if clip.left_out is not None},
             cropped={_name(clip): clip.cropped for clip in clips if clip.cropped},
             notes=job.notes(),
+            identity=job.outcome(window.state for window in windows),
         )
         folder = Path(config.output_dir)
         results.write(folder, clips)
         write_report(folder, [folder])
-        # Here: W&B and Lightning take seconds to load, of each process that scores as well.
-        from stvsr.tracking import track_evaluation
-
         track_evaluation(config, results)
         # Last: whatever fails before can be done again without scoring again.
         progress.remove()
         return results
+
+
+def finished_before(job: Job) -> Results | None:
+    """What this very evaluation left in its folder; None where another one did, or something of it is missing."""
+    folder = Path(job.config.output_dir)
+    needed = [*(folder / name for name in WRITTEN), *filter(None, [job.scorer.save_to])]
+    if not all(path.exists() for path in needed) or (progress_folder(job.config) / JOB_FILE).exists():
+        return None
+    # Those of another version cannot be read.
+    with suppress(InvalidInput):
+        results = read_results(folder)
+        windows = job.scorer.windows
+        if results.identity == job.outcome(windows.state(task) for task in job.tasks):
+            print(f"{folder}: scored before in the same way; to score it again, remove {RESULTS} there")
+            # A sweep compares what has a new time.
+            (folder / RESULTS).touch()
+            return results
+    return None
 
 
 def score(job: Job, progress: Progress) -> list[BatchRecord]:

@@ -13,14 +13,6 @@ OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 """What the system says of a disk without naming a file."""
 
 
-def ffmpeg_name(path: Path) -> str:
-    """What FFmpeg, and libraries over it, must be given to open a file.
-
-    Of `12:30.mp4` they would take what stands before the colon for a protocol.
-    """
-    return str(path.absolute())
-
-
 @contextmanager
 def beside_then_rename(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes that name when the block ends, and goes when the block fails.
@@ -53,7 +45,8 @@ def drop_from_memory(path: Path) -> None:
     """Writes a file's content to the disk and forgets it: what reads it next reads the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if hasattr(os, "posix_fadvise"):  # not on macOS
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def write_text(path: Path, content: str) -> None:

@@ -106,8 +106,7 @@ def finished_pack(packing: Packing, damaged: dict[int, str], workers: int) -> Pa
     Raises:
         UserError: the disk gave back other bytes than were written.
     """
-    packing.index(packing.done(), damaged).write(packing.whole)
-    made = PackedClips(packing.whole)
+    made = packing.indexed(damaged)
     wrong = verify(made, workers)
     if wrong:
         packing.forget(wrong)

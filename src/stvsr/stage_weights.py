@@ -1,5 +1,7 @@
 """Weights of the networks of two-stage systems, each from a file of its own."""
 
+import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -58,10 +60,11 @@ def load_stage(stage: Stage, path: str | Path) -> None:
             try:
                 fill(stage, own, path)
             except InvalidInput:
-                settings = {name: str(value).replace(" ", "") for name, value in part.items() if name != "_target_"}
+                settings = {name: value for name, value in part.items() if name != "_target_"}
                 if not settings:
                     raise
-                typed = " ".join(f"'++frame_{place}.{name}={value}'" for name, value in settings.items())
+                given = (f"++frame_{place}.{name}={json.dumps(value)}" for name, value in settings.items())
+                typed = " ".join(map(shlex.quote, given))
                 raise InvalidInput(
                     f"{path}: its {stage.title} was trained with settings of its own; add them: {typed} (if they are "
                     "given already the file is damaged)"

@@ -7,8 +7,6 @@ pictures. What is finished is not done again: a study that was stopped goes on w
 
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
@@ -25,11 +23,10 @@ from stvsr.errors import Interrupted, InvalidInput, TrainingDiverged, one_line
 from stvsr.evaluate import evaluate
 from stvsr.evaluation.ablations import Trained, curve_figure, ordering_table, run_name, score_table, training_table
 from stvsr.evaluation.figures import save_figure, show_clip
-from stvsr.evaluation.job import with_absolute_roots
 from stvsr.evaluation.results import RESULTS, Results, read_results
-from stvsr.files import state_of, write_text
+from stvsr.files import write_text
 from stvsr.train import train
-from stvsr.training.continuation import read_earlier, settings_of, steps_done
+from stvsr.training.continuation import is_finished, read_earlier, settings_of
 from stvsr.training.logs import read_logs
 
 PICTURES = "study"
@@ -71,6 +68,7 @@ def study(config: DictConfig) -> Path:
     left_out: dict[Run, str] = {}
     if config.train:
         check_settings(wanted.values())
+        check_videos(config, wanted)
         left_out = train_missing(wanted)
         finished = {run: training for run, training in wanted.items() if run not in left_out}
         if not finished:
@@ -208,47 +206,51 @@ def check_settings(trainings: Iterable[DictConfig]) -> None:
             )
 
 
-def is_trained(training: DictConfig) -> bool:
-    """Whether a run has done all of its steps.
+def check_videos(config: DictConfig, trainings: Trainings) -> None:
+    """Refuses other videos than those that earlier runs were trained on: a seed would not draw the same clips of them.
 
     Raises:
-        InvalidInput: it has done more.
+        InvalidInput: there are others, or one is of another size.
+    """
+    root, list_file = Path(config.root), Path(config.output_dir) / "train" / "videos.txt"
+    listed = "".join(f"{path.relative_to(root)} {path.stat().st_size}\n" for path in video_files(root))
+    begun = any(checkpoint_of(training).is_file() for training in trainings.values())
+    if begun and list_file.is_file() and list_file.read_text(encoding="utf-8") != listed:
+        raise InvalidInput(
+            f"root={root}: has other videos than those that earlier runs were trained on ({list_file}); give those, or "
+            "choose another output_dir"
+        )
+    list_file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(list_file, listed)
+
+
+def is_trained(training: DictConfig) -> bool:
+    """Whether nothing is left to do of a run.
+
+    Raises:
+        InvalidInput: it has done more steps than asked for.
     """
     last = checkpoint_of(training)
     if not last.is_file():
         return False
-    done, wanted = steps_done(last), training.trainer.max_steps
-    if done > wanted:
+    earlier, wanted = read_earlier(last, resolved(training.model)), training.trainer.max_steps
+    if earlier.steps > wanted:
         raise InvalidInput(
-            f"{last}: of {done} steps, not {wanted}; choose another output_dir, or "
-            f"""'training=["trainer.max_steps={done}"]'"""
+            f"{last}: of {earlier.steps} steps, not {wanted}; choose another output_dir, or "
+            f"""'training=["trainer.max_steps={earlier.steps}"]'"""
         )
-    return bool(done == wanted)
+    return is_finished(earlier, training)
 
 
 def results_of(config: DictConfig, name: str, checkpoint: Path | None = None) -> Results:
-    """Of a checkpoint, or of bicubic + blending: evaluated unless there are some, scored in the same way."""
+    """Of a checkpoint, or of bicubic + blending: evaluated unless they were, in the same way."""
     folder = Path(config.output_dir) / "scores" / name
     method = "method=bicubic_blend" if checkpoint is None else override("checkpoint", checkpoint)
-    scoring = scoring_config(config, folder, method)
-    path, scored_on = folder / RESULTS, folder / "videos.txt"
-    # Where there are none, what was scored is all there is.
-    videos = state_of(video_files(Path(config.val_root))) if Path(config.val_root).is_dir() else ""
-    same_videos = not videos or not scored_on.is_file() or scored_on.read_text() == videos
-    if path.is_file() and same_videos and (checkpoint is None or path.stat().st_mtime > checkpoint.stat().st_mtime):
-        # Those of another version cannot be read.
-        with suppress(InvalidInput):
-            results = read_results(folder)
-            if (
-                results.settings["data"] == with_absolute_roots(resolved(scoring)["data"]["test_source"])
-                and results.protocol == instantiate(scoring.protocol)
-                and results.settings["thresholds"] == asdict(instantiate(scoring.motion))
-            ):
-                return results
+    # Where the videos are gone, what was scored is all there is.
+    if not Path(config.val_root).is_dir() and (folder / RESULTS).is_file():
+        return read_results(folder)
     # What was stopped while it scored an earlier state of the run, or other clips, is of no use.
-    results = evaluate(scoring, discard_other=True)
-    write_text(scored_on, videos)
-    return results
+    return evaluate(scoring_config(config, folder, method), discard_other=True)
 
 
 def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results, left_out: dict[Run, str]) -> str:

@@ -85,14 +85,19 @@ def describe_run(loggers: list[Logger], config: DictConfig, *, parameters: int |
     except (wandb.errors.Error, ValueError, RuntimeError, TypeError, ConnectionError, MailboxClosedError) as error:
         if not any(isinstance(logger, WandbLogger) for logger in loggers):
             raise
-        settings = config.logger.get("wandb")
-        online = settings is not None and not settings.offline
-        remedy = "run `wandb login`, or omit logger.wandb.offline=false" if online else "choose others, or logger=csv"
-        if "deleted" in str(error):
-            remedy = f"remove {Path(config.output_dir) / RUN_ID}, and it becomes a new run"
-        if isinstance(error, TypeError):
-            remedy = "take that setting of logger.wandb away"
-        raise UserError(f"W&B could not start a run ({one_line(error)}); {remedy}") from None
+        raise UserError(f"W&B could not start a run ({one_line(error)}); {_remedy(error, config)}") from None
+
+
+def _remedy(error: Exception, config: DictConfig) -> str:
+    """What to do where W&B starts no run."""
+    if isinstance(error, TypeError):
+        return "take that setting of logger.wandb away"
+    if "deleted" in str(error):
+        return f"remove {Path(config.output_dir) / RUN_ID}, and it becomes a new run"
+    settings = config.logger.get("wandb")
+    if settings is not None and not settings.offline:
+        return "run `wandb login`, or omit logger.wandb.offline=false"
+    return "choose others, or logger=csv"
 
 
 def keep_run(config: DictConfig, *, anew: bool) -> None:
@@ -153,5 +158,5 @@ def finish(loggers: list[Logger]) -> None:
         except Exception as error:
             rank_zero_warn(f"W&B could not end the run ({one_line(error)}); its CSV logs have everything")
             # Or the next run of a sweep would speak to a process that is gone.
-            with suppress(Exception):
+            with suppress(Exception, SystemExit):  # it ends the program where its own process was killed
                 wandb.teardown()

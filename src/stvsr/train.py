@@ -116,6 +116,11 @@ def _train(config: DictConfig) -> dict[str, float]:
             # path it would load what an earlier job on SLURM may have left.
             trained = resume or Path(config.callbacks.last.path)
             trainer.validate(module, datamodule=data, ckpt_path=trained, weights_only=True, verbose=False)
+        if any(isinstance(c, LastCheckpoint) and c.stopped for c in callbacks):
+            # A sweep or a study does not go on.
+            raise Interrupted(
+                f"stopped after step {trainer.global_step}, the last", "nothing of this run is left to do"
+            )
     except SystemExit as stop:
         # Lightning's answer to a second Ctrl-C, once the other processes are gone: status 1, as of an error.
         if not isinstance(stop.__context__, KeyboardInterrupt):

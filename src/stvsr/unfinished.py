@@ -2,10 +2,11 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,22 @@ JOB_FILE = "job.json"
 
 LOCK = "lock"
 """The file that the job that runs there keeps locked."""
+
+
+PACKAGE = Path(__file__).parent
+
+
+def code_of(*rooms: str, modules: Iterable[str] = ()) -> str:
+    """Changes with the code that a job runs, which may become another while it is stopped.
+
+    Args:
+        rooms: folders of this package.
+        modules: names of modules of a user's own.
+    """
+    ours = (path for room in rooms for path in (PACKAGE / room).rglob("*.py"))
+    own = (file for name in modules if (file := getattr(sys.modules.get(name), "__file__", None)))
+    # Sorted by what is in them: the package may lie elsewhere the next time.
+    return hashlib.sha256(b"".join(sorted(Path(file).read_bytes() for file in (*ours, *own)))).hexdigest()
 
 
 class Unfinished:

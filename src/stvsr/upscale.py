@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from fractions import Fraction
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +27,19 @@ from stvsr.data.orientation import UPRIGHT
 from stvsr.devices import chosen_device, device_name
 from stvsr.errors import InvalidInput
 from stvsr.files import state_of
+from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.network import Network
 from stvsr.models.released import RELEASED
 from stvsr.terminal import BAR, TERMINAL
+from stvsr.unfinished import code_of
 from stvsr.video.budget import Budget
 from stvsr.video.clock import Clock
 from stvsr.video.codecs import CONTAINERS, Encoding, chosen_codec, keeps_shapes
 from stvsr.video.companions import Companions
-from stvsr.video.delivery import Place, check_free, delivery
+from stvsr.video.delivery import Place, check_free, delivery, device_of
 from stvsr.video.job import Job
 from stvsr.video.muxing import EncodedVideo, write_video
-from stvsr.video.options import METHODS, parser
+from stvsr.video.options import parser
 from stvsr.video.picture import Picture
 from stvsr.video.prefetch import still_running
 from stvsr.video.sinks import PngFolder, SegmentedVideo, Sink, Y4mOutput
@@ -72,7 +73,7 @@ def upscale(arguments: argparse.Namespace) -> None:
         raise InvalidInput(f"{output}: is the input, or contains it; choose another output")
     check_free(output, overwrite=arguments.overwrite)
     network = chosen_network(arguments)
-    device = chosen_device(arguments.device)
+    device = chosen_device(usual_device(arguments))
     part = Part(arguments.start, arguments.duration)
     source = open_source(arguments.input, rate=arguments.rate, part=part)
     clock = Clock(source.times, not arguments.no_interpolate, arguments.slow_motion)
@@ -145,15 +146,25 @@ def chosen_network(arguments: argparse.Namespace) -> Network:
         InvalidInput: a file that holds no network.
     """
     if arguments.method is not None:
-        return METHODS[arguments.method]().eval()
+        return BicubicBlend().eval()
     return load_network(arguments.checkpoint or STARTER)
+
+
+def usual_device(arguments: argparse.Namespace) -> str:
+    """The device asked for, or the one that earlier work was begun on: it cannot go on elsewhere.
+
+    A GPU that is busy then is no reason to give that work up.
+    """
+    if arguments.device != "auto" or arguments.overwrite or arguments.output == STANDARD:
+        return str(arguments.device)
+    return device_of(arguments.output) or "auto"
 
 
 def identity(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Everything that decides the frames, as plain values."""
     decides = {key: value for key, value in vars(arguments).items() if key not in ("overwrite", "output", "memory")}
     known: dict[str, Any] = {key: None if value is None else str(value) for key, value in decides.items()}
-    known["version"] = version("stvsr")
+    known["code"] = code_of("data", "models", "ops", "video")
     if arguments.method is None:
         known["checkpoint"] = hashlib.sha256(weight_file(arguments.checkpoint or STARTER).read_bytes()).hexdigest()
     known["device"] = str(device)

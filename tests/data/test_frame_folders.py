@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from conftest import moving_frames, write_frames
-from stvsr.data.frame_folders import FrameFolders, frame_number, training_excerpts
+from stvsr.data.frame_folders import FrameFolders, training_excerpts
 from stvsr.errors import DamagedClip, InvalidInput
 
 FRAMES = moving_frames(9, (16, 24))
@@ -178,10 +178,6 @@ def test_clips_that_must_be_there_are_and_no_others(tmp_path: Path) -> None:
         FrameFolders(root=tmp_path, name="Vid4", frames={"a": 9})
     with pytest.raises(InvalidInput, match=r"a \(9 frames\); Vid4 is a \(41 frames\)"):
         FrameFolders(root=tmp_path / "GT", name="Vid4", frames={"a": 41})
-
-
-def test_frame_number_is_the_last_in_the_name() -> None:
-    assert frame_number(Path("vid4_city_0012.png")) == 12
 
 
 def lr_and_hr(tmp_path: Path, lr: torch.Tensor, numbers: list[int]) -> FrameFolders:

@@ -46,7 +46,7 @@ def test_a_pair_does_not_depend_on_others_and_a_frame_does_not_move_to_itself() 
     assert torch.equal(flow, torch.stack(alone))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (8, 8), (7, 13), (12, 40), (40, 12), (31, 33)])
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (7, 13), (12, 40), (40, 12), (15, 15), (16, 16), (31, 33)])
 @pytest.mark.parametrize("finest_scale", [0, 1])
 def test_small_frames_do_not_crash(size: tuple[int, int], finest_scale: int) -> None:
     """OpenCV's DIS crashes the process on frames of fewer than 16 pixels."""

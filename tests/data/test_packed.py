@@ -41,8 +41,7 @@ def make_pack(source: Any, folder: Path) -> PackedClips:
     packing = Packing(folder / "a.pack", source, {})
     written = list(packing.write(list(range(len(source))), workers=0))
     damaged = {clip.index: clip.problem for clip in written if clip.checksum is None}
-    packing.index(packing.done(), damaged).write(packing.whole)
-    return PackedClips(packing.whole)
+    return packing.indexed(damaged)
 
 
 @pytest.fixture

@@ -137,14 +137,6 @@ def test_a_video_of_nothing_but_cuts_is_given_up_after_few_decodings(tmp_path, m
     assert len(calls) == 9
 
 
-def test_a_file_is_given_up_after_so_many_windows(tmp_path, monkeypatch):
-    write_video(tmp_path / "a.mp4", [image for seed in range(12) for image in scene(seed, 5)] + scene(12, 7))
-    monkeypatch.setattr(videos, "MAX_TRIES", 3)
-    monkeypatch.setattr(videos, "first_frames", lambda *_: iter(range(61)))
-    with pytest.raises(DamagedClip, match="no 7 consecutive frames"):
-        VideoFolder(root=tmp_path, clips_per_video=1).read(0, RNG(0))
-
-
 def test_whether_a_file_has_a_clip_does_not_depend_on_chance(tmp_path, monkeypatch):
     """The second of its two windows has no cut by itself; the first finds one that lies in both."""
     write_video(tmp_path / "a.mp4", scene(1, 8))

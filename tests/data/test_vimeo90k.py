@@ -113,31 +113,14 @@ def resize(path: Path) -> None:
     Image.new("RGB", (8, 8)).save(path)
 
 
-def grey(path: Path) -> None:
-    Image.new("L", (24, 16)).save(path)
-
-
-def sixteen_bit(path: Path) -> None:
-    Image.fromarray(np.zeros((16, 24), dtype=np.uint16)).save(path)
-
-
-def transparent(path: Path) -> None:
-    Image.new("RGBA", (24, 16)).save(path)
-
-
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
         (Path.unlink, r"im4\.png: no such file"),
         (truncate, r"im4\.png: not a readable PNG"),
-        (lambda path: path.write_text("x"), r"im4\.png: not a PNG"),
-        (lambda path: path.write_bytes(b""), r"im4\.png: not a PNG"),
         (resize, r"im4\.png is 8x8, im1\.png 24x16"),
-        (grey, r"im4\.png: the PNG is 8-bit grey; expected 8-bit RGB"),
-        (sixteen_bit, r"im4\.png: the PNG is 16-bit grey; expected 8-bit RGB"),
-        (transparent, r"im4\.png: the PNG is 8-bit RGB with transparency; expected 8-bit RGB"),
     ],
-    ids=["missing", "truncated", "text", "empty", "other-size", "grey", "16-bit", "transparent"],
+    ids=["missing", "truncated", "other-size"],
 )
 def test_damaged_frame_is_named(archive: Path, damage: Callable[[Path], object], says: str) -> None:
     damage(archive / "sequences" / "00001" / "0001" / "im4.png")

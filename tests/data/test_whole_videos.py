@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import av
 import pytest
 import torch
 
@@ -11,20 +10,9 @@ from stvsr.data.whole_videos import WholeVideos
 from stvsr.errors import InvalidInput
 
 
-def write(path: Path, frames: torch.Tensor) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264rgb", rate=25, options={"crf": "0"})
-        stream.width, stream.height, stream.pix_fmt = frames.shape[-1], frames.shape[-2], "rgb24"
-        for frame in frames:
-            pixels = frame.permute(1, 2, 0).contiguous().numpy()
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
-
-
 def test_frames_are_those_that_were_written(tmp_path: Path) -> None:
     frames = moving_frames(20, (48, 64))
-    write(tmp_path / "deep" / "a.mp4", frames)
+    write_video(tmp_path / "deep" / "a.mp4", frames)
     clips = WholeVideos(root=tmp_path)
     info = clips.describe(0)
     assert (info.clip_set, info.name, info.frames, info.first_number) == (tmp_path.name, "deep/a", 20, 0)
@@ -36,14 +24,14 @@ def test_frames_are_those_that_were_written(tmp_path: Path) -> None:
 
 def test_files_that_differ_in_their_ending_alone_keep_it(tmp_path: Path) -> None:
     for name in ("a.mp4", "a.mkv", "b.mp4"):
-        write(tmp_path / name, moving_frames(8, (48, 64)))
+        write_video(tmp_path / name, moving_frames(8, (48, 64)))
     clips = WholeVideos(root=tmp_path, name="mine")
     assert [clips.describe(i).name for i in range(3)] == ["a.mkv", "a.mp4", "b"]
     assert clips.describe(0).clip_set == "mine"
 
 
 def test_a_scene_cut_is_told(tmp_path: Path) -> None:
-    write(tmp_path / "a.mp4", torch.cat([moving_frames(10, (48, 64)), 255 - moving_frames(10, (48, 64), seed=9)]))
+    write_video(tmp_path / "a.mp4", torch.cat([moving_frames(10, (48, 64)), 255 - moving_frames(10, (48, 64), seed=9)]))
     clips = WholeVideos(root=tmp_path)
     assert [clips.excerpt(0, first, 7).interruption for first in (0, 3, 4, 9, 10)] == [
         *(None, None, "scene cut", "scene cut", None)

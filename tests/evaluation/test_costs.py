@@ -3,12 +3,10 @@
 from collections.abc import Callable
 
 import pytest
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from stvsr.devices import peak_memory
 from stvsr.evaluation.costs import measured_cost, multiply_adds
 from stvsr.evaluation.progress import BatchRecord
 from stvsr.models.bicubic_blend import BicubicBlend
@@ -140,7 +138,3 @@ def test_a_two_stage_system_costs_what_its_stages_cost() -> None:
 def test_one_batch_is_no_measurement_of_time() -> None:
     cost = measured_cost(OneConvolution(), [record(0, 7.0, False)])
     assert cost.seconds_per_frame is None
-
-
-def test_peak_memory_of_a_process_is_hundreds_of_mebibytes_with_torch_in_it() -> None:
-    assert 100 < peak_memory(torch.device("cpu")) < 20_000

@@ -6,7 +6,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from stvsr.errors import InvalidInput
-from stvsr.evaluation.metrics import frame_scores, luma, psnr_rgb, psnr_y, ssim_y
+from stvsr.evaluation.metrics import frame_scores, luma, psnr_y
 
 TOLERANCE = 1e-6
 
@@ -16,6 +16,10 @@ def frames(*shape: int, seed: int = 0) -> np.ndarray:
     walk = np.random.default_rng(seed).standard_normal(shape).cumsum(-1).cumsum(-2)
     walk -= walk.min(axis=(-3, -2, -1), keepdims=True)
     return np.round(walk / walk.max(axis=(-3, -2, -1), keepdims=True) * 255) / 255
+
+
+def ssim_y(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return frame_scores(prediction, target, ["ssim_y"])["ssim_y"]
 
 
 def reference(prediction: np.ndarray, target: np.ndarray) -> tuple[float, float]:
@@ -53,7 +57,7 @@ def test_psnr_of_rgb_is_scikit_images() -> None:
     prediction = np.clip(
         np.round((target + np.random.default_rng(1).standard_normal(target.shape) * 0.03) * 255), 0, 255
     )
-    ours = psnr_rgb(torch.from_numpy(prediction / 255), torch.from_numpy(target))
+    ours = frame_scores(torch.from_numpy(prediction / 255), torch.from_numpy(target), ["psnr_rgb"])["psnr_rgb"]
     for i in range(2):
         expected = peak_signal_noise_ratio(np.round(target[i] * 255), prediction[i], data_range=255)
         assert ours[i].item() == pytest.approx(expected, abs=TOLERANCE)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stvsr.evaluation.metrics import psnr_y, ssim_y
+from stvsr.evaluation.metrics import frame_scores, psnr_y
 from stvsr.evaluation.splits import HIGHEST, MotionSplitScores
 
 
@@ -19,8 +19,8 @@ def test_splits_are_means_over_frames_then_clips_and_their_mean_weighs_them_equa
     for prediction, target, motion in clips:
         metric.update(prediction, target, [motion])
     result = {name: value.item() for name, value in metric.compute().items()}
-    for name, function in (("psnr", psnr_y), ("ssim", ssim_y)):
-        values = [function(prediction, target).mean().item() for prediction, target, _ in clips]
+    for name, scored in (("psnr", "psnr_y"), ("ssim", "ssim_y")):
+        values = [frame_scores(prediction, target)[scored].mean().item() for prediction, target, _ in clips]
         slow = (values[0] + values[1]) / 2
         assert result[f"{name}/slow"] == pytest.approx(slow)
         assert result[f"{name}/fast"] == pytest.approx(values[2])
@@ -60,3 +60,13 @@ def test_a_clip_that_is_not_finite_is_not_left_out_of_a_mean_that_would_be_bette
     prediction[0, 3, 0, 0, 0] = torch.nan
     metric.update(prediction, target, ["all"])
     assert metric.compute()["psnr/mean"].isnan()
+
+
+def test_a_clip_whose_truth_is_of_one_colour_does_not_count() -> None:
+    """A fade to black: made exactly or almost, it would outweigh what all other clips show."""
+    metric = MotionSplitScores()
+    prediction, target = batch(0.02, 0)
+    metric.update(prediction, target, ["all"])
+    alone = metric.compute()["psnr/mean"]
+    metric.update(torch.rand_like(target), torch.zeros_like(target) + torch.tensor([0.1, 0, 0]).view(3, 1, 1), ["all"])
+    assert metric.compute()["psnr/mean"] == alone

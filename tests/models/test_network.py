@@ -23,9 +23,3 @@ def test_frames_of_whole_numbers_are_refused() -> None:
     """The network would take them for very bright ones."""
     with pytest.raises(InvalidInput, match=r"input is torch\.uint8; expected floating point in \[0, 1\]"):
         InputRequirements().check(torch.zeros(1, 2, 3, 8, 8, dtype=torch.uint8))
-
-
-@pytest.mark.parametrize("shape", [(4, 3, 8, 8), (1, 4, 1, 8, 8), (1, 1, 3, 8, 8), (1, 4, 3, 6, 8), (1, 4, 3, 8, 0)])
-def test_what_a_network_does_not_take_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(InvalidInput, match="expected"):
-        InputRequirements(multiple_of=4, minimum_frames=2).check(torch.empty(shape))

@@ -90,6 +90,7 @@ def test_every_parameter_takes_part(small_network: Callable[..., nn.Module]) -> 
     [
         ((1, 4, 3, 10, 12), "12x10; expected .* multiples of 4"),
         ((1, 4, 3, 0, 12), "multiples of 4"),
+        ((1, 4, 3, 8, 0), "multiples of 4"),
         ((1, 1, 3, 8, 8), "at least 2"),
         ((1, 4, 1, 8, 8), "RGB"),
         ((4, 3, 8, 8), "RGB"),

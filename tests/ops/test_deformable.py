@@ -166,7 +166,7 @@ def test_the_back_end_is_the_chosen_one(monkeypatch: pytest.MonkeyPatch, name: s
     monkeypatch.setattr(deformable, "_chosen", AUTO)
     called = []
     monkeypatch.setitem(BACKENDS, "torchvision", lambda *a: called.append("torchvision") or a[0])
-    monkeypatch.setattr(deformable, "blocked_deform_conv2d", lambda *a: called.append("blocked") or a[0])
+    monkeypatch.setitem(BACKENDS, "blocked", lambda *a: called.append("blocked") or a[0])
     use_backend(name)
     deform_conv2d(*arguments((1, 4, 4, 4, 2), 1.0))
     assert called == ["blocked" if name == AUTO else name]
@@ -184,7 +184,7 @@ def test_the_config_chooses_the_back_end_of_training_and_scoring(
         return lambda *inputs: (called.add(name), operator(*inputs))[1]
 
     monkeypatch.setitem(BACKENDS, "torchvision", watched("torchvision", torchvision_deform_conv2d))
-    monkeypatch.setattr(deformable, "blocked_deform_conv2d", watched("blocked", blocked_deform_conv2d))
+    monkeypatch.setitem(BACKENDS, "blocked", watched("blocked", blocked_deform_conv2d))
     monkeypatch.setattr(deformable, "_chosen", AUTO)
     train(small_run("ablation=b", "deformable=torchvision", "trainer.max_steps=1", "trainer.val_check_interval=1"))
     assert called == {"torchvision"}

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,14 +16,13 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from conftest import SMALL_RUN, with_callback
-from stvsr.errors import Interrupted, InvalidInput, UserError
+from stvsr.errors import Interrupted, UserError
 from stvsr.tracking import MONITORED
 from stvsr.train import train
-from stvsr.training.checkpoints import lacks_validation, save_whole
-from stvsr.training.module import hyperparameters
+from stvsr.training.checkpoints import BestCheckpoint, lacks_validation, save_whole
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -121,7 +120,7 @@ def test_a_checkpoint_that_nothing_could_read_does_not_replace_the_one_before(tm
 
 def test_processes_that_do_not_write_end_with_the_one_that_does(tmp_path: Path) -> None:
     """Or they would wait for it in their next step."""
-    strategy = SimpleNamespace(broadcast=lambda found: "Unsupported global: PosixPath")
+    strategy = SimpleNamespace(broadcast=lambda found: (None, "Unsupported global: PosixPath"))
     helper = SimpleNamespace(is_global_zero=False, save_checkpoint=lambda path: None, strategy=strategy)
     with pytest.raises(UserError, match=r"could not be read again \(Unsupported global: PosixPath\)"):
         save_whole(helper, tmp_path / "last.ckpt")  # type: ignore[arg-type]
@@ -281,65 +280,39 @@ def test_best_checkpoint_is_that_of_the_best_validation_also_after_resuming(
     assert not (tmp_path / "other/checkpoints/best.ckpt").exists()
 
 
-def test_a_resumed_run_takes_the_configured_learning_rate(small_run: Callable[..., DictConfig], tmp_path: Path) -> None:
-    """The remedy after divergence; the saved rate would win otherwise."""
-    train(small_run("trainer.max_steps=2", "optimizer.lr=1e-3"))
-    last = tmp_path / "run/checkpoints/last.ckpt"
-    metrics = train(small_run("trainer.max_steps=3", "optimizer.lr=1e-5", f"resume='{last}'", folder="resumed"))
-    assert metrics["train/learning_rate"] == pytest.approx(1e-5, rel=1e-3)
+def test_a_validation_without_a_finite_score_is_no_best_one(tmp_path: Path) -> None:
+    """As where every clip is predicted exactly, or the run diverges."""
+    best = BestCheckpoint(path=f"{tmp_path}/best.ckpt")
+    best.on_validation_end(SimpleNamespace(callback_metrics={}), None)  # type: ignore[arg-type]
+    assert not any(tmp_path.iterdir())
 
 
-def test_a_resumed_run_takes_the_optimizers_configured_hyperparameters(
+def test_a_stop_that_comes_too_late_for_the_last_step_ends_a_sweep_all_the_same(
     small_run: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
-    train(small_run("trainer.max_steps=2"))
-    last = tmp_path / "run/checkpoints/last.ckpt"
-    other = ["optimizer.betas=[0.8,0.95]", "+optimizer.weight_decay=0.25", "trainer.max_steps=3", f"resume='{last}'"]
-    train(small_run(*other, folder="resumed"))
-    (group,) = load(tmp_path / "resumed/checkpoints/last.ckpt")["optimizer_states"][0]["param_groups"]
-    assert (tuple(group["betas"]), group["weight_decay"]) == ((0.8, 0.95), 0.25)
+    """The run is finished, but the next of a sweep or a study must not begin."""
+    config = small_run("trainer.max_steps=2", "trainer.val_check_interval=2")
+    with pytest.raises(Interrupted, match="stopped after step 2, the last; nothing of this run is left to do"):
+        train(with_callback(config, Interrupt, step=2, number=int(signal.SIGTERM), times=1))
+    assert load(tmp_path / "run/checkpoints/last.ckpt")["callbacks"]["LastCheckpoint"]["validated"] == 2
+    assert train(with_callback(config, Interrupt, step=2, number=int(signal.SIGTERM), times=1)) == {}
 
 
-class Own(torch.optim.AdamW):
-    """Hands its settings on, as many do that divide parameters into groups."""
-
-    def __init__(self, parameters: Any, **settings: Any) -> None:
-        super().__init__(parameters, **settings)
-
-
-def test_each_group_of_parameters_keeps_what_it_was_made_with_and_what_it_has_learned() -> None:
-    """As where weights decay and biases do not, or an optimizer finds its own rate and keeps it in the group."""
-    weight, bias = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
-    groups = [{"params": [weight], "lr": 0.1}, {"params": [bias], "weight_decay": 0.0, "found_rate": 3.0, "step": 7}]
-    first, second = hyperparameters(Own(groups, lr=0.2, weight_decay=0.5))
-    assert (first["lr"], first["weight_decay"]) == (0.1, 0.5)
-    assert (second["lr"], second["weight_decay"]) == (0.2, 0.0)
-    assert not {"params", "found_rate", "step"} & second.keys(), "they would replace what a resumed run has restored"
-
-
-class Decayless:
-    """Makes an optimizer in whose second group nothing decays."""
-
-    def __call__(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        first, *others = parameters
-        return torch.optim.AdamW([{"params": [first]}, {"params": others, "weight_decay": 0.0, "lr": 0.05}], lr=0.1)
-
-
-def test_groups_of_parameters_are_trained_as_they_were_made(
-    small_run: Callable[..., DictConfig], tmp_path: Path
+def test_a_checkpoint_needs_no_room_for_temporary_files_and_a_full_disk_is_told_of_it(
+    small_run: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = small_run("trainer.max_steps=1", "trainer.val_check_interval=1")
-    with open_dict(config):
-        config.optimizer = {"_target_": f"{__name__}.Decayless"}
-    train(config)
-    groups = load(tmp_path / "run/checkpoints/last.ckpt")["optimizer_states"][0]["param_groups"]
-    assert [group["weight_decay"] for group in groups] == [0.01, 0.0]
-    assert [group["initial_lr"] for group in groups] == [0.1, 0.05]
-    assert groups[1]["lr"] == pytest.approx(groups[0]["lr"] / 2)
+    """Lightning writes it to the folder of temporary files first, which may be on another disk, full of others'."""
+    monkeypatch.setattr("tempfile.mkstemp", lambda *arguments, **options: pytest.fail("a temporary file"))
+    train(small_run("trainer.max_steps=1"))
 
+    def full(path: Path, content: object) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-def test_the_state_of_another_optimizer_is_refused(small_run: Callable[..., DictConfig], tmp_path: Path) -> None:
-    train(small_run("trainer.max_steps=1", "trainer.val_check_interval=1"))
-    other = ["optimizer=adamax", "trainer.max_steps=2", f"resume='{tmp_path}/run/checkpoints/last.ckpt'"]
-    with pytest.raises(InvalidInput, match="the run was trained with Adam, expected Adamax; choose that optimizer"):
-        train(small_run(*other, folder="other"))
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left") as refused:
+        train(small_run("trainer.max_steps=2"))
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    assert refused.value.filename == str(last)
+    assert load(last)["global_step"] == 1
+    assert {path.name for path in last.parent.iterdir()} <= {"last.ckpt", "best.ckpt"}

@@ -108,11 +108,6 @@ def test_where_a_run_computes_is_no_setting_of_it(small_run: Run) -> None:
     assert settings_of(small_run(*here)) == settings_of(small_run())
 
 
-def test_crops_batches_and_the_schedule_are_settings_of_a_run(small_run: Run) -> None:
-    schedule = {"scheduler.period", "scheduler.minimum", "scheduler.warmup"}
-    assert schedule | {"loader.crop", "loader.batch_size"} <= settings_of(small_run()).keys()
-
-
 def test_a_checkpoint_that_is_named_is_taken_however_its_folder_is_written(small_run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "run" / "checkpoints"
     folder.mkdir(parents=True)
@@ -120,3 +115,16 @@ def test_a_checkpoint_that_is_named_is_taken_however_its_folder_is_written(small
         torch.save({"global_step": steps}, folder / f"{name}.ckpt")
     best = tmp_path / "run" / ".." / "run" / "checkpoints" / "best.ckpt"
     assert checkpoint_to_continue(small_run(f"resume='{best}'")) == best
+
+
+def test_where_a_run_is_validated_and_scored_is_no_setting_of_it(small_run: Run) -> None:
+    others = ["data.val_source.clips=9", "data.test_source.source.clips=9"]
+    assert settings_of(small_run(*others)) == settings_of(small_run())
+
+
+def test_what_an_earlier_version_kept_or_did_not_keep_is_no_change() -> None:
+    now = {"seed": 1, "callbacks.mean.decay": 0.9}
+    assert EarlierRun(Path("last.ckpt"), 1, 1, {"seed": 1, "data.test_source.root": "/a"}).changed(now) == []
+    assert EarlierRun(Path("last.ckpt"), 1, 1, {"seed": 1, "callbacks.mean.decay": 0.5}).changed(now) == [
+        "callbacks.mean.decay"
+    ]

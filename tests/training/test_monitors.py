@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import wandb
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
@@ -41,12 +42,6 @@ def test_a_run_logs_what_dashboards_show(small_run: Callable[..., DictConfig], t
     assert columns["train/offset_magnitude"][-1] > 0
     mean = sum(metrics[f"val/psnr/{split}"] for split in splits[:3]) / 3
     assert metrics["val/psnr/mean"] == pytest.approx(mean, rel=1e-6)
-
-
-def test_the_offset_magnitude_is_the_mean_of_absolute_offsets() -> None:
-    monitor = Monitor()
-    monitor._listen(torch.nn.Identity(), None, torch.tensor([-3.0, 1.0]))
-    assert torch.stack(monitor._magnitudes).tolist() == [2.0]
 
 
 def test_clips_per_second_are_those_of_training_alone(
@@ -87,20 +82,17 @@ def test_the_loss_is_logged_for_each_value_of_a_frame(
     assert logged(tmp_path / "run")["train/loss"] == [pytest.approx(expected, rel=1e-5)]
 
 
-def test_a_run_leaves_checkpoints_and_pictures(small_run: Callable[..., DictConfig], tmp_path: Path) -> None:
-    train(small_run())
+def test_a_run_leaves_checkpoints_and_pictures_and_is_not_validated_before_the_first_step(
+    small_run: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    """It would take part in choosing the best checkpoint."""
+    train(small_run("+trainer.num_sanity_val_steps=1"))
     assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == [
         "best.ckpt",
         "last.ckpt",
     ]
     assert [path.name for path in (tmp_path / "run/pictures").iterdir()] == ["step0000004_0.png"]
-
-
-def test_there_is_no_validation_before_the_first_step(small_run: Callable[..., DictConfig], tmp_path: Path) -> None:
-    """It would take part in choosing the best checkpoint."""
-    train(small_run("+trainer.num_sanity_val_steps=1"))
     assert len(logged(tmp_path / "run")["val/psnr/mean"]) == 1
-    assert [path.name for path in (tmp_path / "run/pictures").iterdir()] == ["step0000004_0.png"]
 
 
 def test_damaged_clips_are_named_and_counted_and_do_not_end_the_run(
@@ -124,8 +116,6 @@ def test_damaged_clips_are_named_and_counted_and_do_not_end_the_run(
 def test_wandb_gets_the_metrics_offline_and_best_as_summary(
     small_run: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import wandb
-
     defined: dict[str, Any] = {}
     original = wandb.sdk.wandb_run.Run.define_metric
 
@@ -170,18 +160,11 @@ def test_a_damaged_clip_is_named_once_and_counted_each_time_that_of_the_last_ste
     assert logged == {"train/damaged_clips": 4.0}
 
 
-def test_the_offset_magnitude_is_that_since_it_was_last_logged() -> None:
+def test_the_offset_magnitude_is_the_mean_of_absolute_offsets_since_it_was_last_logged() -> None:
     monitor, logged = Monitor(), []
     trained = SimpleNamespace(log=lambda name, value, **_: logged.append(float(value)) if "offset" in name else None)
-    for step, offset in ((2, 1.0), (4, 3.0)):
+    for step, offsets in ((2, [-3.0, 1.0]), (4, [3.0])):
         monitor._since = (0.0, 0)
-        monitor._listen(nn.Identity(), None, torch.tensor([offset]))
+        monitor._listen(nn.Identity(), None, torch.tensor(offsets))
         monitor.on_train_batch_end(at(step), trained, None, [0], step)
-    assert logged == [1, 3]
-
-
-def test_a_validation_has_the_scores_of_its_own_clips_alone() -> None:
-    done: list[str] = []
-    scores = SimpleNamespace(compute=lambda: done.append("compute") or {}, reset=lambda: done.append("reset"))
-    module.SpaceTimeModule.on_validation_epoch_end(SimpleNamespace(val_scores=scores))
-    assert done == ["compute", "reset"]
+    assert logged == [2, 3]

@@ -39,11 +39,6 @@ def test_warmup_rises_to_the_curve_and_then_is_gone() -> None:
     assert warm[20] == pytest.approx(BASE)
 
 
-def test_a_rate_of_nothing_is_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"optimizer\.lr=0; expected more than 0"):
-        cosine_restarts(torch.optim.Adam([torch.zeros(1)], lr=0.0), period=5, minimum=1e-7, warmup=0)
-
-
 @pytest.mark.parametrize("arguments", [{"period": 0, "warmup": 0}, {"period": 5, "warmup": -1}])
 def test_periods_and_warmups_that_make_no_sense_are_refused(arguments: dict[str, int]) -> None:
     with pytest.raises(InvalidInput, match="expected a period"):

@@ -1,6 +1,7 @@
 """The generator gives what the network gives, run by hand."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from itertools import cycle
 
 import numpy as np
@@ -16,6 +17,7 @@ from stvsr.devices import is_out_of_memory
 from stvsr.errors import InvalidInput, UserError
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.network import InputRequirements, Network, run_padded
+from stvsr.video.colour import Colour
 from stvsr.video.memory import grid_within
 from stvsr.video.picture import Picture
 from stvsr.video.tiles import MARGIN, Grid
@@ -358,10 +360,6 @@ def test_frames_count_as_they_are_made(stub: Callable[[], Network], noise: Frame
 
 
 def test_what_is_turned_by_a_player_stays_and_what_is_turned_by_us_is_said_to_be_upright() -> None:
-    from fractions import Fraction
-
-    from stvsr.video.colour import Colour
-
     matrix = (0, 65536, 0, -65536, 0, 0, 48 << 16, 0, 1 << 30)
     lr = Picture(64, 48, Colour(), Fraction(4, 3), matrix)
     assert lr.orientation == Orientation(turns=3)

@@ -8,13 +8,20 @@ import av
 from av.container import InputContainer, OutputContainer
 
 from stvsr.errors import DamagedClip
-from stvsr.files import ffmpeg_name
 
 PLAYLIST, PLAYLIST_SIZE = b"#EXTM3U", 2**24
 """How a playlist of HLS begins, and more bytes than one has."""
 
 ANY_TAGS = "surrogateescape"
 """Titles of old files are often no UTF-8: their bytes are kept, and written as they were."""
+
+
+def ffmpeg_name(path: Path) -> str:
+    """What FFmpeg, and libraries over it, must be given to open a file.
+
+    Of `12:30.mp4` they would take what stands before the colon for a protocol.
+    """
+    return str(path.absolute())
 
 
 def open_input(path: Path) -> InputContainer:

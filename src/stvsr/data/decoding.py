@@ -1,8 +1,8 @@
 """Exact random access to the frames of a video file: the right frames or a refusal, never other frames.
 
-decord reads a window where its random access is provably right, PyAV everywhere else. decord is silently
-wrong where decoding cannot start afresh at a key frame: open GOPs (x265's default), H.264 whose key frames
-are not IDR (intra refresh); where the size of frames changes; and in AVI and MPEG-TS. So a file is first
+decord, if it is installed, reads a window where its random access is provably right, PyAV everywhere else. decord
+is silently wrong where decoding cannot start afresh at a key frame: open GOPs (x265's default), H.264 whose key
+frames are not IDR (intra refresh); where the size of frames changes; and in AVI and MPEG-TS. So a file is first
 indexed from its packets, without decoding: presentation times in order, key frames, and whether decord may be
 trusted with it.
 
@@ -23,7 +23,6 @@ from itertools import chain, islice, zip_longest
 from pathlib import Path
 
 import av
-import decord
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -32,14 +31,18 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from stvsr.data.containers import open_input
+from stvsr.data.containers import ffmpeg_name, open_input
 from stvsr.data.orientation import UPRIGHT, Orientation, display_matrix
 from stvsr.data.packets import Packet, scan, starts_afresh, video_stream
 from stvsr.errors import DamagedClip, InvalidInput
-from stvsr.files import ffmpeg_name
 
-# What goes wrong is told in our own words; FFmpeg's would come once per packet.
-decord.logging.set_level(decord.logging.QUIET)
+try:
+    import decord
+except ModuleNotFoundError:  # it has no wheels for ARM and macOS
+    decord = None
+else:
+    # What goes wrong is told in our own words; FFmpeg's would come once per packet.
+    decord.logging.set_level(decord.logging.QUIET)
 
 DECORD_CODECS = {"h264", "hevc"}
 """Codecs whose closed GOPs decord reads right (tests/data/test_decoding.py); PyAV reads every other.
@@ -180,8 +183,9 @@ def _index(
         raise DamagedClip(f"{path}: turned by {first.rotation} degrees; expected a multiple of 90: encode it upright")
     orientation = Orientation.of(display_matrix(first))
     trusted = (
+        decord is not None
         # AVI and MPEG-TS store too little for decord's seeking: 44 and 60 of 60 reads were wrong.
-        any(name in container.format.name for name in ("mp4", "matroska"))
+        and any(name in container.format.name for name in ("mp4", "matroska"))
         and stream.codec_context.name in DECORD_CODECS
         and len(pts) == len(packets)
         and starts_afresh(packets)

@@ -144,8 +144,8 @@ class PackedClips:
         """
         ours = self.index.entries
         if ours != entries:
-            same = next((i for i, (a, b) in enumerate(zip(ours, entries, strict=False)) if a != b), None)
-            first = "" if same is None else f"; clip {same + 1} is {ours[same][0]}, not {entries[same][0]}"
+            differs = next((i for i, (a, b) in enumerate(zip(ours, entries, strict=False)) if a != b), None)
+            first = "" if differs is None else f"; clip {differs + 1} is {ours[differs][0]}, not {entries[differs][0]}"
             raise InvalidInput(
                 f"{self.folder}: packed from a different clip list ({len(ours)} clips, expected {len(entries)}{first})"
                 "; choose another pack, or make one of this list"

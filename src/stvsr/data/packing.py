@@ -77,17 +77,20 @@ class Packing(Unfinished):
         self.whole = folder / "whole"
         self.record = folder / "done.txt"
 
-    def index(self, done: dict[int, int], damaged: dict[int, str]) -> PackIndex:
-        """The index of the pack with the clips that are done."""
+    def indexed(self, damaged: dict[int, str]) -> PackedClips:
+        """The pack of the clips that are done, with its index; `damaged` says by number why others are not in it."""
+        done = self.done()
         frames, _, height, width = self.shape
-        return PackIndex(
+        index = PackIndex(
             frames=frames,
             height=height,
             width=width,
             entries=self.entries,
-            checksums=[done.get(index) for index in range(len(self.entries))],
-            damaged={self.entries[index][0]: problem for index, problem in damaged.items()},
+            checksums=[done.get(number) for number in range(len(self.entries))],
+            damaged={self.entries[number][0]: problem for number, problem in damaged.items()},
         )
+        index.write(self.whole)
+        return PackedClips(self.whole)
 
     def done(self) -> dict[int, int]:
         """Checksums of the clips that are packed, by number."""

@@ -2,7 +2,7 @@
 
 Every file gives `clips_per_video` clips. The possible first frames of a file are divided into as many
 equal segments, and chance picks one of its segment each time a clip is read: 1 means anywhere in the file,
-and a few spread over it give a small test set. A position is given up for another where the window crosses a
+more give more clips to validate on. A position is given up for another where the window crosses a
 scene cut or a pause (lost frames): what lies between two such frames is nothing a network could learn.
 
 The folder is searched with its subfolders, in sorted order; hidden ones are left out. Files are opened by

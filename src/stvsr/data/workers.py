@@ -1,5 +1,6 @@
 """What loader processes do with signals, and how they hand over what they read."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -23,7 +24,10 @@ def leave_signals_to_parent(worker: int) -> None:
     # macOS does not tell who sends a signal.
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        # Not the system's parent, which may be a server that starts processes for it.
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
 
 
 def share_with_parent(*frames: Tensor) -> None:

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from stvsr.data.clip import SPLITS, UNSPLIT
 from stvsr.evaluation.results import Results, listed
-from stvsr.evaluation.rows import Row
 from stvsr.evaluation.scores import PARTS
 from stvsr.evaluation.tables import NOTHING, Table, decimals
 
@@ -79,14 +78,15 @@ def ordering_table(runs: Sequence[Trained]) -> Table:
     for (better, worse, split), clip_set, part in product(ORDERINGS, sets, COMPARED):
         leads = []
         for seed in seeds:
-            pair = [of.get((letter, seed)) for letter in (better, worse)]
-            scores = [_score(results, clip_set, split, f"psnr_y{part}") for results in pair]
+            both = [of[letter, seed] for letter in (better, worse) if (letter, seed) in of]
+            found = (_score(results, clip_set, split, f"psnr_y{part}") for results in both)
+            scores = [score for score in found if score is not None]
             # Means over other clips do not compare: one network may make an all-black frame exactly, the other nearly.
-            if None not in scores and _left_out(pair[0], clip_set) == _left_out(pair[1], clip_set):
-                leads.append(scores[0] - scores[1])  # type: ignore[operator]
+            if len(scores) == 2 and _left_out(both[0], clip_set) == _left_out(both[1], clip_set):
+                leads.append(scores[0] - scores[1])
         if leads:
-            listed = ", ".join(f"{lead:+.2f}" for lead in leads)
-            rows.append([f"({better}) > ({worse})", clip_set, split, PART_NAMES[part], listed, _verdict(leads)])
+            told = ", ".join(f"{lead:+.2f}" for lead in leads)
+            rows.append([f"({better}) > ({worse})", clip_set, split, PART_NAMES[part], told, _verdict(leads)])
     return Table(
         ["ordering", "clips", "motion", "frames", "lead in dB, by seed", "reproduced"],
         rows,
@@ -162,12 +162,10 @@ def _other_clips(clip_set: str, runs: Sequence[Trained], baseline: Results) -> l
     ]
 
 
-def _left_out(results: Results | None, clip_set: str) -> set[str]:
+def _left_out(results: Results, clip_set: str) -> set[str]:
     """The clips of a set that count in no mean."""
-    named = [] if results is None else results.left_out
-    return {clip for clip in named if clip.startswith(f"{clip_set}/")}
+    return {clip for clip in results.left_out if clip.startswith(f"{clip_set}/")}
 
 
-def _score(results: Results | None, clip_set: str, split: str, name: str) -> float | None:
-    rows: list[Row] = [] if results is None else results.rows
-    return next((row.scores[name] for row in rows if (row.clip_set, row.motion) == (clip_set, split)), None)
+def _score(results: Results, clip_set: str, split: str, name: str) -> float | None:
+    return next((row.scores[name] for row in results.rows if (row.clip_set, row.motion) == (clip_set, split)), None)

@@ -1,8 +1,8 @@
 """Everything that scores one method on one data set, made from a config; each process makes its own."""
 
 import hashlib
+import json
 import shutil
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -31,10 +31,13 @@ from stvsr.models.network import Network, Stage
 from stvsr.models.two_stage import TwoStage
 from stvsr.ops.deformable import use_backend
 from stvsr.stage_weights import load_stages
-from stvsr.unfinished import JOB_FILE
+from stvsr.unfinished import JOB_FILE, code_of
 
 IDENTITY = ("model", "method", "predictions", "protocol", "batch_size", "extras", "save_frames", "pictures")
 """Settings that decide what an evaluation leaves behind, besides the checkpoint and the clips."""
+
+ROOMS = ("data", "evaluation", "models", "ops")
+"""Whose code decides it, too."""
 
 SAVED = "frames"
 """The folder of saved frames, below `output_dir`."""
@@ -144,6 +147,7 @@ class Job:
         measured = sum(motion is None for motion in motions)
         return {
             "stvsr": version("stvsr"),
+            "torch": version("torch"),
             "data": data,
             "lr_frames": _lr_frames(data),
             "motion": f"measured for {measured} clips, given by the data for {len(motions) - measured}",
@@ -168,24 +172,31 @@ class Job:
         """Everything that decides the scores, as plain values."""
         chosen = resolved(self.config)
         identity: dict[str, Any] = {key: chosen.get(key) for key in IDENTITY}
-        identity["version"] = version("stvsr")
-        # Of all weights that are named, those of the networks that run.
-        weights = self.config.get("weights") or {}
-        files = {"checkpoint": self.config.checkpoint}
-        files |= {stage.option: weights.get(stage.option) for stage in self.stages.values()}
-        for name, path in files.items():
-            if path is not None:
-                identity[name] = hashlib.sha256(weight_file(path).read_bytes()).hexdigest()
+        # Its config counts as well as its weights.
+        if self.config.checkpoint is not None:
+            identity["checkpoint"] = hashlib.sha256(weight_file(self.config.checkpoint).read_bytes()).hexdigest()
         named = [str((chosen.get("method") or {}).get("_target_")).rpartition(".")[0]]
         if self.network is not None:
             identity["network"] = fingerprint(self.network)
             named += [type(part).__module__ for part in self.network.modules()]
-        identity["code"] = code_of({*named, *(EXTRAS[name].__module__ for name in self.config.extras)})
+        named += [EXTRAS[name].__module__ for name in self.config.extras]
+        identity["code"] = code_of(*ROOMS, modules={*named})
         identity["data"] = with_absolute_roots(chosen["data"]["test_source"])
         clips = dict.fromkeys(task.clip for task in self.tasks)
         listed = "\n".join(f"{clip.clip_set} {clip.name} {clip.frames}" for clip in clips)
         identity["clips"] = f"{len(clips)}, {hashlib.sha256(listed.encode()).hexdigest()}"
         return identity
+
+    def outcome(self, states: Iterable[str]) -> dict[str, Any]:
+        """Everything that decides the results, as they keep it: where it is the same, nothing is scored again.
+
+        Args:
+            states: of the files of each window, in order.
+        """
+        files = hashlib.sha256("\n".join(states).encode()).hexdigest()
+        more = {"name": method_name(self.config), "thresholds": asdict(self.thresholds), "files": files}
+        plain: dict[str, Any] = json.loads(json.dumps(self.identity() | more))
+        return plain
 
 
 def fingerprint(network: Network) -> str:
@@ -195,12 +206,6 @@ def fingerprint(network: Network) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def code_of(modules: Iterable[str]) -> str:
-    """Changes with the files of modules: those of a user's own may change while an evaluation is stopped."""
-    files = [getattr(sys.modules.get(name), "__file__", None) for name in sorted(modules)]
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files if file)).hexdigest()
 
 
 def with_absolute_roots(settings: Any) -> Any:
@@ -270,12 +275,6 @@ def chosen_network(config: DictConfig) -> Network | None:
     return system.eval()
 
 
-def chosen_stages(config: DictConfig) -> list[type[Stage]]:
-    """The classes of the stages that `model=two_stage` is made of; none of another model."""
-    classes = [get_class(part._target_) for part in config.model.values() if isinstance(part, DictConfig)]
-    return [found for found in classes if issubclass(found, Stage)]
-
-
 def method_name(config: DictConfig) -> str:
     """What loggers call the method.
 
@@ -290,6 +289,7 @@ def method_name(config: DictConfig) -> str:
     if config.predictions is not None:
         return Path(config.predictions).resolve().name
     if config.get("model") is not None:
-        return " + ".join(stage.title for stage in chosen_stages(config))
+        parts = (get_class(part._target_) for part in config.model.values() if isinstance(part, DictConfig))
+        return " + ".join(part.title for part in parts if issubclass(part, Stage))
     name: str = config.method._target_.split(".")[-2]
     return name

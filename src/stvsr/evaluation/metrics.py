@@ -47,23 +47,6 @@ def psnr_y(prediction: Tensor, target: Tensor) -> Tensor:
     return frame_scores(prediction, target, ["psnr_y"])["psnr_y"]
 
 
-def psnr_rgb(prediction: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of the three colours together, frame by frame; as `psnr_y` otherwise."""
-    return frame_scores(prediction, target, ["psnr_rgb"])["psnr_rgb"]
-
-
-def ssim_y(prediction: Tensor, target: Tensor) -> Tensor:
-    """Structural similarity on Y, frame by frame; arguments as `psnr_y`.
-
-    Returns:
-        `(…)`, float64, at most 1, or NaN as `psnr_y`.
-
-    Raises:
-        InvalidInput: as `psnr_y`, or a side is shorter than the 11 pixels of the window.
-    """
-    return frame_scores(prediction, target, ["ssim_y"])["ssim_y"]
-
-
 METRICS = ("psnr_y", "ssim_y", "psnr_rgb")
 
 
@@ -79,7 +62,7 @@ def frame_scores(prediction: Tensor, target: Tensor, metrics: Sequence[str] = ME
         `(…)`, float64, by the metric's name.
 
     Raises:
-        InvalidInput: as `psnr_y` and `ssim_y`, or there is no such metric.
+        InvalidInput: as `psnr_y`, a side is shorter than the 11 pixels of SSIM's window, or there is no such metric.
     """
     if not set(metrics) <= set(METRICS):
         raise InvalidInput(f"metrics={metrics}; expected some of {', '.join(METRICS)}")
@@ -118,7 +101,7 @@ def frame_scores(prediction: Tensor, target: Tensor, metrics: Sequence[str] = ME
             mean = torch.cat([rows[name] for rows in by_row if name in rows], dim=-1).mean(dim=-1)
             if name == "psnr_rgb":
                 mean = mean.mean(dim=-1) * PEAK**2
-            values.append((mean if name == "ssim_y" else _psnr(mean)).where(finite, torch.nan))
+            values.append((mean if name == "ssim_y" else 10 * torch.log10(PEAK**2 / mean)).where(finite, torch.nan))
     return {name: torch.cat(values).reshape(leading) for name, values in scores.items()}
 
 
@@ -151,10 +134,6 @@ def luma(frames: Tensor) -> Tensor:
     """BT.601 luma in studio range: RGB `(…, 3, H, W)` in [0, 1] to `(…, H, W)` in [16, 235]."""
     weights = torch.tensor(LUMA, dtype=frames.dtype, device=frames.device).view(3, 1, 1)
     return LUMA_OFFSET + (frames * weights).sum(dim=-3)
-
-
-def _psnr(mse: Tensor) -> Tensor:
-    return 10 * torch.log10(PEAK**2 / mse)
 
 
 def _ssim(a: Tensor, b: Tensor) -> Tensor:

@@ -4,12 +4,10 @@ The page is `page/report.html.j2`; this file gathers what stands in it from the 
 """
 
 import csv
-import json
 from base64 import b64encode
 from collections import Counter
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from importlib.resources import files
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -117,22 +115,17 @@ def page(runs: list[Run], comparison: Table) -> str:
     environment = Environment(
         loader=PackageLoader("stvsr.evaluation", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     clips = clip_data(runs)
     shown, notes = shown_clips(runs, clips)
-    assets = files("stvsr.evaluation") / "page"
-    # In a script element only these characters could end it early.
-    data = json.dumps({"methods": [run.label for run in runs], "clips": list(clips.values())}, separators=(",", ":"))
-    data = data.replace("<", "\\u003c")
     return environment.get_template("report.html.j2").render(
         title="stvsr: " + ", ".join(run.label for run in runs),
         comparison=replace(comparison, notes=[*comparison.notes, *notes]),
         splits=[(run.label, run.results.table()) for run in runs],
         clips=clip_table(runs, list(clips.values())),
         shown=shown,
-        data=data,
+        data={"methods": [run.label for run in runs], "clips": list(clips.values())},
         version=version("stvsr"),
-        style=(assets / "report.css").read_text(encoding="utf-8"),
-        script=(assets / "report.js").read_text(encoding="utf-8"),
     )
 
 
@@ -164,7 +157,7 @@ def _add_clips(clips: dict[tuple[str, str], dict[str, Any]], folder: Path, place
                 "frames": [None] * runs,
             },
         )
-        clip["psnr"][place] = _number(row.get("psnr_y", ""), 3)
+        clip["psnr"][place] = _number(row["psnr_y"], 3)
         clip["frames"][place] = []
     for row in _rows(folder / "frames.csv"):
         frame = [int(row["frame"]), int(row["kind"] == "given"), _number(row["psnr_y"], 3)]

@@ -144,10 +144,11 @@ class Scorer:
                 if interruption is None:
                     scores.append(self._window_score(position, window, eight_bit))
                     scoring_seconds += time.perf_counter() - started
-                    self.shown.add(window, eight_bit.cpu())
+                    self.shown.add(window, eight_bit)
                 else:
                     scores.append(_unscored(position, window))
-                self._save(window, eight_bit.cpu())
+                if self.save_to is not None:
+                    save_frames(self.save_to / window.task.folder, window.task.numbers, eight_bit)
         return BatchRecord(
             batch=number,
             windows=scores,
@@ -219,11 +220,6 @@ class Scorer:
                 f"extras=[{name}]: gives {values}; expected a value for each of {len(prediction)} frames"
             )
         return values
-
-    def _save(self, window: WindowFrames, prediction: Tensor) -> None:
-        """Writes the frames that count, if asked for."""
-        if self.save_to is not None:
-            save_frames(self.save_to / window.task.folder, window.task.numbers, prediction)
 
 
 def handed_over(batch: list[WindowFrames]) -> list[WindowFrames]:

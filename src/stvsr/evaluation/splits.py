@@ -1,5 +1,7 @@
 """Validation scores per motion split, for training: whole clips of seven frames, all processes together."""
 
+from itertools import compress
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -7,15 +9,16 @@ from torchmetrics import Metric
 from stvsr.data.clip import SPLITS
 from stvsr.evaluation.metrics import frame_scores
 
-HIGHEST = 100.0
-"""dB; about one pixel of a small frame off by a grey level."""
+HIGHEST = 60.0
+"""dB; all pixels off by a quarter of a grey level."""
 
 
 class MotionSplitScores(Metric):
     """Mean PSNR and SSIM per motion split, reduced over processes.
 
-    A clip's score is the mean over its frames, a split's the mean over its clips. A frame counts `HIGHEST` at most, so
-    that the same clips count whether a network makes an all-black frame exactly or almost. Values that are not finite
+    A clip's score is the mean over its frames, a split's the mean over its clips. A clip whose
+    truth is of one colour does not count: whether a network makes that exactly or almost would outweigh all others. For
+    the same reason a frame counts `HIGHEST` at most. Values that are not finite
     make means NaN, which are never the best. `compute` gives `psnr/slow`, `ssim/slow`, … for the splits that
     occurred, and `psnr/mean`, `ssim/mean`, in which each of these splits weighs the same.
     """
@@ -41,7 +44,8 @@ class MotionSplitScores(Metric):
         scores = frame_scores(prediction, target, ["psnr_y", "ssim_y"])
         psnr = scores["psnr_y"].clamp(max=HIGHEST)
         clips = torch.stack([psnr.mean(dim=1), scores["ssim_y"].mean(dim=1)], dim=1)  # (b, 2)
-        for clip, motion in zip(clips, motions, strict=True):
+        flat = (target == target[:, :1, :, :1, :1]).flatten(1).all(dim=1)
+        for clip, motion in compress(zip(clips, motions, strict=True), (~flat).tolist()):
             self.total[SPLITS.index(motion)] += clip.to(self.total.device)
             self.clips[SPLITS.index(motion)] += 1
 

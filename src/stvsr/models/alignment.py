@@ -260,9 +260,3 @@ def deformable_fusion(*, channels: int, deformable_groups: int) -> AlignedFusion
     """An `AlignedFusion` that samples at learned offsets, with separate weights for the two directions."""
     first, second = (PCDAlignment(channels=channels, deformable_groups=deformable_groups) for _ in range(2))
     return AlignedFusion(channels=channels, align_first=first, align_second=second)
-
-
-def naive_fusion(*, channels: int) -> AlignedFusion:
-    """An `AlignedFusion` of ordinary convolutions."""
-    first, second = (NaiveAlignment(channels=channels) for _ in range(2))
-    return AlignedFusion(channels=channels, align_first=first, align_second=second)

@@ -39,14 +39,10 @@ def start_at_blended_frames(network: nn.Module) -> None:
         InvalidInput: it is another network, or a narrower one than the frames need.
     """
     if not isinstance(network, ZoomingSlowMo):
-        raise InvalidInput(
-            f"blended_start=true with {type(network).__name__}; expected the one-stage network: add blended_start=false"
-        )
+        raise _unsuited(type(network).__name__, "the one-stage network")
     channels = network.features.head.out_channels
     if channels < 2 * COLOURS:
-        raise InvalidInput(
-            f"blended_start=true with {channels} channels; expected at least {2 * COLOURS}: add blended_start=false"
-        )
+        raise _unsuited(f"{channels} channels", f"at least {2 * COLOURS}")
     # Every other one, so that each group of the deformable convolutions has some.
     carried = torch.arange(0, 2 * COLOURS * (channels // (2 * COLOURS)), 2)
 
@@ -56,10 +52,7 @@ def start_at_blended_frames(network: nn.Module) -> None:
             clear(part.conv2, carried)
     offsets_see_pictures(network)
     if not isinstance(network.interpolation, FusedInterpolation):
-        raise InvalidInput(
-            f"blended_start=true with {type(network.interpolation).__name__}; expected a "
-            "FusedInterpolation: add blended_start=false"
-        )
+        raise _unsuited(type(network.interpolation).__name__, "a FusedInterpolation")
     fusion = network.interpolation.fusion
     for alignment in (fusion.align_first, fusion.align_second):
         if isinstance(alignment, PCDAlignment):
@@ -67,9 +60,7 @@ def start_at_blended_frames(network: nn.Module) -> None:
         elif isinstance(alignment, NaiveAlignment):
             pass_through(alignment.conv1, carried, carried, gain=1.0)
         else:
-            raise InvalidInput(
-                f"blended_start=true with {type(alignment).__name__}; expected one of ours: add blended_start=false"
-            )
+            raise _unsuited(type(alignment).__name__, "one of ours")
         pass_through(alignment.merge1, carried, carried, gain=1.0)
     pass_through(fusion.fuse, carried, carried, carried + channels, gain=0.5)
 
@@ -83,6 +74,11 @@ def start_at_blended_frames(network: nn.Module) -> None:
     for colour in range(COLOURS):
         copies = carried[colour::COLOURS]
         end.tail.weight[colour, copies, 1, 1] = 1 / len(copies)
+
+
+def _unsuited(found: str, expected: str) -> InvalidInput:
+    """What is said of a network that cannot begin so."""
+    return InvalidInput(f"blended_start=true with {found}; expected {expected}: add blended_start=false")
 
 
 def _enlarge(conv: nn.Conv2d, carried: Tensor, *, gain: float) -> None:

@@ -62,6 +62,13 @@ def start_at_zero(layer: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
+def start_as_he(conv: nn.Conv2d | nn.ConvTranspose2d, *, slope: float = 0.0) -> None:
+    """No bias, and weights with which a (leaky) ReLU's output is as large as the convolution's input (He et al.)."""
+    nn.init.kaiming_normal_(conv.weight, a=slope)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+
+
 def leaky_relu(features: Tensor) -> Tensor:
     """LeakyReLU with the method's slope, in place of its input: it follows layers that do not need what they gave."""
     return F.leaky_relu(features, LEAKY_SLOPE, inplace=True)
@@ -75,11 +82,9 @@ class ResidualBlock(nn.Module):
         self.conv1 = conv3x3(channels, channels)
         self.conv2 = conv3x3(channels, channels)
         for conv in (self.conv1, self.conv2):
-            nn.init.kaiming_normal_(conv.weight)
+            start_as_he(conv)
             with torch.no_grad():
                 conv.weight *= RESIDUAL_WEIGHT_SCALE
-            assert conv.bias is not None
-            nn.init.zeros_(conv.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         residual: Tensor = self.conv2(F.relu(self.conv1(features), inplace=True))

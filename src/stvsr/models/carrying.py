@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
 from stvsr.models.alignment import AlignedFusion, DeformableSampling, PCDAlignment
-from stvsr.models.blocks import LEAKY_SLOPE
+from stvsr.models.blocks import LEAKY_SLOPE, start_as_he
 from stvsr.models.propagation import Bidirectional, ConvLSTM, DeformableConvLSTM, NoPropagation
 
 STATE_GAIN = 0.1
@@ -107,6 +107,4 @@ def _keep_signal(convs: nn.Module) -> None:
     """Convolutions that are followed by LeakyReLU give what is as large as what they are given."""
     for conv in convs.children():
         assert isinstance(conv, nn.Conv2d)
-        assert conv.bias is not None
-        nn.init.kaiming_normal_(conv.weight, a=LEAKY_SLOPE)
-        nn.init.zeros_(conv.bias)
+        start_as_he(conv, slope=LEAKY_SLOPE)

@@ -9,7 +9,7 @@ from itertools import chain, pairwise
 import torch
 from torch import Tensor, nn
 
-from stvsr.models.alignment import AlignedFusion, Partner, Pyramid, deformable_fusion, naive_fusion
+from stvsr.models.alignment import AlignedFusion, NaiveAlignment, Partner, Pyramid, deformable_fusion
 from stvsr.models.turns import in_turns
 
 
@@ -74,4 +74,5 @@ class NaiveInterpolation(FusedInterpolation):
     """
 
     def __init__(self, *, channels: int) -> None:
-        super().__init__(naive_fusion(channels=channels))
+        first, second = (NaiveAlignment(channels=channels) for _ in range(2))
+        super().__init__(AlignedFusion(channels=channels, align_first=first, align_second=second))

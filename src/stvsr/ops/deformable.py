@@ -128,16 +128,8 @@ def deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor
     check_shapes(features, offset, mask, weight, bias)
     # Of the weight: a compiler may not know the features' channels beforehand.
     sizes = Sizes(channels=weight.shape[1], groups=mask.shape[1] // TAPS, outputs=weight.shape[0])
-    name = backend_on(features.device, computed_in(features), sizes)
-    if name != "blocked":
-        return BACKENDS[name](features, offset, mask, weight, bias)
-    # As torchvision's does: below float32 the sampling positions would be rounded to whole pixels.
-    with torch.autocast(features.device.type, enabled=False):
-        inputs = (
-            tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-            for tensor in (features, offset, mask, weight, bias)
-        )
-        return blocked_deform_conv2d(*inputs).to(features.dtype)
+    operator = BACKENDS[backend_on(features.device, computed_in(features), sizes)]
+    return operator(features, offset, mask, weight, bias)
 
 
 @constant_when_compiled

@@ -165,5 +165,11 @@ class _BlockedDeformConv2d(torch.autograd.Function):
 
 def blocked_deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The convolution in blocks; see `stvsr.ops.deformable.deform_conv2d`."""
-    output: Tensor = _BlockedDeformConv2d.apply(features, offset, mask, weight, bias)
-    return output
+    # As torchvision's does: below float32 the sampling positions would be rounded to whole pixels.
+    with torch.autocast(features.device.type, enabled=False):
+        inputs = (
+            tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+            for tensor in (features, offset, mask, weight, bias)
+        )
+        output: Tensor = _BlockedDeformConv2d.apply(*inputs)
+        return output.to(features.dtype)

@@ -2,6 +2,7 @@
 
 import signal
 from contextlib import nullcontext
+from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
 from types import FrameType
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from stvsr.config import whole
 from stvsr.errors import Interrupted, UserError, one_line
@@ -18,16 +20,45 @@ from stvsr.training.guards import NonFiniteGuard
 from stvsr.training.remembering import Remembering
 
 
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its name: Lightning's goes through the folder of temporary files, which may be full.
+
+    Attributes:
+        failure: what the system refused when the last one was written. It is not raised: the other processes wait
+            until all have saved.
+    """
+
+    failure: OSError | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """A `Path` is a file here; names, which a user's own callbacks may give, are left to Lightning."""
+        if not isinstance(path, Path):
+            return super().save_checkpoint(checkpoint, path, storage_options)
+        content = BytesIO()
+        torch.save(checkpoint, content)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.getbuffer())
+        except OSError as error:
+            self.failure = error
+
+
 def save_whole(trainer: pl.Trainer, path: Path) -> None:
     """Saves; all processes must take part, and the first writes. The file takes its name when it is whole.
 
     Raises:
+        OSError: in all processes; the system refused to write.
         UserError: in all processes; it could not be read again, because something is kept in it that is no plain value.
     """
+    files = WholeFiles()
+    trainer.strategy.checkpoint_io = files
     with beside_then_rename(path) if trainer.is_global_zero else nullcontext(path) as beside:
         trainer.save_checkpoint(beside)
+        written = trainer.is_global_zero and files.failure is None
         # To all, or the others would wait for the first one in their next step.
-        unreadable = trainer.strategy.broadcast(why_unreadable(beside) if trainer.is_global_zero else None)
+        failure, unreadable = trainer.strategy.broadcast((files.failure, why_unreadable(beside) if written else None))
+        if failure is not None:
+            raise failure
         if unreadable is not None:
             raise UserError(
                 f"the checkpoint could not be read again ({unreadable}): a callback, an optimizer or a schedule keeps "
@@ -88,7 +119,7 @@ class LastCheckpoint(Remembering):
         whole("callbacks.last.every_steps", every_steps, least=1)
         self.path = Path(path)
         self.every_steps = every_steps
-        self.stop_requested = False
+        self.stop_requested = self.stopped = False
         self.validated: int | None = None
         self._farewell: Interrupted | None = None
         self._previous_handlers: dict[int, Any] = {}
@@ -135,14 +166,18 @@ class LastCheckpoint(Remembering):
         return lacks_validation(trainer.global_step, self.validated, trainer.max_steps, interval)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stops listening."""
-        while self._previous_handlers:
-            number, handler = self._previous_handlers.popitem()
-            signal.signal(number, handler)
+        """Stops listening; `stopped` tells whether any process was asked to stop, too late for its last step."""
+        self.stopped = trainer.strategy.reduce_boolean_decision(self.stop_requested, all=False)
+        self._stop_listening()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Stops listening."""
-        self.on_train_end(trainer, pl_module)
+        self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        while self._previous_handlers:
+            number, handler = self._previous_handlers.popitem()
+            signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.stop_requested and number == signal.SIGINT:

@@ -19,7 +19,7 @@ OF_THE_START = ("blended_start", "initial_weights", "weights")
 SETTINGS = (
     *OF_THE_START,
     "seed",
-    "data",
+    "data.train_source",
     "loader.batch_size",
     "loader.crop",
     "objective",
@@ -59,7 +59,13 @@ class EarlierRun:
     def changed(self, settings: Mapping[str, Any]) -> list[str]:
         """Which settings are other than those of the run."""
         names = sorted(self.settings.keys() | settings.keys()) if self.settings else []
-        return [name for name in names if self.settings.get(name) != settings.get(name)]
+        # Earlier versions kept more of the data, and nothing of callbacks.
+        kept = [
+            name
+            for name in names
+            if _is_of(name, SETTINGS) or (name.startswith("callbacks.") and name in self.settings)
+        ]
+        return [name for name in kept if self.settings.get(name) != settings.get(name)]
 
 
 def settings_of(config: DictConfig) -> dict[str, Any]:

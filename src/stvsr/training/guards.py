@@ -51,12 +51,15 @@ class NonFiniteGuard(Remembering):
         self.skipped += 1
         self.in_a_row += 1
         pl_module.log("train/skipped_steps", float(self.skipped))
-        rank_zero_warn(f"step {trainer.global_step}: loss or gradient not finite, skipped ({self.skipped} so far)")
+        rank_zero_warn(
+            f"step {trainer.global_step}: loss or gradient not finite, or too large; skipped ({self.skipped} so far)"
+        )
         if self.in_a_row >= self.patience:
             saved = (
                 f"the last good checkpoint is {self.last}" if self.last.exists() else "no checkpoint was written yet"
             )
             raise TrainingDiverged(
                 f"{self.in_a_row} steps in a row up to step {trainer.global_step} had a loss or gradient that is not "
-                f"finite; {saved}: resume from it with a lower optimizer.lr, or start anew with scheduler.warmup"
+                f"finite, or too large; {saved}: resume from it with a lower optimizer.lr, or start anew with "
+                "scheduler.warmup"
             )

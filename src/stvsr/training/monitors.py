@@ -143,11 +143,10 @@ class Pictures(pl.Callback):
         """A picture of the first clip of each of the first batches."""
         if batch_idx >= self.clips or not trainer.is_global_zero:
             return
-        lr, hr, prediction = batch.lr[:1], batch.hr[:1], outputs[:1]
         figure = comparison_figure(
-            lr=lr[0],
-            predictions={"network": prediction[0]},
-            target=hr[0],
+            lr=batch.lr[0],
+            predictions={"network": outputs[0]},
+            target=batch.hr[0],
             title=f"{batch.names[0]}, step {trainer.global_step}",
         )
         path = self.folder / f"step{trainer.global_step:07d}_{batch_idx}.png"

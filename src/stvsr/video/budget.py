@@ -15,7 +15,7 @@ from stvsr.video.tiles import Grid
 SHARE = 0.7
 """Of the memory that is free, what a job may take unless it is told."""
 
-FINISHED_BYTES = 2 * FRAMES * 3
+WAITING_BYTES = 2 * FRAMES * 3
 """For each output pixel: two windows of finished frames."""
 
 
@@ -64,7 +64,7 @@ class Budget:
         Raises:
             InvalidInput: the machine has no room for the finished frames of a GPU.
         """
-        finished = (FINISHED_BYTES + self.encoder_bytes) * self.hr.width * self.hr.height
+        finished = (WAITING_BYTES + self.encoder_bytes) * self.hr.width * self.hr.height
         free, allowed = available_memory(self.device), None if self.limit is None else self.limit * 2**30
         if self.device.type == "cpu":
             return (share * free if allowed is None else allowed - used_memory()) - finished

@@ -9,6 +9,7 @@ output ends half an input frame earlier.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
@@ -45,8 +46,8 @@ class InputTimes:
     def first_at(self, seconds: Fraction, count: int) -> int:
         """The first of `count` frames that is shown `seconds` after the first or later; `count` if none is."""
         if self.pts is None:
-            return min(count, max(0, -int(-seconds * self.rate // 1)))
-        return int(np.searchsorted(self.pts, int(self.pts[0]) - int(-seconds / self.time_base // 1)))
+            return min(count, ceil(seconds * self.rate))
+        return int(np.searchsorted(self.pts, int(self.pts[0]) + ceil(seconds / self.time_base)))
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ class Codec:
         pixel_format: its usual one.
         crf: its usual constant quality, lower is better; None where it has none.
         options: further ones.
-        frame_bytes: memory that its encoder takes for each pixel of a frame: many frames wait in it. Measured on two
-            cores, from 480x272 to 960x544, as resident memory of a process.
+        frame_bytes: memory that its encoder takes for each pixel of a frame: many frames wait in it. Measured as
+            resident memory of a process, from 480x272 to 1920x1080; with as many threads as they are given on any machine.
         big: options for big frames, over those: a shorter look-ahead.
         big_frame_bytes: memory with those.
         tag: of the codec in MP4 and MOV, where players insist on one.
@@ -64,7 +64,7 @@ CODECS = {
         "yuv420p",
         18,
         {"preset": "medium"},
-        frame_bytes=200,
+        frame_bytes=220,
         big={"rc-lookahead": "8"},
         big_frame_bytes=80,
         shapes=True,
@@ -74,10 +74,11 @@ CODECS = {
         "libx265",
         "yuv420p",
         20,
-        {"preset": "medium", "x265-params": "log-level=error"},
-        frame_bytes=200,
-        big={"x265-params": "log-level=error:rc-lookahead=10"},
-        big_frame_bytes=150,
+        # With as many threads as there are cores it would take as much memory as there are.
+        {"preset": "medium", "x265-params": "log-level=error:frame-threads=3"},
+        frame_bytes=290,
+        big={"x265-params": "log-level=error:frame-threads=3:rc-lookahead=10"},
+        big_frame_bytes=240,
         smallest=16,
         tag="hvc1",
         shapes=True,
@@ -87,10 +88,10 @@ CODECS = {
         "libsvtav1",
         "yuv420p",
         26,
-        {"preset": "8"},
+        {"preset": "8", "svtav1-params": "lp=4"},
         frame_bytes=420,
-        big={"svtav1-params": "lookahead=8:hierarchical-levels=3"},
-        big_frame_bytes=200,
+        big={"svtav1-params": "lp=4:lookahead=8:hierarchical-levels=3"},
+        big_frame_bytes=270,
         smallest=32,
         best_crf=1,
         worst_crf=63,
@@ -102,7 +103,7 @@ CODECS = {
         "yuv420p",
         24,
         {"b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"},
-        frame_bytes=150,
+        frame_bytes=310,
         worst_crf=63,
     ),
     "prores": Codec(
@@ -238,12 +239,12 @@ class Encoding:
         if not _takes_size(self.codec, width, height):
             others = [codec for codec in CONTAINERS[extension].codecs if _takes_size(codec, width, height)]
             chosen = CODECS[self.codec]
-            bound, scale = "{}x{} at most".format(*chosen.largest), "smaller"
+            bound, scale = "{}x{} at most".format(*chosen.largest), "a smaller --scale, "
             if min(width, height) < chosen.smallest:
-                bound, scale = f"{chosen.smallest} pixels a side at least", "larger"
+                bound, scale = f"{chosen.smallest} pixels a side at least", ""
             raise InvalidInput(
                 f"frames of {width}x{height}; {self.codec} takes {bound}: choose "
-                f"{''.join(f'--codec {codec}, ' for codec in others)}a {scale} --scale, or a folder of PNG frames"
+                f"{''.join(f'--codec {codec}, ' for codec in others)}{scale}or a folder of PNG frames"
             )
 
     def check_rate(self, rate: Fraction) -> None:

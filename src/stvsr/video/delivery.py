@@ -5,6 +5,7 @@ finds its work there. One that failed (a full disk, a vanished input) leaves not
 already, which is kept, and said.
 """
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -75,6 +76,16 @@ class Place:
             raise
 
 
+def device_of(output: Path) -> str | None:
+    """Where unfinished work of an output was begun; None where there is none."""
+    path = _folder(output) / JOB_FILE
+    return json.loads(path.read_text()).get("device") if path.is_file() else None
+
+
+def _folder(output: Path) -> Path:
+    return output.with_name(f".{output.name}.part")
+
+
 @contextmanager
 def delivery(
     output: Path, identity: dict[str, Any], *, overwrite: bool, resumable: bool, in_parts: bool
@@ -97,7 +108,7 @@ def delivery(
         with _in_words(output):
             yield Place(output, None)
         return
-    folder = output.with_name(f".{output.name}.part")
+    folder = _folder(output)
     if overwrite:
         discard_other(folder, identity, job=JOB, elsewhere=ELSEWHERE)
     resumed = folder.is_dir()
@@ -132,7 +143,9 @@ def delivery(
             if not in_parts or short or not place.begun:
                 unfinished.remove()
                 raise
-            then = "run the same command again to continue" if resumable else "a pipe cannot be read again to continue"
+            then = "run the same command again to continue"
+            if not resumable:
+                then = "a pipe cannot be continued; to send it again remove that, or add --overwrite"
             kept = f"what is done is kept in {folder}: {then}"
             if isinstance(error, UserError):
                 raise UserError(f"{one_line(error)}; {kept}") from None

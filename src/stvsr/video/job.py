@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,21 +36,6 @@ FINISHED_AHEAD = FRAMES
 
 SLOW = 0.25
 """Hours on a CPU of which the user is told."""
-
-
-@dataclass(frozen=True)
-class NumberedFrame:
-    """A finished frame.
-
-    Attributes:
-        window: number of its window.
-        number: of the frame in the output.
-        frame: `(3, H, W)`, uint8 RGB.
-    """
-
-    window: int
-    number: int
-    frame: Tensor
 
 
 class Job:
@@ -117,18 +101,18 @@ class Job:
             tqdm(total=expected, unit="frame", desc=self.source.path.name, smoothing=0.05, **BAR) as bar,
             closing(prefetched(self._frames(expected, bar), FINISHED_AHEAD)) as frames,
         ):
-            for made in frames:
+            for window, number, frame in frames:
                 if first is None:
                     # What an earlier run has done does not count as speed.
-                    first = bar.n = bar.initial = made.number
+                    first = bar.n = bar.initial = number
                     if first:
                         self.say(f"resuming after {first} frames of an earlier run")
-                self.sink.write(made.window, made.number, made.frame)
-                bar.update(made.number + 1 - bar.n)
+                self.sink.write(window, number, frame)
+                bar.update(number + 1 - bar.n)
             bar.update(self.count - bar.n)
 
-    def _frames(self, expected: int | None, bar: "tqdm[Any]") -> Iterator[NumberedFrame]:
-        """The frames that the sink does not have; the bar is told of tiles, as those of a large frame take long."""
+    def _frames(self, expected: int | None, bar: "tqdm[Any]") -> Iterator[tuple[int, int, Tensor]]:
+        """What `Sink.write` takes, of the frames it does not have; the bar is told of tiles, which may take long."""
         for number, window in enumerate(prefetched(windows(self._scenes()), DECODED_AHEAD)):
             numbers = range(self.count, self.count + self.upscaler.count(window))
             if not self.sink.has(number, numbers):
@@ -137,7 +121,7 @@ class Job:
                 telling = not self._told and not self.upscaler.undecided
                 self.upscaler.on_tile = partial(self._on_tile, bar, time.monotonic(), left if telling else None)
                 for place, frame in zip(numbers, self._upscaled(number, window), strict=True):
-                    yield NumberedFrame(number, place, frame)
+                    yield number, place, frame
             self.count = numbers.stop
 
     def _upscaled(self, number: int, window: Window) -> Tensor:

@@ -32,7 +32,7 @@ OVERHEAD = 1.35
 
 _TRIALS = Lock()
 
-FINISHED_BYTES = 4 * FRAMES * 3 * SCALE**2
+ANSWER_BYTES = 4 * FRAMES * 3 * SCALE**2
 """Bytes of the finished frames of a window for each LR pixel, before they are rounded to 8 bits."""
 
 
@@ -158,4 +158,4 @@ def _finished(grid: Grid, height: int, width: int, network: Network) -> int:
     tiles = grid.sizes(height, width, multiple=network.requirements.multiple_of)
     tallest = max(height for height, _ in tiles)
     row = tallest * (width + 2 * MARGIN) if grid.columns > 1 else 0
-    return FINISHED_BYTES * (row + (2 * MARGIN * width if grid.rows > 1 else 0))
+    return ANSWER_BYTES * (row + (2 * MARGIN * width if grid.rows > 1 else 0))

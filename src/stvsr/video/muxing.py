@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
-from math import gcd
+from math import gcd, lcm
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,9 @@ class EncodedVideo:
     @property
     def unit(self) -> Fraction:
         """In which their times are counted, in seconds."""
-        unit = _common_unit(self.clock.time_base, self.start)
+        # The longest time of which both are multiples.
+        frame = self.clock.time_base
+        unit = Fraction(gcd(frame.numerator, self.start.numerator), lcm(frame.denominator, self.start.denominator))
         return unit if unit.denominator <= FINEST else self.clock.time_base
 
     def packets(self, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
@@ -59,7 +61,7 @@ class EncodedVideo:
         delay = max(map(reordering, self.segments))
         decoded = 0
         for path in self.segments:
-            for packet in _numbered_packets(path):
+            for packet in _picture_packets(path):
                 number = packet.pts
                 assert number is not None
                 packet.time_base = unit
@@ -74,14 +76,14 @@ class EncodedVideo:
 def frame_numbers(path: Path) -> list[int]:
     """Of the frames in a segment, in order; none where it cannot be read at all."""
     try:
-        return sorted(packet.pts or 0 for packet in _numbered_packets(path))
+        return sorted(packet.pts or 0 for packet in _picture_packets(path))
     except (av.FFmpegError, IndexError):
         return []
 
 
 def reordering(path: Path) -> int:
     """How many frames earlier a segment's frames must be decoded than they are shown."""
-    numbers = [packet.pts or 0 for packet in _numbered_packets(path)]
+    numbers = [packet.pts or 0 for packet in _picture_packets(path)]
     first = min(numbers, default=0)
     return max((place - (number - first) for place, number in enumerate(numbers)), default=0)
 
@@ -123,7 +125,7 @@ def write_video(path: Path, video: EncodedVideo, companions: Companions | None) 
             except (av.InvalidDataError, av.ArgumentError) as error:
                 # Damaged sound shows here alone, where all frames are made; and often with the packet after it.
                 refused.append(error)
-    if refused and sum(1 for _ in _numbered_packets(path)) < given:
+    if refused and sum(1 for _ in _picture_packets(path)) < given:
         raise refused[0]
     return len(refused)
 
@@ -142,16 +144,10 @@ def _add_pictures(output: OutputContainer, template: VideoStream, video: Encoded
     return stream
 
 
-def _numbered_packets(path: Path) -> Iterator[Packet[VideoStream]]:
+def _picture_packets(path: Path) -> Iterator[Packet[VideoStream]]:
     with open_input(path) as container:
         yield from (packet for packet in container.demux(container.streams.video[0]) if packet.size)
 
 
 def _decoding_time(packet: Packet[Any]) -> Fraction:
     return (packet.dts or 0) * packet.time_base
-
-
-def _common_unit(first: Fraction, second: Fraction) -> Fraction:
-    """The longest time of which both are multiples."""
-    numerator = gcd(first.numerator * second.denominator, second.numerator * first.denominator)
-    return Fraction(numerator, first.denominator * second.denominator)

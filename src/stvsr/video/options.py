@@ -6,13 +6,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NoReturn
 
-from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.video.clock import RATE_DENOMINATOR, snapped
 from stvsr.video.codecs import CODECS, CONTAINERS
 from stvsr.video.upscaling import PRECISIONS
-
-METHODS = {"bicubic": BicubicBlend}
-"""Methods that need no checkpoint."""
 
 HIGHEST_RATE = 1000
 """Frames per second; far more would not fit into the 32 bits that encoders have for a rate."""
@@ -50,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         help="a checkpoint of stvsr.train, a .safetensors file of stvsr.export, or the authors' .pth "
         "(default: the starter weights)",
     )
-    method.add_argument("--method", choices=sorted(METHODS), help="bicubic + blending: fast, needs no weights")
+    method.add_argument("--method", choices=["bicubic"], help="bicubic + blending: fast, needs no weights")
 
     frames = made.add_argument_group("frame rate and size")
     rates = frames.add_mutually_exclusive_group()

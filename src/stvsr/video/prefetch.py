@@ -5,11 +5,10 @@ GPU, busy at once. An error of a stage comes out where its next item would have.
 """
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from queue import Full, Queue
 from threading import Event, Thread
 from threading import enumerate as all_threads
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 Item = TypeVar("Item")
 
@@ -23,15 +22,6 @@ POLL = 0.1
 """Seconds between two looks whether a stage is still needed."""
 
 
-@dataclass(frozen=True)
-class _Made(Generic[Item]):
-    """An item, or what ended them."""
-
-    item: Item | None = None
-    end: bool = False
-    error: BaseException | None = None
-
-
 def prefetched(items: Iterator[Item], size: int) -> Generator[Item, None, None]:
     """The same items, made in another thread.
 
@@ -39,10 +29,11 @@ def prefetched(items: Iterator[Item], size: int) -> Generator[Item, None, None]:
         items: where they come from.
         size: how many may wait to be taken.
     """
-    waiting: Queue[_Made[Item]] = Queue(size)
+    # Each item in a tuple; then None, or the error that ended them.
+    waiting: Queue[tuple[Item] | BaseException | None] = Queue(size)
     unwanted = Event()
 
-    def hand_over(made: _Made[Item]) -> None:
+    def hand_over(made: tuple[Item] | BaseException | None) -> None:
         while not unwanted.is_set():
             try:
                 waiting.put(made, timeout=POLL)
@@ -53,24 +44,21 @@ def prefetched(items: Iterator[Item], size: int) -> Generator[Item, None, None]:
     def work() -> None:
         try:
             for item in items:
-                hand_over(_Made(item))
+                hand_over((item,))
                 if unwanted.is_set():
                     return
-            hand_over(_Made(end=True))
+            hand_over(None)
         except BaseException as error:
-            hand_over(_Made(error=error))
+            hand_over(error)
 
     # A daemon: whoever is interrupted in the middle of a long computation need not wait for its end.
     thread = Thread(target=work, daemon=True, name=STAGE)
     thread.start()
     try:
-        while True:
-            made = waiting.get()
-            if made.error is not None:
-                raise made.error
-            if made.end:
-                return
-            yield made.item  # type: ignore[misc]
+        while (made := waiting.get()) is not None:
+            if isinstance(made, BaseException):
+                raise made
+            yield made[0]
     finally:
         unwanted.set()
         thread.join(PATIENCE)

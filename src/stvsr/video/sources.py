@@ -18,9 +18,10 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from stvsr.data.containers import open_input
-from stvsr.data.decoding import VideoIndex, index_video, stream_frames
+from stvsr.data.decoding import index_video, stream_frames
 from stvsr.data.frame_folders import FrameFolder
 from stvsr.data.packets import video_stream
+from stvsr.data.png import read_png
 from stvsr.data.videos import pauses
 from stvsr.data.y4m import PIPE_BUFFER, CountedPipe, is_whole_y4m
 from stvsr.errors import DamagedClip, InvalidInput
@@ -91,9 +92,7 @@ class Part:
         """
         known = sys.maxsize if count is None else count
         first = times.first_at(self.start, known)
-        stop = count
-        if self.duration is not None:
-            stop = times.first_at(self.start + self.duration, known)
+        stop = count if self.duration is None else times.first_at(self.start + self.duration, known)
         if first == stop:
             lasts = "" if count is None else f" (the video lasts {float(count / times.rate):.2f} s)"
             raise InvalidInput(
@@ -127,7 +126,7 @@ class VideoFile:
             )
         if not path.is_file():
             raise DamagedClip(f"{path}: no such file; expected a video file, a folder of PNG frames, or - for Y4M")
-        self.index: VideoIndex = index_video(path)
+        self.index = index_video(path)
         with open_input(path) as container:
             stream = video_stream(container, path)
             time_base = stream.time_base
@@ -187,18 +186,16 @@ class PngSequence:
         folder.check_consecutive()
         times = InputTimes(rate)
         first, stop = part.of(times, len(folder.frames), path)
-        self.numbers = list(folder.frames)[first:stop]
-        self.folder = folder
+        self.files = list(folder.frames.values())[first:stop]
         # RGB has no matrix of its own; what is made of it gets the usual one.
         self.picture = Picture(folder.width, folder.height, Colour.for_size(folder.width, folder.height))
-        self.times = times.part(first, first + len(self.numbers))
-        self.count: int | None = len(self.numbers)
+        self.times = times.part(first, first + len(self.files))
+        self.count: int | None = len(self.files)
         self.breaks: frozenset[int] = frozenset()
 
     def frames(self) -> Iterator[Tensor]:
         """See `Source`."""
-        for number in self.numbers:
-            yield self.folder.read([number])[0]
+        return map(read_png, self.files)
 
     def read(self) -> Iterator[Tensor]:
         """See `Source`."""
@@ -230,16 +227,13 @@ class Y4mInput:
             ) from None
         self.picture = Picture.of(self.head, stream)
         self.times = InputTimes(stream.guessed_rate or Fraction(25))
-        first, stop = part.of(self.times, None, self.path)
-        self.first, self.stop = first, stop
+        self.first, self.stop = part.of(self.times, None, self.path)
         self.count: int | None = None
         self.breaks: frozenset[int] = frozenset()
 
     def frames(self) -> Iterator[Tensor]:
         """See `Source`."""
-        convert = ToRgb(self.picture.colour)
-        for frame in islice(self._decode(), self.first, self.stop):
-            yield convert(frame)
+        return map(ToRgb(self.picture.colour), islice(self._decode(), self.first, self.stop))
 
     def read(self) -> Iterator[Tensor]:
         """See `Source`; what a pipe gives cannot be had again, so none is read."""

@@ -105,24 +105,19 @@ class Upscaler:
         Args:
             lr: the same of the input.
         """
-        halves = 2 if self.preview else 1
-        width, height = lr.width * self.scale, lr.height * self.scale
-        if self.orientation != UPRIGHT:
-            swapped = self.orientation.swaps_sides
-            return replace(
-                lr,
-                width=halves * (height if swapped else width),
-                height=width if swapped else height,
-                pixel_aspect=1 / lr.pixel_aspect if swapped else lr.pixel_aspect,
-                display_matrix=None,
-            )
-        # The last row of the matrix moves the turned frame, in pixels.
-        matrix = lr.display_matrix and (
-            *lr.display_matrix[:6],
-            *(self.scale * shift for shift in lr.display_matrix[6:8]),
-            lr.display_matrix[8],
+        swapped = self.orientation.swaps_sides
+        width, height = (lr.height, lr.width) if swapped else (lr.width, lr.height)
+        matrix = lr.display_matrix if self.orientation == UPRIGHT else None
+        if matrix is not None:
+            # Its last row moves the turned frame, in pixels.
+            matrix = (*matrix[:6], self.scale * matrix[6], self.scale * matrix[7], matrix[8])
+        return replace(
+            lr,
+            width=(2 if self.preview else 1) * self.scale * width,
+            height=self.scale * height,
+            pixel_aspect=1 / lr.pixel_aspect if swapped else lr.pixel_aspect,
+            display_matrix=matrix,
         )
-        return replace(lr, width=halves * width, height=height, display_matrix=matrix)
 
     def count(self, window: Window) -> int:
         """How many frames `__call__` makes of a window."""

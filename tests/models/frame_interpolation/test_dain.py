@@ -17,14 +17,6 @@ from stvsr.models.weight_files import find_tensors, load_weights
 GOLDEN = Path(__file__).parents[2] / "golden"
 PUBLISHED = DAIN.weight_files[0]
 
-PARAMETERS = {
-    "flow_net": 9_374_340,
-    "depth_net": 5_357_153,
-    "filter_net": 5_504_832 + 9_280,
-    "context_net": 156_864,
-    "rectify_net": 3_629_187,
-}
-
 GAINS = [
     ("depthNet.4.weight", 8.0),
     ("flownets.", 1.3),
@@ -75,13 +67,6 @@ def test_published_weights_compute_what_the_authors_network_computes(
         assert most < 2e-4, off
         assert overall < 1e-2, off
         assert abs(output.mean().item() - golden[f"{prefix}mean"]) < 1e-3 * std, off
-
-
-def test_it_has_the_parameters_of_the_authors_network() -> None:
-    with torch.device("meta"):
-        network = DAIN()
-    assert {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()} == PARAMETERS
-    assert sum(p.numel() for p in network.parameters()) == 24_031_656
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from conftest import psnr
-from stvsr.errors import InvalidInput
+from conftest import check_golden, psnr
 from stvsr.models.frame_interpolation.superslomo import SuperSloMo, warp
 from stvsr.models.weight_files import find_tensors, load_weights
 
-GOLDEN = Path(__file__).parents[2] / "golden"
 PUBLISHED = SuperSloMo.weight_files[0]
 
 
@@ -40,39 +37,7 @@ def test_published_weights_compute_what_the_published_network_computes(golden_st
     frames = torch.from_numpy(np.random.RandomState(2020).random_sample((1, 2, 3, 64, 96))).float()
     with torch.no_grad():
         output = network(frames[:, 0], frames[:, 1])
-    golden = np.load(GOLDEN / "superslomo.npz")
-    difference = np.abs(output[:, :, 3::8, 5::8].numpy() - golden["samples"]).max() / golden["std"]
-    assert difference < 2e-3, f"off by {difference:.1e} of the standard deviation"
-    assert abs(output.mean().item() - golden["mean"]) < 2e-3 * golden["std"]
-
-
-def test_it_has_the_parameters_of_the_published_network() -> None:
-    with torch.device("meta"):
-        network = SuperSloMo()
-    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
-    assert counts == {"flow": 19_794_116, "correction": 19_816_357}
-    assert sum(p.numel() for p in network.parameters()) == 39_610_473
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (
-            lambda state: state.pop("state_dictAT.up5.conv2.bias"),
-            r"missing tensors: correction\.decoder\.4\.conv2\.bias",
-        ),
-        (lambda state: state.update(more=torch.ones(1)), "unexpected tensors: more"),
-    ],
-    ids=["too few", "too many"],
-)
-def test_a_file_with_other_tensors_is_refused(change: Callable[[dict[str, Tensor]], object], says: str) -> None:
-    rows = [line.split("\t") for line in (GOLDEN / "superslomo_layout.tsv").read_text().splitlines()]
-    with torch.device("meta"):
-        network = SuperSloMo()
-        state = {name: torch.empty(*map(int, sizes.split("x"))) for name, sizes in rows}
-    change(state)
-    with pytest.raises(InvalidInput, match=says):
-        load_weights(network, state, PUBLISHED, origin="file")
+    check_golden(output, "superslomo", tolerance=2e-3)
 
 
 @pytest.mark.parametrize(("h", "w"), [(32, 64), (8, 8), (33, 45), (64, 9)])

@@ -95,25 +95,6 @@ def test_it_has_the_parameters_of_the_published_network(frames: int, expected: i
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (lambda state: state.pop("tsa_fusion.tAtt_2.bias"), r"missing tensors: fusion\.temporal\.embed_middle\.bias"),
-        (lambda state: state.update({"more.weight": torch.ones(1)}), r"unexpected tensors: more\.weight"),
-        # That for REDS has five frames.
-        (lambda state: state.update({"tsa_fusion.sAtt_1.weight": torch.ones(128, 640, 1, 1)}), "wrong shape"),
-    ],
-    ids=["too few", "too many", "another window"],
-)
-def test_a_file_with_other_tensors_is_refused(change: Callable[[dict[str, Tensor]], object], says: str) -> None:
-    rows = [line.split("\t") for line in (GOLDEN / "edvr_layout.tsv").read_text().splitlines()]
-    with torch.device("meta"):
-        network, state = EDVR(), {name: torch.empty(*map(int, sizes.split("x"))) for name, sizes in rows}
-    change(state)
-    with pytest.raises(InvalidInput, match=says):
-        load_weights(network, state, AUTHORS, origin="file")
-
-
-@pytest.mark.parametrize(
     ("middle", "window"),
     [(0, "6540123"), (1, "6501234"), (2, "6012345"), (5, "2345678"), (7, "4567893"), (8, "5678943"), (9, "6789543")],
 )

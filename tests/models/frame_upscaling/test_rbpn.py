@@ -57,28 +57,6 @@ def test_it_has_the_parameters_of_the_published_network(frames: int, expected: i
     assert sum(p.numel() for p in network.parameters()) == expected
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (
-            lambda state: state.pop("DBPN.up3.up_conv2.act.weight"),
-            r"missing tensors: single_frame\.ups\.2\.back\.act\.weight",
-        ),
-        (lambda state: state.update(more=torch.ones(1)), "unexpected tensors: more"),
-        (lambda state: state.update({"output.conv.weight": torch.ones(3, 640, 3, 3)}), r"RBPN_4x\.pth"),
-    ],
-    ids=["too few", "too many", "11 frames"],
-)
-def test_a_file_with_other_tensors_is_refused(change: Callable[[dict[str, Tensor]], object], says: str) -> None:
-    rows = [line.split("\t") for line in (GOLDEN / "rbpn_layout.tsv").read_text().splitlines()]
-    with torch.device("meta"):
-        network = RBPN()
-        state = {name: torch.empty(*map(int, sizes.split("x"))) for name, sizes in rows}
-    change(state)
-    with pytest.raises(InvalidInput, match=says):
-        load_weights(network, state, PUBLISHED, origin="file")
-
-
 @pytest.mark.parametrize("frames", [1, 2, 6])
 def test_a_window_has_a_frame_in_its_middle(frames: int) -> None:
     with pytest.raises(InvalidInput, match=f"frames={frames}; expected an odd number"):

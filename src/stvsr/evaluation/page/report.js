@@ -7,7 +7,7 @@ const colour = (method) => data.methods.length > COLOURS.length
 // Tables: a click on a heading sorts, another turns the order round. Numbers begin with the largest, words with A; cells
 // without a number come last.
 function value(cell) {
-  const number = parseFloat(cell.textContent.replace(/,/g, ""));
+  const number = parseFloat(cell.textContent);
   return Number.isNaN(number) ? null : number;
 }
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -61,9 +61,7 @@ function chart(id, xs, ys, xName, yName) {
     return [low - room, high + room];
   };
   const [x0, x1] = span(xs, 0.03), [y0, y1] = span(ys, 0.06);
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("viewBox", `0 0 ${W} ${H}`);
-  holder.append(svg);
+  const svg = element("svg", { viewBox: `0 0 ${W} ${H}` }, holder);
   const x = (v) => PAD.left + (v - x0) / (x1 - x0) * (W - PAD.left - PAD.right);
   const y = (v) => H - PAD.bottom - (v - y0) / (y1 - y0) * (H - PAD.top - PAD.bottom);
   for (const tick of steps(y0, y1)) {

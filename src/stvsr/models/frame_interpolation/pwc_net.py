@@ -14,7 +14,7 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor, nn
 
-from stvsr.models.blocks import LEAKY_SLOPE, conv3x3, leaky_relu, start_at_zero
+from stvsr.models.blocks import LEAKY_SLOPE, conv3x3, leaky_relu, start_as_he, start_at_zero
 from stvsr.ops.correlation import correlation
 from stvsr.ops.sampling import pixel_positions, sample_at
 
@@ -129,9 +129,7 @@ def _chain(*convs: nn.Conv2d) -> nn.Sequential:
 def _passing(conv: nn.Conv2d) -> nn.Conv2d:
     """A convolution that starts so that features keep their size (He et al.)."""
     # PyTorch's start halves them: after 18 convolutions their products, the correlation, would be nothing.
-    nn.init.kaiming_normal_(conv.weight, a=LEAKY_SLOPE)
-    assert conv.bias is not None
-    nn.init.zeros_(conv.bias)
+    start_as_he(conv, slope=LEAKY_SLOPE)
     return conv
 
 

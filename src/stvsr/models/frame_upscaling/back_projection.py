@@ -61,18 +61,6 @@ class Projection(nn.Module):
         return correction.add_(moved)
 
 
-def up_projection(channels: int) -> Projection:
-    """`(b, c, h, w)` to `(b, c, 4h, 4w)`."""
-    c = channels
-    return Projection(there=enlarging(c, c), back=reducing(c, c), correct=enlarging(c, c))
-
-
-def down_projection(channels: int) -> Projection:
-    """`(b, c, 4h, 4w)` to `(b, c, h, w)`."""
-    c = channels
-    return Projection(there=reducing(c, c), back=enlarging(c, c), correct=reducing(c, c))
-
-
 class BackProjection(nn.Module):
     """Projections up and down in turns; the HR maps of all, the last first, are merged.
 
@@ -84,10 +72,15 @@ class BackProjection(nn.Module):
 
     def __init__(self, *, in_channels: int, channels: int, stages: int) -> None:
         super().__init__()
-        self.reduce = activated(conv1x1(in_channels, channels))
-        self.ups = nn.ModuleList(up_projection(channels) for _ in range(stages))
-        self.downs = nn.ModuleList(down_projection(channels) for _ in range(stages - 1))
-        self.merge = conv1x1(stages * channels, channels)
+        c = channels
+        self.reduce = activated(conv1x1(in_channels, c))
+        self.ups = nn.ModuleList(
+            Projection(there=enlarging(c, c), back=reducing(c, c), correct=enlarging(c, c)) for _ in range(stages)
+        )
+        self.downs = nn.ModuleList(
+            Projection(there=reducing(c, c), back=enlarging(c, c), correct=reducing(c, c)) for _ in range(stages - 1)
+        )
+        self.merge = conv1x1(stages * c, c)
 
     def forward(self, features: Tensor) -> Tensor:
         """`(b, in_channels, h, w)` to `(b, channels, 4h, 4w)`."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from stvsr.data.clip import to_8bit
 from stvsr.data.optical_flow import optical_flow
 from stvsr.errors import InvalidInput
-from stvsr.models.blocks import conv3x3, exact_conv
+from stvsr.models.blocks import conv3x3, exact_conv, start_as_he
 from stvsr.models.frame_upscaling.back_projection import (
     BackProjection,
     PReLUBlock,
@@ -88,9 +88,7 @@ class RBPN(FrameUpscaler):
         # He's rule, which was made for PReLU: with PyTorch's own start, the first answers are too faint to learn from.
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(module.weight)
-                assert module.bias is not None
-                nn.init.zeros_(module.bias)
+                start_as_he(module)
 
     def forward(self, frames: Tensor) -> Tensor:
         """See `FrameUpscaler`. One frame after the other: HR feature maps are large."""
