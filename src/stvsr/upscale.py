@@ -34,12 +34,13 @@ from stvsr.terminal import BAR, TERMINAL
 from stvsr.unfinished import code_of
 from stvsr.video.budget import Budget
 from stvsr.video.clock import Clock
-from stvsr.video.codecs import CONTAINERS, Encoding, chosen_codec, keeps_shapes
+from stvsr.video.codecs import Encoding, chosen_codec
 from stvsr.video.companions import Companions
 from stvsr.video.delivery import Place, check_free, delivery, device_of
 from stvsr.video.job import Job
 from stvsr.video.muxing import EncodedVideo, write_video
 from stvsr.video.options import parser
+from stvsr.video.outputs import can_turn, is_y4m, losses
 from stvsr.video.picture import Picture
 from stvsr.video.prefetch import still_running
 from stvsr.video.sinks import PngFolder, SegmentedVideo, Sink, Y4mOutput
@@ -84,7 +85,7 @@ def upscale(arguments: argparse.Namespace) -> None:
         scale=arguments.scale,
         preview=arguments.preview,
         # The halves of a preview stand side by side as it is shown.
-        orientation=UPRIGHT if _can_turn(output) and not arguments.preview else source.picture.orientation,
+        orientation=UPRIGHT if can_turn(output) and not arguments.preview else source.picture.orientation,
         precision=arguments.precision,
     )
     picture = upscaler.picture(source.picture)
@@ -98,10 +99,11 @@ def upscale(arguments: argparse.Namespace) -> None:
         encoding.check_size(output.suffix.lower(), picture.width, picture.height)
         encoding.check_rate(clock.rate)
     announce(source, picture, clock, companions, device)
-    warn_of_loss(source, picture, clock, output, encoding)
+    for loss in losses(source.picture, picture, clock, output, encoding):
+        say(loss)
 
     # What a pipe has given cannot be had again.
-    in_parts = not _is_y4m(output)
+    in_parts = not is_y4m(output)
     resumable = in_parts and arguments.input != STANDARD
     whose = identity(arguments, device)
     with delivery(output, whose, overwrite=arguments.overwrite, resumable=resumable, in_parts=in_parts) as place:
@@ -129,7 +131,7 @@ def chosen_encoding(arguments: argparse.Namespace) -> Encoding | None:
         InvalidInput: options that do not go with the output or with each other.
     """
     output: Path = arguments.output
-    if _is_y4m(output) or not output.suffix:
+    if is_y4m(output) or not output.suffix:
         for option in ("codec", "crf", "pixel_format"):
             if getattr(arguments, option) is not None:
                 raise InvalidInput(f"--{option.replace('_', '-')}: {output} is not compressed; omit it")
@@ -195,7 +197,7 @@ def open_sink(
     windows: int,
 ) -> Sink:
     """The sink for this kind of output."""
-    if _is_y4m(place.output):
+    if is_y4m(place.output):
         return Y4mOutput(place.folder and place.folder / "whole.y4m", picture=picture, rate=clock.rate)
     assert place.folder is not None
     if encoding is not None:
@@ -239,50 +241,9 @@ def check_frames(source: Source) -> None:
         pass
 
 
-def warn_of_loss(source: Source, picture: Picture, clock: Clock, output: Path, encoding: Encoding | None) -> None:
-    """Says what of the pictures cannot be kept, or spoils them."""
-    lr = source.picture
-    if lr.interlaced:
-        say("the video is interlaced; deinterlace it first (ffmpeg -vf bwdif), or lines will show where things move")
-    if lr.bits > 8:
-        say(f"the video has {lr.bits} bits per sample; they are rounded to 8")
-    if lr.not_kept:
-        say(f"the video carries {', '.join(lr.not_kept)}, which will be dropped")
-    if lr.transparent:
-        say("the video has an alpha channel; it is dropped, so nothing will be transparent")
-    extension = output.suffix.lower()
-    if lr.pixel_aspect != 1 and encoding is not None and not keeps_shapes(extension, encoding.codec):
-        fitting = [name for name, kind in CONTAINERS.items() if kind.shapes and encoding.codec in kind.codecs]
-        say(
-            f"the video's pixels are not square; {extension} with {encoding.codec} will show them square: "
-            f"choose {' or '.join(fitting) or '.mp4 and another codec'} to keep their shape"
-        )
-    if lr.pixel_aspect != 1 and encoding is None and not _is_y4m(output):
-        say(
-            f"the frames' pixels are {float(picture.pixel_aspect):.6g} times as wide as they are high, which PNG files "
-            "do not record: pass that on to the program that reads them (ffmpeg -vf setsar), or choose .mp4 to keep it"
-        )
-    if clock.times.pts is not None and encoding is None:
-        kind = "Y4M has" if _is_y4m(output) else "PNG frames have"
-        say(
-            f"{kind} no frame times, so at a constant rate some frames will be early or late; "
-            "choose .mkv to keep the times"
-        )
-
-
 def say(message: str) -> None:
     """Tells the user something, above the progress bar."""
     tqdm.write(message, file=TERMINAL)
-
-
-def _can_turn(output: Path) -> bool:
-    """Whether a kind of output can tell players to turn the frames."""
-    container = CONTAINERS.get(output.suffix.lower())
-    return container is not None and container.turns
-
-
-def _is_y4m(output: Path) -> bool:
-    return output == STANDARD or output.suffix.lower() == ".y4m"
 
 
 def main() -> None:

@@ -71,6 +71,7 @@ class VideoIndex:
         seekable: False where the container stores no presentation times, which FFmpeg then guesses.
         decord: whether decord's random access into this file is right.
         orientation: what makes the decoded frames upright.
+        lasts: the last frame, in units of the stream's time base; 0 where the file does not tell.
     """
 
     path: Path
@@ -79,6 +80,7 @@ class VideoIndex:
     seekable: bool
     decord: bool
     orientation: Orientation
+    lasts: int = 0
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -116,7 +118,8 @@ def _indexed(path: Path, resolved: Path, state: tuple[int, int] | None) -> Video
         if getattr(error, "errno", None) in (errno.EACCES, errno.EIO):
             raise DamagedClip(f"{path}: cannot be read ({reason}); check its permissions and the disk") from None
         raise DamagedClip(
-            f"{path}: not a readable video ({reason}); the file is damaged or no video: replace or remove it"
+            f"{path}: not a readable video ({reason}); the file is damaged, no video, or of a "
+            "kind that FFmpeg does not read: replace or remove it"
         ) from None
 
 
@@ -148,7 +151,7 @@ def stream_frames(index: VideoIndex, first: int, stop: int) -> Iterator[av.Video
     if not index.seekable:
         # The times are guesses; the order is right.
         made = first
-        for frame in islice(_decoded(index.path, None, None, threads=0), first, stop):
+        for frame in islice(_decoded(index.path, None, int(index.pts[0]), threads=0), first, stop):
             yield frame
             made += 1
         if made < first + len(expected):
@@ -198,10 +201,12 @@ def _index(
     return VideoIndex(
         path=path,
         pts=np.array(pts, dtype=np.int64),
-        keys=np.array(keys, dtype=np.int64),
+        # QuickTime gives a palette with the very first packet alone: after a seek all would be black.
+        keys=np.array([] if first.format.name == "pal8" else keys, dtype=np.int64),
         seekable=container.format.name != "avi",
         decord=trusted,
         orientation=orientation,
+        lasts=max(packets, key=lambda packet: (packet.shown, packet.pts)).duration,
     )
 
 

@@ -50,6 +50,7 @@ class Packet:
         familiar: of a key frame, False where it brings parameters, of size above all, that the file's header does not
             have, or where that cannot be told.
         shown: False where the file's edit list hides it, or the codec: it is decoded, for others need it.
+        duration: how long it is shown, in the same units; 0 where the file does not tell.
     """
 
     pts: int
@@ -57,6 +58,7 @@ class Packet:
     idr: bool
     familiar: bool
     shown: bool
+    duration: int
 
 
 def video_stream(container: InputContainer, path: Path, *, threads: int = 1) -> VideoStream:
@@ -112,7 +114,7 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
             familiar = bool(units) and all(unit in header for unit in own) and not packet.has_sidedata("new_extradata")
         # VP8 has frames that others refer to and nobody sees.
         hidden = packet.is_discard or (codec == "vp8" and not bytes(packet)[0] & VP8_SHOWN)
-        yield Packet(packet.pts, packet.is_keyframe, idr, familiar, not hidden)
+        yield Packet(packet.pts, packet.is_keyframe, idr, familiar, not hidden, packet.duration or 0)
     if container.format.name == "yuv4mpegpipe":
         with path.open("rb") as file:
             whole = is_whole_y4m(file.read(Y4M_START), path.stat().st_size, sizes)
@@ -124,7 +126,8 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
     if declared - end > MISSING_SECONDS:
         raise DamagedClip(
             f"{path}: {float(end):.2f} s of video for a declared {float(declared):.2f} s; "
-            "the file is cut off: replace or remove it"
+            "the file is cut off: replace or remove it; or, if its last picture is held, make a file that ends there: "
+            "ffmpeg -i IN -c copy OUT.mp4"
         )
 
 

@@ -3,7 +3,7 @@
 Where an input has a constant rate, its times are `k / rate` and not what its container rounded them to (Matroska
 rounds to milliseconds). Otherwise the input's own times are kept, and a synthesised frame stands in the middle
 between its neighbours. `n` frames at 25 a second become `2n-1` at 50: nothing is made up after the last frame, so the
-output ends half an input frame earlier.
+output ends half an input frame earlier. A last frame that is held, as in animations, is held as long, less that half.
 """
 
 from collections.abc import Sequence
@@ -29,19 +29,22 @@ class InputTimes:
         pts: times of the frames in units of `time_base`, where the rate varies; else None.
         time_base: seconds.
         start: when the first frame is shown, in seconds of the file's own time.
+        held: how long the last frame is shown where that is longer than usual, in units of `time_base`; else 0.
     """
 
     rate: Fraction
     pts: npt.NDArray[np.int64] | None = None
     time_base: Fraction = Fraction(1)
     start: Fraction = Fraction(0)
+    held: int = 0
 
     def part(self, first: int, stop: int) -> "InputTimes":
         """The times of frames `first … stop - 1`."""
         if self.pts is None:
             return InputTimes(rate=self.rate, start=self.start + first / self.rate)
         pts = self.pts[first:stop]
-        return InputTimes(self.rate, pts, self.time_base, int(pts[0]) * self.time_base)
+        held = self.held if stop == len(self.pts) else 0
+        return InputTimes(self.rate, pts, self.time_base, self.start + int(pts[0] - self.pts[0]) * self.time_base, held)
 
     def first_at(self, seconds: Fraction, count: int) -> int:
         """The first of `count` frames that is shown `seconds` after the first or later; `count` if none is."""
@@ -97,10 +100,11 @@ class Clock:
             return number * round(1 / self.rate / self.time_base)
         first, between = divmod(number, self._factor)
         if first + between >= len(pts):
-            # Of the frame after the last one, for the duration of that: as long as a usual one.
+            # Of the frame after the last one, for the duration of that: as long as a usual one, or as it is held.
             interval = float(np.median(np.diff(pts))) if len(pts) > 1 else 1 / self.times.rate / self.times.time_base
             usual = max(1, round(interval))
-            return self.ticks(self.count(len(pts)) - 1) + 2 * self.stretch * usual // self._factor
+            lasts = 2 * max(usual, self.times.held) - (usual if self.interpolated else 0)
+            return self.ticks(self.count(len(pts)) - 1) + self.stretch * lasts
         return int(pts[first] + pts[first + between] - 2 * pts[0]) * self.stretch
 
 

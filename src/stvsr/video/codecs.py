@@ -28,7 +28,7 @@ class Codec:
         crf: its usual constant quality, lower is better; None where it has none.
         options: further ones.
         frame_bytes: memory that its encoder takes for each pixel of a frame: many frames wait in it. Measured as
-            resident memory of a process, from 480x272 to 1920x1080; with as many threads as they are given on any machine.
+            resident memory of a process, from 480x272 to 1920x1080, with the threads that it has on any machine.
         big: options for big frames, over those: a shorter look-ahead.
         big_frame_bytes: memory with those.
         tag: of the codec in MP4 and MOV, where players insist on one.

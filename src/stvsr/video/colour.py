@@ -26,6 +26,9 @@ SWSCALE = {BT709: 1, FCC: 4, BT470BG: 5, SMPTE170M: 5, SMPTE240M: 7, BT2020_NCL:
 ALWAYS_FULL = ("gray", "ya", "yuvj")
 """How pixel formats begin whose range FFmpeg's converter takes for full, whatever it is told."""
 
+HDR, WIDE_GAMUT = (16, 18), 9
+"""Numbers of the transfers PQ and HLG, and of the primaries of BT.2020."""
+
 SD_WIDTH, SD_HEIGHT = 1024, 576
 """Largest frame for which players assume BT.601."""
 

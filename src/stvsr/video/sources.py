@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 import av
+import numpy as np
 from av.video.stream import VideoStream
 from torch import Tensor
 
@@ -28,6 +29,9 @@ from stvsr.errors import DamagedClip, InvalidInput
 from stvsr.video.clock import InputTimes, constant_rate, mean_rate
 from stvsr.video.colour import Colour, ToRgb
 from stvsr.video.picture import Picture
+
+HELD = 1.5
+"""A last frame that is shown for so many usual intervals is held, as in animations."""
 
 STANDARD = Path("-")
 """Stands for standard input and output."""
@@ -138,8 +142,12 @@ class VideoFile:
         pts = self.index.pts
         rate = constant_rate(pts, time_base, declared)
         start = int(pts[0]) * time_base
+        usual = np.median(np.diff(pts)) if len(pts) > 1 else np.inf
+        held = self.index.lasts if self.index.lasts > HELD * usual else 0
         if rate is None:
-            times = InputTimes(mean_rate(pts, time_base), pts, time_base, start)
+            times = InputTimes(mean_rate(pts, time_base), pts, time_base, start, held)
+        elif held:
+            times = InputTimes(rate, np.arange(len(pts)), 1 / rate, start, round(held * time_base * rate))
         else:
             times = InputTimes(rate, start=start)
         self.start, self.last, self.begin = start, int(pts[-1]) * time_base, start + part.start
@@ -154,7 +162,12 @@ class VideoFile:
 
     def frames(self) -> Iterator[Tensor]:
         """See `Source`."""
-        return map(ToRgb(self.picture.colour), self.read())
+        converters: dict[Colour, ToRgb] = {}
+        for frame in self.read():
+            # It changes within files that were joined, and within recordings.
+            if (colour := Colour.of(frame)) not in converters:
+                converters[colour] = ToRgb(colour)
+            yield converters[colour](frame)
 
     def read(self) -> Iterator[av.VideoFrame]:
         """See `Source`."""
