@@ -339,6 +339,13 @@ def test_frames_before_the_first_key_frame_are_not_counted(tmp_path):
     assert numbers(read_frames(index, 0, 7)) == [*range(12, 19)]
 
 
+def test_an_avi_that_begins_between_key_frames_is_streamed_from_the_first_of_them(tmp_path):
+    """Its decoder gives the frames before it all the same, made of what is not there."""
+    index = index_video(repacked(write_video(tmp_path / "a.avi", "mpeg4", {}), tmp_path / "cut.avi", without=3))
+    frames = [frame.to_ndarray(format="rgb24") for frame in decoding.stream_frames(index, 0, len(index))]
+    assert numbers(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)) == [*range(12, FRAMES)]
+
+
 @pytest.mark.parametrize(("name", "codec"), [("a.mkv", "mpeg2video"), ("a.mp4", "mpeg4")])
 def test_frames_that_the_decoder_says_are_damaged_are_refused(tmp_path, name, codec):
     """They come out all the same, patched up from their neighbours."""

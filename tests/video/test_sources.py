@@ -1,11 +1,18 @@
 """Sources: what is known of the frames before the first is read."""
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
+from av.video.reformatter import ColorRange
+from av.video.stream import VideoStream
 
 from conftest import moving_frames, write_video
+from stvsr.data.decoding import VideoIndex, stream_frames
+from stvsr.video.clock import Clock
 from stvsr.video.sources import Part, VideoFile
 
 
@@ -17,3 +24,62 @@ def test_frames_after_a_pause_are_told_by_their_number_in_the_part(
 ) -> None:
     write_video(tmp_path / "a.mkv", moving_frames(20, (48, 64)), times=[*range(10), *range(25, 35)])
     assert VideoFile(tmp_path / "a.mkv", Part(start)).breaks == follow_a_pause
+
+
+def test_a_palette_that_stands_before_the_first_frame_alone_is_not_lost(tmp_path: Path) -> None:
+    """In old QuickTime files: what is read after a seek is black."""
+    palette = np.full((256, 4), (255, 200, 100, 50), np.uint8)
+    with av.open(tmp_path / "a.mov", "w") as container:
+        stream = container.add_stream("smc", rate=10)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "pal8"
+        for number in range(3):
+            frame = av.VideoFrame.from_ndarray((np.ones((48, 64), np.uint8), palette), format="pal8")  # type: ignore[arg-type]
+            frame.pts = number
+            container.mux(stream.encode(frame))
+    colours = [frame.float().mean(dim=(1, 2)).tolist() for frame in VideoFile(tmp_path / "a.mov", Part()).frames()]
+    assert colours == 3 * [[200, 100, 50]]
+
+
+def test_a_last_frame_that_is_held_is_held_as_long(tmp_path: Path) -> None:
+    with av.open(tmp_path / "a.gif", "w", options={"final_delay": "300"}) as container:
+        stream = container.add_stream("gif", rate=10)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb8"
+        for number, image in enumerate(moving_frames(4, (48, 64))):
+            frame = av.VideoFrame.from_ndarray(image.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    times = VideoFile(tmp_path / "a.gif", Part()).times
+    clock = Clock(times, interpolated=True, slow_motion=False)
+    seconds = [clock.ticks(number) * clock.time_base for number in range(clock.count(4) + 1)]
+    # Four frames of a tenth, the last of three seconds; less half an interval.
+    assert seconds == [*(Fraction(number, 20) for number in range(7)), Fraction(3, 10) + 3 - Fraction(1, 20)]
+    assert VideoFile(tmp_path / "a.gif", Part(duration=Fraction(3, 10))).times.held == 0, "it is not in that part"
+
+
+def test_colours_may_change_within_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where files were joined."""
+    with av.open(tmp_path / "a.mkv", "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(4):
+            grey = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 200, np.uint8), format="rgb24")
+            grey.pts = number
+            container.mux(stream.encode(grey))
+        container.mux(stream.encode())
+
+    def joined(index: VideoIndex, first: int, stop: int) -> Iterator[av.VideoFrame]:
+        for number, frame in enumerate(stream_frames(index, first, stop)):
+            if number >= 2:
+                frame.color_range = ColorRange.JPEG
+            yield frame
+
+    limited = [frame.float().mean().item() for frame in VideoFile(tmp_path / "a.mkv", Part()).frames()]
+    monkeypatch.setattr("stvsr.video.sources.stream_frames", joined)
+    changed = [frame.float().mean().item() for frame in VideoFile(tmp_path / "a.mkv", Part()).frames()]
+    assert changed[:2] == limited[:2] == pytest.approx([200, 200], abs=1)
+    # What is 16 to 235 there is 0 to 255 here.
+    assert changed[2:] == pytest.approx(2 * [16 + 200 * 219 / 255], abs=1)

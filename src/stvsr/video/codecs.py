@@ -74,7 +74,6 @@ CODECS = {
         "libx265",
         "yuv420p",
         20,
-        # With as many threads as there are cores it would take as much memory as there are.
         {"preset": "medium", "x265-params": "log-level=error:frame-threads=3"},
         frame_bytes=290,
         big={"x265-params": "log-level=error:frame-threads=3:rc-lookahead=10"},

@@ -1,0 +1,27 @@
+"""What is said to be lost of a video's pictures in each kind of output."""
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from stvsr.video.clock import Clock, InputTimes
+from stvsr.video.codecs import Encoding
+from stvsr.video.colour import Colour
+from stvsr.video.outputs import losses
+from stvsr.video.picture import Picture
+
+CLOCK = Clock(InputTimes(Fraction(25)), interpolated=True, slow_motion=False)
+
+
+@pytest.mark.parametrize("colour", [Colour(primaries=9), Colour(transfer=16), Colour(transfer=18)])
+def test_colours_that_an_output_cannot_tell_are_said(colour: Colour) -> None:
+    """A player would take them for the usual ones, and show them pale."""
+    picture = Picture(64, 48, colour)
+    for output, kind in ((Path("-"), "Y4M does"), (Path("frames"), "PNG files do")):
+        (said,) = losses(picture, picture, CLOCK, output, None)
+        assert said.startswith(f"{kind} not record colours beyond the usual ones")
+        assert f"-color_primaries {colour.primaries} -color_trc {colour.transfer}" in said
+        assert not list(losses(replace(picture, colour=Colour()), picture, CLOCK, output, None))
+    assert not list(losses(picture, picture, CLOCK, Path("out.mp4"), Encoding("h264")))
