@@ -1,6 +1,8 @@
 """What tests share: small networks, small runs, fake data with the real layout."""
 
 import copy
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -198,6 +200,15 @@ def write_frames(folder: Path, frames: torch.Tensor, first: int = 1, name: str =
     folder.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(frames, start=first):
         write_png(folder / name.format(number), frame)
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether another process finds that a job runs in a folder."""
+    # Without torch, which takes seconds to import.
+    code = "import sys; from pathlib import Path; from stvsr.unfinished import alone_in\n"
+    code += "with alone_in(Path(sys.argv[1]), 'job', '-'): pass"
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], stderr=subprocess.PIPE, text=True, check=False)
+    return "another job is running there" in done.stderr
 
 
 def write_video(path: Path, frames: torch.Tensor, times: Iterable[int] | None = None) -> None:

@@ -219,8 +219,18 @@ def test_slurm_launcher_has_resources_for_one_run() -> None:
 def test_a_diverged_run_ends_and_a_crash_loses_a_thousand_steps_at_most(
     configure: Callable[..., DictConfig],
 ) -> None:
-    callbacks = configure("train").callbacks
+    config = configure("train")
+    callbacks = config.callbacks
     assert (callbacks.non_finite.patience, callbacks.last.every_steps) == (20, 1000)
+    assert config.trainer.val_check_interval == 5000
+
+
+def test_a_short_recipe_begins_slowly_and_at_frames_as_documented(configure: Callable[..., DictConfig]) -> None:
+    """Without the one it can end in grey frames; without the other offsets do not move for most of it."""
+    config = configure("train", "recipe=short")
+    assert (config.scheduler.warmup, config.blended_start, config.cuda_graphs) == (200, True, True)
+    assert (config.loader.batch_size, config.trainer.precision) == (8, "bf16-mixed")
+    assert config.scheduler.period == config.trainer.max_steps
 
 
 @pytest.mark.parametrize(

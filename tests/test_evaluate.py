@@ -20,7 +20,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor, nn
 
-from conftest import SMALL_NETWORK, VID4, moving_frames, write_frames, write_vid4, write_video
+from conftest import SMALL_NETWORK, VID4, is_taken, moving_frames, write_frames, write_vid4, write_video
 from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY, load_network
 from stvsr.config import resolved
 from stvsr.data.clip import to_float
@@ -300,9 +300,12 @@ def test_a_stopped_evaluation_gives_way_to_another_as_its_message_says(
 
 
 def test_other_weights_under_the_same_name_are_another_evaluation(
-    configure: Callable[..., DictConfig], write_checkpoint: Callable[..., Path], few: Path
+    configure: Callable[..., DictConfig],
+    write_checkpoint: Callable[..., Path],
+    few: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A training that went on, say."""
+    """A training that went on, say; and so is another version of ours."""
 
     def identity(seed: int) -> dict[str, Any]:
         overrides = [f"checkpoint='{write_checkpoint(seed)}'", "data=clips", f"data.root='{few}'", "output_dir=out"]
@@ -311,6 +314,8 @@ def test_other_weights_under_the_same_name_are_another_evaluation(
     before = identity(0)
     assert identity(0) == before
     assert {key for key, value in identity(1).items() if value != before[key]} == {"checkpoint", "network"}
+    monkeypatch.setattr("stvsr.unfinished.PACKAGE", few)
+    assert {key for key, value in identity(0).items() if value != before[key]} == {"code"}
 
 
 def test_the_folder_of_a_training_is_refused(scored: Evaluate, few: Path, tmp_path: Path) -> None:
@@ -772,14 +777,17 @@ def test_a_finished_evaluation_is_not_done_again_but_where_something_decides_oth
     write_frames(clip, moving_frames(7, (32, 48)))
     data = ["method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/clips'"]
     first = scored(*data)
+    results = tmp_path / "out" / "results.json"
+    before = results.stat().st_mtime_ns
     with monkeypatch.context() as patch:
         patch.setattr("stvsr.evaluate.Progress", stop)
         assert scored(*data) == first
         assert "scored before in the same way; to score it again, remove results.json there" in capsys.readouterr().out
+        assert results.stat().st_mtime_ns > before, "a sweep compares what has a new time"
         for other in ("name=mine", "motion.fast=9", "protocol=released", "save_frames=true", "batch_size=2"):
             with pytest.raises(KeyboardInterrupt):
                 scored(*data, other)
-        for changed in (tmp_path / "out" / "report.html", tmp_path / "out" / "results.json"):
+        for changed in (tmp_path / "out" / "report.html", results):
             content = changed.read_text()
             changed.unlink()
             with pytest.raises(KeyboardInterrupt):
@@ -788,3 +796,18 @@ def test_a_finished_evaluation_is_not_done_again_but_where_something_decides_oth
         os.utime(clip / "00000001.png")
         with pytest.raises(KeyboardInterrupt):
             scored(*data)
+
+
+def test_an_evaluation_keeps_a_second_one_out_of_its_folder_while_it_scores(
+    scored: Evaluate, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+
+    def score(*arguments: object) -> None:
+        taken.append(is_taken(tmp_path / "out" / "progress"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stvsr.evaluate.score", score)
+    with pytest.raises(KeyboardInterrupt):
+        scored("method=bicubic_blend", "data=clips", f"data.root='{few}'")
+    assert taken == [True]

@@ -16,7 +16,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from conftest import write_frames, write_vimeo
+from conftest import is_taken, write_frames, write_vimeo
 from stvsr import pack
 from stvsr.data.clip import Footage
 from stvsr.data.packed import CLIPS, INDEX, PackedClips
@@ -348,3 +348,17 @@ def test_two_at_a_time_are_refused(run: Run, tmp_path: Path) -> None:
         first.stdin.close()
     assert run()[0] == 0
     check_whole(tmp_path)
+
+
+def test_a_packing_keeps_a_second_one_out_while_it_packs(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+
+    def pack(*arguments: object) -> None:
+        taken.append(is_taken(tmp_path / ".v.pack.part"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stvsr.pack.pack_missing", pack)
+    assert run()[0] == 130
+    assert taken == [True]

@@ -128,17 +128,19 @@ def test_a_report_of_what_is_finished_trains_nothing(run: Callable[..., str], st
 
 @pytest.mark.usefixtures("finished")
 def test_longer_training_continues_a_run_and_scores_it_again(run: Callable[..., str], tmp_path: Path) -> None:
-    scored = tmp_path / "study" / "scores" / "a-1" / "results.json"
-    before = scored.stat().st_mtime_ns
-    # It was stopped once more, while it scored the shorter run.
-    stopped = scored.parent / "progress" / "job.json"
-    stopped.parent.mkdir()
-    write_text(stopped, '{"checkpoint": "of two steps"}')
-    report = run("[a]", "trainer.max_steps=3")
-    assert not stopped.exists()
-    (row,) = (line for line in report.splitlines() if line.startswith("| (a), seed 1 |"))
-    assert row.split(" | ")[2] == "3"
-    assert scored.stat().st_mtime_ns > before
+    scored = tmp_path / "study" / "scores" / "a-1" / "results.csv"
+    for steps in (3, 4):
+        before = scored.stat().st_mtime_ns
+        stopped = scored.parent / "progress" / "job.json"
+        if steps == 4:
+            # It was stopped once more, while it scored the shorter run.
+            stopped.parent.mkdir()
+            write_text(stopped, '{"checkpoint": "of three steps"}')
+        report = run("[a]", f"trainer.max_steps={steps}")
+        assert not stopped.exists()
+        (row,) = (line for line in report.splitlines() if line.startswith("| (a), seed 1 |"))
+        assert row.split(" | ")[2] == str(steps)
+        assert scored.stat().st_mtime_ns > before
 
 
 def test_too_few_clips_for_the_pictures_are_refused_before_anything_is_trained(
@@ -158,7 +160,7 @@ def test_clips_that_have_changed_are_scored_again_but_not_trained_on(
     write_videos(tmp_path)
     run = partial(studied, tmp_path, tmp_path / "study")
     run("[a]")
-    scores = [tmp_path / "study" / "scores" / name / "results.json" for name in ("bicubic_blend", "a-1")]
+    scores = [tmp_path / "study" / "scores" / name / "results.csv" for name in ("bicubic_blend", "a-1")]
     before = [path.stat().st_mtime_ns for path in scores]
     write_video(tmp_path / "val" / "b.mp4", moving_frames(8, (48, 64), seed=5))
     run("[a]")

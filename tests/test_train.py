@@ -14,6 +14,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from conftest import is_taken
 from stvsr.checkpoint import export, load_network
 from stvsr.errors import InvalidInput
 from stvsr.models.frame_interpolation.blend import Blend
@@ -202,6 +203,13 @@ def test_a_second_training_in_a_folder_is_refused_while_the_first_runs(small_run
         assert first.stdin is not None
         first.stdin.close()
     train(small_run(*FROZEN))
+
+
+def test_a_training_keeps_a_second_one_out_of_its_folder_while_it_runs(
+    small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stvsr.train._train", lambda config: {"taken": float(is_taken(tmp_path / "run"))})
+    assert train(small_run()) == {"taken": 1.0}
 
 
 def test_a_run_without_a_log_trains(small_run: Run, tmp_path: Path) -> None:

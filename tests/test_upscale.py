@@ -918,7 +918,9 @@ def test_a_job_belongs_to_its_device_and_no_two_pipes_are_alike(tmp_path: Path) 
     assert command.identity(piped, cpu) != command.identity(piped, cpu)
 
 
-def test_a_job_belongs_to_its_frames_and_weights_but_may_be_given_more_memory(tmp_path: Path) -> None:
+def test_a_job_belongs_to_its_frames_weights_and_code_but_may_be_given_more_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever the files are called. After memory has run out the same command goes on with --memory."""
     source, weights, folder = tmp_path / "in.mkv", tmp_path / "a.ckpt", tmp_path / "frames"
     write_clip(source, moving(2))
@@ -937,6 +939,9 @@ def test_a_job_belongs_to_its_frames_and_weights_but_may_be_given_more_memory(tm
     assert {key for key, value in known(source).items() if value != before[0][key]} == {"checkpoint"}
     weights.write_bytes(b"one")
     assert known(source) == before[0]
+    with monkeypatch.context() as updated:
+        updated.setattr("stvsr.unfinished.PACKAGE", tmp_path)
+        assert {key for key, value in known(source).items() if value != before[0][key]} == {"code"}
     write_clip(source, moving(3))
     write_png(folder / "00000002.png", moving(1, seed=1)[0])
     for path, old in zip((source, folder), before, strict=True):

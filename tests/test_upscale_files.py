@@ -695,6 +695,13 @@ def test_a_subtitle_ends_with_the_part(tmp_path: Path) -> None:
     assert float(found["format"]["duration"]) == pytest.approx(0.4, abs=0.03)
 
 
+@pytest.mark.parametrize("kind", ["video", "data"])
+def test_covers_further_videos_and_data_are_left_out(kind: str) -> None:
+    """They would stay at their old size, or mean other frames."""
+    stream = SimpleNamespace(type=kind, codec_context=SimpleNamespace(name="mjpeg"))
+    assert companions._unfit(stream, ".mp4", Clock(InputTimes(Fraction(25)), True, False)) is not None  # type: ignore[arg-type]
+
+
 def test_a_stream_of_an_unknown_codec_is_left_out() -> None:
     stream = SimpleNamespace(type="audio", codec_context=None)
     clock = Clock(InputTimes(Fraction(25)), True, False)

@@ -214,6 +214,7 @@ def check_videos(config: DictConfig, trainings: Trainings) -> None:
     """
     root, list_file = Path(config.root), Path(config.output_dir) / "train" / "videos.txt"
     listed = "".join(f"{path.relative_to(root)} {path.stat().st_size}\n" for path in video_files(root))
+    listed = listed.encode(errors="replace").decode()  # as `write_text` does
     begun = any(checkpoint_of(training).is_file() for training in trainings.values())
     if begun and list_file.is_file() and list_file.read_text(encoding="utf-8") != listed:
         raise InvalidInput(

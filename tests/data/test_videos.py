@@ -256,13 +256,13 @@ class Clips(Dataset[tuple[str, torch.Tensor]]):
         return footage.name, footage.frames
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(("start", "workers"), [("fork", 2), ("spawn", 1)])
 def test_workers_read_the_same_clips_as_the_main_process_that_read_before_them(folder, start, workers):
     """A decord reader that was open at a fork would hang or crash the worker."""
     clips = Clips(VideoFolder(root=folder, clips_per_video=3))
     here = [clips[index] for index in range(len(clips))]
-    loader = DataLoader(clips, batch_size=None, num_workers=workers, multiprocessing_context=start, timeout=50)
+    loader = DataLoader(clips, batch_size=None, num_workers=workers, multiprocessing_context=start, timeout=170)
     for (name, frames), (expected_name, expected) in zip(loader, here, strict=True):
         assert name == expected_name
         assert torch.equal(frames, expected)

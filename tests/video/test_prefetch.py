@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stvsr.video.prefetch import prefetched
+from stvsr.video.prefetch import prefetched, still_running
 
 
 def test_items_come_in_order_and_all_of_them() -> None:
@@ -56,8 +56,7 @@ def test_an_error_comes_out_after_the_items_before_it() -> None:
 
 
 def test_a_stage_that_nobody_wants_ends() -> None:
-    before = threading.active_count()
     items = prefetched(iter(range(10**9)), 2)
     next(items)
     items.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
+    assert not still_running()

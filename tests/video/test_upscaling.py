@@ -294,7 +294,9 @@ class Rounding(BicubicBlend):
 
 
 @pytest.mark.parametrize("preview", [False, True])
-@pytest.mark.parametrize(("gain", "agrees"), [(0.0, True), (0.1, False)], ids=["exact", "to 50 dB"])
+@pytest.mark.parametrize(
+    ("gain", "agrees"), [(0.0, True), (0.02, True), (0.04, False)], ids=["exact", "to 63 dB", "to 57 dB"]
+)
 def test_bf16_is_used_only_where_it_agrees_with_float32(
     noise: Frames, gain: float, agrees: bool, preview: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,7 +305,8 @@ def test_bf16_is_used_only_where_it_agrees_with_float32(
     upscaler = Upscaler(Rounding(gain), precision="auto", preview=preview)
     first, *_ = windows(scene_starts(noise(4)))
     expected = torch.stack(by_hand(BicubicBlend(), noise(4)))
-    assert torch.equal(upscaler(first)[..., -expected.shape[-1] :], expected)
+    off = (upscaler(first)[..., -expected.shape[-1] :].int() - expected.int()).abs().max()
+    assert off == 0 or (off == 1 and gain > 0), "rounded to 8 bits"
     assert upscaler.bf16 is agrees
     assert not upscaler.undecided
 
