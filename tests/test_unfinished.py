@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from stvsr.unfinished import Unfinished, code_of, discard_other
+from stvsr.unfinished import Unfinished, _content, code_of, discard_other
 
 IDENTITY = {"input": "in.mp4"}
 
@@ -93,9 +93,12 @@ def test_other_code_is_another_job(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("stvsr.unfinished.PACKAGE", package)
     monkeypatch.setitem(sys.modules, "lab", SimpleNamespace(__file__=str(own)))
     before = code_of("models", modules=["lab", "no_such"])
+    assert code_of("models", modules=["lab"]) == before
     (package / "video" / "c.py").write_text("# of another room")
+    own.write_text("# what runs in this process is what it was")
     assert code_of("models", modules=["lab"]) == before
     for file in (package / "models" / "deep" / "b.py", own):
         file.write_text(f"# {file.name}, again")
+        _content.cache_clear()  # as in another process
         assert code_of("models", modules=["lab"]) != before
         before = code_of("models", modules=["lab"])

@@ -19,7 +19,8 @@ from stvsr.config import WANDB_OFFLINE, check_flag, check_whole
 from stvsr.devices import chosen_device, forget_peak_memory
 from stvsr.errors import Interrupted, InvalidInput
 from stvsr.evaluation.costs import Cost, measured_cost
-from stvsr.evaluation.job import Job, check_one_method, method_name
+from stvsr.evaluation.job import Job
+from stvsr.evaluation.method import check_one_method, method_name
 from stvsr.evaluation.motion_cache import write_motion
 from stvsr.evaluation.processes import check_processes, score_here, score_in_processes
 from stvsr.evaluation.progress import BatchRecord, Progress, progress_folder
@@ -99,7 +100,7 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
             left_out={_name(clip): clip.left_out for clip in clips if clip.left_out is not None},
             cropped={_name(clip): clip.cropped for clip in clips if clip.cropped},
             notes=job.notes(),
-            identity=job.outcome(window.state for window in windows),
+            identity=job.outcome(progress.identity, (window.state for window in windows)),
         )
         folder = Path(config.output_dir)
         results.write(folder, clips)
@@ -114,13 +115,14 @@ def finished_before(job: Job) -> Results | None:
     """What this very evaluation left in its folder; None where another one did, or something of it is missing."""
     folder = Path(job.config.output_dir)
     needed = [*(folder / name for name in WRITTEN), *filter(None, [job.scorer.save_to])]
-    if not all(path.exists() for path in needed) or (progress_folder(job.config) / JOB_FILE).exists():
+    unfinished = (progress_folder(job.config) / JOB_FILE).exists()
+    if unfinished or not all(path.exists() for path in needed) or not job.is_all_ours():
         return None
     # Those of another version cannot be read.
     with suppress(InvalidInput):
         results = read_results(folder)
         windows = job.scorer.windows
-        if results.identity == job.outcome(windows.state(task) for task in job.tasks):
+        if results.identity == job.outcome(job.identity(), map(windows.state, job.tasks)):
             print(f"{folder}: scored before in the same way; to score it again, remove {RESULTS} there")
             # A sweep compares what has a new time.
             (folder / RESULTS).touch()

@@ -63,7 +63,10 @@ def load_stage(stage: Stage, path: str | Path) -> None:
                 settings = {name: value for name, value in part.items() if name != "_target_"}
                 if not settings:
                     raise
-                given = (f"++frame_{place}.{name}={json.dumps(value)}" for name, value in settings.items())
+                given = (
+                    f"++frame_{place}.{name}={json.dumps(value, separators=(',', ':'))}"
+                    for name, value in settings.items()
+                )
                 typed = " ".join(map(shlex.quote, given))
                 raise InvalidInput(
                     f"{path}: its {stage.title} was trained with settings of its own; add them: {typed} (if they are "

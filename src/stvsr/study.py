@@ -23,7 +23,7 @@ from stvsr.errors import Interrupted, InvalidInput, TrainingDiverged, one_line
 from stvsr.evaluate import evaluate
 from stvsr.evaluation.ablations import Trained, curve_figure, ordering_table, run_name, score_table, training_table
 from stvsr.evaluation.figures import save_figure, show_clip
-from stvsr.evaluation.results import RESULTS, Results, read_results
+from stvsr.evaluation.results import Results
 from stvsr.files import write_text
 from stvsr.train import train
 from stvsr.training.continuation import is_finished, read_earlier, settings_of
@@ -68,8 +68,7 @@ def study(config: DictConfig) -> Path:
     left_out: dict[Run, str] = {}
     if config.train:
         check_settings(wanted.values())
-        check_videos(config, wanted)
-        left_out = train_missing(wanted)
+        left_out = train_missing(config, wanted)
         finished = {run: training for run, training in wanted.items() if run not in left_out}
         if not finished:
             remedy = """another output_dir and a lower rate, 'training=["optimizer.lr=…"]'"""
@@ -87,13 +86,15 @@ def study(config: DictConfig) -> Path:
     return report
 
 
-def train_missing(wanted: Trainings) -> dict[Run, str]:
+def train_missing(config: DictConfig, wanted: Trainings) -> dict[Run, str]:
     """Trains what is not finished; says which runs have to be left out, and returns them with the reasons.
 
     Raises:
-        InvalidInput: a run has done more steps than asked for; nothing is trained then.
+        InvalidInput: a run has done more steps than asked for, or other videos; nothing is trained then.
     """
     missing = {run for run, training in wanted.items() if not is_trained(training)}
+    if missing:
+        check_videos(config)
     left_out = {}
     for number, (run, training) in enumerate(wanted.items(), 1):
         if run not in missing:
@@ -206,7 +207,7 @@ def check_settings(trainings: Iterable[DictConfig]) -> None:
             )
 
 
-def check_videos(config: DictConfig, trainings: Trainings) -> None:
+def check_videos(config: DictConfig) -> None:
     """Refuses other videos than those that earlier runs were trained on: a seed would not draw the same clips of them.
 
     Raises:
@@ -215,7 +216,7 @@ def check_videos(config: DictConfig, trainings: Trainings) -> None:
     root, list_file = Path(config.root), Path(config.output_dir) / "train" / "videos.txt"
     listed = "".join(f"{path.relative_to(root)} {path.stat().st_size}\n" for path in video_files(root))
     listed = listed.encode(errors="replace").decode()  # as `write_text` does
-    begun = any(checkpoint_of(training).is_file() for training in trainings.values())
+    begun = any(list_file.parent.glob("*/checkpoints/last.ckpt"))
     if begun and list_file.is_file() and list_file.read_text(encoding="utf-8") != listed:
         raise InvalidInput(
             f"root={root}: has other videos than those that earlier runs were trained on ({list_file}); give those, or "
@@ -247,9 +248,6 @@ def results_of(config: DictConfig, name: str, checkpoint: Path | None = None) ->
     """Of a checkpoint, or of bicubic + blending: evaluated unless they were, in the same way."""
     folder = Path(config.output_dir) / "scores" / name
     method = "method=bicubic_blend" if checkpoint is None else override("checkpoint", checkpoint)
-    # Where the videos are gone, what was scored is all there is.
-    if not Path(config.val_root).is_dir() and (folder / RESULTS).is_file():
-        return read_results(folder)
     # What was stopped while it scored an earlier state of the run, or other clips, is of no use.
     return evaluate(scoring_config(config, folder, method), discard_other=True)
 

@@ -24,7 +24,7 @@ from stvsr.models.two_stage import TwoStage
 from stvsr.ops.deformable import use_backend
 from stvsr.stage_weights import load_stages
 from stvsr.tracking import describe_run, finish, keep_run
-from stvsr.training.checkpoints import LastCheckpoint
+from stvsr.training.checkpoints import CONTINUE, LastCheckpoint
 from stvsr.training.continuation import is_finished, run_to_continue, settings_of
 from stvsr.training.module import SpaceTimeModule
 from stvsr.unfinished import alone_in
@@ -116,20 +116,19 @@ def _train(config: DictConfig) -> dict[str, float]:
             # path it would load what an earlier job on SLURM may have left.
             trained = resume or Path(config.callbacks.last.path)
             trainer.validate(module, datamodule=data, ckpt_path=trained, weights_only=True, verbose=False)
-        if any(isinstance(c, LastCheckpoint) and c.stopped for c in callbacks):
-            # A sweep or a study does not go on.
-            raise Interrupted(
-                f"stopped after step {trainer.global_step}, the last", "nothing of this run is left to do"
-            )
     except SystemExit as stop:
         # Lightning's answer to a second Ctrl-C, once the other processes are gone: status 1, as of an error.
         if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         last = Path(config.callbacks.last.path)
-        remedy = f"continue from the last saved step with resume={last}" if last.is_file() else None
+        remedy = f"to go on from the last saved step, {CONTINUE}{last}" if last.is_file() else None
         raise Interrupted("stopped at once", remedy) from None
     finally:
         finish(loggers)
+    for stopped in (c.stopped for c in callbacks if isinstance(c, LastCheckpoint)):
+        if stopped is not None:
+            # A sweep or a study does not go on.
+            raise stopped
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
 
 

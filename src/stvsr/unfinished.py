@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,13 @@ def code_of(*rooms: str, modules: Iterable[str] = ()) -> str:
     ours = (path for room in rooms for path in (PACKAGE / room).rglob("*.py"))
     own = (file for name in modules if (file := getattr(sys.modules.get(name), "__file__", None)))
     # Sorted by what is in them: the package may lie elsewhere the next time.
-    return hashlib.sha256(b"".join(sorted(Path(file).read_bytes() for file in (*ours, *own)))).hexdigest()
+    return hashlib.sha256(b"".join(sorted(_content(Path(file)) for file in (*ours, *own)))).hexdigest()
+
+
+@cache
+def _content(path: Path) -> bytes:
+    """Of a file as it was at first: that code runs in this process, whatever it becomes."""
+    return path.read_bytes()
 
 
 class Unfinished:

@@ -74,7 +74,7 @@ def upscale(arguments: argparse.Namespace) -> None:
         raise InvalidInput(f"{output}: is the input, or contains it; choose another output")
     check_free(output, overwrite=arguments.overwrite)
     network = chosen_network(arguments)
-    device = chosen_device(usual_device(arguments))
+    device = usual_device(arguments)
     part = Part(arguments.start, arguments.duration)
     source = open_source(arguments.input, rate=arguments.rate, part=part)
     clock = Clock(source.times, not arguments.no_interpolate, arguments.slow_motion)
@@ -152,14 +152,23 @@ def chosen_network(arguments: argparse.Namespace) -> Network:
     return load_network(arguments.checkpoint or STARTER)
 
 
-def usual_device(arguments: argparse.Namespace) -> str:
+def usual_device(arguments: argparse.Namespace) -> torch.device:
     """The device asked for, or the one that earlier work was begun on: it cannot go on elsewhere.
 
-    A GPU that is busy then is no reason to give that work up.
+    Raises:
+        InvalidInput: it cannot be used; a GPU that is busy for a while is no reason to give earlier work up.
     """
-    if arguments.device != "auto" or arguments.overwrite or arguments.output == STANDARD:
-        return str(arguments.device)
-    return device_of(arguments.output) or "auto"
+    open_to_all = arguments.device == "auto" and not arguments.overwrite and arguments.output != STANDARD
+    begun_on = device_of(arguments.output) if open_to_all else None
+    try:
+        return chosen_device(begun_on or arguments.device)
+    except InvalidInput as error:
+        if begun_on is None:
+            raise
+        raise InvalidInput(
+            f"{arguments.output}: was begun on {begun_on} ({error}); wait until that can be used, or start over with "
+            "--overwrite"
+        ) from None
 
 
 def identity(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
@@ -222,7 +231,7 @@ def announce(
     """Says what will be made of what, and what of it is left out."""
     lr, times = source.picture, clock.times
     count = "" if source.count is None else f", {source.count} frames"
-    varying = "" if times.pts is None else " on average"
+    varying = " on average" if times.varies else ""
     say(
         f"{source.path.name}: {lr.width}x{lr.height}, {float(times.rate):.6g} frames/s{varying}{count} -> "
         f"{picture.width}x{picture.height}, {float(clock.rate):.6g} frames/s, on {device_name(device)}"

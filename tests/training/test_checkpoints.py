@@ -72,7 +72,9 @@ def test_a_run_interrupted_at_an_odd_step_continues_as_if_never_interrupted(
     train(small_run(*overrides, folder="whole"))
 
     interrupted = small_run(*overrides, folder="parts")
-    with pytest.raises(Interrupted, match=r"stopped after step 3; continue with resume=.*last\.ckpt"):
+    with pytest.raises(
+        Interrupted, match=r"stopped after step 3; give the same command again with resume=.*last\.ckpt"
+    ):
         train(with_callback(interrupted, Interrupt, step=3, number=int(number)))
     last = tmp_path / "parts/checkpoints/last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == 3
@@ -180,7 +182,7 @@ def test_a_run_stopped_at_a_step_that_is_to_be_validated_is_validated_first(
 ) -> None:
     """Continued, it would not be validated there any more. A cluster may ask more than once."""
     config = small_run("trainer.max_steps=4", "trainer.val_check_interval=2")
-    with pytest.raises(Interrupted, match="stopped after step 2; continue with"):
+    with pytest.raises(Interrupted, match="stopped after step 2; give the same command again"):
         train(with_callback(config, Interrupt, step=2, number=int(number), times=times))
     folder = tmp_path / "run/checkpoints"
     last, best = load(folder / "last.ckpt"), load(folder / "best.ckpt")
@@ -190,7 +192,10 @@ def test_a_run_stopped_at_a_step_that_is_to_be_validated_is_validated_first(
 
 @pytest.mark.parametrize(
     ("step", "saved", "known"),
-    [(1, 0, "nothing is saved"), (4, 2, r"continue from the last saved step with resume=.*last\.ckpt")],
+    [
+        (1, 0, "nothing is saved"),
+        (4, 2, r"to go on from the last saved step, give the same command again with resume=.*last\.ckpt"),
+    ],
 )
 def test_a_second_ctrl_c_stops_within_the_step_and_says_what_is_saved(
     small_run: Callable[..., DictConfig], tmp_path: Path, step: int, saved: int, known: str
@@ -258,7 +263,7 @@ def test_a_signal_to_all_processes_saves_and_exits_with_130(tmp_path: Path, numb
         os.killpg(process.pid, number)
         _, error = process.communicate(timeout=120)
     assert process.returncode == 130, error[-2000:]
-    assert f"continue with resume={last}" in error
+    assert f"give the same command again with resume={last}" in error
     assert "Traceback" not in error
     assert load(last)["global_step"] >= 5
     assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"]

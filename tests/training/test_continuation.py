@@ -8,6 +8,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from stvsr.checkpoint import SETTINGS_KEY
 from stvsr.errors import InvalidInput
 from stvsr.train import train
 from stvsr.training.continuation import EarlierRun, checkpoint_to_continue, settings_of
@@ -122,9 +123,18 @@ def test_where_a_run_is_validated_and_scored_is_no_setting_of_it(small_run: Run)
     assert settings_of(small_run(*others)) == settings_of(small_run())
 
 
-def test_what_an_earlier_version_kept_or_did_not_keep_is_no_change() -> None:
-    now = {"seed": 1, "callbacks.mean.decay": 0.9}
-    assert EarlierRun(Path("last.ckpt"), 1, 1, {"seed": 1, "data.test_source.root": "/a"}).changed(now) == []
-    assert EarlierRun(Path("last.ckpt"), 1, 1, {"seed": 1, "callbacks.mean.decay": 0.5}).changed(now) == [
-        "callbacks.mean.decay"
-    ]
+def test_what_an_earlier_version_kept_of_the_data_is_no_change() -> None:
+    before = EarlierRun(Path("last.ckpt"), 1, 1, {"seed": 1, "data.test_source.root": "/a"})
+    assert before.changed({"seed": 1}) == []
+    assert before.changed({"seed": 1, "callbacks.mean.decay": 0.9}) == ["callbacks.mean.decay"]
+
+
+def test_the_rest_of_a_command_that_was_left_out_is_not_trained_with(small_run: Run, tmp_path: Path) -> None:
+    """Its data would be the generated clips of the default, and its checkpoint be written over."""
+    train(small_run("trainer.max_steps=1"))
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    content = torch.load(last, weights_only=True)
+    content[SETTINGS_KEY]["data.train_source._target_"] = "stvsr.data.vimeo90k.Vimeo90K"
+    torch.save(content, last)
+    with pytest.raises(InvalidInput, match=r"cannot become one with .*data\.train_source\._target_=stvsr\."):
+        train(small_run(*SHORT))

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from stvsr.checkpoint import load_network, variant_of, weight_file
-from stvsr.config import check_list, entries, resolved
+from stvsr.checkpoint import weight_file
+from stvsr.config import check_list, entries, resolved, targets_in
 from stvsr.data.clip_sets import ClipSet
 from stvsr.data.motion_measure import MotionThresholds
 from stvsr.errors import InvalidInput
+from stvsr.evaluation.method import chosen_network, fingerprint, method_name
 from stvsr.evaluation.motion_cache import read_motion
 from stvsr.evaluation.perceptual import EXTRAS
 from stvsr.evaluation.predictions import SavedFrames
@@ -27,10 +28,8 @@ from stvsr.evaluation.results import RESULTS
 from stvsr.evaluation.scoring import Scorer, fixed_batches
 from stvsr.evaluation.shown import PICTURES, ShownClips
 from stvsr.evaluation.windows import Windows, plan
-from stvsr.models.network import Network, Stage
-from stvsr.models.two_stage import TwoStage
+from stvsr.models.network import Stage
 from stvsr.ops.deformable import use_backend
-from stvsr.stage_weights import load_stages
 from stvsr.unfinished import JOB_FILE, code_of
 
 IDENTITY = ("model", "method", "predictions", "protocol", "batch_size", "extras", "save_frames", "pictures")
@@ -187,25 +186,26 @@ class Job:
         identity["clips"] = f"{len(clips)}, {hashlib.sha256(listed.encode()).hexdigest()}"
         return identity
 
-    def outcome(self, states: Iterable[str]) -> dict[str, Any]:
+    def outcome(self, identity: dict[str, Any], states: Iterable[str]) -> dict[str, Any]:
         """Everything that decides the results, as they keep it: where it is the same, nothing is scored again.
 
         Args:
+            identity: of the evaluation, when it began.
             states: of the files of each window, in order.
         """
-        files = hashlib.sha256("\n".join(states).encode()).hexdigest()
-        more = {"name": method_name(self.config), "thresholds": asdict(self.thresholds), "files": files}
-        plain: dict[str, Any] = json.loads(json.dumps(self.identity() | more))
+        chosen = resolved(self.config)
+        more: dict[str, Any] = {key: chosen[key] for key in ("device", "deformable")}
+        more["on_wandb"] = not chosen["logger"].get("wandb", {"offline": True})["offline"]
+        more |= {"name": method_name(self.config), "thresholds": asdict(self.thresholds)}
+        more |= {"files": hashlib.sha256("\n".join(states).encode()).hexdigest()}
+        plain: dict[str, Any] = json.loads(json.dumps(identity | more))
         return plain
 
-
-def fingerprint(network: Network) -> str:
-    """Changes with a network's weights: one that is named by `method` may have others each time."""
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    def is_all_ours(self) -> bool:
+        """Whether no class of a user's own takes part, whose code may hang on other files of theirs."""
+        chosen = resolved(self.config)
+        parts = [chosen.get(part) for part in ("model", "method", "protocol")] + [chosen["data"]["test_source"]]
+        return all(target.startswith("stvsr.") for target in targets_in(parts))
 
 
 def with_absolute_roots(settings: Any) -> Any:
@@ -235,61 +235,3 @@ def _lr_frames(data: dict[str, Any]) -> str:
     if not given:
         return "MATLAB bicubic of the HR frames"
     return f"given in {given}" + ("" if all(roots) else ", of the other sets MATLAB bicubic")
-
-
-def check_one_method(config: DictConfig) -> None:
-    """Refuses a config that names no method, or several.
-
-    Raises:
-        InvalidInput: not exactly one of `checkpoint`, `predictions`, `model` and `method` is given.
-    """
-    choices = (config.checkpoint, config.predictions, config.get("model"), config.get("method"))
-    if sum(choice is not None for choice in choices) != 1:
-        raise InvalidInput(
-            "give exactly one of checkpoint=FILE (a trained network), predictions=FOLDER (saved frames), "
-            "model=two_stage (frame_interpolator=… frame_upscaler=…) and method=bicubic_blend (no training needed)"
-        )
-
-
-def chosen_network(config: DictConfig) -> Network | None:
-    """The network of `checkpoint`, `model` or `method`, or None for `predictions`.
-
-    Raises:
-        InvalidInput: a network without weights.
-    """
-    if config.checkpoint is not None:
-        return load_network(config.checkpoint)
-    if config.predictions is not None:
-        return None
-    if config.get("model") is None:
-        network = instantiate(config.method)
-        if not isinstance(network, Network):
-            raise InvalidInput(f"method: {type(network).__name__} is no stvsr.models.network.Network; make it one")
-        return network.eval()
-    system = instantiate(config.model)
-    if not isinstance(system, TwoStage):
-        raise InvalidInput(
-            f"model={config.model._target_} is not trained; give checkpoint=FILE, a file that stvsr.train wrote"
-        )
-    load_stages(system, config.weights, required=True)
-    return system.eval()
-
-
-def method_name(config: DictConfig) -> str:
-    """What loggers call the method.
-
-    By the name it is given; else an ablation by its letter, another checkpoint and a folder by its name, a two-stage
-    system by its networks', a method by its module's.
-    """
-    if config.name not in (None, ""):
-        # Hydra reads a name such as 12 as a number.
-        return str(config.name)
-    if config.checkpoint is not None:
-        return variant_of(config.checkpoint) or Path(config.checkpoint).stem
-    if config.predictions is not None:
-        return Path(config.predictions).resolve().name
-    if config.get("model") is not None:
-        parts = (get_class(part._target_) for part in config.model.values() if isinstance(part, DictConfig))
-        return " + ".join(part.title for part in parts if issubclass(part, Stage))
-    name: str = config.method._target_.split(".")[-2]
-    return name

@@ -19,6 +19,9 @@ from stvsr.tracking import MONITORED
 from stvsr.training.guards import NonFiniteGuard
 from stvsr.training.remembering import Remembering
 
+CONTINUE = "give the same command again with resume="
+"""What is left out of a command takes its default, other data among them."""
+
 
 class WholeFiles(TorchCheckpointIO):
     """Writes a checkpoint beside its name: Lightning's goes through the folder of temporary files, which may be full.
@@ -119,7 +122,8 @@ class LastCheckpoint(Remembering):
         whole("callbacks.last.every_steps", every_steps, least=1)
         self.path = Path(path)
         self.every_steps = every_steps
-        self.stop_requested = self.stopped = False
+        self.stop_requested = False
+        self.stopped: Interrupted | None = None
         self.validated: int | None = None
         self._farewell: Interrupted | None = None
         self._previous_handlers: dict[int, Any] = {}
@@ -147,11 +151,11 @@ class LastCheckpoint(Remembering):
         if due and not _in_trouble(trainer):
             save_whole(trainer, self.path)
         if stop and not _in_trouble(trainer):
-            self._farewell = Interrupted(f"stopped after step {step}", f"continue with resume={self.path}")
+            self._farewell = Interrupted(f"stopped after step {step}", f"{CONTINUE}{self.path}")
         elif stop:
             self._farewell = Interrupted(
                 f"stopped after step {step}, which had no finite loss or gradient",
-                f"continue from the last good state with resume={self.path}" if self.path.is_file() else None,
+                f"to go on from the last good state, {CONTINUE}{self.path}" if self.path.is_file() else None,
             )
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -166,8 +170,11 @@ class LastCheckpoint(Remembering):
         return lacks_validation(trainer.global_step, self.validated, trainer.max_steps, interval)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stops listening; `stopped` tells whether any process was asked to stop, too late for its last step."""
-        self.stopped = trainer.strategy.reduce_boolean_decision(self.stop_requested, all=False)
+        """Stops listening; `stopped` tells what to say where any process was asked to stop, but no step was left."""
+        if trainer.strategy.reduce_boolean_decision(self.stop_requested, all=False):
+            done = f"stopped after step {trainer.global_step}, the last"
+            finished = Interrupted(done, "nothing of this run is left to do")
+            self.stopped = self._farewell if self._farewell is not None and _in_trouble(trainer) else finished
         self._stop_listening()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

@@ -59,13 +59,9 @@ class EarlierRun:
     def changed(self, settings: Mapping[str, Any]) -> list[str]:
         """Which settings are other than those of the run."""
         names = sorted(self.settings.keys() | settings.keys()) if self.settings else []
-        # Earlier versions kept more of the data, and nothing of callbacks.
-        kept = [
-            name
-            for name in names
-            if _is_of(name, SETTINGS) or (name.startswith("callbacks.") and name in self.settings)
-        ]
-        return [name for name in kept if self.settings.get(name) != settings.get(name)]
+        # Earlier versions kept more of the data.
+        names = [name for name in names if _is_of(name, (*SETTINGS, "callbacks"))]
+        return [name for name in names if self.settings.get(name) != settings.get(name)]
 
 
 def settings_of(config: DictConfig) -> dict[str, Any]:
@@ -129,7 +125,8 @@ def _check_same_run(earlier: EarlierRun, config: DictConfig) -> None:
     if changed and earlier.steps == config.trainer.max_steps:
         remedy = "omit resume, or begin with its weights: initial_weights=" if named else "choose another output_dir"
         raise InvalidInput(f"{earlier.path}: has all its steps, but not with {told}; {remedy}")
-    if "seed" in changed and not named:
+    # Of other data usually because the rest of the command was left out.
+    if not named and not {"seed", "data.train_source._target_"}.isdisjoint(changed):
         raise InvalidInput(
             f"{earlier.path}: a run that cannot become one with {told}; choose another output_dir, or, to continue it "
             f"nevertheless, resume={earlier.path}"

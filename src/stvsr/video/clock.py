@@ -38,6 +38,11 @@ class InputTimes:
     start: Fraction = Fraction(0)
     held: int = 0
 
+    @property
+    def varies(self) -> bool:
+        """Whether frames follow each other at different intervals."""
+        return self.pts is not None and len(np.unique(np.diff(self.pts))) > 1
+
     def part(self, first: int, stop: int) -> "InputTimes":
         """The times of frames `first … stop - 1`."""
         if self.pts is None:

@@ -53,10 +53,10 @@ def losses(lr: Picture, picture: Picture, clock: Clock, output: Path, encoding: 
         )
     if clock.times.pts is not None and encoding is None:
         kind = "Y4M has" if is_y4m(output) else "PNG frames have"
-        yield (
-            f"{kind} no frame times, so at a constant rate some frames will be early or late; "
-            "choose .mp4 or .mkv to keep the times"
-        )
+        loss = "at a constant rate some frames will be early or late"
+        if not clock.times.varies:
+            loss = "the last frame, which is held, will be shown no longer than the others"
+        yield f"{kind} no frame times, so {loss}; choose .mp4 or .mkv to keep the times"
     if encoding is None and (lr.colour.transfer in HDR or lr.colour.primaries == WIDE_GAMUT):
         yield (
             f"{'Y4M does' if is_y4m(output) else 'PNG files do'} not record colours beyond the usual ones, which will "

@@ -7,7 +7,7 @@ their exact times are known.
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -155,6 +155,10 @@ class VideoFile:
         assert stop is not None
         self.stop = stop
         self.times = times.part(self.first, self.stop)
+        if self.times.held and part.duration is not None:
+            # It is held to the end of the part at most.
+            left = int((self.begin + part.duration - self.last) / times.time_base)
+            self.times = replace(self.times, held=min(self.times.held, left))
         self.count: int | None = self.stop - self.first
         self.breaks = frozenset(
             position - self.first for position in (pauses(self.index) if times.pts is not None else ())

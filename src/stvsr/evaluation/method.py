@@ -1,0 +1,81 @@
+"""The method that a config of `conf/evaluate.yaml` names, and what tells it from others."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig
+
+from stvsr.checkpoint import load_network, variant_of
+from stvsr.errors import InvalidInput
+from stvsr.models.network import Network, Stage
+from stvsr.models.two_stage import TwoStage
+from stvsr.stage_weights import load_stages
+
+
+def check_one_method(config: DictConfig) -> None:
+    """Refuses a config that names no method, or several.
+
+    Raises:
+        InvalidInput: not exactly one of `checkpoint`, `predictions`, `model` and `method` is given.
+    """
+    choices = (config.checkpoint, config.predictions, config.get("model"), config.get("method"))
+    if sum(choice is not None for choice in choices) != 1:
+        raise InvalidInput(
+            "give exactly one of checkpoint=FILE (a trained network), predictions=FOLDER (saved frames), "
+            "model=two_stage (frame_interpolator=… frame_upscaler=…) and method=bicubic_blend (no training needed)"
+        )
+
+
+def chosen_network(config: DictConfig) -> Network | None:
+    """The network of `checkpoint`, `model` or `method`, or None for `predictions`.
+
+    Raises:
+        InvalidInput: a network without weights.
+    """
+    if config.checkpoint is not None:
+        return load_network(config.checkpoint)
+    if config.predictions is not None:
+        return None
+    if config.get("model") is None:
+        network = instantiate(config.method)
+        if not isinstance(network, Network):
+            raise InvalidInput(f"method: {type(network).__name__} is no stvsr.models.network.Network; make it one")
+        return network.eval()
+    system = instantiate(config.model)
+    if not isinstance(system, TwoStage):
+        raise InvalidInput(
+            f"model={config.model._target_} is not trained; give checkpoint=FILE, a file that stvsr.train wrote"
+        )
+    load_stages(system, config.weights, required=True)
+    return system.eval()
+
+
+def method_name(config: DictConfig) -> str:
+    """What loggers call the method.
+
+    By the name it is given; else an ablation by its letter, another checkpoint and a folder by its name, a two-stage
+    system by its networks', a method by its module's.
+    """
+    if config.name not in (None, ""):
+        # Hydra reads a name such as 12 as a number.
+        return str(config.name)
+    if config.checkpoint is not None:
+        return variant_of(config.checkpoint) or Path(config.checkpoint).stem
+    if config.predictions is not None:
+        return Path(config.predictions).resolve().name
+    if config.get("model") is not None:
+        parts = (get_class(part._target_) for part in config.model.values() if isinstance(part, DictConfig))
+        return " + ".join(part.title for part in parts if issubclass(part, Stage))
+    name: str = config.method._target_.split(".")[-2]
+    return name
+
+
+def fingerprint(network: Network) -> str:
+    """Changes with a network's weights: one that is named by `method` may have others each time."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
