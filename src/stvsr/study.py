@@ -1,4 +1,4 @@
-"""The paper's Table 2 in small: `python -m stvsr.study root=DIR val_root=DIR`, or `make study`.
+"""The paper's Table 2 in small: `python -m stvsr.study root=DIR val_root=OTHER_DIR`, or `make study`.
 
 Trains the ablations (a) to (e) from several seeds for the same number of steps, those of a seed on the same clips in
 the same order, scores each on whole videos and on generated clips, and writes `study.md` with tables, curves and
