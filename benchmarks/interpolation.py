@@ -5,13 +5,16 @@ place drawn once for all, of which the middle is kept, a square. Prints PSNR (RG
 synthesised ones three times: as the network makes them; with the mean of both neighbours' features in place of the
 interpolated ones; and with the features of the true LR frames, which nobody has. So the second is what interpolation
 must beat, and the third what it could give. Beside them, in LR pixels, how far things move from a missing frame to its
-neighbours (optical flow), and how far the mean offsets of the finest level are from that.
+neighbours (optical flow), and how far the mean offsets of the finest level are from that. At last how sharp given and
+synthesised frames are, against the true ones: the standard deviation of the Laplacian of luma, divided by theirs. Where
+the two differ, a video that shows them by turns flickers.
 """
 
 import argparse
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -21,12 +24,12 @@ from stvsr.data.clip import SCALE
 from stvsr.data.datasets import ValidationClips
 from stvsr.data.degradation import downsample
 from stvsr.data.videos import VideoFolder
-from stvsr.evaluation.metrics import frame_scores
+from stvsr.evaluation.metrics import frame_scores, luma
 from stvsr.models.interpolation import neighbours
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 from stvsr.training.offset_guidance import flow_from_missing
 
-COLUMNS = ("given", "synthesised", "mean features", "true features", "motion", "offsets off by")
+COLUMNS = ("given", "synthesised", "mean feat.", "true feat.", "motion", "offsets off", "sharp given", "sharp synth.")
 
 
 def square(frames: Tensor, side: int, multiple: int) -> Tensor:
@@ -37,17 +40,25 @@ def square(frames: Tensor, side: int, multiple: int) -> Tensor:
     return frames
 
 
+def sharpness(frames: Tensor) -> Tensor:
+    """Standard deviation of the Laplacian of luma of each frame `(n, 3, H, W)`, `(n,)`."""
+    grey = luma(frames.clamp(0, 1))[:, None]
+    laplacian = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
+    return F.conv2d(grey, laplacian).flatten(1).std(dim=1)
+
+
 def limits(network: ZoomingSlowMo, hr: Tensor) -> list[float]:
     """The figures of a row for a clip `(7, 3, H, W)` in [0, 1]."""
     lr, missing = downsample(hr[None, ::2]), downsample(hr[None, 1::2])
     given, true = network.extract(lr), network.extract(missing)
     made = network.interpolation(given)
-    scores = []
+    scores, sharp = [], []
     for between in (made[1::2], (given[:-1] + given[1:]) / 2, true):
         features = made.clone()
         features[1::2] = between
         frames = torch.cat([network.reconstruction(frame) for frame in network.propagation(features)])
         scores.append(frame_scores(frames, hr, ["psnr_rgb"])["psnr_rgb"])
+        sharp.append(sharpness(frames) / sharpness(hr))
     fusion = network.interpolation.fusion
     offsets = fusion.offsets(*neighbours(given, fusion))
     flow = flow_from_missing(hr[None])
@@ -57,6 +68,8 @@ def limits(network: ZoomingSlowMo, hr: Tensor) -> list[float]:
         *(score[1::2].mean().item() for score in scores),
         flow.norm(dim=2).mean().item(),
         (mean - flow).norm(dim=2).mean().item(),
+        sharp[0][::2].mean().item(),
+        sharp[0][1::2].mean().item(),
     ]
 
 
@@ -71,13 +84,13 @@ def main() -> None:
     with one_line_errors():
         network = load_network(arguments.checkpoint)
         clips = ValidationClips(source=VideoFolder(root=arguments.videos, clips_per_video=1))
-        print(f"{'clip':<24}" + "".join(f"{column:>16}" for column in COLUMNS))
+        print(f"{'clip':<24}" + "".join(f"{column:>13}" for column in COLUMNS))
         rows = []
         for clip in tqdm(clips, leave=False):
             hr = square(clip.hr, arguments.side, SCALE * network.requirements.multiple_of)
             rows.append(limits(network, hr))
-            tqdm.write(f"{clip.name[:23]:<24}" + "".join(f"{value:>16.2f}" for value in rows[-1]))
-        print(f"{'mean':<24}" + "".join(f"{value:>16.2f}" for value in torch.tensor(rows).mean(0)))
+            tqdm.write(f"{clip.name[:23]:<24}" + "".join(f"{value:>13.2f}" for value in rows[-1]))
+        print(f"{'mean':<24}" + "".join(f"{value:>13.2f}" for value in torch.tensor(rows).mean(0)))
 
 
 if __name__ == "__main__":
