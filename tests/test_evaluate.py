@@ -1,6 +1,7 @@
 """Scoring writes what a method really scores, however it is run: at once, in parts, from saved frames."""
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor, nn
 
 from conftest import SMALL_NETWORK, VID4, is_taken, moving_frames, write_frames, write_vid4, write_video
+from stvsr import evaluate as evaluate_module
 from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY, load_network
 from stvsr.config import resolved
 from stvsr.data.clip import to_float
@@ -57,6 +59,10 @@ class Brighter(BicubicBlend):
 def brighter():
     return Brighter(float(os.environ.get("PEER", "0.25")))
 """
+
+
+class Own(FrameFolders):
+    """Clips of a user's own."""
 
 
 def stop(*arguments: object, **options: object) -> None:
@@ -782,9 +788,14 @@ def test_a_finished_evaluation_is_not_done_again_but_where_something_decides_oth
     with monkeypatch.context() as patch:
         patch.setattr("stvsr.evaluate.Progress", stop)
         assert scored(*data) == first
-        assert "scored before in the same way; to score it again, remove results.json there" in capsys.readouterr().out
+        assert (
+            "scored before in the same way; to score and log it again, remove results.json there"
+            in capsys.readouterr().out
+        )
         assert results.stat().st_mtime_ns > before, "a sweep compares what has a new time"
-        for other in ("name=mine", "motion.fast=9", "protocol=released", "save_frames=true", "batch_size=2"):
+        others = ["name=mine", "motion.fast=9", "protocol=released", "save_frames=true", "batch_size=2", "device=cpu"]
+        # What a class of a user's own reads nobody knows.
+        for other in (*others, "deformable=blocked", "data.test_source._target_=test_evaluate.Own"):
             with pytest.raises(KeyboardInterrupt):
                 scored(*data, other)
         for changed in (tmp_path / "out" / "report.html", results):
@@ -811,3 +822,22 @@ def test_an_evaluation_keeps_a_second_one_out_of_its_folder_while_it_scores(
     with pytest.raises(KeyboardInterrupt):
         scored("method=bicubic_blend", "data=clips", f"data.root='{few}'")
     assert taken == [True]
+
+
+def test_results_are_those_of_the_weights_that_were_scored(
+    scored: Evaluate, write_checkpoint: Callable[..., Path], few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training may write its checkpoint anew meanwhile."""
+    weights = write_checkpoint(0)
+    content = weights.read_bytes()
+
+    def score(*arguments: Any) -> list[Any]:
+        records = score_before(*arguments)
+        weights.write_bytes(b"others")
+        return records
+
+    score_before = evaluate_module.score
+    monkeypatch.setattr(evaluate_module, "score", score)
+    scored(f"checkpoint='{weights}'", "data=clips", f"data.root='{few}'")
+    known = json.loads((tmp_path / "out" / "results.json").read_text())["identity"]
+    assert known["checkpoint"] == hashlib.sha256(content).hexdigest()

@@ -999,6 +999,7 @@ def test_work_that_was_begun_on_a_gpu_is_not_given_up_where_that_is_busy(run: Ru
     arguments = ["in.mkv", "out.mkv", "--method", "bicubic"]
     status, error = run(*arguments)
     assert status == 1
-    assert "device=cuda:99: not usable here" in error
+    assert "out.mkv: was begun on cuda:99 (device=cuda:99: not usable here" in error
+    assert "wait until that can be used, or start over with --overwrite" in error
     assert run(*arguments, "--device", "cpu")[0] == 1
     assert run(*arguments, "--overwrite")[0] == 0

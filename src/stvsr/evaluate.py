@@ -71,7 +71,7 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
     check_processes(config.processes, str(config.device))
     name = method_name(config)
     check_text("the method", name, "give name=…")
-    config.variant = name[:LONGEST_TAG]
+    config.name, config.variant = name, name[:LONGEST_TAG]
     # Where others score, this process keeps off their GPUs.
     device = chosen_device("cpu" if config.processes > 1 else config.device)
     # Of this method, not of those that were trained or scored before it in this process.
@@ -123,7 +123,7 @@ def finished_before(job: Job) -> Results | None:
         results = read_results(folder)
         windows = job.scorer.windows
         if results.identity == job.outcome(job.identity(), map(windows.state, job.tasks)):
-            print(f"{folder}: scored before in the same way; to score it again, remove {RESULTS} there")
+            print(f"{folder}: scored before in the same way; to score and log it again, remove {RESULTS} there")
             # A sweep compares what has a new time.
             (folder / RESULTS).touch()
             return results

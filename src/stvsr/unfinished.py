@@ -34,13 +34,14 @@ def code_of(*rooms: str, modules: Iterable[str] = ()) -> str:
     """
     ours = (path for room in rooms for path in (PACKAGE / room).rglob("*.py"))
     own = (file for name in modules if (file := getattr(sys.modules.get(name), "__file__", None)))
+    contents = [*map(_content, ours), *(Path(file).read_bytes() for file in own)]
     # Sorted by what is in them: the package may lie elsewhere the next time.
-    return hashlib.sha256(b"".join(sorted(_content(Path(file)) for file in (*ours, *own)))).hexdigest()
+    return hashlib.sha256(b"".join(sorted(contents))).hexdigest()
 
 
 @cache
 def _content(path: Path) -> bytes:
-    """Of a file as it was at first: that code runs in this process, whatever it becomes."""
+    """Of a file of this package as it was at first: that code runs in this process, whatever the file becomes."""
     return path.read_bytes()
 
 

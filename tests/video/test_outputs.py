@@ -4,6 +4,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stvsr.video.clock import Clock, InputTimes
@@ -11,6 +12,9 @@ from stvsr.video.codecs import Encoding
 from stvsr.video.colour import Colour
 from stvsr.video.outputs import losses
 from stvsr.video.picture import Picture
+
+HELD = InputTimes(Fraction(10), np.arange(4), Fraction(1, 10), held=30, even=True)
+VARYING = InputTimes(Fraction(10), np.array([0, 1, 2, 9]), Fraction(1, 10))
 
 CLOCK = Clock(InputTimes(Fraction(25)), interpolated=True, slow_motion=False)
 
@@ -25,3 +29,16 @@ def test_colours_that_an_output_cannot_tell_are_said(colour: Colour) -> None:
         assert f"-color_primaries {colour.primaries} -color_trc {colour.transfer}" in said
         assert not list(losses(replace(picture, colour=Colour()), picture, CLOCK, output, None))
     assert not list(losses(picture, picture, CLOCK, Path("out.mp4"), Encoding("h264")))
+
+
+@pytest.mark.parametrize(
+    ("times", "says"),
+    [(HELD, "the last frame, which is held"), (VARYING, "early or late"), (VARYING.part(0, 3), "early or late")],
+    ids=["held", "varying", "an even part of a varying one"],
+)
+def test_times_that_an_output_cannot_tell_are_said(times: InputTimes, says: str) -> None:
+    picture, clock = Picture(64, 48, Colour()), Clock(times, interpolated=True, slow_motion=False)
+    for output in (Path("-"), Path("frames")):
+        (said,) = losses(picture, picture, clock, output, None)
+        assert says in said
+    assert not list(losses(picture, picture, clock, Path("out.mp4"), Encoding("h264")))

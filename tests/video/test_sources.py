@@ -56,7 +56,9 @@ def test_a_last_frame_that_is_held_is_held_as_long(tmp_path: Path) -> None:
     seconds = [clock.ticks(number) * clock.time_base for number in range(clock.count(4) + 1)]
     # Four frames of a tenth, the last of three seconds; less half an interval.
     assert seconds == [*(Fraction(number, 20) for number in range(7)), Fraction(3, 10) + 3 - Fraction(1, 20)]
-    assert VideoFile(tmp_path / "a.gif", Part(duration=Fraction(3, 10))).times.held == 0, "it is not in that part"
+    for seconds, held in ((Fraction(3, 10), 0), (Fraction(1), 7), (Fraction(4, 10), 0)):
+        times = VideoFile(tmp_path / "a.gif", Part(duration=seconds)).times
+        assert (times.held, times.varies, times.pts is not None) == (held, False, held > 0), "to the end of the part"
 
 
 def test_colours_may_change_within_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,8 @@ IDENTITY = ("model", "method", "predictions", "protocol", "batch_size", "extras"
 ROOMS = ("data", "evaluation", "models", "ops")
 """Whose code decides it, too."""
 
+code_of(*ROOMS)  # now, and not hours later, in a study say: what is loaded is what runs
+
 SAVED = "frames"
 """The folder of saved frames, below `output_dir`."""
 
@@ -195,7 +197,6 @@ class Job:
         """
         chosen = resolved(self.config)
         more: dict[str, Any] = {key: chosen[key] for key in ("device", "deformable")}
-        more["on_wandb"] = not chosen["logger"].get("wandb", {"offline": True})["offline"]
         more |= {"name": method_name(self.config), "thresholds": asdict(self.thresholds)}
         more |= {"files": hashlib.sha256("\n".join(states).encode()).hexdigest()}
         plain: dict[str, Any] = json.loads(json.dumps(identity | more))

@@ -103,8 +103,8 @@ def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank
         job = Job(config, chosen_device(config.device, rank))
         if job.identity() != identity:
             raise InvalidInput(
-                "what is scored has changed since the evaluation began (the checkpoint of a run in progress? a method "
-                "with other weights each time?); once it changes no more, run it again with another output_dir"
+                "what is scored has changed since the evaluation began (the checkpoint of a run in progress? the code? "
+                "a method with other weights each time?); once it changes no more, run it again with another output_dir"
             )
         for record in score_here(job, Progress(progress_folder(config), identity), todo, rank):
             queue.put(len(record.windows))

@@ -150,13 +150,8 @@ class LastCheckpoint(Remembering):
         due = stop or step % self.every_steps == 0 or step == trainer.max_steps
         if due and not _in_trouble(trainer):
             save_whole(trainer, self.path)
-        if stop and not _in_trouble(trainer):
-            self._farewell = Interrupted(f"stopped after step {step}", f"{CONTINUE}{self.path}")
-        elif stop:
-            self._farewell = Interrupted(
-                f"stopped after step {step}, which had no finite loss or gradient",
-                f"to go on from the last good state, {CONTINUE}{self.path}" if self.path.is_file() else None,
-            )
+        if stop:
+            self._farewell = self._taking_leave(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves, so that a run that dies later does not validate again and remembers its best score."""
@@ -172,14 +167,22 @@ class LastCheckpoint(Remembering):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stops listening; `stopped` tells what to say where any process was asked to stop, but no step was left."""
         if trainer.strategy.reduce_boolean_decision(self.stop_requested, all=False):
-            done = f"stopped after step {trainer.global_step}, the last"
-            finished = Interrupted(done, "nothing of this run is left to do")
-            self.stopped = self._farewell if self._farewell is not None and _in_trouble(trainer) else finished
+            self.stopped = self._taking_leave(trainer)
         self._stop_listening()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Stops listening."""
         self._stop_listening()
+
+    def _taking_leave(self, trainer: pl.Trainer) -> Interrupted:
+        """What to say to who asked the run to stop."""
+        done = f"stopped after step {trainer.global_step}"
+        if _in_trouble(trainer):
+            remedy = f"to go on from the last good state, {CONTINUE}{self.path}" if self.path.is_file() else None
+            return Interrupted(f"{done}, which had no finite loss or gradient", remedy)
+        if trainer.global_step == trainer.max_steps and not self.lacks_validation(trainer):
+            return Interrupted(f"{done}, the last", "nothing of this run is left to do")
+        return Interrupted(done, f"{CONTINUE}{self.path}")
 
     def _stop_listening(self) -> None:
         while self._previous_handlers:

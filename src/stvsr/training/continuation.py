@@ -31,6 +31,9 @@ SETTINGS = (
 )
 """Settings, or groups of them, that decide what a network learns in a number of steps."""
 
+SOURCE, GENERATED = "data.train_source._target_", "stvsr.data.synthetic."
+"""Where clips come from, and how that begins where nobody says it."""
+
 ONLOOKERS = ("DeviceStatsMonitor", "LearningRateMonitor", "ModelSummary", "RichProgressBar", "Timer", "TQDMProgressBar")
 
 WITHOUT_EFFECT = ("stvsr.", *(f"pytorch_lightning.callbacks.{name}" for name in ONLOOKERS))
@@ -125,8 +128,14 @@ def _check_same_run(earlier: EarlierRun, config: DictConfig) -> None:
     if changed and earlier.steps == config.trainer.max_steps:
         remedy = "omit resume, or begin with its weights: initial_weights=" if named else "choose another output_dir"
         raise InvalidInput(f"{earlier.path}: has all its steps, but not with {told}; {remedy}")
-    # Of other data usually because the rest of the command was left out.
-    if not named and not {"seed", "data.train_source._target_"}.isdisjoint(changed):
+    source = str(settings.get(SOURCE))
+    if SOURCE in changed and source.startswith(GENERATED) and not named:
+        # Those of the default: the rest of the command was left out.
+        raise InvalidInput(
+            f"{earlier.path}: was trained with {SOURCE}={earlier.settings.get(SOURCE)}, not on generated clips; give "
+            f"the whole command again, with its data=…, or, to go on with generated clips, resume={earlier.path}"
+        )
+    if "seed" in changed and not named:
         raise InvalidInput(
             f"{earlier.path}: a run that cannot become one with {told}; choose another output_dir, or, to continue it "
             f"nevertheless, resume={earlier.path}"

@@ -7,7 +7,7 @@ output ends half an input frame earlier. A last frame that is held, as in animat
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
 
@@ -30,6 +30,7 @@ class InputTimes:
         time_base: seconds.
         start: when the first frame is shown, in seconds of the file's own time.
         held: how long the last frame is shown where that is longer than usual, in units of `time_base`; else 0.
+        even: whether `pts` are given for the sake of that alone, and lie at the rate.
     """
 
     rate: Fraction
@@ -37,19 +38,20 @@ class InputTimes:
     time_base: Fraction = Fraction(1)
     start: Fraction = Fraction(0)
     held: int = 0
+    even: bool = False
 
     @property
     def varies(self) -> bool:
-        """Whether frames follow each other at different intervals."""
-        return self.pts is not None and len(np.unique(np.diff(self.pts))) > 1
+        """Whether frames follow each other at different intervals, in the whole input."""
+        return self.pts is not None and not self.even
 
     def part(self, first: int, stop: int) -> "InputTimes":
         """The times of frames `first … stop - 1`."""
         if self.pts is None:
             return InputTimes(rate=self.rate, start=self.start + first / self.rate)
         pts = self.pts[first:stop]
-        held = self.held if stop == len(self.pts) else 0
-        return InputTimes(self.rate, pts, self.time_base, self.start + int(pts[0] - self.pts[0]) * self.time_base, held)
+        start = self.start + int(pts[0] - self.pts[0]) * self.time_base
+        return replace(self, pts=pts, start=start, held=self.held if stop == len(self.pts) else 0)
 
     def first_at(self, seconds: Fraction, count: int) -> int:
         """The first of `count` frames that is shown `seconds` after the first or later; `count` if none is."""

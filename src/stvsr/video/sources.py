@@ -7,7 +7,7 @@ their exact times are known.
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -142,23 +142,22 @@ class VideoFile:
         pts = self.index.pts
         rate = constant_rate(pts, time_base, declared)
         start = int(pts[0]) * time_base
-        usual = np.median(np.diff(pts)) if len(pts) > 1 else np.inf
-        held = self.index.lasts if self.index.lasts > HELD * usual else 0
+        self.start, self.last, self.begin = start, int(pts[-1]) * time_base, start + part.start
+        lasts, usual = self.index.lasts, np.median(np.diff(pts)) if len(pts) > 1 else np.inf
+        if part.duration is not None:
+            # To the end of the part at most.
+            lasts = min(lasts, int((self.begin + part.duration - self.last) / time_base))
+        held = lasts if lasts > HELD * usual else 0
         if rate is None:
             times = InputTimes(mean_rate(pts, time_base), pts, time_base, start, held)
         elif held:
-            times = InputTimes(rate, np.arange(len(pts)), 1 / rate, start, round(held * time_base * rate))
+            times = InputTimes(rate, np.arange(len(pts)), 1 / rate, start, round(held * time_base * rate), even=True)
         else:
             times = InputTimes(rate, start=start)
-        self.start, self.last, self.begin = start, int(pts[-1]) * time_base, start + part.start
         self.first, stop = part.of(times, len(pts), path)
         assert stop is not None
         self.stop = stop
         self.times = times.part(self.first, self.stop)
-        if self.times.held and part.duration is not None:
-            # It is held to the end of the part at most.
-            left = int((self.begin + part.duration - self.last) / times.time_base)
-            self.times = replace(self.times, held=min(self.times.held, left))
         self.count: int | None = self.stop - self.first
         self.breaks = frozenset(
             position - self.first for position in (pauses(self.index) if times.pts is not None else ())
