@@ -65,7 +65,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_filled(change: dict[str, Tens
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with pytest.raises(InvalidInput, match=says) as caught:
         load_weights(network, {name: t for name, t in tensors.items() if t is not None}, KIND, origin="net.pth")
-    assert "github.com/somebody/net" in str(caught.value)
+    assert "use the file net.pth of github.com/somebody/net" in str(caught.value)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
