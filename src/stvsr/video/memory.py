@@ -27,8 +27,8 @@ from stvsr.models.network import Network
 from stvsr.ops.deformable import use_backend
 from stvsr.video.tiles import MARGIN, Grid, grids
 
-OVERHEAD = 1.35
-"""What a run takes beyond the tensors that are alive: scratch space, and what an allocator keeps."""
+OVERHEAD = 1.45
+"""What a run takes beyond the tensors that are alive, scratch space and the like; benchmarks/memory.py shows it."""
 
 _TRIALS = Lock()
 
