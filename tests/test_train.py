@@ -20,7 +20,7 @@ from stvsr.errors import InvalidInput
 from stvsr.models.frame_interpolation.blend import Blend
 from stvsr.models.frame_upscaling.rcan import RCAN
 from stvsr.models.two_stage import TwoStage
-from stvsr.train import check_apart, start, train
+from stvsr.train import check_apart, set_initial_weights, train
 
 FROZEN = ["optimizer.lr=1e-20", "scheduler.minimum=0", "trainer.max_steps=1", "trainer.val_check_interval=1"]
 """A run that ends with the weights it began with."""
@@ -171,7 +171,7 @@ def test_a_stage_that_begins_untrained_is_said() -> None:
     network = TwoStage(interpolator=Blend(), upscaler=RCAN(channels=16, groups=1, blocks=1))
     given = OmegaConf.create({"weights": {"edvr": "a.pth"}, "initial_weights": None, "blended_start": False})
     with pytest.warns(UserWarning, match=r"RCAN begins untrained; .* add weights\.rcan=FILE"):
-        start(network, given)
+        set_initial_weights(network, given)
 
 
 @pytest.mark.parametrize("name", ["NODE_RANK", "GROUP_RANK"])

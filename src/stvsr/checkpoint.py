@@ -260,20 +260,20 @@ def _build(config: object, origin: str) -> Any:
         if not isinstance(config, int | float | str | bool | None):
             raise InvalidInput(f"{origin}: its model config holds a {type(config).__name__}; expected plain values")
         return config
-    network = network_class(config.get("_target_"), origin)
+    permitted = permitted_class(config.get("_target_"), origin)
     arguments = {key: value for key, value in config.items() if key != "_target_"}
     for key in arguments:
         if not isinstance(key, str) or key.startswith("_"):
             raise InvalidInput(f"{origin}: its model config has the entry {key!r}, which no network takes")
     parts = {key: _build(value, origin) for key, value in arguments.items()}
     try:
-        return network(**parts)
+        return permitted(**parts)
     except (TypeError, ValueError) as error:
         reason = one_line(error)[:200]
         raise InvalidInput(f"{origin}: the network it names cannot be built ({reason}); use another file") from None
 
 
-def network_class(target: object, origin: str) -> type[nn.Module]:
+def permitted_class(target: object, origin: str) -> type[nn.Module]:
     """The class that a file may name; one of this package, or `InvalidInput` is raised."""
     # The name alone is not enough: "stvsr.models.blocks.torch.load" begins as it should.
     if isinstance(target, str) and target.startswith(NETWORK_PACKAGE):

@@ -48,7 +48,7 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
     """Scores what a config names on the test clips of its data, and writes results and report.
 
     Args:
-        config: composed from `conf/evaluate.yaml`.
+        config: composed from `conf/evaluate.yaml`; its `name` and `variant` are set.
         discard_other: whether the progress of another evaluation in its `output_dir` is thrown away, not refused.
 
     Returns:
@@ -71,6 +71,7 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
     check_processes(config.processes, str(config.device))
     name = method_name(config)
     check_text("the method", name, "give name=…")
+    # Loggers name, group and tag the run by the variant; and nobody reads the checkpoint again for the name.
     config.name, config.variant = name, name[:LONGEST_TAG]
     # Where others score, this process keeps off their GPUs.
     device = chosen_device("cpu" if config.processes > 1 else config.device)

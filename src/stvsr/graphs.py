@@ -177,7 +177,7 @@ def _can_be_recorded(sizes: set[Sizes], lr: Tensor) -> bool:
 
 @contextmanager
 def _on_its_stream(lr: Tensor) -> Iterator[None]:
-    """Records on the device of `lr`, and leaves the stream that is recorded, on which a failure would let it stay."""
+    """Makes the device of `lr` current; brings its stream back, which in older torch a failed recording does not."""
     with torch.cuda.device(lr.device), torch.cuda.stream(torch.cuda.current_stream(lr.device)):
         yield
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from stvsr.checkpoint import fill, network_class, weights_for
+from stvsr.checkpoint import fill, permitted_class, weights_for
 from stvsr.cli import entry_point
 from stvsr.config import WANDB_OFFLINE, check_flag, check_whole, resolved, targets_in, whole
 from stvsr.data.folders import is_searched
@@ -87,7 +87,7 @@ def _train(config: DictConfig) -> dict[str, float]:
         raise InvalidInput(f"model: {type(network).__name__} is no stvsr.models.network.Network; make it one")
     # A run that goes on has its own weights; the files that it began with may be gone.
     if earlier is None:
-        start(network, config)
+        set_initial_weights(network, config)
     module = SpaceTimeModule(
         network=network,
         model_config=model_config,
@@ -132,7 +132,7 @@ def _train(config: DictConfig) -> dict[str, float]:
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
 
 
-def start(network: Network, config: DictConfig) -> None:
+def set_initial_weights(network: Network, config: DictConfig) -> None:
     """Gives a network what a run begins with: weights from files, or blended frames.
 
     Raises:
@@ -215,7 +215,7 @@ def warn_of_foreign_classes(model_config: dict[str, Any]) -> None:
     """Tells of classes that no checkpoint may name, before days of training rather than after."""
     for target in targets_in(model_config):
         try:
-            network_class(target, "model")
+            permitted_class(target, "model")
         except InvalidInput as error:
             rank_zero_warn(f"{error}; nothing but a training will load the checkpoints")
 

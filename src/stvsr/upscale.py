@@ -74,7 +74,7 @@ def upscale(arguments: argparse.Namespace) -> None:
         raise InvalidInput(f"{output}: is the input, or contains it; choose another output")
     check_free(output, overwrite=arguments.overwrite)
     network = chosen_network(arguments)
-    device = usual_device(arguments)
+    device = resumed_or_chosen_device(arguments)
     part = Part(arguments.start, arguments.duration)
     source = open_source(arguments.input, rate=arguments.rate, part=part)
     clock = Clock(source.times, not arguments.no_interpolate, arguments.slow_motion)
@@ -152,14 +152,14 @@ def chosen_network(arguments: argparse.Namespace) -> Network:
     return load_network(arguments.checkpoint or STARTER)
 
 
-def usual_device(arguments: argparse.Namespace) -> torch.device:
-    """The device asked for, or the one that earlier work was begun on: it cannot go on elsewhere.
+def resumed_or_chosen_device(arguments: argparse.Namespace) -> torch.device:
+    """The device asked for; for `auto`, that of unfinished work, which cannot go on elsewhere.
 
     Raises:
         InvalidInput: it cannot be used; a GPU that is busy for a while is no reason to give earlier work up.
     """
-    open_to_all = arguments.device == "auto" and not arguments.overwrite and arguments.output != STANDARD
-    begun_on = device_of(arguments.output) if open_to_all else None
+    may_continue = arguments.device == "auto" and not arguments.overwrite and arguments.output != STANDARD
+    begun_on = device_of(arguments.output) if may_continue else None
     try:
         return chosen_device(begun_on or arguments.device)
     except InvalidInput as error:

@@ -45,18 +45,19 @@ def bicubic(frames: Tensor, *, factor: float) -> Tensor:
     Returns:
         `(…, c, H * factor, W * factor)`, of the same dtype; it may leave the input's range.
     """
-    return _resized(frames, down=factor, across=factor)
+    return _resized(frames, vertical=factor, horizontal=factor)
 
 
-def _resized(frames: Tensor, *, down: float, across: float) -> Tensor:
-    """As `bicubic`, with a factor for each side: `(…, H, W)` to `(…, H * down, W * across)`."""
+def _resized(frames: Tensor, *, vertical: float, horizontal: float) -> Tensor:
+    """As `bicubic`, with a factor for each direction: `(…, H, W)` to `(…, H * vertical, W * horizontal)`."""
     leading, (h, w) = frames.shape[:-2], frames.shape[-2:]
     # Wider than the kernel reaches, and a multiple of the scale, so that what is cut off again is whole pixels.
-    margin = max(2 * KERNEL_RADIUS, round(2 * KERNEL_RADIUS / min(down, across)))
+    margin = max(2 * KERNEL_RADIUS, round(2 * KERNEL_RADIUS / min(vertical, horizontal)))
     padded = symmetric_pad(frames.reshape(-1, 1, h, w), margin)
-    size = [round(side * factor) for side, factor in zip(padded.shape[-2:], (down, across), strict=True)]
+    size = [round(side * factor) for side, factor in zip(padded.shape[-2:], (vertical, horizontal), strict=True)]
     resized = F.interpolate(padded, size=size, mode="bicubic", antialias=True, align_corners=False)
-    top, left, out_h, out_w = round(margin * down), round(margin * across), round(h * down), round(w * across)
+    top, left = round(margin * vertical), round(margin * horizontal)
+    out_h, out_w = round(h * vertical), round(w * horizontal)
     return resized[..., top : top + out_h, left : left + out_w].reshape(*leading, out_h, out_w)
 
 
@@ -97,14 +98,14 @@ def downsample_crop(frames: Tensor, *, top: int, left: int, height: int, width: 
     Raises:
         InvalidInput: a side of the frames is not a multiple of 4, and the crop lies at its end.
     """
-    # Outside the frame `downsample` mirrors, as for whole frames.
+    # Beyond the frame `_reduction` mirrors, as for whole frames.
     y0, x0 = max(top - MARGIN, 0), max(left - MARGIN, 0)
     part = frames[..., y0 : top + height + MARGIN, x0 : left + width + MARGIN].double()
     _check_sides(part)
     y, x = (top - y0) // SCALE, (left - x0) // SCALE
-    down = _reduction(part.shape[-2])[y : y + height // SCALE]
-    across = _reduction(part.shape[-1])[x : x + width // SCALE]
-    return (_stored(down @ part @ across.t()) / PEAK).float()
+    vertical = _reduction(part.shape[-2])[y : y + height // SCALE]
+    horizontal = _reduction(part.shape[-1])[x : x + width // SCALE]
+    return (_stored(vertical @ part @ horizontal.t()) / PEAK).float()
 
 
 def downsample_stored(frames: Tensor) -> Tensor:
@@ -130,5 +131,5 @@ def _stored(grey_levels: Tensor) -> Tensor:
 @lru_cache
 def _reduction(length: int) -> Tensor:
     """The `(length / 4, length)` matrix by which `bicubic` reduces a side; up to Full HD quicker than its filter."""
-    # Of a picture whose columns have a 1 at each pixel in turn, the height alone.
-    return _resized(torch.eye(length, dtype=torch.float64), down=1 / SCALE, across=1).contiguous()
+    # Of an identity matrix only the height is reduced: column i weighs pixel i.
+    return _resized(torch.eye(length, dtype=torch.float64), vertical=1 / SCALE, horizontal=1).contiguous()

@@ -120,13 +120,13 @@ class Scorer:
 
     @torch.inference_mode()
     def _score(self, number: int, batch: list[WindowFrames], waited: float) -> BatchRecord:
-        scores, frames, network_seconds, scoring_seconds, warm = [], 0, 0.0, 0.0, True
+        scores, network_frames, network_seconds, scoring_seconds, warm = [], 0, 0.0, 0.0, True
         self.clock.reset()
         placed = zip(self.batches[number], batch, strict=True)
         # Windows of one size share a pass through the network.
         for (shape, interruption), group in groupby(placed, key=lambda item: (item[1].lr.shape, item[1].interruption)):
             positions, windows = zip(*group, strict=True)
-            # Their frames are saved all the same: who reads them again need not know why there would be a gap.
+            # Interrupted windows are never scored; they run only to be saved, so that saved frames lack none.
             if interruption is not None and self.save_to is None:
                 scores += [_unscored(position, window) for position, window in zip(positions, windows, strict=True)]
                 continue
@@ -134,7 +134,7 @@ class Scorer:
             predictions = self._predictions(windows)
             if self.network is not None:
                 network_seconds += time.perf_counter() - started
-                frames += (2 * shape[0] - 1) * len(windows)
+                network_frames += (2 * shape[0] - 1) * len(windows)
                 batch_shape = torch.Size((len(windows), *shape))
                 warm &= batch_shape in self._shapes
                 self._shapes.add(batch_shape)
@@ -154,12 +154,12 @@ class Scorer:
             windows=scores,
             lr_size=(batch[0].lr.shape[-2], batch[0].lr.shape[-1]),
             device=self.device_name,
-            network_frames=frames,
+            network_frames=network_frames,
             network_seconds=network_seconds,
             stage_seconds=self.clock.seconds,
             scoring_seconds=scoring_seconds,
             waiting_seconds=waited,
-            warm=warm and frames > 0,
+            warm=warm and network_frames > 0,
             peak_memory=self._peak,
         )
 

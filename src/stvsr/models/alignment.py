@@ -88,12 +88,12 @@ class DeformableSampling(nn.Module):
 
     def forward(self, features: Tensor, offset_features: Tensor) -> Tensor:
         """Samples `features` where `offset_features`, both `(b, c, h, w)`, tell: a map of the same shape."""
-        offset = self.offset(offset_features)
+        offset = self.predict_offset(offset_features)
         # By itself, so that training need not keep both to keep one.
         mask = self._predict(offset_features, slice(self.offset_channels, None)).sigmoid_()
         return deform_conv2d(features, offset, mask, self.weight, self.bias)
 
-    def offset(self, offset_features: Tensor) -> Tensor:
+    def predict_offset(self, offset_features: Tensor) -> Tensor:
         """Where to sample, `(b, 2 * 9 * deformable_groups, h, w)`: down and right by turns, in pixels, float32."""
         # Offsets are pixels: below float32 a far one would be rounded to a sixteenth of a pixel.
         with torch.autocast(offset_features.device.type, enabled=False):
@@ -140,25 +140,24 @@ class PCDAlignment(nn.Module):
         return self._sample(source, self._offset_features(map(conv_of_two, self._first_of_offset(), source, target)))
 
     def _sample(self, source: Pyramid, offset_features: Pyramid) -> Tensor:
-        offset1, offset2, offset3 = offset_features
-        aligned3 = leaky_relu(self.sample3(source.level3, offset3))
-        aligned2 = self.sample2(source.level2, offset2)
+        aligned3 = leaky_relu(self.sample3(source.level3, offset_features.level3))
+        aligned2 = self.sample2(source.level2, offset_features.level2)
         aligned2 = leaky_relu(conv_of_two(self.merge2, aligned2, upsample2(aligned3)))
-        aligned1 = self.sample1(source.level1, offset1)
+        aligned1 = self.sample1(source.level1, offset_features.level1)
         return conv_of_two(self.merge1, aligned1, upsample2(aligned2))
 
     def offsets(self, share_of_source: Pyramid, share_of_target: Pyramid) -> Pyramid:
-        """Where each level of the source is sampled, without sampling it (`DeformableSampling.offset`)."""
+        """Where each level of the source is sampled, without sampling it (`DeformableSampling.predict_offset`)."""
         levels = self._offset_features(map(torch.add, share_of_source, share_of_target))
         samplings = (self.sample1, self.sample2, self.sample3)
-        return Pyramid(*(sampling.offset(level) for sampling, level in zip(samplings, levels, strict=True)))
+        return Pyramid(*(sampling.predict_offset(level) for sampling, level in zip(samplings, levels, strict=True)))
 
     def _offset_features(self, of_both: Iterable[Tensor]) -> Pyramid:
-        """What offsets are predicted from, of what the first convolutions make of both pyramids."""
+        """Features to predict offsets from, given both pyramids after their first convolutions."""
         of1, of2, of3 = of_both
         level3 = leaky_relu(self.offset3[1](leaky_relu(of3)))
-        level2 = self._refine_offset(self.offset2, of2, level3)
-        level1 = self._refine_offset(self.offset1, of1, level2)
+        level2 = self._refined(self.offset2, of2, level3)
+        level1 = self._refined(self.offset1, of1, level2)
         return Pyramid(level1, level2, level3)
 
     def _shares(self, pyramid: Pyramid, first: int) -> Pyramid:
@@ -169,12 +168,12 @@ class PCDAlignment(nn.Module):
         return [cast(nn.Conv2d, convs[0]) for convs in (self.offset1, self.offset2, self.offset3)]
 
     @staticmethod
-    def _refine_offset(convs: nn.ModuleList, offset: Tensor, coarser: Tensor) -> Tensor:
-        """Offset features of one level from the first of its own and those of the level below."""
+    def _refined(convs: nn.ModuleList, own: Tensor, coarser: Tensor) -> Tensor:
+        """Offset features of a level, from its first convolution's and the coarser level's."""
         _, second, third = cast(list[nn.Conv2d], convs)
         # A displacement of one pixel is one of two pixels on the next finer level.
-        offset = leaky_relu(conv_of_two(second, leaky_relu(offset), upsample2(coarser).mul_(2)))
-        return leaky_relu(third(offset))
+        own = leaky_relu(conv_of_two(second, leaky_relu(own), upsample2(coarser).mul_(2)))
+        return leaky_relu(third(own))
 
 
 class NaiveAlignment(nn.Module):
@@ -246,13 +245,9 @@ class AlignedFusion(nn.Module):
 
     def offsets(self, first: Partner, second: Partner) -> tuple[Pyramid, Pyramid]:
         """Where the levels of each map are sampled, without sampling them; of maps that are sampled at offsets."""
-        of_first, of_second = (
-            cast(PCDAlignment, align).offsets(cast(Pyramid, source), cast(Pyramid, target))
-            for align, source, target in (
-                (self.align_first, first.in_first, second.in_first),
-                (self.align_second, second.in_second, first.in_second),
-            )
-        )
+        align_first, align_second = (cast(PCDAlignment, align) for align in (self.align_first, self.align_second))
+        of_first = align_first.offsets(cast(Pyramid, first.in_first), cast(Pyramid, second.in_first))
+        of_second = align_second.offsets(cast(Pyramid, second.in_second), cast(Pyramid, first.in_second))
         return of_first, of_second
 
 

@@ -94,8 +94,8 @@ class ZoomingSlowMo(Network):
     def _together(self, features: Tensor) -> Sequence[Tensor]:
         """Frames `(t, b, c, h, w)` in groups `(…, c, h, w)` that are reconstructed together.
 
-        HR features are by far the largest there are; where only one stage has to hold its own, they come in turns.
+        HR features are the largest: with checkpointing one time step at once, else what `frames_together` allows.
         """
         frames = features.flatten(0, 1)
-        by_frame = self.checkpointing and torch.is_grad_enabled()
-        return torch.split(frames, features.shape[1] if by_frame else frames_together(frames))
+        by_step = self.checkpointing and torch.is_grad_enabled()
+        return torch.split(frames, features.shape[1] if by_step else frames_together(frames))

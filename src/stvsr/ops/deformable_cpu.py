@@ -140,16 +140,17 @@ class _BlockedDeformConv2d(torch.autograd.Function):
                     read = _read(read_from, grid)
                 samples, modulation = sampler.by_tap(read.detach()), sampler.mask[frames, ..., rows, :]
                 block = gradient[frames, :, rows].flatten(2)
-                # New memory of this size is slow: all blocks use that of the first, which is the largest.
+                # New memory of this size is slow: all blocks use that of the first, which is the largest. It holds the
+                # modulated samples, then their gradient, then that of the samples: three names of one tensor.
                 spare = samples.new_empty(samples.numel()) if spare is None else spare
-                other = spare[: samples.numel()].view(samples.shape)
-                torch.mul(samples, modulation, out=other)
-                of_kernel += torch.matmul(block, _columns(other).transpose(1, 2)).sum(dim=0)
-                torch.bmm(kernel.t().expand(len(block), -1, -1), block, out=_columns(other))
-                of_mask[frames, ..., rows, :] = samples.mul_(other).sum(dim=2, keepdim=True)
-                of_features, of_grid = torch.autograd.grad(
-                    read, (read_from, grid), other.mul_(modulation).view(read.shape)
-                )
+                modulated = of_modulated = of_samples = spare[: samples.numel()].view(samples.shape)
+                torch.mul(samples, modulation, out=modulated)
+                of_kernel += torch.matmul(block, _columns(modulated).transpose(1, 2)).sum(dim=0)
+                torch.bmm(kernel.t().expand(len(block), -1, -1), block, out=_columns(of_modulated))
+                # This overwrites `read` as well, which shares its memory: grid_sample's gradient does not need it.
+                of_mask[frames, ..., rows, :] = samples.mul_(of_modulated).sum(dim=2, keepdim=True)
+                of_samples.mul_(modulation)
+                of_features, of_grid = torch.autograd.grad(read, (read_from, grid), of_samples.view(read.shape))
                 of_padded[frames] += of_features.view_as(of_padded[frames])
                 of_grid = of_grid.view(*of_offset[frames, ..., rows, :].shape[:3], -1, sampler.w, 2)
                 torch.mul(of_grid[..., 1], 2 / sampler.side_h, out=of_offset[frames, :, :, 0, rows])

@@ -162,10 +162,11 @@ class SpaceTimeModule(pl.LightningModule):
                 f"cuda_graphs=true with {self.trainer.world_size} processes; expected one: add cuda_graphs=false"
             )
         # Of parts from elsewhere nobody knows: what escapes a recording, as torchvision's operators do, learns nothing.
-        foreign = [type(part) for part in self.network.modules() if not _is_known(type(part))]
-        for cannot in foreign if self.network.replayable else [type(self.network)]:
+        foreign = (type(module) for module in self.network.modules() if not _is_known(type(module)))
+        refused = next(foreign, None) if self.network.replayable else type(self.network)
+        if refused is not None:
             raise InvalidInput(
-                f"cuda_graphs=true with {cannot.__name__}, whose steps cannot be recorded: add cuda_graphs=false"
+                f"cuda_graphs=true with {refused.__name__}, whose steps cannot be recorded: add cuda_graphs=false"
             )
         if part is not self.network:
             raise InvalidInput(

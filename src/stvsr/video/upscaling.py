@@ -48,8 +48,8 @@ class Upscaler:
         interpolate: whether there is an output frame between two input frames.
         scale: one of `SCALES`.
         preview: whether bicubic + blending stands at the left of each frame.
-        orientation: what each finished frame is made upright by, after which it needs nothing any more; the usual one
-            leaves that to the player.
+        orientation: how each finished frame is turned upright, which the player then need not do; `UPRIGHT` leaves it
+            to the player.
         grid: into how many tiles frames are divided; becomes finer where the memory does not suffice.
         precision: one of `PRECISIONS`; `auto` is bf16 where it is fast, on a GPU or a recent CPU, and the first
             tile that shows something agrees with float32.
