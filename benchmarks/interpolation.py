@@ -52,13 +52,13 @@ def limits(network: ZoomingSlowMo, hr: Tensor) -> list[float]:
     lr, missing = downsample(hr[None, ::2]), downsample(hr[None, 1::2])
     given, true = network.extract(lr), network.extract(missing)
     made = network.interpolation(given)
-    scores, sharp = [], []
+    results = []
     for between in (made[1::2], (given[:-1] + given[1:]) / 2, true):
         features = made.clone()
         features[1::2] = between
-        frames = torch.cat([network.reconstruction(frame) for frame in network.propagation(features)])
-        scores.append(frame_scores(frames, hr, ["psnr_rgb"])["psnr_rgb"])
-        sharp.append(sharpness(frames) / sharpness(hr))
+        results.append(torch.cat([network.reconstruction(frame) for frame in network.propagation(features)]))
+    scores = [frame_scores(frames, hr, ["psnr_rgb"])["psnr_rgb"] for frames in results]
+    sharp = sharpness(results[0]) / sharpness(hr)
     fusion = network.interpolation.fusion
     offsets = fusion.offsets(*neighbours(given, fusion))
     flow = flow_from_missing(hr[None])
@@ -68,8 +68,8 @@ def limits(network: ZoomingSlowMo, hr: Tensor) -> list[float]:
         *(score[1::2].mean().item() for score in scores),
         flow.norm(dim=2).mean().item(),
         (mean - flow).norm(dim=2).mean().item(),
-        sharp[0][::2].mean().item(),
-        sharp[0][1::2].mean().item(),
+        sharp[::2].mean().item(),
+        sharp[1::2].mean().item(),
     ]
 
 

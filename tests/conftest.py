@@ -4,7 +4,8 @@ import copy
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -200,6 +201,19 @@ def write_frames(folder: Path, frames: torch.Tensor, first: int = 1, name: str =
     folder.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(frames, start=first):
         write_png(folder / name.format(number), frame)
+
+
+@contextmanager
+def taken_elsewhere(folder: Path, job: str) -> Iterator[None]:
+    """Another process runs a job in a folder: a lock of this kind keeps nobody out of its own process."""
+    # Without torch, which takes seconds to import.
+    code = "import sys; from pathlib import Path; from stvsr.unfinished import alone_in\n"
+    code += "with alone_in(Path(sys.argv[1]), sys.argv[2], '-'): print('in', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(folder), job]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "in\n"
+        yield  # at the end its input is closed, and so it ends
 
 
 def is_taken(folder: Path) -> bool:

@@ -16,7 +16,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from conftest import is_taken, write_frames, write_vimeo
+from conftest import is_taken, taken_elsewhere, write_frames, write_vimeo
 from stvsr import pack
 from stvsr.data.clip import Footage
 from stvsr.data.packed import CLIPS, INDEX, PackedClips
@@ -333,19 +333,11 @@ def test_bad_input_ends_in_one_line(run: Run, tmp_path: Path, arguments: list[st
 
 
 def test_two_at_a_time_are_refused(run: Run, tmp_path: Path) -> None:
-    # Another process: a lock keeps nobody out of its own. Without torch, which takes seconds to import.
-    holding = "import sys; from pathlib import Path; from stvsr.unfinished import alone_in\n"
-    holding += "with alone_in(Path('.v.pack.part'), 'packing', '-'): print('in', flush=True); sys.stdin.read()"
     (tmp_path / ".v.pack.part").mkdir()
-    command = [sys.executable, "-c", holding]
-    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
-        assert first.stdout is not None
-        assert first.stdout.readline() == "in\n"
+    with taken_elsewhere(tmp_path / ".v.pack.part", "packing"):
         status, _, error = run()
         assert status == 1
         assert last_line(error).startswith("error: .v.pack.part: another packing is running there; wait for it")
-        assert first.stdin is not None
-        first.stdin.close()
     assert run()[0] == 0
     check_whole(tmp_path)
 

@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,7 +12,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from conftest import is_taken
+from conftest import is_taken, taken_elsewhere
 from stvsr.checkpoint import export, load_network
 from stvsr.errors import InvalidInput
 from stvsr.models.frame_interpolation.blend import Blend
@@ -191,17 +189,12 @@ def test_a_second_machine_of_a_run_does_not_ask_for_the_lock_that_the_first_hold
 
 def test_a_second_training_in_a_folder_is_refused_while_the_first_runs(small_run: Run, tmp_path: Path) -> None:
     """As where two begin in the same second: each would write over the other's checkpoints."""
-    code = "import sys, pathlib; from stvsr.unfinished import alone_in; folder = pathlib.Path(sys.argv[1])\n"
-    code += "with alone_in(folder, 'training', '-'): print('in', flush=True); sys.stdin.read()"
     (tmp_path / "run").mkdir()
-    command = [sys.executable, "-c", code, str(tmp_path / "run")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
-        assert first.stdout is not None
-        assert first.stdout.readline() == "in\n"
-        with pytest.raises(InvalidInput, match="another training is running there; wait for it, or choose"):
-            train(small_run(*FROZEN))
-        assert first.stdin is not None
-        first.stdin.close()
+    with (
+        taken_elsewhere(tmp_path / "run", "training"),
+        pytest.raises(InvalidInput, match="another training is running there; wait for it, or choose"),
+    ):
+        train(small_run(*FROZEN))
     train(small_run(*FROZEN))
 
 

@@ -10,6 +10,7 @@ and a report; see `evaluation/results.py`. An evaluation that was stopped goes o
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from tqdm import tqdm
@@ -79,9 +80,10 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
     forget_peak_memory(device)
     job = Job(config, device)
     job.check_output()
-    if (finished := finished_before(job)) is not None:
+    identity = job.identity()
+    if (finished := finished_before(job, identity)) is not None:
         return finished
-    progress = Progress(progress_folder(config), job.identity(), discard_other=discard_other)
+    progress = Progress(progress_folder(config), identity, discard_other=discard_other)
     with progress.locked():
         records = score(job, progress)
 
@@ -101,7 +103,7 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
             left_out={_name(clip): clip.left_out for clip in clips if clip.left_out is not None},
             cropped={_name(clip): clip.cropped for clip in clips if clip.cropped},
             notes=job.notes(),
-            identity=job.outcome(progress.identity, (window.state for window in windows)),
+            identity=job.outcome(identity, (window.state for window in windows)),
         )
         folder = Path(config.output_dir)
         results.write(folder, clips)
@@ -112,7 +114,7 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
         return results
 
 
-def finished_before(job: Job) -> Results | None:
+def finished_before(job: Job, identity: dict[str, Any]) -> Results | None:
     """What this very evaluation left in its folder; None where another one did, or something of it is missing."""
     folder = Path(job.config.output_dir)
     needed = [*(folder / name for name in WRITTEN), *filter(None, [job.scorer.save_to])]
@@ -123,7 +125,7 @@ def finished_before(job: Job) -> Results | None:
     with suppress(InvalidInput):
         results = read_results(folder)
         windows = job.scorer.windows
-        if results.identity == job.outcome(job.identity(), map(windows.state, job.tasks)):
+        if results.identity == job.outcome(identity, map(windows.state, job.tasks)):
             print(f"{folder}: scored before in the same way; to score and log it again, remove {RESULTS} there")
             # A sweep compares what has a new time.
             (folder / RESULTS).touch()

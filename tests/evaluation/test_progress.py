@@ -2,12 +2,11 @@
 
 import errno
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from conftest import taken_elsewhere
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.progress import BatchRecord, Progress
 from stvsr.evaluation.scores import WindowScore
@@ -58,22 +57,13 @@ def test_progress_of_another_evaluation_is_refused_and_says_what_differs(tmp_pat
 
 
 def test_a_second_evaluation_in_the_same_folder_is_refused_while_the_first_runs(tmp_path: Path) -> None:
-    """In another process: a lock of this kind does not stop the process that has it."""
     progress = Progress(tmp_path / "progress", {})
-    # Without torch, which takes seconds to import.
-    first = "import sys; from pathlib import Path; from stvsr.unfinished import alone_in\n"
-    first += "with alone_in(Path(sys.argv[1]), 'evaluation', '-'): print('in', flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", first, str(tmp_path / "progress")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
-        assert running.stdout is not None
-        assert running.stdout.readline() == "in\n"
-        with (
-            pytest.raises(InvalidInput, match="another evaluation is running there; wait for it, or choose another"),
-            progress.locked(),
-        ):
-            pass
-        assert running.stdin is not None
-        running.stdin.close()
+    with (
+        taken_elsewhere(tmp_path / "progress", "evaluation"),
+        pytest.raises(InvalidInput, match="another evaluation is running there; wait for it, or choose another"),
+        progress.locked(),
+    ):
+        pass
     with progress.locked():
         pass
 

@@ -83,7 +83,7 @@ def test_a_run_interrupted_at_an_odd_step_continues_as_if_never_interrupted(
     assert_same_runs(tmp_path / "whole", tmp_path / "parts", steps=5)
 
 
-ALONE = SimpleNamespace(broadcast=lambda found: found)
+ALONE = SimpleNamespace(broadcast=lambda found: found, checkpoint_io=None)
 
 
 def test_a_save_that_fails_leaves_nothing_and_keeps_the_one_before(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_checkpoint_that_nothing_could_read_does_not_replace_the_one_before(tm
 
 def test_processes_that_do_not_write_end_with_the_one_that_does(tmp_path: Path) -> None:
     """Or they would wait for it in their next step."""
-    strategy = SimpleNamespace(broadcast=lambda found: (None, "Unsupported global: PosixPath"))
+    strategy = SimpleNamespace(broadcast=lambda found: (None, "Unsupported global: PosixPath"), checkpoint_io=None)
     helper = SimpleNamespace(is_global_zero=False, save_checkpoint=lambda path: None, strategy=strategy)
     with pytest.raises(UserError, match=r"could not be read again \(Unsupported global: PosixPath\)"):
         save_whole(helper, tmp_path / "last.ckpt")  # type: ignore[arg-type]

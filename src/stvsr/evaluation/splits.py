@@ -16,11 +16,11 @@ HIGHEST = 60.0
 class MotionSplitScores(Metric):
     """Mean PSNR and SSIM per motion split, reduced over processes.
 
-    A clip's score is the mean over its frames, a split's the mean over its clips. A clip whose
-    truth is of one colour does not count: whether a network makes that exactly or almost would outweigh all others. For
-    the same reason a frame counts `HIGHEST` at most. Values that are not finite
-    make means NaN, which are never the best. `compute` gives `psnr/slow`, `ssim/slow`, … for the splits that
-    occurred, and `psnr/mean`, `ssim/mean`, in which each of these splits weighs the same.
+    A clip's score is the mean over its frames, a split's the mean over its clips. A clip whose truth is of one colour
+    does not count: whether a network makes that exactly or almost would outweigh all others. For the same reason a
+    frame counts `HIGHEST` at most. Values that are not finite make means NaN, which are never the best. `compute` gives
+    `psnr/slow`, `ssim/slow`, … for the splits that occurred, and `psnr/mean`, `ssim/mean`, in which each of these
+    splits weighs the same.
     """
 
     full_state_update = False

@@ -27,21 +27,18 @@ class WholeFiles(TorchCheckpointIO):
     """Writes a checkpoint beside its name: Lightning's goes through the folder of temporary files, which may be full.
 
     Attributes:
-        failure: what the system refused when the last one was written. It is not raised: the other processes wait
-            until all have saved.
+        failure: what the system refused. It is not raised: the other processes wait until all have saved.
     """
 
     failure: OSError | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """A `Path` is a file here; names, which a user's own callbacks may give, are left to Lightning."""
-        if not isinstance(path, Path):
-            return super().save_checkpoint(checkpoint, path, storage_options)
-        content = BytesIO()
+        """Writes a file, and its folder if there is none."""
+        content, file = BytesIO(), Path(path)
         torch.save(checkpoint, content)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content.getbuffer())
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content.getbuffer())
         except OSError as error:
             self.failure = error
 
@@ -53,10 +50,14 @@ def save_whole(trainer: pl.Trainer, path: Path) -> None:
         OSError: in all processes; the system refused to write.
         UserError: in all processes; it could not be read again, because something is kept in it that is no plain value.
     """
-    files = WholeFiles()
-    trainer.strategy.checkpoint_io = files
+    files, usual = WholeFiles(), trainer.strategy.checkpoint_io
     with beside_then_rename(path) if trainer.is_global_zero else nullcontext(path) as beside:
-        trainer.save_checkpoint(beside)
+        trainer.strategy.checkpoint_io = files
+        try:
+            trainer.save_checkpoint(beside)
+        finally:
+            # Callbacks of a user's own save as they always do.
+            trainer.strategy.checkpoint_io = usual
         written = trainer.is_global_zero and files.failure is None
         # To all, or the others would wait for the first one in their next step.
         failure, unreadable = trainer.strategy.broadcast((files.failure, why_unreadable(beside) if written else None))
