@@ -6,7 +6,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from stvsr.errors import InvalidInput
-from stvsr.evaluation.metrics import frame_scores, luma, psnr_y
+from stvsr.evaluation.metrics import frame_scores, luma, psnr_y, ssim_y
 
 TOLERANCE = 1e-6
 
@@ -16,10 +16,6 @@ def frames(*shape: int, seed: int = 0) -> np.ndarray:
     walk = np.random.default_rng(seed).standard_normal(shape).cumsum(-1).cumsum(-2)
     walk -= walk.min(axis=(-3, -2, -1), keepdims=True)
     return np.round(walk / walk.max(axis=(-3, -2, -1), keepdims=True) * 255) / 255
-
-
-def ssim_y(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    return frame_scores(prediction, target, ["ssim_y"])["ssim_y"]
 
 
 def reference(prediction: np.ndarray, target: np.ndarray) -> tuple[float, float]:

@@ -61,23 +61,24 @@ def _resized(frames: Tensor, *, vertical: float, horizontal: float) -> Tensor:
     return resized[..., top : top + out_h, left : left + out_w].reshape(*leading, out_h, out_w)
 
 
-def downsample(frames: Tensor) -> Tensor:
+def downsample(frames: Tensor, scale: int = SCALE) -> Tensor:
     """HR frames to the LR frames of the field's benchmarks.
 
     Args:
-        frames: `(…, 3, H, W)` in [0, 1], on the 8-bit grid; `H` and `W` are multiples of 4.
+        frames: `(…, 3, H, W)` in [0, 1], on the 8-bit grid; `H` and `W` are multiples of `scale`.
+        scale: how many times smaller the LR frames are; the benchmarks' is 4.
 
     Returns:
-        `(…, 3, H/4, W/4)` in [0, 1], rounded to 8 bit, of the input's dtype.
+        `(…, 3, H/scale, W/scale)` in [0, 1], rounded to 8 bit, of the input's dtype.
 
     Raises:
-        InvalidInput: a side is not a multiple of 4, or frames are not floating point.
+        InvalidInput: a side is not a multiple of `scale`, or frames are not floating point.
     """
-    _check_sides(frames)
+    _check_sides(frames, scale)
     if not frames.is_floating_point():
         raise InvalidInput(f"frames are {frames.dtype}; expected floating point in [0, 1], as of to_float")
     # A stored value divided by 255 in single precision is off by some 1e-6 grey levels, which would decide ties.
-    grey_levels = bicubic((frames.double() * PEAK).round(), factor=1 / SCALE)
+    grey_levels = bicubic((frames.double() * PEAK).round(), factor=1 / scale)
     return (_stored(grey_levels) / PEAK).to(frames.dtype)
 
 
@@ -101,7 +102,7 @@ def downsample_crop(frames: Tensor, *, top: int, left: int, height: int, width: 
     # Beyond the frame `_reduction` mirrors, as for whole frames.
     y0, x0 = max(top - MARGIN, 0), max(left - MARGIN, 0)
     part = frames[..., y0 : top + height + MARGIN, x0 : left + width + MARGIN].double()
-    _check_sides(part)
+    _check_sides(part, SCALE)
     y, x = (top - y0) // SCALE, (left - x0) // SCALE
     vertical = _reduction(part.shape[-2])[y : y + height // SCALE]
     horizontal = _reduction(part.shape[-1])[x : x + width // SCALE]
@@ -117,10 +118,10 @@ def downsample_stored(frames: Tensor) -> Tensor:
     return downsample_crop(frames, top=0, left=0, height=frames.shape[-2], width=frames.shape[-1])
 
 
-def _check_sides(frames: Tensor) -> None:
+def _check_sides(frames: Tensor, scale: int) -> None:
     h, w = frames.shape[-2:]
-    if h % SCALE or w % SCALE:
-        raise InvalidInput(f"frames are {w}x{h}; expected sides that are multiples of {SCALE}: crop them first")
+    if h % scale or w % scale:
+        raise InvalidInput(f"frames are {w}x{h}; expected sides that are multiples of {scale}: crop them first")
 
 
 def _stored(grey_levels: Tensor) -> Tensor:

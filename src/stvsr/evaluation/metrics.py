@@ -47,6 +47,18 @@ def psnr_y(prediction: Tensor, target: Tensor) -> Tensor:
     return frame_scores(prediction, target, ["psnr_y"])["psnr_y"]
 
 
+def ssim_y(prediction: Tensor, target: Tensor) -> Tensor:
+    """Structural similarity on Y, frame by frame; arguments as `psnr_y`.
+
+    Returns:
+        `(…)`, float64, at most 1; NaN where a value of either is not finite.
+
+    Raises:
+        InvalidInput: as `psnr_y`, or a side is shorter than the 11 pixels of the window.
+    """
+    return frame_scores(prediction, target, ["ssim_y"])["ssim_y"]
+
+
 METRICS = ("psnr_y", "ssim_y", "psnr_rgb")
 
 
@@ -62,7 +74,7 @@ def frame_scores(prediction: Tensor, target: Tensor, metrics: Sequence[str] = ME
         `(…)`, float64, by the metric's name.
 
     Raises:
-        InvalidInput: as `psnr_y`, a side is shorter than the 11 pixels of SSIM's window, or there is no such metric.
+        InvalidInput: as `psnr_y` and `ssim_y`, or there is no such metric.
     """
     if not set(metrics) <= set(METRICS):
         raise InvalidInput(f"metrics={metrics}; expected some of {', '.join(METRICS)}")

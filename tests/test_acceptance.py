@@ -1,0 +1,19 @@
+"""The checks that are kept beside the project hold: they use the names that others rely on."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CHECKS = ROOT.parent / "shared" / "acceptance"
+
+
+@pytest.mark.parametrize("script", ["parameters.py", "bicubic-is-matlab.py", "metrics.py", "video-in-video-out.sh"])
+def test_an_independent_check_holds(script: str) -> None:
+    if not (CHECKS / script).is_file():
+        pytest.skip(f"{script} is not beside this clone")
+    command = [sys.executable if script.endswith(".py") else "bash", CHECKS / script]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
