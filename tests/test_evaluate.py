@@ -315,12 +315,12 @@ def test_other_weights_under_the_same_name_are_another_evaluation(
 
     def identity(seed: int) -> dict[str, Any]:
         overrides = [f"checkpoint='{write_checkpoint(seed)}'", "data=clips", f"data.root='{few}'", "output_dir=out"]
-        return Job(configure("evaluate", *overrides), torch.device("cpu")).identity()
+        return Job(configure("evaluate", *overrides), torch.device("cpu")).progress_key()
 
     before = identity(0)
     assert identity(0) == before
     assert {key for key, value in identity(1).items() if value != before[key]} == {"checkpoint", "network"}
-    monkeypatch.setattr("stvsr.unfinished.PACKAGE", few)
+    monkeypatch.setattr("stvsr.evaluation.job.CODE", "of another version")
     assert {key for key, value in identity(0).items() if value != before[key]} == {"code"}
 
 
@@ -794,19 +794,45 @@ def test_a_finished_evaluation_is_not_done_again_but_where_something_decides_oth
         )
         assert results.stat().st_mtime_ns > before, "a sweep compares what has a new time"
         others = ["name=mine", "motion.fast=9", "protocol=released", "save_frames=true", "batch_size=2", "device=cpu"]
-        # What a class of a user's own reads nobody knows.
-        for other in (*others, "deformable=blocked", "data.test_source._target_=test_evaluate.Own"):
+        for other in (*others, "deformable=blocked", "pictures=1", "data.test_source._target_=test_evaluate.Own"):
             with pytest.raises(KeyboardInterrupt):
                 scored(*data, other)
-        for changed in (tmp_path / "out" / "report.html", results):
+        for changed in (*(tmp_path / "out" / name for name in ("report.html", "clips.csv", "frames.csv")), results):
             content = changed.read_text()
             changed.unlink()
             with pytest.raises(KeyboardInterrupt):
                 scored(*data)
             changed.write_text(content)
+        # W&B refused it, say: it is scored, but neither logged nor finished.
+        (record := tmp_path / "out" / "progress" / "part-000-000.jsonl").parent.mkdir()
+        record.touch()
+        with pytest.raises(KeyboardInterrupt):
+            scored(*data)
+        shutil.rmtree(record.parent)
         os.utime(clip / "00000001.png")
         with pytest.raises(KeyboardInterrupt):
             scored(*data)
+
+
+def test_what_a_class_of_ones_own_took_part_in_is_scored_again(
+    scored: Evaluate, few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows what else it reads."""
+    data = ["method=bicubic_blend", "data=clips", f"data.root='{few}'", "data.test_source._target_=test_evaluate.Own"]
+    scored(*data)
+    monkeypatch.setattr("stvsr.evaluate.Progress", stop)
+    with pytest.raises(KeyboardInterrupt):
+        scored(*data)
+
+
+def test_a_config_that_names_one_method_after_the_other_names_each_in_its_results(
+    configure: Callable[..., DictConfig], write_checkpoint: Callable[..., Path], few: Path
+) -> None:
+    """As in a notebook."""
+    config = configure("evaluate", "method=bicubic_blend", "data=clips", f"data.root='{few}'", "output_dir=blend")
+    assert evaluate_module.evaluate(config).name == "bicubic_blend"
+    config.method, config.checkpoint, config.output_dir = None, str(write_checkpoint(0)), "network"
+    assert evaluate_module.evaluate(config).name != "bicubic_blend"
 
 
 def test_an_evaluation_keeps_a_second_one_out_of_its_folder_while_it_scores(
@@ -839,5 +865,5 @@ def test_results_are_those_of_the_weights_that_were_scored(
     score_before = evaluate_module.score
     monkeypatch.setattr(evaluate_module, "score", score)
     scored(f"checkpoint='{weights}'", "data=clips", f"data.root='{few}'")
-    known = json.loads((tmp_path / "out" / "results.json").read_text())["identity"]
+    known = json.loads((tmp_path / "out" / "results.json").read_text())["made_with"]
     assert known["checkpoint"] == hashlib.sha256(content).hexdigest()

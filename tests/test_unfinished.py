@@ -5,21 +5,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from stvsr.unfinished import Unfinished, _content, code_of, discard_other
+from conftest import taken_elsewhere
+from stvsr.errors import InvalidInput
+from stvsr.unfinished import Unfinished, code_of
 
 IDENTITY = {"input": "in.mp4"}
 
 
-def unfinished(folder: Path) -> Unfinished:
-    return Unfinished(folder, IDENTITY, job="job", elsewhere="choose another output")
-
-
-def discard(folder: Path, identity: dict[str, str]) -> None:
-    discard_other(folder, identity, job="job", elsewhere="choose another output")
+def unfinished(folder: Path, **identity: str) -> Unfinished:
+    return Unfinished(folder, identity or IDENTITY, job="job", elsewhere="choose another output")
 
 
 def test_what_a_kill_left_of_the_first_file_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,11 +25,12 @@ def test_what_a_kill_left_of_the_first_file_keeps_nobody_out(tmp_path: Path, mon
 
     monkeypatch.setattr(Path, "replace", killed)
     monkeypatch.setattr(Path, "unlink", lambda *arguments, **options: None)
-    with pytest.raises(KeyboardInterrupt):
-        unfinished(tmp_path)
+    with pytest.raises(KeyboardInterrupt), unfinished(tmp_path).alone():
+        pass
     monkeypatch.undo()
-    assert list(tmp_path.iterdir())
-    unfinished(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2, "the lock and a text half written"
+    with unfinished(tmp_path).alone():
+        pass
 
 
 def test_a_process_that_outlives_a_kill_keeps_nobody_out(tmp_path: Path) -> None:
@@ -49,20 +47,43 @@ def test_a_process_that_outlives_a_kill_keeps_nobody_out(tmp_path: Path) -> None
     with subprocess.Popen(command, stdin=subprocess.PIPE) as killed:
         assert killed.stdin is not None
         assert killed.wait() == 0
-        with unfinished(folder).locked():
+        with unfinished(folder).alone():
             pass
         killed.stdin.close()
 
 
-def test_the_folder_of_another_job_is_discarded_and_that_of_the_same_job_stays(tmp_path: Path) -> None:
+def test_work_of_another_job_is_refused_or_thrown_away_and_that_of_the_same_job_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / ".out.part"
-    unfinished(folder)
-    (folder / "000000.mkv").touch()
-    discard(folder, IDENTITY)
-    assert (folder / "000000.mkv").is_file()
-    discard(folder, {"input": "other.mp4"})
-    assert not folder.exists()
-    discard(folder, IDENTITY)
+    work = folder / "000000.mkv"
+    with unfinished(folder).alone():
+        work.touch()
+    for discard_other in (False, True):
+        with unfinished(folder).alone(discard_other=discard_other):
+            assert work.is_file()
+    other = unfinished(folder, input="other.mp4", device="cpu")
+    with (
+        pytest.raises(InvalidInput, match=r"another job \(another input, device\); choose another output"),
+        other.alone(),
+    ):
+        pass
+    assert capsys.readouterr().err == ""
+    with other.alone(discard_other=True):
+        assert not work.exists()
+    assert "held the progress of another job (another input, device), which is thrown away" in capsys.readouterr().err
+    with unfinished(folder).alone():  # there is no work, of which it could be said whose it is
+        pass
+
+
+def test_of_two_jobs_begun_at_once_one_alone_says_whose_the_folder_is(tmp_path: Path) -> None:
+    with unfinished(tmp_path).alone():
+        pass
+    said = (tmp_path / "job.json").read_text()
+    other = unfinished(tmp_path, input="other.mp4")
+    with taken_elsewhere(tmp_path, "job"), pytest.raises(InvalidInput, match="is running there"), other.alone():
+        pass
+    assert (tmp_path / "job.json").read_text() == said
 
 
 def test_a_folder_that_stays_because_its_lock_is_open_is_used_again(
@@ -75,32 +96,30 @@ def test_a_folder_that_stays_because_its_lock_is_open_is_used_again(
         raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
 
     folder = tmp_path / ".out.part"
-    for leave in (Unfinished.remove, lambda job: discard(job.folder, {"input": "other.mp4"})):
-        job = unfinished(folder)
+    job = unfinished(folder)
+    with job.alone(), monkeypatch.context() as nfs:
         (folder / "000000.mkv").touch()
-        with monkeypatch.context() as nfs:
-            nfs.setattr(os, "rmdir", silly_rename)
-            leave(job)
-        assert [path.name for path in folder.iterdir()] == [".nfs0001"]
-    unfinished(folder)
+        nfs.setattr(os, "rmdir", silly_rename)
+        job.remove()
+    assert [path.name for path in folder.iterdir()] == [".nfs0001"]
+    with unfinished(folder).alone():
+        pass
 
 
 def test_other_code_is_another_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package, own = tmp_path / "stvsr", tmp_path / "lab.py"
-    for file in (package / "models" / "a.py", package / "models" / "deep" / "b.py", package / "video" / "c.py", own):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"# {file.name}")
+    package = tmp_path / "stvsr"
+    for file in ("models/a.py", "models/deep/b.py", "video/c.py", "graphs.py"):
+        (package / file).parent.mkdir(parents=True, exist_ok=True)
+        (package / file).write_text(f"# {file}")
     monkeypatch.setattr("stvsr.unfinished.PACKAGE", package)
-    monkeypatch.setitem(sys.modules, "lab", SimpleNamespace(__file__=str(own)))
-    before = code_of("models", modules=["lab", "no_such"])
-    assert code_of("models", modules=["lab"]) == before
+    before = code_of("models", "graphs")
     (package / "video" / "c.py").write_text("# of another room")
-    (package / "models" / "a.py").write_text("# what runs in this process is what it was")
-    assert code_of("models", modules=["lab"]) == before
-    # A user may load a file again.
-    for file in (own, package / "models" / "deep" / "b.py"):
-        file.write_text(f"# {file.name}, again")
-        if file != own:
-            _content.cache_clear()  # as in another process
-        assert code_of("models", modules=["lab"]) != before
-        before = code_of("models", modules=["lab"])
+    # An editor's, of text that is not saved, or a copy.
+    (package / "models" / ".#a.py").symlink_to("me@here.1:2")
+    (package / "models" / ".ipynb_checkpoints").mkdir()
+    (package / "models" / ".ipynb_checkpoints" / "a-checkpoint.py").write_text("# of yesterday")
+    assert code_of("models", "graphs") == before
+    for file in ("models/deep/b.py", "graphs.py"):
+        (package / file).write_text(f"# {file}, again")
+        assert code_of("models", "graphs") != before
+        before = code_of("models", "graphs")

@@ -34,7 +34,6 @@ from stvsr.video.picture import Picture
 from stvsr.video.sources import Part, VideoFile
 from stvsr.video.tiles import Grid
 from stvsr.video.upscaling import Upscaler, upscale
-from stvsr.video.windows import Window
 
 Run = Callable[..., tuple[int, str]]
 
@@ -251,7 +250,7 @@ def test_frames_are_divided_into_as_many_tiles_as_the_memory_that_is_allowed_ask
 ) -> None:
     monkeypatch.setattr(budget, "used_memory", lambda: 0)
     made, taken = Upscaler.__call__, []
-    monkeypatch.setattr(Upscaler, "__call__", lambda self, window: taken.append(self.grid) or made(self, window))
+    monkeypatch.setattr(Upscaler, "__call__", lambda self, *given: taken.append(self.grid) or made(self, *given))
     write_clip(tmp_path / "in.mkv", moving(4, 800, 16))
     for name, memory in (("whole", "1"), ("tiles", "0.035")):
         status, error = run("in.mkv", name, *BICUBIC, "--device", "cpu", "--memory", memory)
@@ -374,10 +373,10 @@ def stop(*_):
     go.set()
     raise KeyboardInterrupt
 
-def call(self, window):
+def call(self, *given):
     if next(left, None) is None:
         go.wait()
-    return made(self, window)
+    return made(self, *given)
 
 # What a shell runs in the background ignores Ctrl-C, the tests and this program too.
 signal.signal(signal.SIGINT, stop)
@@ -503,10 +502,10 @@ def test_unfinished_work_of_another_job_is_refused_and_overwritten_on_request(
         """As by Ctrl-C after two windows."""
         left = iter(range(2))
 
-        def call(self: Upscaler, window: Window) -> Tensor:
+        def call(self: Upscaler, *given: Any) -> Tensor:
             if next(left, None) is None:
                 raise KeyboardInterrupt
-            return made(self, window)
+            return made(self, *given)
 
         with monkeypatch.context() as patched:
             patched.setattr(Upscaler, "__call__", call)
@@ -620,6 +619,7 @@ def test_what_is_refused_is_refused_before_all_frames_are_read(
     monkeypatch.setattr(VideoFile, "read", read)
     (tmp_path / ".out.mkv.part").mkdir()
     (tmp_path / ".out.mkv.part" / "job.json").write_text("{}")
+    (tmp_path / ".out.mkv.part" / "000000.mkv").touch()
     status, error = run("in.mkv", "out.mkv", "--checkpoint", checkpoint)
     assert (status, "holds the progress of another upscaling" in error) == (1, True)
     status, error = run("in.mkv", "small.mkv", "--checkpoint", checkpoint, "--memory", "0.01")
@@ -971,7 +971,7 @@ def test_a_long_job_on_a_cpu_is_said_with_its_hours(run: Run, tmp_path: Path, mo
     monkeypatch.setattr("stvsr.video.job.SLOW", 0.0)
     status, error = run("in.mkv", "out.mkv", *BICUBIC)
     assert status == 0
-    assert "hours on the CPU; a GPU should be much faster (to try first: --duration 2, or --method bicubic)" in error
+    assert "hours on the CPU; a GPU should be much faster (to try first: --duration 0.1, or --method bicubic)" in error
 
 
 @pytest.mark.slow
@@ -996,10 +996,24 @@ def test_work_that_was_begun_on_a_gpu_is_not_given_up_where_that_is_busy(run: Ru
     folder = tmp_path / ".out.mkv.part"
     folder.mkdir()
     (folder / "job.json").write_text('{"device": "cuda:99"}')
+    (folder / "000000.mkv").touch()
     arguments = ["in.mkv", "out.mkv", "--method", "bicubic"]
-    status, error = run(*arguments)
-    assert status == 1
-    assert "out.mkv: was begun on cuda:99 (device=cuda:99: not usable here" in error
-    assert "wait until that can be used, or start over with --overwrite" in error
+    # With --overwrite too: the job may have been begun with it, and its work is hours.
+    for overwrite in ([], ["--overwrite"]):
+        status, error = run(*arguments, *overwrite)
+        assert status == 1
+        assert "out.mkv: was begun on cuda:99 (device=cuda:99: not usable here" in error
+        assert "wait until that can be used, or start over with --device cpu --overwrite" in error
     assert run(*arguments, "--device", "cpu")[0] == 1
-    assert run(*arguments, "--overwrite")[0] == 0
+    status, error = run(*arguments, "--device", "cpu", "--overwrite")
+    assert status == 0
+    assert "held the progress of another upscaling (another " in error
+
+
+def test_a_folder_without_work_is_nobodys(run: Run, tmp_path: Path) -> None:
+    """A terminal that was closed in the first seconds leaves one; it decides nothing."""
+    write_clip(tmp_path / "in.mkv", moving(2))
+    (folder := tmp_path / ".out.mkv.part").mkdir()
+    (folder / "job.json").write_text('{"device": "cuda:99"}')
+    status, error = run("in.mkv", "out.mkv", "--method", "bicubic")
+    assert (status, "thrown away" in error) == (0, False)

@@ -7,7 +7,6 @@ and a report; see `evaluation/results.py`. An evaluation that was stopped goes o
 `output_dir`.
 """
 
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,8 @@ from stvsr.evaluation.results import RESULTS, Results, read_results
 from stvsr.evaluation.rows import summarise
 from stvsr.evaluation.scores import ClipScore, clip_scores
 from stvsr.evaluation.windows import check_text
-from stvsr.unfinished import JOB_FILE
+from stvsr.terminal import BAR
+from stvsr.unfinished import work_in
 
 LONGEST_TAG = 64
 """W&B takes no longer ones."""
@@ -49,7 +49,7 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
     """Scores what a config names on the test clips of its data, and writes results and report.
 
     Args:
-        config: composed from `conf/evaluate.yaml`; its `name` and `variant` are set.
+        config: composed from `conf/evaluate.yaml`; its `variant`, by which loggers name the run, is set.
         discard_other: whether the progress of another evaluation in its `output_dir` is thrown away, not refused.
 
     Returns:
@@ -72,19 +72,18 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
     check_processes(config.processes, str(config.device))
     name = method_name(config)
     check_text("the method", name, "give name=…")
-    # Loggers name, group and tag the run by the variant; and nobody reads the checkpoint again for the name.
-    config.name, config.variant = name, name[:LONGEST_TAG]
+    config.variant = name[:LONGEST_TAG]
     # Where others score, this process keeps off their GPUs.
     device = chosen_device("cpu" if config.processes > 1 else config.device)
     # Of this method, not of those that were trained or scored before it in this process.
     forget_peak_memory(device)
     job = Job(config, device)
     job.check_output()
-    identity = job.identity()
-    if (finished := finished_before(job, identity)) is not None:
+    key = job.progress_key()
+    if (finished := finished_before(job, key, name)) is not None:
         return finished
-    progress = Progress(progress_folder(config), identity, discard_other=discard_other)
-    with progress.locked():
+    progress = Progress(progress_folder(config), key)
+    with progress.alone(discard_other=discard_other):
         records = score(job, progress)
 
         windows = [window for record in records for window in record.windows]
@@ -103,7 +102,7 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
             left_out={_name(clip): clip.left_out for clip in clips if clip.left_out is not None},
             cropped={_name(clip): clip.cropped for clip in clips if clip.cropped},
             notes=job.notes(),
-            identity=job.outcome(identity, (window.state for window in windows)),
+            made_with=job.results_key(key, name, (window.state for window in windows)),
         )
         folder = Path(config.output_dir)
         results.write(folder, clips)
@@ -114,18 +113,17 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
         return results
 
 
-def finished_before(job: Job, identity: dict[str, Any]) -> Results | None:
+def finished_before(job: Job, key: dict[str, Any], name: str) -> Results | None:
     """What this very evaluation left in its folder; None where another one did, or something of it is missing."""
     folder = Path(job.config.output_dir)
     needed = [*(folder / name for name in WRITTEN), *filter(None, [job.scorer.save_to])]
-    unfinished = (progress_folder(job.config) / JOB_FILE).exists()
-    if unfinished or not all(path.exists() for path in needed) or not job.is_all_ours():
+    if work_in(progress_folder(job.config)) or not all(path.exists() for path in needed) or not job.is_all_ours():
         return None
     # Those of another version cannot be read.
     with suppress(InvalidInput):
         results = read_results(folder)
         windows = job.scorer.windows
-        if results.identity == job.outcome(identity, map(windows.state, job.tasks)):
+        if results.made_with == job.results_key(key, name, map(windows.state, job.tasks)):
             print(f"{folder}: scored before in the same way; to score and log it again, remove {RESULTS} there")
             # A sweep compares what has a new time.
             (folder / RESULTS).touch()
@@ -145,7 +143,7 @@ def score(job: Job, progress: Progress) -> list[BatchRecord]:
         initial=sum(len(record.windows) for record in done.values()),
         desc="scoring",
         unit="window",
-        file=sys.stderr,
+        **BAR,
     )
     try:
         with bar:

@@ -46,7 +46,7 @@ def pack(config: DictConfig) -> PackedClips:
         if output.exists():
             return verified_again(output, source, config.workers)
         packing = Packing(output, source, resolved(config.data.train_source))
-        with packing.locked():
+        with packing.alone():
             damaged = pack_missing(packing, config.workers)
             made = finished_pack(packing, damaged, config.workers)
             made.folder.rename(output)

@@ -5,15 +5,14 @@ import fcntl
 import hashlib
 import json
 import shutil
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from stvsr.errors import InvalidInput
 from stvsr.files import write_text
+from stvsr.terminal import TERMINAL
 
 JOB_FILE = "job.json"
 """The file that tells whose progress a folder holds."""
@@ -25,37 +24,23 @@ LOCK = "lock"
 PACKAGE = Path(__file__).parent
 
 
-def code_of(*rooms: str, modules: Iterable[str] = ()) -> str:
-    """Changes with the code that a job runs, which may become another while it is stopped.
-
-    Args:
-        rooms: folders of this package.
-        modules: names of modules of a user's own.
-    """
-    ours = (path for room in rooms for path in (PACKAGE / room).rglob("*.py"))
-    own = (file for name in modules if (file := getattr(sys.modules.get(name), "__file__", None)))
-    contents = [*map(_content, ours), *(Path(file).read_bytes() for file in own)]
+def code_of(*rooms: str) -> str:
+    """Changes with the code of rooms of this package, which may become another while a job is stopped."""
+    files = ((path, path.relative_to(PACKAGE).parts) for path in PACKAGE.rglob("*.py"))
+    # Hidden files are an editor's.
+    ours = (path for path, parts in files if parts[0].removesuffix(".py") in rooms and not _is_hidden(*parts))
     # Sorted by what is in them: the package may lie elsewhere the next time.
-    return hashlib.sha256(b"".join(sorted(contents))).hexdigest()
-
-
-@cache
-def _content(path: Path) -> bytes:
-    """Of a file of this package as it was at first: that code runs in this process, whatever the file becomes."""
-    return path.read_bytes()
+    return hashlib.sha256(b"".join(sorted(path.read_bytes() for path in ours))).hexdigest()
 
 
 class Unfinished:
     """A folder for what a job has done so far.
 
     Args:
-        folder: where; made if it is not there.
+        folder: where.
         identity: everything that decides what comes out, as plain values.
         job: what it is called in messages, for example "evaluation".
         elsewhere: what to do where the folder belongs to another job, for example "choose another output_dir".
-
-    Raises:
-        InvalidInput: the folder holds the progress of another job, or files that no job made.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], *, job: str, elsewhere: str) -> None:
@@ -63,59 +48,73 @@ class Unfinished:
         self.identity = identity
         self.job = job
         self.elsewhere = elsewhere
-        said = _serialised(identity)
-        path = folder / JOB_FILE
-        folder.mkdir(parents=True, exist_ok=True)
-        if path.is_file() and path.read_text() != said:
-            theirs = json.loads(path.read_text())
-            different = [key for key in identity if theirs.get(key) != identity[key]]
-            raise InvalidInput(
-                f"{folder}: holds the progress of another {job} (another {', '.join(different)}); "
-                f"{elsewhere}, or remove that folder to start over"
-            )
-        # Not by every process of a shared job: the first one has written it.
-        if not path.is_file():
-            # All of the folder is removed at the end. Hidden files are a file system's, or a text half written.
-            if any(entry.name != LOCK and not entry.name.startswith(".") for entry in folder.iterdir()):
-                raise InvalidInput(
-                    f"{folder}: holds files that are not of an unfinished {job}; {elsewhere}, or remove them"
-                )
-            write_text(path, said)
 
-    def locked(self) -> AbstractContextManager[None]:
-        """Keeps a second run of the job out of the folder; a killed one keeps nobody out.
+    @contextmanager
+    def alone(self, *, discard_other: bool = False) -> Iterator[None]:
+        """Makes the folder this job's, and keeps a second run out of it; a killed one keeps nobody out.
+
+        Args:
+            discard_other: as for `claim`.
 
         Raises:
-            InvalidInput: another one is running there.
+            InvalidInput: as `claim`, or another job is running there.
         """
-        return alone_in(self.folder, self.job, self.elsewhere)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # First: of two jobs begun at once only one may write whose folder it is.
+        with alone_in(self.folder, self.job, self.elsewhere):
+            self.claim(discard_other=discard_other)
+            yield
+
+    def claim(self, *, discard_other: bool = False) -> None:
+        """Notes whose folder it is, which this process must have locked.
+
+        Args:
+            discard_other: whether the work of another job there is thrown away, not refused.
+
+        Raises:
+            InvalidInput: the folder holds the work of another job, or files that no job made.
+        """
+        path = self.folder / JOB_FILE
+        theirs = json.loads(path.read_text()) if path.is_file() else None
+        if theirs == json.loads(said := json.dumps(self.identity, indent=1, sort_keys=True)):
+            return
+        if work := work_in(self.folder):
+            holds, remedy = f"files that are not of an unfinished {self.job}", "remove them"
+            if theirs is not None:
+                different = ", ".join(key for key in self.identity if theirs.get(key) != self.identity[key])
+                holds = f"the progress of another {self.job} (another {different})"
+                remedy = "remove that folder to start over"
+            if not discard_other:
+                raise InvalidInput(f"{self.folder}: holds {holds}; {self.elsewhere}, or {remedy}")
+            print(f"{self.folder}: held {holds}, which is thrown away", file=TERMINAL)
+            # First whose it was: nobody may go on with a part of it.
+            for entry in [path, *work]:
+                _remove(entry)
+        write_text(path, said)
 
     def remove(self) -> None:
         """Removes the folder; what was to be done is done."""
         _remove(self.folder)
 
 
-def _serialised(identity: dict[str, Any]) -> str:
-    return json.dumps(identity, indent=1, sort_keys=True)
+def work_in(folder: Path) -> list[Path]:
+    """What a job has made in its folder; none where that is not there."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    # Hidden files are a file system's, or a text half written.
+    return [entry for entry in entries if entry.name not in (JOB_FILE, LOCK) and not _is_hidden(entry.name)]
 
 
-def discard_other(folder: Path, identity: dict[str, Any], *, job: str, elsewhere: str) -> None:
-    """Removes the folder of another unfinished job; that of the same job stays. Arguments as for `Unfinished`.
-
-    Raises:
-        InvalidInput: a job is running there.
-    """
-    if folder.is_dir():
-        with alone_in(folder, job, elsewhere):
-            path = folder / JOB_FILE
-            if not path.is_file() or path.read_text() != _serialised(identity):
-                _remove(folder)
+def _is_hidden(*names: str) -> bool:
+    return any(name.startswith(".") for name in names)
 
 
-def _remove(folder: Path) -> None:
-    """Removes a folder whose lock this process holds."""
+def _remove(path: Path) -> None:
+    """Removes what lies in a folder whose lock this process holds, or that folder."""
     # On NFS the lock, which is open, keeps its folder from going; what is left is empty and does no harm.
-    shutil.rmtree(folder, ignore_errors=True)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -133,8 +132,6 @@ def alone_in(folder: Path, job: str, elsewhere: str) -> Iterator[None]:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise InvalidInput(f"{folder}: another {job} is running there; wait for it, or {elsewhere}") from None
             # Some file systems, of clusters above all, have no locks.
-            print(
-                f"warning: {folder}: cannot be locked ({error.strerror}); let no other {job} run there",
-                file=sys.stderr,
-            )
+            warning = f"warning: {folder}: cannot be locked ({error.strerror}); let no other {job} run there"
+            print(warning, file=TERMINAL)
         yield

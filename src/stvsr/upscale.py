@@ -158,7 +158,8 @@ def resumed_or_chosen_device(arguments: argparse.Namespace) -> torch.device:
     Raises:
         InvalidInput: it cannot be used; a GPU that is busy for a while is no reason to give earlier work up.
     """
-    may_continue = arguments.device == "auto" and not arguments.overwrite and arguments.output != STANDARD
+    # With --overwrite too: a killed job that was begun with it is continued by the same command.
+    may_continue = arguments.device == "auto" and arguments.output != STANDARD
     begun_on = device_of(arguments.output) if may_continue else None
     try:
         return chosen_device(begun_on or arguments.device)
@@ -167,7 +168,7 @@ def resumed_or_chosen_device(arguments: argparse.Namespace) -> torch.device:
             raise
         raise InvalidInput(
             f"{arguments.output}: was begun on {begun_on} ({error}); wait until that can be used, or start over with "
-            "--overwrite"
+            "--device cpu --overwrite"
         ) from None
 
 

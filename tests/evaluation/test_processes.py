@@ -55,7 +55,7 @@ def test_what_a_user_can_mend_in_a_process_is_no_bug_of_ours(
 
 def test_a_process_does_not_score_what_has_changed_since_the_evaluation_began(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last checkpoint of a run that trains is written anew every minute."""
-    job = SimpleNamespace(identity=lambda: {"checkpoint": "newer"})
+    job = SimpleNamespace(progress_key=lambda: {"checkpoint": "newer"})
     assert said_by_a_process(monkeypatch, lambda *arguments: job).startswith("what is scored has changed")
 
 

@@ -23,6 +23,7 @@ def record(batch: int) -> BatchRecord:
 
 def test_records_of_every_process_are_read_back(tmp_path: Path) -> None:
     progress = Progress(tmp_path / "progress", IDENTITY)
+    progress.folder.mkdir()
     assert progress.records(bool) == {}
     for rank in (0, 1):
         with progress.part(rank) as part:
@@ -49,22 +50,28 @@ def test_a_line_that_was_cut_off_does_not_count(tmp_path: Path, cut: int) -> Non
 
 
 def test_progress_of_another_evaluation_is_refused_and_says_what_differs(tmp_path: Path) -> None:
-    Progress(tmp_path, IDENTITY)
-    with pytest.raises(InvalidInput, match=r"another evaluation \(another checkpoint\); choose another output_dir"):
-        Progress(tmp_path, IDENTITY | {"checkpoint": "def"})
-    Progress(tmp_path, IDENTITY).remove()
-    Progress(tmp_path, IDENTITY | {"checkpoint": "def"})
+    ours, other = Progress(tmp_path, IDENTITY), Progress(tmp_path, IDENTITY | {"checkpoint": "def"})
+    with ours.alone(), ours.part(0):
+        pass
+    says = r"another evaluation \(another checkpoint\); choose another output_dir"
+    with pytest.raises(InvalidInput, match=says), other.alone():
+        pass
+    with ours.alone():
+        ours.remove()
+    with other.alone():
+        pass
 
 
 def test_a_second_evaluation_in_the_same_folder_is_refused_while_the_first_runs(tmp_path: Path) -> None:
     progress = Progress(tmp_path / "progress", {})
+    progress.folder.mkdir()
     with (
         taken_elsewhere(tmp_path / "progress", "evaluation"),
         pytest.raises(InvalidInput, match="another evaluation is running there; wait for it, or choose another"),
-        progress.locked(),
+        progress.alone(),
     ):
         pass
-    with progress.locked():
+    with progress.alone():
         pass
 
 
@@ -80,7 +87,7 @@ def test_a_file_system_without_locks_keeps_nobody_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
     refuses_locks(monkeypatch, number)
-    with Progress(tmp_path / "progress", {}).locked():
+    with Progress(tmp_path / "progress", {}).alone():
         pass
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: {tmp_path / 'progress'}: cannot be locked ({os.strerror(number)})")
@@ -93,6 +100,6 @@ def test_either_way_a_system_says_that_a_lock_is_held_keeps_a_second_evaluation_
     refuses_locks(monkeypatch, number)
     with (
         pytest.raises(InvalidInput, match="another evaluation is running there"),
-        Progress(tmp_path / "progress", {}).locked(),
+        Progress(tmp_path / "progress", {}).alone(),
     ):
         pass

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stvsr.data.containers import open_output
-from stvsr.errors import InvalidInput, UserError
+from stvsr.errors import InvalidInput
 from stvsr.video import sinks
 from stvsr.video.clock import Clock, InputTimes
 from stvsr.video.codecs import BIG_FRAME, CODECS, CONTAINERS, Encoding, chosen_codec
@@ -42,7 +42,7 @@ def write(path: Path, encoding: Encoding, frames: list[Tensor], colour: Colour, 
     )
     for number, frame in enumerate(frames):
         sink.write((number + 7 - first) // 7, number, frame)
-    assert sink.finish(len(frames)) == path
+    assert sink.finish() == path
 
 
 class MadeUp:
@@ -222,61 +222,6 @@ def test_big_frames_take_no_more_of_an_encoder_for_each_pixel(codec: str) -> Non
     assert 0 < encoding.frame_bytes(BIG_FRAME + 1) <= encoding.frame_bytes(BIG_FRAME) < 500
 
 
-@pytest.mark.parametrize("damage", ["cut short", "empty", "gone"])
-@pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_segment_that_lost_frames_is_found_removed_and_said(tmp_path: Path, damage: str, number: int) -> None:
-    """As after a power cut: the names are there, what was in the files is not. The video would lack frames."""
-    encoding, frames = Encoding("ffv1"), [torch.full((3, 16, 16), value, dtype=torch.uint8) for value in range(21)]
-    picture = Picture(16, 16, Colour.for_size(16, 16))
-
-    def sink() -> SegmentedVideo:
-        return SegmentedVideo(
-            tmp_path,
-            picture=picture,
-            rate=Fraction(25),
-            encoding=encoding,
-            windows_per_segment=1,
-            join=lambda segments: tmp_path / str(len(segments)),
-        )
-
-    first = sink()
-    for place, frame in enumerate(frames):
-        first.write(place // 7, place, frame)
-    assert first.finish(len(frames)) == tmp_path / "3"
-    # As of a job that was killed while it joined them.
-    (tmp_path / "whole.mkv").touch()
-    segment = first.segments[number]
-    if damage == "gone":
-        segment.unlink()
-    else:
-        segment.write_bytes(segment.read_bytes()[: 0 if damage == "empty" else segment.stat().st_size // 2])
-    again = sink()
-    with pytest.raises(UserError, match="lacks frames"):
-        again.finish(len(frames))
-    # The same command makes them again.
-    for _ in range(3):
-        again = sink()
-        for place, frame in enumerate(frames):
-            if not again.has(place // 7, range(place, place + 1)):
-                again.write(place // 7, place, frame)
-        try:
-            assert again.finish(len(frames)) == tmp_path / "3"
-            break
-        except UserError:
-            continue
-    else:
-        pytest.fail("it is never whole")
-
-
-def test_a_frame_that_is_missing_among_others_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is cut short lacks frames that are shown before the last one in it."""
-    numbers = {Path("0"): [0, 1, 2], Path("1"): [3, 4, 7], Path("2"): [8, 9]}
-    monkeypatch.setattr(sinks, "frame_numbers", numbers.get)
-    assert sinks.incomplete(list(numbers), 10) == Path("1")
-    numbers[Path("1")] = [3, 4, 5, 6, 7]
-    assert sinks.incomplete(list(numbers), 10) is None
-
-
 @pytest.mark.parametrize("codec", CODECS)
 def test_pixel_formats_that_are_named_can_be_written(codec: str) -> None:
     with pytest.raises(InvalidInput, match="expected one of") as refused:
@@ -300,7 +245,7 @@ def test_y4m_has_the_colours_that_readers_assume(tmp_path: Path) -> None:
     sink = sinks.Y4mOutput(tmp_path / "a.y4m", picture=picture, rate=Fraction(25))
     green = torch.tensor([0, 255, 0], dtype=torch.uint8).view(3, 1, 1).expand(3, 720, 1280)
     sink.write(0, 0, green)
-    sink.finish(1)
+    sink.finish()
     (read,) = VideoFile(tmp_path / "a.y4m", Part()).frames()
     assert (read.int() - green.int()).abs().max() <= 3
 

@@ -12,7 +12,13 @@ from av.video.stream import VideoStream
 
 from conftest import moving_frames, write_video
 from stvsr.data.decoding import VideoIndex, stream_frames
-from stvsr.video.clock import Clock
+from stvsr.video import muxing
+from stvsr.video.clock import Clock, InputTimes
+from stvsr.video.codecs import Encoding
+from stvsr.video.colour import Colour
+from stvsr.video.muxing import EncodedVideo
+from stvsr.video.picture import Picture
+from stvsr.video.sinks import SegmentedVideo
 from stvsr.video.sources import Part, VideoFile
 
 
@@ -59,6 +65,55 @@ def test_a_last_frame_that_is_held_is_held_as_long(tmp_path: Path) -> None:
     for seconds, held in ((Fraction(3, 10), 0), (Fraction(1), 7), (Fraction(4, 10), 0)):
         times = VideoFile(tmp_path / "a.gif", Part(duration=seconds)).times
         assert (times.held, times.varies, times.pts is not None) == (held, False, held > 0), "to the end of the part"
+
+
+@pytest.mark.parametrize("frames", [4, 5, 6, 7, 8, 11])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_a_last_frame_that_is_held_is_held_in_the_file_and_read_again(tmp_path: Path, frames: int, suffix: str) -> None:
+    """In MP4 the frame that is decoded last, whose duration alone is kept, may be another one."""
+    rate = Fraction(10)
+    clock = Clock(
+        InputTimes(rate, np.arange(frames), 1 / rate, held=30, even=True), interpolated=True, slow_motion=False
+    )
+    picture = Picture(64, 48, Colour.for_size(64, 48))
+
+    def join(segments: list[Path]) -> Path:
+        muxing.write_video(tmp_path / f"a{suffix}", EncodedVideo(segments, clock, "h264", picture), None)
+        return tmp_path / f"a{suffix}"
+
+    sink = SegmentedVideo(
+        tmp_path, picture=picture, rate=clock.rate, encoding=Encoding("h264"), windows_per_segment=99, join=join
+    )
+    count = clock.count(frames)
+    for number, image in enumerate(moving_frames(count, (48, 64))):
+        sink.write(0, number, image)
+    path = sink.finish()
+    assert path is not None
+    lasts = Fraction(count - 1, 20) + 3 - Fraction(1, 20)
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        assert float(container.duration / av.time_base) == pytest.approx(float(lasts), abs=0.01)
+        if suffix != ".mkv":
+            assert float(stream.duration * stream.time_base) == pytest.approx(float(lasts), abs=0.06)
+    times = VideoFile(path, Part()).times
+    assert float(times.held / times.rate) == pytest.approx(float(lasts - Fraction(count - 1, 20)), abs=0.06)
+
+
+def test_a_pause_before_the_last_frames_is_no_hold_of_the_last_one(tmp_path: Path) -> None:
+    """MP4 counts durations in decoding order, so that of the frame shown last may be the pause."""
+    for count, pause in ((22, 18), (21, 17), (20, 17), (12, 9)):
+        times = [number + 75 * (number >= pause) for number in range(count)]
+        with av.open(path := tmp_path / f"{count}.mp4", "w") as container:
+            stream = container.add_stream("libx264", rate=25)
+            assert isinstance(stream, VideoStream)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            stream.codec_context.time_base = Fraction(1, 25)
+            for time, image in zip(times, moving_frames(count, (48, 64)), strict=True):
+                frame = av.VideoFrame.from_ndarray(image.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
+                frame.pts, frame.time_base = time, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        assert VideoFile(path, Part()).times.held == 0, count
 
 
 def test_colours_may_change_within_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

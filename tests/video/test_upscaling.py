@@ -156,8 +156,8 @@ def test_preview_has_bicubic_at_the_left_and_the_network_at_the_right(
 ) -> None:
     network, frames = small_network(), noise(4, 16, width)
     upscaler, told = Upscaler(network, preview=True), []
-    upscaler.on_tile = lambda *tiles: told.append(tiles)
-    made = torch.stack(list(upscale(frames, upscaler)))
+    (window,) = windows(scene_starts(frames))
+    made = upscaler(window, lambda *tiles: told.append(tiles))
     assert told == [(1, 1)], "of the network alone, which takes the time"
     assert torch.equal(made[..., 4 * width :], torch.stack(by_hand(network, frames)))
     left, expected = made[..., : 4 * width].float(), torch.stack(by_hand(BicubicBlend(), frames)).float()
@@ -308,7 +308,6 @@ def test_bf16_is_used_only_where_it_agrees_with_float32(
     off = (upscaler(first)[..., -expected.shape[-1] :].int() - expected.int()).abs().max()
     assert off == 0 or (off == 1 and agrees), "rounded to 8 bits"
     assert upscaler.bf16 is agrees
-    assert not upscaler.undecided
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (20, 40, 160)], ids=["black", "blue"])
@@ -321,11 +320,10 @@ def test_plain_frames_decide_nothing_of_precision(
     one_colour = torch.tensor(colour, dtype=torch.uint8)[:, None, None]
     (plain,) = windows(scene_starts([one_colour.expand_as(frame) for frame in noise(4)]))
     upscaler(plain)
-    assert upscaler.undecided
+    assert upscaler.bf16 is None
     first, *_ = windows(scene_starts(noise(4)))
     upscaler(first)
-    assert not upscaler.undecided
-    assert not upscaler.bf16
+    assert upscaler.bf16 is False
 
 
 @pytest.mark.parametrize(
@@ -337,8 +335,7 @@ def test_bf16_is_not_tried_where_it_gains_nothing(
 ) -> None:
     monkeypatch.setattr("stvsr.video.upscaling.has_bf16", lambda device: fast)
     upscaler = Upscaler(network, precision="auto")
-    assert not upscaler.undecided
-    assert not upscaler.bf16
+    assert upscaler.bf16 is False
 
 
 def test_bf16_on_request_stays_within_a_hundredth_of_a_decibel_of_a_33_db_result(

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from stvsr.data.containers import ffmpeg_name, open_input
 from stvsr.data.orientation import UPRIGHT, Orientation, display_matrix
-from stvsr.data.packets import Packet, scan, starts_afresh, video_stream
+from stvsr.data.packets import Packet, scan, shown_last, starts_afresh, video_stream
 from stvsr.errors import DamagedClip, InvalidInput
 
 try:
@@ -206,7 +206,7 @@ def _index(
         seekable=container.format.name != "avi",
         decord=trusted,
         orientation=orientation,
-        lasts=max(packets, key=lambda packet: (packet.shown, packet.pts)).duration,
+        lasts=shown_last(packets, in_decoding_order="mp4" in container.format.name),
     )
 
 

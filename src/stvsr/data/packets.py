@@ -131,6 +131,19 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
         )
 
 
+def shown_last(packets: list[Packet], *, in_decoding_order: bool) -> int:
+    """How long the frame that is shown last is shown, in units of the stream's time base; 0 where nobody tells.
+
+    Args:
+        packets: of a stream, in decoding order.
+        in_decoding_order: whether durations are the times between frames in that order, as in MP4 and QuickTime: only
+            the last one is its frame's own.
+    """
+    last = max(packets, key=lambda packet: (packet.shown, packet.pts))
+    telling = packets[-1] if in_decoding_order else last
+    return max(0, telling.pts + telling.duration - last.pts) if telling.shown else 0
+
+
 def starts_afresh(packets: list[Packet]) -> bool:
     """Whether no frame needs anything from before the last key frame in decoding order."""
     key = None

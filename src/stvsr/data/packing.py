@@ -55,7 +55,6 @@ class Packing(Unfinished):
         clip_bytes: bytes of a clip.
 
     Raises:
-        InvalidInput: the folder holds the progress of another pack.
         DamagedClip: none of the first clips can be read.
     """
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -18,7 +19,7 @@ from stvsr.config import check_list, entries, resolved, targets_in
 from stvsr.data.clip_sets import ClipSet
 from stvsr.data.motion_measure import MotionThresholds
 from stvsr.errors import InvalidInput
-from stvsr.evaluation.method import chosen_network, fingerprint, method_name
+from stvsr.evaluation.method import chosen_network, fingerprint
 from stvsr.evaluation.motion_cache import read_motion
 from stvsr.evaluation.perceptual import EXTRAS
 from stvsr.evaluation.predictions import SavedFrames
@@ -35,10 +36,8 @@ from stvsr.unfinished import JOB_FILE, code_of
 IDENTITY = ("model", "method", "predictions", "protocol", "batch_size", "extras", "save_frames", "pictures")
 """Settings that decide what an evaluation leaves behind, besides the checkpoint and the clips."""
 
-ROOMS = ("data", "evaluation", "models", "ops")
-"""Whose code decides it, too."""
-
-code_of(*ROOMS)  # now, and not hours later, in a study say: what is loaded is what runs
+CODE = code_of("data", "evaluation", "graphs", "models", "ops")
+"""The code that decides it, too: as it is loaded, whatever its files become while a study runs."""
 
 SAVED = "frames"
 """The folder of saved frames, below `output_dir`."""
@@ -169,37 +168,38 @@ class Job:
         """What a reader must know of the networks of a two-stage system."""
         return [f"{stage.title}: {note}" for stage in self.stages.values() for note in stage.notes]
 
-    def identity(self) -> dict[str, Any]:
-        """Everything that decides the scores, as plain values."""
+    def progress_key(self) -> dict[str, Any]:
+        """Everything that decides the scores, as plain values: unfinished progress of the same is continued."""
         chosen = resolved(self.config)
-        identity: dict[str, Any] = {key: chosen.get(key) for key in IDENTITY}
+        key: dict[str, Any] = {name: chosen.get(name) for name in IDENTITY}
         # Its config counts as well as its weights.
         if self.config.checkpoint is not None:
-            identity["checkpoint"] = hashlib.sha256(weight_file(self.config.checkpoint).read_bytes()).hexdigest()
+            key["checkpoint"] = hashlib.sha256(weight_file(self.config.checkpoint).read_bytes()).hexdigest()
         named = [str((chosen.get("method") or {}).get("_target_")).rpartition(".")[0]]
         if self.network is not None:
-            identity["network"] = fingerprint(self.network)
+            key["network"] = fingerprint(self.network)
             named += [type(part).__module__ for part in self.network.modules()]
         named += [EXTRAS[name].__module__ for name in self.config.extras]
-        identity["code"] = code_of(*ROOMS, modules={*named})
-        identity["data"] = with_absolute_roots(chosen["data"]["test_source"])
+        key |= {"code": CODE, "own_code": _code_of_modules({*named}), "torch": version("torch")}
+        key["data"] = with_absolute_roots(chosen["data"]["test_source"])
         clips = dict.fromkeys(task.clip for task in self.tasks)
         listed = "\n".join(f"{clip.clip_set} {clip.name} {clip.frames}" for clip in clips)
-        identity["clips"] = f"{len(clips)}, {hashlib.sha256(listed.encode()).hexdigest()}"
-        return identity
+        key["clips"] = f"{len(clips)}, {hashlib.sha256(listed.encode()).hexdigest()}"
+        return key
 
-    def outcome(self, identity: dict[str, Any], states: Iterable[str]) -> dict[str, Any]:
+    def results_key(self, progress_key: dict[str, Any], name: str, states: Iterable[str]) -> dict[str, Any]:
         """Everything that decides the results, as they keep it: where it is the same, nothing is scored again.
 
         Args:
-            identity: of the evaluation, when it began.
+            progress_key: when the evaluation began.
+            name: of the method.
             states: of the files of each window, in order.
         """
         chosen = resolved(self.config)
         more: dict[str, Any] = {key: chosen[key] for key in ("device", "deformable")}
-        more |= {"name": method_name(self.config), "thresholds": asdict(self.thresholds)}
+        more |= {"name": name, "thresholds": asdict(self.thresholds)}
         more |= {"files": hashlib.sha256("\n".join(states).encode()).hexdigest()}
-        plain: dict[str, Any] = json.loads(json.dumps(identity | more))
+        plain: dict[str, Any] = json.loads(json.dumps(progress_key | more))
         return plain
 
     def is_all_ours(self) -> bool:
@@ -207,6 +207,13 @@ class Job:
         chosen = resolved(self.config)
         parts = [chosen.get(part) for part in ("model", "method", "protocol")] + [chosen["data"]["test_source"]]
         return all(target.startswith("stvsr.") for target in targets_in(parts))
+
+
+def _code_of_modules(names: set[str]) -> str:
+    """Changes with the files of modules of a user's own."""
+    own = {name for name in names if name.partition(".")[0] not in ("stvsr", "torch")}
+    files = {file for name in own if (file := getattr(sys.modules.get(name), "__file__", None))}
+    return hashlib.sha256(b"".join(sorted(Path(file).read_bytes() for file in files))).hexdigest()
 
 
 def with_absolute_roots(settings: Any) -> Any:

@@ -101,7 +101,7 @@ def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank
     torch.set_num_threads(threads_each(config.processes))
     try:
         job = Job(config, chosen_device(config.device, rank))
-        if job.identity() != identity:
+        if job.progress_key() != identity:
             raise InvalidInput(
                 "what is scored has changed since the evaluation began (the checkpoint of a run in progress? the code? "
                 "a method with other weights each time?); once it changes no more, run it again with another output_dir"

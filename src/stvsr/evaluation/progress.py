@@ -13,11 +13,8 @@ from typing import Any, TextIO
 
 from omegaconf import DictConfig
 
-from stvsr import unfinished
 from stvsr.evaluation.scores import WindowScore
-
-JOB, ELSEWHERE = "evaluation", "choose another output_dir"
-"""What messages call it, and what they advise where its folder is another one's."""
+from stvsr.unfinished import Unfinished
 
 
 def progress_folder(config: DictConfig) -> Path:
@@ -56,22 +53,16 @@ class BatchRecord:
     peak_memory: float
 
 
-class Progress(unfinished.Unfinished):
+class Progress(Unfinished):
     """The folder of an evaluation that is not finished.
 
     Args:
-        folder: where; made if it is not there.
+        folder: where.
         identity: everything that decides the scores, as plain values.
-        discard_other: whether the progress of another evaluation there is thrown away.
-
-    Raises:
-        InvalidInput: the folder holds the progress of another evaluation.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any], *, discard_other: bool = False) -> None:
-        if discard_other:
-            unfinished.discard_other(folder, identity, job=JOB, elsewhere=ELSEWHERE)
-        super().__init__(folder, identity, job=JOB, elsewhere=ELSEWHERE)
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        super().__init__(folder, identity, job="evaluation", elsewhere="choose another output_dir")
 
     def records(self, is_current: Callable[[BatchRecord], bool]) -> dict[int, BatchRecord]:
         """The batches scored so far, by number.

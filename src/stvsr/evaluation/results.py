@@ -34,7 +34,7 @@ class Results:
         left_out: clips that count in no mean, each with the reason.
         cropped: clips of which an incomplete last row or column was cut off, each with the sizes.
         notes: what else a reader must know of the method.
-        identity: what decides the scores; checksums tell weights, files and code.
+        made_with: what decides the scores; checksums tell weights, files and code.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Results:
     left_out: dict[str, str] = field(default_factory=dict)
     cropped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    identity: dict[str, Any] = field(default_factory=dict)
+    made_with: dict[str, Any] = field(default_factory=dict)
 
     def table(self) -> Table:
         """For people."""

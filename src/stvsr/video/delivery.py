@@ -18,14 +18,11 @@ import av
 
 from stvsr.errors import Interrupted, InvalidInput, UserError, one_line
 from stvsr.files import flush_to_disk
-from stvsr.unfinished import JOB_FILE, LOCK, Unfinished, alone_in, discard_other
+from stvsr.unfinished import JOB_FILE, Unfinished, alone_in, work_in
 from stvsr.video.sources import STANDARD
 
 JOB = "upscaling"
 """What a job is called in messages."""
-
-ELSEWHERE = "choose another output"
-"""What to do where another job runs."""
 
 WORTH_KEEPING = 60.0
 """Seconds of work that a job that failed keeps."""
@@ -48,11 +45,7 @@ class Place:
     @property
     def begun(self) -> bool:
         """Whether some of the work lies there already."""
-        if self.folder is None or not self.folder.is_dir():
-            return False
-        names = (entry.name for entry in self.folder.iterdir())
-        # Hidden files are a file system's, or a text half written.
-        return any(name not in (JOB_FILE, LOCK) and not name.startswith(".") for name in names)
+        return self.folder is not None and bool(work_in(self.folder))
 
     def deliver(self, whole: Path | None) -> None:
         """Gives the whole its name, in place of what had it before."""
@@ -78,8 +71,8 @@ class Place:
 
 def device_of(output: Path) -> str | None:
     """Where unfinished work of an output was begun; None where there is none."""
-    path = _folder(output) / JOB_FILE
-    return json.loads(path.read_text()).get("device") if path.is_file() else None
+    path = (folder := _folder(output)) / JOB_FILE
+    return json.loads(path.read_text()).get("device") if path.is_file() and work_in(folder) else None
 
 
 def _folder(output: Path) -> Path:
@@ -109,18 +102,16 @@ def delivery(
             yield Place(output, None)
         return
     folder = _folder(output)
-    if overwrite:
-        discard_other(folder, identity, job=JOB, elsewhere=ELSEWHERE)
-    resumed = folder.is_dir()
+    unfinished = Unfinished(folder, identity, job=JOB, elsewhere="add --overwrite")
+    resumed = bool(work_in(folder))
     started = time.monotonic()
     with _in_words(output):
         folder.mkdir(exist_ok=True)
-    # Not `Unfinished.locked()`, which would advise --overwrite: a job that runs keeps that out as well. And first: of
-    # two jobs begun at once only one may write whose folder it is.
-    with alone_in(folder, JOB, ELSEWHERE):
+    # Not `unfinished.alone()`, which would advise --overwrite: a job that runs keeps that out as well.
+    with alone_in(folder, JOB, "choose another output"):
         try:
             with _in_words(output):
-                unfinished = Unfinished(folder, identity, job=JOB, elsewhere="add --overwrite")
+                unfinished.claim(discard_other=overwrite)
         except UserError:
             # A disk that is full already; a folder that was there belongs to another job.
             if not resumed:

@@ -25,7 +25,7 @@ from stvsr.video.prefetch import prefetched
 from stvsr.video.sinks import Sink
 from stvsr.video.sources import Source
 from stvsr.video.tiles import Grid
-from stvsr.video.upscaling import Upscaler
+from stvsr.video.upscaling import OnTile, Upscaler
 from stvsr.video.windows import Window, windows
 
 DECODED_AHEAD = 2
@@ -67,7 +67,7 @@ class Job:
         self.fits = fits
         self.say = say
         self.count = 0
-        # Each with the number of the window that it was found out in; what was found out last counts.
+        # Each with the number of the window that it was found out in; it holds from there to the next.
         self._grids: list[tuple[int, Grid]] = []
         # The window that showed whether bfloat16 agrees, and whether it does.
         self._decided: tuple[int, bool] | None = None
@@ -93,7 +93,7 @@ class Job:
             raise
         if not self.count:
             raise InvalidInput(f"{self.source.path}: no frame in the requested part; choose an earlier --start")
-        return self.sink.finish(self.count)
+        return self.sink.finish()
 
     def _fill(self, expected: int | None) -> None:
         first = None
@@ -118,28 +118,27 @@ class Job:
             if not self.sink.has(number, numbers):
                 left = ((expected or 0) - numbers.start) / len(numbers)
                 # A window that is made in both precisions takes longer than those that follow.
-                telling = not self._told and not self.upscaler.undecided
-                self.upscaler.on_tile = partial(self._on_tile, bar, time.monotonic(), left if telling else None)
-                for place, frame in zip(numbers, self._upscaled(number, window), strict=True):
+                telling = not self._told and self.upscaler.bf16 is not None
+                on_tile = partial(self._on_tile, bar, time.monotonic(), left if telling else None)
+                for place, frame in zip(numbers, self._upscaled(number, window, on_tile), strict=True):
                     yield number, place, frame
             self.count = numbers.stop
 
-    def _upscaled(self, number: int, window: Window) -> Tensor:
+    def _upscaled(self, number: int, window: Window, on_tile: OnTile) -> Tensor:
         if self._decided is not None:
-            # As then: before that window in float32, and what it showed decides again.
+            # As in the earlier run: float32 before that window; in it the same tiles decide again.
             since, bf16 = self._decided
-            self.upscaler.bf16, self.upscaler.undecided = bf16 and number > since, number == since
-        undecided = self.upscaler.undecided
+            self.upscaler.bf16 = None if number == since else bf16 and number > since
+        was_open = self.upscaler.bf16 is None
         known = self._grid_of(number)
         if known is not None and known != self.upscaler.grid:
             if self._begun or self.fits(known):
                 self.upscaler.grid = known
             else:
                 self.say("there is not enough memory now for the tiles of the earlier run; the rest uses other tiles")
-        frames = self.upscaler(window)
-        decided = undecided and not self.upscaler.undecided
-        if decided:
-            self._decided = (number, self.upscaler.bf16)
+        frames = self.upscaler(window, on_tile)
+        if decided := was_open and self.upscaler.bf16 is not None:
+            self._decided = (number, bool(self.upscaler.bf16))
         if self.upscaler.grid != known:
             self._grids.append((number, self.upscaler.grid))
         if decided or self.upscaler.grid != known:
@@ -160,8 +159,8 @@ class Job:
         if self.settings is not None and self.settings.is_file():
             known = json.loads(self.settings.read_text())
             self._grids = [(number, Grid(rows, columns)) for number, rows, columns in known["grids"]]
-            if (decided := known.get("precision")) is not None:
-                self._decided = (decided[0], decided[1])
+            if known["precision"] is not None:
+                self._decided = tuple(known["precision"])
 
     def _write_settings(self) -> None:
         if self.settings is not None:
@@ -180,5 +179,5 @@ class Job:
         if self.upscaler.device.type == "cpu" and hours > SLOW:
             self.say(
                 f"this will take about {hours:.1f} hours on the CPU; a GPU should be much faster "
-                "(to try first: --duration 2, or --method bicubic)"
+                "(to try first: --duration 0.1, or --method bicubic)"
             )

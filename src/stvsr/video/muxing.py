@@ -23,6 +23,9 @@ from stvsr.video.codecs import CODECS, CONTAINERS
 from stvsr.video.companions import Companions, add_copy, describe, options_for
 from stvsr.video.picture import Picture
 
+QUICKTIME_FORMATS = ("mp4", "mov")
+"""FFmpeg's names of the kinds of files that are QuickTime's, or made after it."""
+
 FINEST = 2**31 - 1
 """Units a second that every container can count."""
 
@@ -53,19 +56,29 @@ class EncodedVideo:
         unit = Fraction(gcd(frame.numerator, self.start.numerator), lcm(frame.denominator, self.start.denominator))
         return unit if unit.denominator <= FINEST else self.clock.time_base
 
-    def packets(self, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-        """All packets in decoding order, with their times."""
+    def packets(self, stream: VideoStream, *, quicktime: bool) -> Iterator[Packet[VideoStream]]:
+        """All packets in decoding order, with their times.
+
+        Args:
+            stream: of the file they go into.
+            quicktime: whether that is MP4 or QuickTime, which keeps when frames are decoded and shown, and a duration
+                only of the frame that is decoded last.
+        """
         unit = self.unit
         scale, shift = self.clock.time_base / unit, round(self.start / unit)
+        numbers = list(map(numbers_in, self.segments))
         # A frame is decoded so many frames earlier than it is shown; the same for all segments, so that they join.
-        delay = max(map(reordering, self.segments))
+        delay, count = max(map(reordering, numbers)), sum(map(len, numbers))
         decoded = 0
         for path in self.segments:
             for packet in _picture_packets(path):
                 number = packet.pts
                 assert number is not None
                 packet.time_base = unit
-                packet.duration = int((self.clock.ticks(number + 1) - self.clock.ticks(number)) * scale)
+                # To the end of a frame that is held, which is shown last.
+                ends = quicktime and self.clock.times.held and decoded == count - 1
+                until = self.clock.ticks(count if ends else number + 1)
+                packet.duration = int((until - self.clock.ticks(number)) * scale)
                 packet.pts = int(self.clock.ticks(number) * scale) + shift
                 packet.dts = int(self.clock.ticks(decoded - delay) * scale) + shift
                 packet.stream = stream
@@ -73,17 +86,13 @@ class EncodedVideo:
                 yield packet
 
 
-def frame_numbers(path: Path) -> list[int]:
-    """Of the frames in a segment, in order; none where it cannot be read at all."""
-    try:
-        return sorted(packet.pts or 0 for packet in _picture_packets(path))
-    except (av.FFmpegError, IndexError):
-        return []
+def numbers_in(path: Path) -> list[int]:
+    """Of the frames in a segment, in decoding order."""
+    return [packet.pts or 0 for packet in _picture_packets(path)]
 
 
-def reordering(path: Path) -> int:
-    """How many frames earlier a segment's frames must be decoded than they are shown."""
-    numbers = [packet.pts or 0 for packet in _picture_packets(path)]
+def reordering(numbers: list[int]) -> int:
+    """How many frames earlier a segment's frames, by number in decoding order, must be decoded than they are shown."""
     first = min(numbers, default=0)
     return max((place - (number - first) for place, number in enumerate(numbers)), default=0)
 
@@ -117,7 +126,7 @@ def write_video(path: Path, video: EncodedVideo, companions: Companions | None) 
             copies = {index: add_copy(output, source.streams[index]) for index in companions.streams}
             describe(output, stream, source, companions)
             others = companions.packets(source, copies)
-        ours: Iterable[Packet[Any]] = video.packets(stream)
+        ours: Iterable[Packet[Any]] = video.packets(stream, quicktime=output.format.name in QUICKTIME_FORMATS)
         for packet in heapq.merge(ours, others, key=_decoding_time):
             given += packet.stream is stream
             try:
@@ -137,7 +146,7 @@ def _add_pictures(output: OutputContainer, template: VideoStream, video: Encoded
     context.framerate = video.clock.rate
     context.sample_aspect_ratio = picture.pixel_aspect
     tag = CODECS[video.codec].tag
-    if tag is not None and output.format.name in ("mp4", "mov"):
+    if tag is not None and output.format.name in QUICKTIME_FORMATS:
         context.codec_tag = tag
     if turned and picture.display_matrix is not None:
         stream.set_display_matrix(picture.display_matrix)

@@ -23,11 +23,9 @@ from torch import Tensor
 
 from stvsr.data.containers import open_output
 from stvsr.data.png import write_png
-from stvsr.errors import UserError
 from stvsr.files import flush_to_disk
 from stvsr.video.codecs import CODECS, Encoding
 from stvsr.video.colour import Colour, FromRgb
-from stvsr.video.muxing import frame_numbers
 from stvsr.video.picture import Picture
 
 NUMBER_UNIT = Fraction(1, 1000)
@@ -59,8 +57,8 @@ class Sink(Protocol):
         """Takes one frame `(3, H, W)`, uint8 RGB."""
         ...
 
-    def finish(self, count: int) -> Path | None:
-        """All frames, `count` of them, are there: makes the whole; says where it is, or None where it is gone."""
+    def finish(self) -> Path | None:
+        """All frames are there: makes the whole; says where it is, or None where it is gone."""
         ...
 
     def abandon(self) -> None:
@@ -141,20 +139,9 @@ class SegmentedVideo:
         assert self.stream is not None
         self._mux(self.stream.encode(encoded))
 
-    def finish(self, count: int) -> Path | None:
-        """See `Sink`.
-
-        Raises:
-            UserError: a segment of an earlier run has lost frames; it is removed, to be made again.
-        """
+    def finish(self) -> Path | None:
+        """See `Sink`."""
         self._close()
-        lacking = incomplete(self.segments, count)
-        if lacking is not None:
-            lacking.unlink()
-            raise UserError(
-                f"{lacking.name}: lacks frames that were written to it, as after a power cut; it was removed: run the "
-                "command again, which makes them again"
-            )
         return self.join(self.segments)
 
     def abandon(self) -> None:
@@ -196,22 +183,6 @@ class SegmentedVideo:
         return self.folder / f"{self.segment:06d}{extension}"
 
 
-def incomplete(segments: list[Path], count: int) -> Path | None:
-    """The last segment without all of its frames, or before a gap; None where all are there.
-
-    Args:
-        segments: files that follow each other.
-        count: frames in all of them.
-    """
-    end = count
-    for path in reversed(segments):
-        numbers = frame_numbers(path)
-        if not numbers or numbers != list(range(numbers[0], end)):
-            return path
-        end = numbers[0]
-    return segments[0] if end else None
-
-
 class PngFolder:
     """Frames as PNG files, numbered from 1.
 
@@ -233,7 +204,7 @@ class PngFolder:
         self.folder.mkdir(exist_ok=True)
         write_png(self._path(number), frame)
 
-    def finish(self, count: int) -> Path | None:
+    def finish(self) -> Path | None:
         """See `Sink`."""
         return self.folder
 
@@ -271,7 +242,7 @@ class Y4mOutput:
         self.file.write(b"FRAME\n")
         self.file.write(self.convert(frame).to_ndarray().tobytes())
 
-    def finish(self, count: int) -> Path | None:
+    def finish(self) -> Path | None:
         """See `Sink`."""
         self.file.close()
         return self.path

@@ -35,6 +35,8 @@ AGREEMENT = 60.0
 An error of its own of 60 dB takes less than 0.01 dB from any result of up to 33 dB, the hardest split of the paper.
 """
 
+OnTile = Callable[[int, int], object]
+
 FLAT = 0.02
 """Standard deviation within a frame, of values in [0, 1], below which it tells nothing of precision: black, a fade."""
 
@@ -55,11 +57,9 @@ class Upscaler:
             tile that shows something agrees with float32.
 
     Attributes:
-        on_tile: is told after each tile how many of its window are done, and how many there are.
         device: where it runs.
         grid: as the argument; finer after the memory did not suffice.
-        bf16: whether windows run in bfloat16.
-        undecided: whether the next tile that shows something decides that.
+        bf16: whether windows run in bfloat16; None where the next tile that shows something decides that.
 
     Raises:
         InvalidInput: another scale or precision, a device that is not there, or bf16 on a GPU that has none.
@@ -90,9 +90,9 @@ class Upscaler:
         self.preview = preview
         self.orientation = orientation
         self.grid = grid or Grid()
-        self.on_tile: Callable[[int, int], object] = lambda done, tiles: None
-        self.bf16 = precision == "bf16"
-        self.undecided = precision == "auto" and self.is_learned and has_bf16(self.device)
+        self.bf16: bool | None = precision == "bf16"
+        if precision == "auto" and self.is_learned and has_bf16(self.device):
+            self.bf16 = None
 
     @property
     def is_learned(self) -> bool:
@@ -124,8 +124,12 @@ class Upscaler:
         return len(range(FRAMES)[self._positions(window)]) + (window.hold and self.interpolate)
 
     @torch.inference_mode()
-    def __call__(self, window: Window) -> Tensor:
+    def __call__(self, window: Window, on_tile: OnTile = lambda done, tiles: None) -> Tensor:
         """The frames of a window that count.
+
+        Args:
+            window: of the input.
+            on_tile: is told after each tile how many of the window are done, and how many there are.
 
         Returns:
             `(t, 3, scale*h, scale*w)`, uint8 RGB on the CPU; upright, and then twice as wide with `preview`.
@@ -137,7 +141,7 @@ class Upscaler:
         # A scene of a single frame: the network needs a pair.
         frames = frames + frames[-1:] * max(0, self.network.requirements.minimum_frames - len(frames))
         lr = to_float(torch.stack(frames).to(self.device))[None]
-        made = self._in_tiles(lr, self._positions(window))
+        made = self._in_tiles(lr, self._positions(window), on_tile)
         if window.hold and self.interpolate:
             made = torch.cat([made, made[-1:]])
         return made
@@ -147,13 +151,13 @@ class Upscaler:
         first = window.kept.start
         return slice(first, window.kept.stop) if self.interpolate else slice(first + first % 2, window.kept.stop, 2)
 
-    def _in_tiles(self, lr: Tensor, positions: slice) -> Tensor:
+    def _in_tiles(self, lr: Tensor, positions: slice, on_tile: OnTile) -> Tensor:
         height, width = lr.shape[-2:]
         padded = pad_to_multiple(lr, self.network.requirements.multiple_of)
         networks = [BicubicBlend(), self.network] if self.preview else [self.network]
         while True:
             try:
-                made = [self._through(network, padded, positions) for network in networks]
+                made = [self._through(network, padded, positions, on_tile) for network in networks]
             except (RuntimeError, MemoryError) as error:
                 # What cuDNN says where its memory does not suffice, it says after any fault.
                 check_answering(self.device)
@@ -175,7 +179,7 @@ class Upscaler:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _through(self, network: Network, lr: Tensor, positions: slice) -> Tensor:
+    def _through(self, network: Network, lr: Tensor, positions: slice, on_tile: OnTile) -> Tensor:
         """`(1, n, 3, h, w)` to finished frames `(t, 3, scale*h, scale*w)`, uint8, on the CPU."""
         height, width = lr.shape[-2:]
         vertical, horizontal = self.grid.spans(height, width, multiple=self.network.requirements.multiple_of)
@@ -184,7 +188,7 @@ class Upscaler:
         def tile(y: Span, x: Span) -> Tensor:
             made = self._tile(network, lr[..., y.pixels, x.pixels], positions)
             if network is self.network:
-                self.on_tile(next(done), len(vertical) * len(horizontal))
+                on_tile(next(done), len(vertical) * len(horizontal))
             return made
 
         def strip(y: Span) -> Tensor:
@@ -211,16 +215,16 @@ class Upscaler:
 
     def _run(self, network: Network, lr: Tensor) -> Tensor:
         """`(1, n, 3, h, w)` to `(1, 2n-1, 3, 4h, 4w)`, float32."""
-        if self.undecided and network is self.network:
+        if self.bf16 is None and network is self.network:
             exact: Tensor = network(lr).float()
             if exact.std(dim=(-2, -1)).mean() < FLAT:
                 return exact
             with torch.autocast(self.device.type, torch.bfloat16):
                 rounded: Tensor = network(lr)
             difference = exact.clamp(0, 1) - rounded.float().clamp(0, 1)
-            self.bf16, self.undecided = bool(difference.square().mean() < 10 ** (-AGREEMENT / 10)), False
+            self.bf16 = bool(difference.square().mean() < 10 ** (-AGREEMENT / 10))
             return rounded.float() if self.bf16 else exact
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.bf16)):
             made: Tensor = network(lr)
         return made.float()
 
