@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
@@ -34,6 +35,7 @@ from paper import PaperFormulation
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from tqdm import tqdm
 
 from stvsr.cli import CONFIG_DIR, one_line_errors
 from stvsr.data.clip import FRAMES, GIVEN, SCALE, UNSPLIT, Batch
@@ -44,6 +46,7 @@ from stvsr.files import write_text
 from stvsr.graphs import Replayed, recorded_step
 from stvsr.models.alignment import DeformableSampling
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
+from stvsr.terminal import BAR, TERMINAL
 from stvsr.training.losses import charbonnier
 from stvsr.training.micro_batches import PIXELS_AT_ONCE, loss_in_micro_batches
 from stvsr.video.memory import bytes_taken
@@ -144,6 +147,16 @@ def compared(name: str, *, paper: Work, ours: Work, device: torch.device, repeat
         times.append((timed(paper, device), timed(ours, device)))
         say("{}: {:.3f} s, {:.3f} s".format(name, *times[-1]))
     return [row(f"{name}, s", times, difference)]
+
+
+def exactness(name: str, *, paper: PaperFormulation, ours: nn.Module, lr: Tensor) -> list[Result]:
+    """How far both are from the paper's formulation in float64, at most: what float32 costs either."""
+    exact = inference(deepcopy(paper).double(), lr.double(), bf16=False)().double()
+    paper_off, ours_off = (
+        1e6 * ((inference(network, lr, bf16=False)() - exact).abs().max() / exact.std()).item()
+        for network in (paper, ours)
+    )
+    return [Result(name, paper_off, ours_off, paper_off / ours_off, None)]
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
@@ -333,13 +346,16 @@ def measure(device: torch.device, repeats: int, steps: int) -> None:
             ours = inference(network, lr, bf16=bf16)
             both = partial(compared, paper=inference(paper, lr, bf16=False), ours=ours, device=device, repeats=repeats)
             rows[f"inference {GIVEN}x{h}x{w}{_in_words(bf16)}"] = both
+    lr = torch.rand(1, GIVEN, 3, *SMALL, generator=torch.Generator().manual_seed(0)).to(device)
+    off = partial(exactness, paper=paper, ours=network, lr=lr)
+    rows["inference {}x{}x{}, off float64, 1e-6 std".format(GIVEN, *SMALL)] = off
     rows["inference {}x{}x{}".format(GIVEN, *FULL_HD)] = partial(memory, paper=paper, ours=network.network)
     for bf16, clips in product((False, True) if device.type == "cuda" else (False,), (BATCH, MICRO_BATCH)):
         steps_of_both = partial(training_steps, clips=clips, device=device, repeats=steps, bf16=bf16)
         rows[f"training step {clips}x{GIVEN}x{CROP}x{CROP}{_in_words(bf16)}"] = steps_of_both
     rows["loading"] = loading
     results, failed = [], []
-    for name, work in rows.items():
+    for name, work in tqdm(rows.items(), unit="row", **BAR):
         try:
             results += work(name)
         except (RuntimeError, subprocess.CalledProcessError) as error:
@@ -364,8 +380,8 @@ def _in_words(bf16: bool) -> str:
 
 
 def say(message: str) -> None:
-    """Progress."""
-    print(message, file=sys.stderr, flush=True)
+    """A line above the progress bar."""
+    tqdm.write(message, file=TERMINAL)
 
 
 def main() -> None:
@@ -373,7 +389,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--steps", type=int, help="training steps; 1 on a CPU, where one takes minutes")
+    parser.add_argument("--steps", type=int, help="training steps; 2 on a CPU, where one takes minutes")
     parser.add_argument("--step-of", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--bf16", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -384,7 +400,7 @@ def main() -> None:
             which, clips, gradient = arguments.step_of
             print(json.dumps(asdict(one_step(which, int(clips), Path(gradient), device, bf16=arguments.bf16))))
         else:
-            measure(device, arguments.repeats, arguments.steps or (1 if device.type == "cpu" else arguments.repeats))
+            measure(device, arguments.repeats, arguments.steps or (2 if device.type == "cpu" else arguments.repeats))
 
 
 if __name__ == "__main__":

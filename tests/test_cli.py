@@ -113,7 +113,7 @@ BAD_EVALUATE = {
     ),
     "stage-file-that-is-missing": (
         ["model=two_stage", "frame_interpolator=sepconv", "weights.sepconv=gone.pth"],
-        "gone.pth: no such file",
+        "gone.pth: no such file; expected network-l1.pytorch of github.com/sniklaus/sepconv-slomo",
     ),
     "stage-file-of-something-else": (
         ["model=two_stage", "frame_interpolator=sepconv", "weights.sepconv=other.ckpt"],

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from io import TextIOWrapper
 from pathlib import Path
 from typing import ClassVar
 
@@ -114,6 +115,9 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
         @wraps(run)
         def main() -> None:
             Failed.noted.clear()
+            # A folder's name need not be text.
+            if isinstance(sys.stdout, TextIOWrapper):
+                sys.stdout.reconfigure(errors="replace")
             # Hydra prints errors in its own way unless told to raise them.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             try:
@@ -124,7 +128,8 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
                 if Failed.noted:
                     jobs = ", ".join(str(failed.job) for failed in Failed.noted)
                     seen = Failed.noted[0].seen
-                    print(f"error: job {jobs} of the sweep failed (see {seen}), all others are done", file=sys.stderr)
+                    others = "" if sys.exc_info()[0] else ", all others are done"
+                    print(f"error: job {jobs} of the sweep failed (see {seen}){others}", file=sys.stderr)
             if Failed.noted:
                 sys.exit(1)
 

@@ -8,6 +8,7 @@ and a report; see `evaluation/results.py`. An evaluation that was stopped goes o
 """
 
 from contextlib import suppress
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
             protocol=job.protocol,
             cost=cost_of(job, records),
             rows=summarise(clips, job.protocol),
-            settings=job.settings(),
+            settings=job.settings() | {"beginnings": beginnings(clips)},
             seconds={
                 what: sum(getattr(record, f"{what}_seconds") for record in records)
                 for what in ("network", "scoring", "waiting")
@@ -165,6 +166,14 @@ def score(job: Job, progress: Progress) -> list[BatchRecord]:
             "once all are written, run the same command again"
         )
     return [records[number] for number in range(len(batches))]
+
+
+def beginnings(clips: list[ClipScore]) -> dict[str, str]:
+    """Of each clip set a checksum of the pixels of the first two true frames of its clips, which may be replaced."""
+    pixels: dict[str, str] = {}
+    for clip in clips:
+        pixels[clip.info.clip_set] = pixels.get(clip.info.clip_set, "") + clip.beginning
+    return {clip_set: blake2b(told.encode(), digest_size=6).hexdigest() for clip_set, told in pixels.items()}
 
 
 def cost_of(job: Job, records: list[BatchRecord]) -> Cost:

@@ -15,6 +15,9 @@ ENDED_BY_SLURM = "UncompletedJobError"
 
 FAILED_ON_ITS_NODE = "Job (task="
 
+LOADER_GONE = "DataLoader worker (pid"
+"""Torch's words where the system ended a loader process."""
+
 LINKS_IN_A_CIRCLE = "Symlink loop from "
 """Python 3.11's words where a path is resolved."""
 
@@ -35,6 +38,9 @@ def in_one_line(error: BaseException) -> str | None:
         if is_out_of_memory(link):
             said = one_line(link)[:LONGEST] or "out of memory"
             return f"{said}; not enough memory: use smaller batches, crops or frames"
+        if str(link).startswith(LOADER_GONE):
+            said = one_line(link)[:LONGEST]
+            return f"{said}: often for want of memory; give the same command again, with fewer workers"
         if str(link).startswith(LINKS_IN_A_CIRCLE):
             return f"{one_line(link)}: links lead in a circle; remove one"
         if type(link).__name__ == REFUSED_BY_SLURM and not str(link).startswith(FAILED_ON_ITS_NODE):

@@ -5,7 +5,6 @@ was stopped or killed continues when the same command is run again; of a finishe
 """
 
 import shutil
-import sys
 from pathlib import Path
 
 from hydra.utils import instantiate
@@ -18,6 +17,7 @@ from stvsr.data.clip_sets import NamedSource
 from stvsr.data.packed import PackedClips
 from stvsr.data.packing import Packing, read_back
 from stvsr.errors import Interrupted, InvalidInput, UserError
+from stvsr.terminal import BAR, TERMINAL
 
 GIGABYTE = 1e9
 
@@ -69,11 +69,11 @@ def pack_missing(packing: Packing, workers: int) -> dict[int, str]:
     todo = [index for index in range(count) if index not in done]
     check_space(packing, len(todo) * packing.clip_bytes, count * packing.clip_bytes)
     damaged = {}
-    with tqdm(total=count, initial=len(done), desc="packing", unit="clip", file=sys.stderr) as bar:
+    with tqdm(total=count, initial=len(done), desc="packing", unit="clip", **BAR) as bar:
         for written in packing.write(todo, workers):
             if written.checksum is None:
                 damaged[written.index] = written.problem
-                tqdm.write(f"left out: {packing.entries[written.index][0]}: {written.problem}", file=sys.stderr)
+                tqdm.write(f"left out: {packing.entries[written.index][0]}: {written.problem}", file=TERMINAL)
             bar.update()
     return damaged
 
@@ -137,7 +137,7 @@ def verified_again(output: Path, source: NamedSource, workers: int) -> PackedCli
 def verify(made: PackedClips, workers: int) -> list[int]:
     """Reads every clip and compares its checksum; gives the numbers of those that differ."""
     total = len(made) - len(made.index.damaged)
-    with tqdm(read_back(made, workers), total=total, desc="verifying", unit="clip", file=sys.stderr) as bar:
+    with tqdm(read_back(made, workers), total=total, desc="verifying", unit="clip", **BAR) as bar:
         return [index for index in bar if index is not None]
 
 

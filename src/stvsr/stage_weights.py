@@ -47,6 +47,8 @@ def load_stage(stage: Stage, path: str | Path) -> None:
     Raises:
         InvalidInput: the file is missing or holds no such network, or one of another size.
     """
+    if not Path(path).exists():
+        raise InvalidInput(f"{path}: no such file; expected {_published(stage)}, or a checkpoint of stvsr.train")
     content = read_file(path)
     tensors = find_tensors(content)
     if (kind := kind_of(type(stage), tensors)) is not None:

@@ -18,15 +18,14 @@ from stvsr.checkpoint import load_network
 from stvsr.cli import entry_point
 from stvsr.config import check_flag, check_list, override, resolved
 from stvsr.data.datasets import ValidationClips
-from stvsr.data.videos import video_files
 from stvsr.errors import Interrupted, InvalidInput, TrainingDiverged, one_line
 from stvsr.evaluate import evaluate
 from stvsr.evaluation.ablations import Trained, curve_figure, ordering_table, run_name, score_table, training_table
 from stvsr.evaluation.figures import save_figure, show_clip
-from stvsr.evaluation.results import Results
+from stvsr.evaluation.results import Results, read_results
 from stvsr.files import write_text
 from stvsr.train import train
-from stvsr.training.continuation import is_finished, read_earlier, settings_of
+from stvsr.training.continuation import check_videos, is_finished, read_earlier, settings_of
 from stvsr.training.logs import read_logs
 
 PICTURES = "study"
@@ -94,7 +93,7 @@ def train_missing(config: DictConfig, wanted: Trainings) -> dict[Run, str]:
     """
     missing = {run for run, training in wanted.items() if not is_trained(training)}
     if missing:
-        check_videos(config)
+        check_videos(Path(config.root), Path(config.output_dir) / "train")
     left_out = {}
     for number, (run, training) in enumerate(wanted.items(), 1):
         if run not in missing:
@@ -207,25 +206,6 @@ def check_settings(trainings: Iterable[DictConfig]) -> None:
             )
 
 
-def check_videos(config: DictConfig) -> None:
-    """Refuses other videos than those that earlier runs were trained on: a seed would not draw the same clips of them.
-
-    Raises:
-        InvalidInput: there are others, or one is of another size.
-    """
-    root, list_file = Path(config.root), Path(config.output_dir) / "train" / "videos.txt"
-    listed = "".join(f"{path.relative_to(root)} {path.stat().st_size}\n" for path in video_files(root))
-    listed = listed.encode(errors="replace").decode()  # as `write_text` does
-    begun = any(list_file.parent.glob("*/checkpoints/last.ckpt"))
-    if begun and list_file.is_file() and list_file.read_text(encoding="utf-8") != listed:
-        raise InvalidInput(
-            f"root={root}: has other videos than those that earlier runs were trained on ({list_file}); give those, or "
-            "choose another output_dir"
-        )
-    list_file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(list_file, listed)
-
-
 def is_trained(training: DictConfig) -> bool:
     """Whether nothing is left to do of a run.
 
@@ -247,6 +227,9 @@ def is_trained(training: DictConfig) -> bool:
 def results_of(config: DictConfig, name: str, checkpoint: Path | None = None) -> Results:
     """Of a checkpoint, or of bicubic + blending: evaluated unless they were, in the same way."""
     folder = Path(config.output_dir) / "scores" / name
+    # A report of what is finished: its videos may be on another machine.
+    if not config.train and not Path(config.val_root).is_dir():
+        return read_results(folder)
     method = "method=bicubic_blend" if checkpoint is None else override("checkpoint", checkpoint)
     # What was stopped while it scored an earlier state of the run, or other clips, is of no use.
     return evaluate(scoring_config(config, folder, method), discard_other=True)
@@ -270,7 +253,9 @@ def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results, le
         "# The ablations (a) to (e), trained and scored",
         f"{model.channels} channels, {model.feature_blocks} + {model.reconstruction_blocks} residual blocks; "
         f"{training.trainer.max_steps} steps of {loader.batch_size} crops of {loader.crop}x{loader.crop} LR pixels, "
-        f"learning rate {training.optimizer.lr:g}, seeds {seeds}; scored on {' and '.join(devices)}.",
+        f"learning rate {training.optimizer.lr:g}, {training.trainer.precision}, begun "
+        f"{'with blended frames' if training.blended_start else 'at noise'}, seeds {seeds}; "
+        f"scored on {' and '.join(devices)}.",
         *([f"Left out: {omissions}."] if left_out else []),
         *(f"## Scores: {name}\n\n{score_table(name, runs, baseline).as_markdown()}" for name in sets),
         "## The orderings of the paper's Table 2",

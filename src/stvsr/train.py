@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from stvsr.checkpoint import fill, permitted_class, weights_for
 from stvsr.cli import entry_point
@@ -117,8 +118,9 @@ def _train(config: DictConfig) -> dict[str, float]:
             trained = resume or Path(config.callbacks.last.path)
             trainer.validate(module, datamodule=data, ckpt_path=trained, weights_only=True, verbose=False)
     except SystemExit as stop:
-        # Lightning's answer to a second Ctrl-C, once the other processes are gone: status 1, as of an error.
-        if not isinstance(stop.__context__, KeyboardInterrupt):
+        # Lightning's answers to SIGTERM in a validation by itself, and to a second Ctrl-C, once the other processes
+        # are gone: status 0, as if all were done, and 1, as of an error.
+        if not isinstance(stop, SIGTERMException) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         last = Path(config.callbacks.last.path)
         remedy = f"to go on from the last saved step, {CONTINUE}{last}" if last.is_file() else None

@@ -53,11 +53,29 @@ def test_the_papers_table_1_is_printed_where_its_clips_were_scored() -> None:
     assert any("Titan XP" in note for note in table.notes)
 
 
-def test_a_device_is_named_for_seconds_alone() -> None:
+def test_costs_are_told_with_the_frames_and_the_device_that_they_are_of() -> None:
+    """A second of frames of Vimeo-90K is no second of Vid4's, which are three times as large."""
     measured = run("mine/all")
-    saved = replace(measured, cost=replace(measured.cost, seconds_per_frame=None))
-    said = [[note for note in comparison_table(entries([each])).notes if "on:" in note] for each in (measured, saved)]
-    assert said == [["Seconds measured on: Some GPU."], []]
+    other = run("mine/all", method="theirs")
+    other = replace(other, cost=replace(other.cost, frame_size=(720, 576), device="Another"))
+    saved = replace(measured, cost=Cost())
+    said = [
+        [note for note in comparison_table(entries(runs)).notes if "seconds:" in note]
+        for runs in ([measured], [measured, other], [saved])
+    ]
+    assert said == [
+        ["Multiply-adds and seconds: frames of 448x256 on Some GPU."],
+        ["Multiply-adds and seconds: frames of 448x256 on Some GPU (ours); frames of 720x576 on Another (theirs)."],
+        [],
+    ]
+
+
+def test_true_frames_that_were_replaced_under_one_path_are_told() -> None:
+    ours, theirs = (replace(run("mine/all"), name=name) for name in ("ours", "theirs"))
+    ours.settings["beginnings"] = {"mine": "ab"}
+    theirs.settings["beginnings"] = {"mine": "cd"}
+    (note,) = differing(ours, theirs)
+    assert note == "methods were scored on different versions of mine: pixels: ab (ours) or cd (theirs)"
 
 
 def test_a_protocol_that_was_changed_under_its_name_is_told() -> None:

@@ -19,6 +19,7 @@ from stvsr.data.scene_cuts import scene_starts
 from stvsr.data.synthetic import SyntheticScenes
 from stvsr.data.whole_videos import WholeVideos
 from stvsr.errors import InvalidInput
+from stvsr.terminal import BAR
 
 
 class HeldClips:
@@ -38,7 +39,7 @@ class HeldClips:
         self.infos = [clips.describe(index) for index in range(len(clips))]
         with ThreadPoolExecutor() as pool:
             reading = pool.map(lambda index: _read(clips, index), range(len(clips)))
-            read = list(tqdm(reading, "reading clips", len(clips), leave=False))
+            read = list(tqdm(reading, "reading clips", len(clips), leave=False, **BAR))
         self.frames = [frames for frames, _ in read]
         self.windows = [(index, first) for index, (_, firsts) in enumerate(read) for first in firsts]
         if not self.windows:

@@ -2,8 +2,10 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 import threading
+from contextlib import suppress
 
 from torch import Tensor
 from torch.utils.data import get_worker_info
@@ -28,6 +30,15 @@ def leave_signals_to_parent(worker: int) -> None:
         parent = multiprocessing.parent_process()
         assert parent is not None
         threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
+
+
+def allow_open_files() -> None:
+    """Lets this process, and those that it starts, open as many files as the system has for it: each tensor that a
+    loader process hands over takes one in both, and one in another thread while it is sent."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS names a limit that it does not take.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def share_with_parent(*frames: Tensor) -> None:

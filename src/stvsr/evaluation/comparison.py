@@ -44,6 +44,7 @@ class Entry:
         multiply_adds: for each output frame, 10^9.
         seconds_per_frame: of the network.
         device: that took them.
+        frame_size: width and height of the output frames that the last three are of.
         peak_memory: MiB.
         omissions: what was left out of the rows of whole sets and why, and what was cut off.
         left_out: clips that count in no mean, by set and name.
@@ -62,6 +63,7 @@ class Entry:
     multiply_adds: float | None = None
     seconds_per_frame: float | None = None
     device: str | None = None
+    frame_size: tuple[int, int] | None = None
     peak_memory: float | None = None
     omissions: Sequence[str] = ()
     left_out: Sequence[str] = ()
@@ -113,14 +115,13 @@ def comparison_table(compared: list[Entry]) -> Table:
         ]
         for entry in compared
     ]
-    devices = dict.fromkeys(entry.device for entry in measured if entry.device and entry.seconds_per_frame is not None)
-    notes = [f"Seconds measured on: {'; '.join(devices)}."] if devices else []
+    notes = costs_of(measured)
     notes += differences(measured) + uneven(measured)
     # Several systems share a network.
     notes += dict.fromkeys(note for entry in measured for note in entry.notes)
     notes += [f"{entry.method}, protocol {entry.protocol}: {line}" for entry in measured for line in entry.omissions]
     if len(measured) < len(compared):
-        notes.append("Seconds of published rows: one Titan XP, the whole of Vid4.")
+        notes.append("Seconds of published rows: one Titan XP, the whole of Vid4, frames of 720x480 to 720x576.")
     return Table(
         ["method", "status", "protocol", "counted", *heads, "M param.", "G mult.-adds", "s a frame", "MiB"],
         rows,
@@ -129,15 +130,29 @@ def comparison_table(compared: list[Entry]) -> Table:
     )
 
 
+def costs_of(measured: Sequence[Entry]) -> list[str]:
+    """Of which frames, and on which devices, multiply-adds and seconds are: a line, or none where there are none."""
+    methods: dict[str, list[str]] = {}
+    for entry in measured:
+        if entry.frame_size is not None:
+            size, where = "x".join(map(str, entry.frame_size)), f" on {entry.device}" if entry.device else ""
+            methods.setdefault(f"frames of {size}{where}", []).append(entry.method)
+    told = list(methods)
+    if len(methods) > 1:
+        told = [f"{of} ({', '.join(dict.fromkeys(who))})" for of, who in methods.items()]
+    return [f"Multiply-adds and seconds: {'; '.join(told)}."] if told else []
+
+
 def comparison_csv(compared: list[Entry]) -> str:
     """A row for each method, clip set and split; the last columns are further metrics, if any run has some."""
     extras = _extras(compared)
     columns = ["method", "status", "protocol", "clips_and_split", "psnr_y", "ssim_y", "parameters_million"]
-    columns += ["multiply_adds_billion", "seconds_per_frame", "device", "peak_memory_mib", *extras]
+    columns += ["multiply_adds_billion", "seconds_per_frame", "device", "frame_size", "peak_memory_mib", *extras]
     rows = [
         [
             *(entry.method, entry.status, entry.protocol, column, *scores),
-            *(entry.parameters, entry.multiply_adds, entry.seconds_per_frame, entry.device, entry.peak_memory),
+            *(entry.parameters, entry.multiply_adds, entry.seconds_per_frame, entry.device),
+            *("x".join(map(str, entry.frame_size or ())), entry.peak_memory),
             *(entry.extras.get(column, {}).get(metric) for metric in extras),
         ]
         for entry in compared
@@ -221,6 +236,7 @@ def _measured(run: Results) -> Entry:
         multiply_adds=None if cost.multiply_adds is None else cost.multiply_adds / 1e9,
         seconds_per_frame=cost.seconds_per_frame,
         device=cost.device,
+        frame_size=None if cost.frame_size is None else (cost.frame_size[0], cost.frame_size[1]),
         peak_memory=cost.peak_memory,
         stages=[(stage.parameters / 1e6, stage.seconds_per_frame) for stage in cost.stages],
         # A setting of a protocol may have been changed under its name.
@@ -239,6 +255,8 @@ def _conditions(settings: Mapping[str, Any], row: Row) -> dict[str, str]:
         # null is like a setting that is not there.
         if value is not None and NOT_COMPARED.isdisjoint(name.split("."))
     }
+    if (beginning := settings.get("beginnings", {}).get(row.clip_set)) is not None:
+        told["pixels"] = beginning
     told |= {f"motion.{name}": str(value) for name, value in settings.get("thresholds", {}).items()}
     return told | {"clips": str(row.clips + row.clips_left_out)}
 

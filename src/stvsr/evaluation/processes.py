@@ -4,8 +4,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.queues import Queue
 from queue import Empty
 from typing import Any
@@ -54,9 +56,10 @@ def score_in_processes(config: DictConfig, identity: dict[str, Any], todo: list[
     processes = [
         context.Process(target=_work, args=(plain, identity, todo[rank::count], rank, queue)) for rank in range(count)
     ]
-    for process in processes:
-        process.start()
     try:
+        with _ctrl_c_ignored():
+            for process in processes:
+                process.start()
         finished = 0
         while finished < count:
             try:
@@ -74,9 +77,23 @@ def score_in_processes(config: DictConfig, identity: dict[str, Any], todo: list[
         for process in processes:
             process.join(PATIENCE)
     finally:
-        for process in processes:
+        # All but those that could not be started.
+        for process in filter(lambda process: process.pid is not None, processes):
             process.terminate()
             process.join()
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """For starting processes, which inherit it: Ctrl-C reaches all of a terminal, and this one ends the others."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _check_alive(processes: list[Any]) -> None:
@@ -90,8 +107,6 @@ def _check_alive(processes: list[Any]) -> None:
 
 def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank: int, queue: "Queue[Any]") -> None:
     """One process: scores its batches and tells how many windows each had; None at the end, a text on error."""
-    # Ctrl-C reaches every process of a terminal; the first one ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # To leave, not to drop dead: its loaders would complain of it.
     signal.signal(signal.SIGTERM, _leave)
     # A spawned process would spawn its loaders too, each of which would import everything anew; take the default.

@@ -76,6 +76,7 @@ class ClipScore:
         uncounted: how many do not, by reason.
         cropped: what was cut off, for example `721x577 to 720x576`; empty if nothing.
         left_out: why the clip counts in no mean; None if it does.
+        beginning: a checksum of the pixels of its first two frames.
     """
 
     info: ClipInfo
@@ -85,6 +86,7 @@ class ClipScore:
     uncounted: dict[str, int]
     cropped: str
     left_out: str | None
+    beginning: str = ""
 
     def mean(self, metric: str, part: str) -> float | None:
         """Mean over the frames of a part (of `PARTS`); None if it has none."""
@@ -140,6 +142,7 @@ def _clip_score(parts: list[tuple[Task, WindowScore]], thresholds: MotionThresho
         uncounted=dict(uncounted),
         cropped="" if (w, h) == (width, height) else f"{width}x{height} to {w}x{h}",
         left_out=_reason(frames, black, uncounted),
+        beginning=next(filter(None, parts[0][1].pairs), ""),
     )
 
 

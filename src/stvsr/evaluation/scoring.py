@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stvsr.data.clip import to_8bit
-from stvsr.data.workers import leave_signals_to_parent, share_with_parent
+from stvsr.data.workers import allow_open_files, leave_signals_to_parent, share_with_parent
 from stvsr.devices import (
     check_answering,
     device_name,
@@ -88,6 +88,7 @@ class Scorer:
             InvalidInput: the network's answer is not finite, or the memory does not suffice.
         """
         todo = list(numbers)
+        allow_open_files()
         loader = DataLoader(
             self.windows,
             batch_sampler=[list(self.batches[number]) for number in todo],
@@ -130,10 +131,9 @@ class Scorer:
             if interruption is not None and self.save_to is None:
                 scores += [_unscored(position, window) for position, window in zip(positions, windows, strict=True)]
                 continue
-            started = time.perf_counter()
-            predictions = self._predictions(windows)
+            predictions, seconds = self._predictions(windows)
             if self.network is not None:
-                network_seconds += time.perf_counter() - started
+                network_seconds += seconds
                 network_frames += (2 * shape[0] - 1) * len(windows)
                 batch_shape = torch.Size((len(windows), *shape))
                 warm &= batch_shape in self._shapes
@@ -163,17 +163,19 @@ class Scorer:
             peak_memory=self._peak,
         )
 
-    def _predictions(self, group: Sequence[WindowFrames]) -> list[Tensor]:
-        """Of each window the frames that count, `(t, 3, H, W)`: from the network, or saved ones."""
+    def _predictions(self, group: Sequence[WindowFrames]) -> tuple[list[Tensor], float]:
+        """Of each window the frames that count, `(t, 3, H, W)`, and the network's seconds; or saved frames."""
         if self.network is None:
-            return [window.prediction for window in group if window.prediction is not None]
+            return [window.prediction for window in group if window.prediction is not None], 0.0
         # On a GPU the metrics may take more than a small network.
         if self.device.type == "cuda":
             forget_peak_memory(self.device)
         lr = torch.stack([window.lr for window in group]).to(self.device)
         synchronise(self.device)
+        started = time.perf_counter()
         prediction = run_padded(self.network, lr)
         synchronise(self.device)
+        seconds = time.perf_counter() - started
         self._peak = max(self._peak, peak_memory(self.device))
         if not prediction.isfinite().all():
             raise InvalidInput(
@@ -183,7 +185,7 @@ class Scorer:
         for frames, window in zip(prediction, group, strict=True):
             kept = window.task.window.kept
             counted.append(frames[window.inside + kept.start : window.inside + kept.stop])
-        return counted
+        return counted, seconds
 
     def _window_score(self, position: int, window: WindowFrames, prediction: Tensor) -> WindowScore:
         """Scores the frames that count, `(t, 3, H, W)`, uint8."""

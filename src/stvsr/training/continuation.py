@@ -10,7 +10,9 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from stvsr.checkpoint import SETTINGS_KEY, read_file, read_run
 from stvsr.config import flattened, resolved
+from stvsr.data.videos import video_files
 from stvsr.errors import InvalidInput
+from stvsr.files import write_text
 from stvsr.training.checkpoints import LastCheckpoint, lacks_validation
 
 OF_THE_START = ("blended_start", "initial_weights", "weights")
@@ -172,3 +174,26 @@ def steps_done(checkpoint: Path) -> int:
     """
     steps: int = read_file(checkpoint).get("global_step", 0)
     return steps
+
+
+def check_videos(root: Path, runs: Path) -> None:
+    """Refuses other videos than those that earlier runs were trained on: a seed would not draw the same clips of them.
+
+    Args:
+        root: of the videos.
+        runs: the folder of the runs' folders, where the videos are listed.
+
+    Raises:
+        InvalidInput: there are others, or one is of another size.
+    """
+    list_file = runs / "videos.txt"
+    listed = "".join(f"{path.relative_to(root)} {path.stat().st_size}\n" for path in video_files(root))
+    listed = listed.encode(errors="replace").decode()  # as `write_text` does
+    begun = any(runs.glob("*/checkpoints/last.ckpt"))
+    if begun and list_file.is_file() and list_file.read_text(encoding="utf-8") != listed:
+        raise InvalidInput(
+            f"root={root}: has other videos than those that earlier runs were trained on ({list_file}); give those, or "
+            "choose another output_dir"
+        )
+    runs.mkdir(parents=True, exist_ok=True)
+    write_text(list_file, listed)

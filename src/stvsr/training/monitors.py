@@ -2,11 +2,14 @@
 
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
@@ -16,6 +19,7 @@ from stvsr.config import whole
 from stvsr.data.clip import Batch
 from stvsr.evaluation.figures import comparison_figure, save_figure
 from stvsr.models.alignment import DeformableSampling
+from stvsr.terminal import TERMINAL
 from stvsr.training.remembering import Remembering
 
 
@@ -23,6 +27,26 @@ def log_interval(trainer: pl.Trainer) -> int:
     """Steps between two log entries; practically infinite where logging is off."""
     interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return interval or sys.maxsize
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bars, where those of other commands go: that a disk which logs them is full does not end a run."""
+
+    def init_train_tqdm(self) -> Tqdm:
+        """Of the steps."""
+        with redirect_stdout(TERMINAL):  # type: ignore[type-var]
+            return super().init_train_tqdm()
+
+    def init_validation_tqdm(self) -> Tqdm:
+        """Of a validation."""
+        with redirect_stdout(TERMINAL):  # type: ignore[type-var]
+            return super().init_validation_tqdm()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Ends the lines of the bars: what is said next would stand in them."""
+        for bar in (self._val_progress_bar, self._train_progress_bar):
+            if bar is not None:
+                bar.close()
 
 
 class Monitor(pl.Callback):

@@ -19,7 +19,7 @@ After Ctrl-C or a kill, run the same command again to continue; with other optio
 examples:
   stvsr-upscale in.mp4 out.mp4
   stvsr-upscale in.mp4 slow.mkv --slow-motion --codec h265 --checkpoint zsm.pth
-  stvsr-upscale in.mp4 look.mp4 --preview --start 1:30 --duration 2
+  stvsr-upscale in.mp4 look.mp4 --preview --start 1:30 --duration 0.1
   stvsr-upscale frames/ out.mp4 --rate 24000/1001
   ffmpeg -i in.avi -f yuv4mpegpipe - | stvsr-upscale - - --method bicubic | ffmpeg -i - out.webm
 """

@@ -62,7 +62,10 @@ class RCAN(FrameUpscaler):
             optional="_mean",
         ),
     )
-    notes = ("15.59 M parameters, which the paper's table has in whole millions (16.0 M)",)
+    notes = (
+        "15.59 M parameters, which the paper's table has in whole millions (16.0 M)",
+        "of whole frames; the authors' program cuts them into quarters, over which its attention takes means",
+    )
 
     def __init__(self, *, channels: int = 64, groups: int = 10, blocks: int = 20, reduction: int = 16) -> None:
         super().__init__()
