@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -475,7 +476,7 @@ def test_subtitles_that_step_back_are_shown_with_those_before() -> None:
 def test_sound_of_another_programme_is_left_out(start: int | None, duration: int | None, says: str | None) -> None:
     """Each has a clock of its own: pictures would begin hours late."""
     stream = SimpleNamespace(start_time=start, duration=duration, time_base=Fraction(1), type="audio")
-    pictures = SimpleNamespace(start=Fraction(2), last=Fraction(60))
+    pictures = SimpleNamespace(start=Fraction(2), last=Fraction(60), lasts=Fraction(0))
     assert companions._elsewhere(stream, pictures) == says  # type: ignore[arg-type]
 
 
@@ -756,3 +757,70 @@ def test_chapters_are_kept(tmp_path: Path) -> None:
         found = json.loads(done.stdout)["chapters"]
         assert [chapter["tags"]["title"] for chapter in found] == ["one", "two"][: len(expected) // 2]
         assert [float(c[side]) for c in found for side in ("start_time", "end_time")] == pytest.approx(expected)
+
+
+def test_a_packet_that_an_edit_cuts_out_of_the_middle_is_not_heard() -> None:
+    """The output has no such edit; before the beginning MP4 hides what a decoder needs."""
+
+    def packet(pts: int, hidden: bool) -> SimpleNamespace:
+        stream = SimpleNamespace(type="audio", start_time=0)
+        told = {"pts": pts, "dts": pts, "size": 1, "duration": 1, "time_base": Fraction(1, 10), "stream_index": 1}
+        return SimpleNamespace(**told, stream=stream, is_discard=hidden)
+
+    given = [packet(pts, pts in (-1, 3, 4)) for pts in range(-1, 7)]
+    container = SimpleNamespace(streams={1: SimpleNamespace(type="audio")}, demux=lambda streams: given)
+    kept = companions.Companions(
+        path=Path("a.mp4"),
+        streams=[1],
+        left_out=[],
+        zero=Fraction(0),
+        begin=-inf,
+        end=inf,
+        stretch=1,
+        picture_stream=0,
+        hides=True,
+    )
+    heard = [packet.pts for packet in kept.packets(container, {1: object()})]  # type: ignore[arg-type, dict-item]
+    assert heard == [-1, 0, 1, 2, 5, 6]
+
+
+@pytest.mark.parametrize("output", ["out.mp4", "out.mkv"])
+def test_names_of_sound_tracks_are_kept(tmp_path: Path, output: str) -> None:
+    silent(tmp_path / "silent.mp4", seconds=0.3)
+    named = ["-metadata:s:a:0", "title=Commentary", "-c", "copy", "-c:a", "aac"]
+    ffmpeg("-i", tmp_path / "silent.mp4", *sound(seconds=0.3), "-map", 0, "-map", 1, *named, tmp_path / "in.mkv")
+    ffmpeg("-i", tmp_path / "in.mkv", "-map", 0, "-c", "copy", tmp_path / "in.mp4")
+    # FFmpeg 5 reads them of MP4 by neither word.
+    with av.open(upscaled(tmp_path, tmp_path / "in.mp4", output)) as container:
+        told = container.streams.audio[0].metadata
+    assert "Commentary" in (told.get("title"), told.get("name"))
+
+
+def test_sound_that_begins_late_in_a_broadcast_is_kept(tmp_path: Path) -> None:
+    """Its stream is listed from the beginning, but not what it is."""
+    late = ["-itsoffset", 8, *sound(seconds=1), "-map", 0, "-map", 1, "-c:v", "mpeg2video", "-c:a", "ac3"]
+    ffmpeg(*pictures("5", size="64x48", seconds=10), *late, tmp_path / "in.ts")
+    made = upscaled(tmp_path, tmp_path / "in.ts", "out.mkv", "--start", "7.6", "--duration", "1")
+    (copied,) = others(probe(made))
+    assert copied["codec_name"] == "ac3"
+
+
+def test_a_single_picture_lasts_as_long_as_its_sound_which_may_begin_late(tmp_path: Path) -> None:
+    late = ["-itsoffset", 2, *sound(seconds=3), "-map", 0, "-map", 1, *X264, *AAC]
+    ffmpeg(*pictures("1/5", size="64x48", seconds=5), *late, tmp_path / "in.mp4")
+    found = probe(upscaled(tmp_path, tmp_path / "in.mp4", "out.mp4"))
+    assert float(picture_stream(found)["duration"]) == 5
+    assert len(others(found)) == 1
+
+
+def test_a_cut_from_the_middle_of_an_open_gop_is_read(tmp_path: Path) -> None:
+    """Its first frames cannot be made, and in Matroska have no time."""
+    settings = ["-c:v", "libx265", "-x265-params", "open-gop=1:keyint=10:bframes=3:log-level=none"]
+    ffmpeg(*pictures("25"), *settings, tmp_path / "whole.mp4")
+    ffmpeg("-ss", 0.5, "-i", tmp_path / "whole.mp4", "-c", "copy", tmp_path / "in.mkv")
+    with av.open(tmp_path / "in.mkv") as container:
+        assert any(packet.pts is None and packet.size for packet in container.demux(video=0))
+        container.seek(0)
+        given = sum(1 for _ in container.decode(video=0))
+    made = upscaled(tmp_path, tmp_path / "in.mkv", "out.mkv")
+    assert len(times(probe(made), picture_stream(probe(made)))) == 2 * given - 1

@@ -62,7 +62,7 @@ def refuse_missing(config: DictConfig) -> None:
 
 
 def refuse_unread(sources: Iterable[Any], ours_in: Path) -> None:
-    """Refuses a folder of config files with one that is another than ours of the same name: Hydra takes ours.
+    """Refuses a user's folder of configs with a file that has the name of one of ours: Hydra would silently read ours.
 
     Args:
         sources: where Hydra looks for config files.

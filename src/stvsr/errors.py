@@ -46,7 +46,10 @@ def one_line(error: BaseException) -> str:
 
 
 def chain_of(error: BaseException) -> list[BaseException]:
-    """An error and, after it, those it was raised from; while another was handled, a bug may have occurred."""
+    """An error and those that it was raised `from`, the nearest first.
+
+    Not `__context__`: an error raised while another was handled may be a bug.
+    """
     chain = [error]
     while cause := chain[-1].__cause__:
         chain.append(cause)

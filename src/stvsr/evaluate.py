@@ -60,7 +60,8 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
         UserError: the method or the data is not as it should be.
         Interrupted: stopped; the same config goes on.
     """
-    # Here: W&B and Lightning take seconds to load, of each process that scores as well; where they cannot, before work.
+    # Imported here, as W&B and Lightning take seconds in each process that scores; and before the work, so that a
+    # missing one shows at once.
     from stvsr.tracking import track_evaluation
 
     check_one_method(config)

@@ -18,7 +18,7 @@ def beside_then_rename(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes that name when the block ends, and goes when the block fails.
 
     Raises:
-        OSError: what the system refuses, of `path`: nobody knows of the other.
+        OSError: what the system refuses; it names `path`, not the temporary file.
     """
     beside = path.with_name(f".{path.name}.part")
     try:

@@ -155,7 +155,7 @@ def recorded_step(network: nn.Module, lr: Tensor) -> Pass:
         # Older versions of torch do not take it.
         graphs = make(alone, (lr,), **(mode if mode.keys() <= inspect.signature(make).parameters.keys() else {}))
 
-    # Not the module, which whoever keeps it would own with all its weights; nor its forward, which does not keep it.
+    # A function keeps the recorded module alive without making it, and its weights, a part of whoever stores it.
     def step(lr: Tensor) -> Tensor:
         return cast(Tensor, graphs(lr))
 

@@ -80,8 +80,8 @@ def describe_run(loggers: list[Logger], config: DictConfig, *, parameters: int |
             if isinstance(logger, WandbLogger):
                 for name in VALIDATION:
                     logger.experiment.define_metric(name, summary="max", step_metric=STEP, step_sync=True)
-    # Of its settings W&B has what it refuses said by pydantic, whose errors are ValueErrors; where a user has no home
-    # folder, that is a RuntimeError, and where a setting does not exist, a TypeError.
+    # W&B checks its settings with pydantic (ValueError); a missing home folder is a RuntimeError, an unknown setting a
+    # TypeError.
     except (wandb.errors.Error, ValueError, RuntimeError, TypeError, ConnectionError, MailboxClosedError) as error:
         if not any(isinstance(logger, WandbLogger) for logger in loggers):
             raise
@@ -152,7 +152,7 @@ def finish(loggers: list[Logger]) -> None:
     """Ends the W&B run, as failed while an error passes; or the next run of a sweep would go on in this one."""
     if any(isinstance(logger, WandbLogger) for logger in loggers):
         code = 0 if sys.exc_info()[0] is None else 1
-        # In place of the error that passes nobody wants to read one of W&B.
+        # An error of W&B here would hide the one that is being raised.
         try:
             wandb.finish(exit_code=code)
         except Exception as error:

@@ -127,7 +127,7 @@ def _train(config: DictConfig) -> dict[str, float]:
         raise Interrupted("stopped at once", remedy) from None
     finally:
         finish(loggers)
-    for stopped in (c.stopped for c in callbacks if isinstance(c, LastCheckpoint)):
+    for stopped in (c.interruption for c in callbacks if isinstance(c, LastCheckpoint)):
         if stopped is not None:
             # A sweep or a study does not go on.
             raise stopped

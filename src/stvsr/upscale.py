@@ -259,8 +259,8 @@ def say(message: str) -> None:
 def main() -> None:
     """The command `stvsr-upscale`."""
     arguments = parser().parse_args()
-    # FFmpeg's own messages would stand between ours. Not any level: its threads would call into Python, and wait for
-    # the lock that is held by who waits for them while a decoder is closed.
+    # FFmpeg's own messages would stand between ours. None ignores all of them; a level would have FFmpeg's threads call
+    # into Python, where they would wait for the lock of the thread that closes their decoder and waits for them.
     av.logging.set_level(None)
     try:
         with one_line_errors():

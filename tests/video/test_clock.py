@@ -42,15 +42,22 @@ def test_varying_times_are_kept_and_new_frames_stand_in_the_middle(slow_motion: 
     assert clock.ticks(-1) < 0
 
 
-@pytest.mark.parametrize("frames", [1, 5])
+@pytest.mark.parametrize(("interpolated", "slow_motion"), [(True, False), (True, True), (False, False)])
+def test_a_picture_alone_is_shown_as_long_as_in_the_input(interpolated: bool, slow_motion: bool) -> None:
+    """As beside a sound: there is no half frame that a second one would take."""
+    rate = Fraction(1, 5)
+    clock = Clock(InputTimes(rate, np.arange(1), 1 / rate, held=1, even=True), interpolated, slow_motion)
+    assert clock.ticks(clock.count(1)) * clock.time_base == 5 * clock.stretch
+
+
 @pytest.mark.parametrize(("interpolated", "slow_motion"), [(True, False), (True, True), (False, False)])
 def test_the_last_frame_lasts_as_long_as_a_usual_one_also_where_the_rate_varies(
-    frames: int, interpolated: bool, slow_motion: bool
+    interpolated: bool, slow_motion: bool
 ) -> None:
     """So the output ends half an input frame earlier, as at a constant rate."""
-    pts = np.array([10, 13, 20, 23, 26])[:frames]
+    pts = np.array([10, 13, 20, 23, 26])
     clock = Clock(InputTimes(Fraction(30), pts, Fraction(1, 90)), interpolated, slow_motion)
-    last = clock.count(frames) - 1
+    last = clock.count(len(pts)) - 1
     assert (clock.ticks(last + 1) - clock.ticks(last)) * clock.time_base == 1 / clock.rate
 
 

@@ -1,10 +1,15 @@
 """Colours come out as H.273 defines them, there and back, and players see what they saw."""
 
+import io
+from pathlib import Path
+
 import av
 import numpy as np
 import pytest
 import torch
+from av.video.stream import VideoStream
 
+from stvsr.data.packets import video_stream
 from stvsr.errors import InvalidInput
 from stvsr.video.colour import (
     BT470BG,
@@ -151,3 +156,41 @@ def test_other_kinds_of_pixels_are_taken(pixels: str) -> None:
     for plane in frame.planes:
         np.frombuffer(memoryview(plane), np.uint8)[:] = 128
     assert ToRgb(Colour.of(frame))(frame).shape == (3, 48, 64)
+
+
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv422p"])
+def test_chroma_lies_where_players_take_it_to_be(pixels: str) -> None:
+    """On every other column, in the output and in an input that leaves it open, not between two."""
+    colour, columns = Colour(SMPTE170M), np.arange(128)
+    red = np.broadcast_to((60 + columns).astype(np.uint8), (64, 128))
+    rgb = np.stack([red, np.full_like(red, 100), np.full_like(red, 100)])
+    stored = FromRgb(colour, pixels)(torch.from_numpy(rgb))
+    plane = stored.planes[2]
+    chroma = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)[16, :64].astype(float)
+    # With green and blue at 100, Cr is 128 + 112 / 255 (R - 100).
+    at = (chroma - 128) * 255 / 112 + 100 - 60
+    assert abs(np.mean((at - columns[::2])[8:56])) < 0.25
+
+    with av.open(buffer := io.BytesIO(), "w", format="matroska") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 128, 64, pixels
+        stored.pts = 0
+        container.mux([*stream.encode(stored), *stream.encode()])
+    buffer.seek(0)
+    with av.open(buffer) as container:
+        (frame,) = container.decode(video_stream(container, Path("a.mkv")))
+        back = ToRgb(colour)(frame).numpy()
+    assert abs((back[0] - rgb[0].astype(float))[:, 8:-8].mean()) < 0.25
+
+
+def test_white_of_five_bits_is_white() -> None:
+    frame = av.VideoFrame(16, 16, "rgb555le")
+    np.frombuffer(memoryview(frame.planes[0]), np.uint8)[:] = np.tile([0xFF, 0x7F], frame.planes[0].buffer_size // 2)
+    assert ToRgb(Colour.of(frame))(frame).min() == 255
+
+
+def test_grey_with_transparency_has_no_matrix() -> None:
+    frame = av.VideoFrame(16, 16, "ya8")
+    frame.colorspace = 0
+    assert Colour.of(frame).matrix == SMPTE170M

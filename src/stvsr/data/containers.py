@@ -12,6 +12,9 @@ from stvsr.errors import DamagedClip
 PLAYLIST, PLAYLIST_SIZE = b"#EXTM3U", 2**24
 """How a playlist of HLS begins, and more bytes than one has."""
 
+FAR = {"analyzeduration": "60000000", "probesize": "100000000"}
+"""Microseconds and bytes that FFmpeg reads at most before it tells what a file holds; usually five seconds."""
+
 ANY_TAGS = "surrogateescape"
 """Titles of old files are often no UTF-8: their bytes are kept, and written as they were."""
 
@@ -24,8 +27,12 @@ def ffmpeg_name(path: Path) -> str:
     return str(path.absolute())
 
 
-def open_input(path: Path) -> InputContainer:
+def open_input(path: Path, *, thorough: bool = False) -> InputContainer:
     """A file to read.
+
+    Args:
+        path: of the file.
+        thorough: whether to look far for what is known of all of its streams, some of which may begin late.
 
     Raises:
         av.FFmpegError: FFmpeg cannot read it.
@@ -37,7 +44,7 @@ def open_input(path: Path) -> InputContainer:
         playlist = file.read(PLAYLIST_SIZE) if file.read(len(PLAYLIST)) == PLAYLIST else b""
     if b"#EXTINF" in playlist and b"#EXT-X-ENDLIST" not in playlist:
         raise DamagedClip(f"{path}: a playlist that has not ended; add #EXT-X-ENDLIST as its last line")
-    return av.open(ffmpeg_name(path), metadata_errors=ANY_TAGS)
+    return av.open(ffmpeg_name(path), metadata_errors=ANY_TAGS, container_options=FAR if thorough else {})
 
 
 def open_output(target: Path | io.BytesIO, form: str, options: dict[str, str] | None = None) -> OutputContainer:

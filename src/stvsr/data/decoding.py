@@ -243,7 +243,7 @@ def _starts(index: VideoIndex, time: int) -> list[int | None]:
 def _other_times(index: VideoIndex, which: str) -> DamagedClip:
     return DamagedClip(
         f"{index.path}: {which} cannot be decoded at the declared time; "
-        "the file is damaged: encode it again as MP4, or replace it"
+        "the file is damaged, or of single fields: encode it again (ffmpeg -i IN -vf bwdif OUT.mp4), or replace it"
     )
 
 

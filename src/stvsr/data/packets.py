@@ -80,6 +80,9 @@ def video_stream(container: InputContainer, path: Path, *, threads: int = 1) -> 
     if stream.codec_context is None:
         raise DamagedClip(f"{path}: of a codec that FFmpeg does not know: encode the video again or remove the file")
     stream.codec_context.thread_count = threads
+    # As players do where a file leaves open where chroma lies: on every other column. JPEG's lies between two.
+    if not (stream.codec_context.pix_fmt or "").startswith("yuvj"):
+        stream.codec_context.options = {"chroma_sample_location": "left"}
     if threads != 1:
         stream.codec_context.thread_type = ThreadType.AUTO
     return stream
@@ -101,6 +104,9 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
         if packet.pts is not None:
             end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
         if packet.stream_index != stream.index:
+            continue
+        # In Matroska: of frames before a cut, which no decoder can make without what was cut off.
+        if packet.pts is None and "matroska" in container.format.name:
             continue
         if packet.is_corrupt or packet.pts is None:
             problem = "is cut short" if packet.is_corrupt else "carries no timestamp"

@@ -9,9 +9,8 @@ The folder is searched with its subfolders, in sorted order; hidden ones are lef
 the process that reads, at each read (see `decoding.py`), so the source pickles and forks.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections import defaultdict, deque
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +83,20 @@ class VideoFolder:
         return self._read(path, checked_index(path), index % self.clips_per_video, rng)
 
     def _read(self, path: Path, video: VideoIndex, number: int, rng: np.random.Generator) -> Footage:
-        candidates = first_frames(len(video) - FRAMES + 1, number, self.clips_per_video, rng)
-        known, cuts = self._cuts[path], set[int]()
-        for first in islice(by_promise(candidates, pauses(video), cuts), MAX_TRIES):
+        waiting = deque(first_frames(len(video) - FRAMES + 1, number, self.clips_per_video, rng))
+        lost, known, cuts, put_off, tries = pauses(video), self._cuts[path], set[int](), set[int](), 0
+        while waiting and tries < MAX_TRIES:
+            first = waiting.popleft()
+            inside = range(first + 1, first + FRAMES)
+            if not lost.isdisjoint(inside):
+                continue
+            # A window over a known cut crosses it, so each cut costs one look; but what is one depends a little on the
+            # window, so such windows come last: whether a file has a window must not hang on the order.
+            if first not in put_off and not cuts.isdisjoint(inside):
+                put_off.add(first)
+                waiting.append(first)
+                continue
+            tries += 1
             if first not in known:
                 frames = read_frames(video, first, FRAMES)
                 cut = first_cut(frames)
@@ -153,29 +163,6 @@ def first_frames(positions: int, number: int, segments: int, rng: np.random.Gene
     yield from (rng.permutation(high - low) + low).tolist()
     others = np.concatenate([np.arange(low), np.arange(high, positions)])
     yield from rng.permutation(others).tolist()
-
-
-def by_promise(firsts: Iterable[int], lost: set[int], cuts: set[int]) -> Iterator[int]:
-    """First frames of windows without a pause, those over a cut last.
-
-    Every window over a cut crosses it, so each cut costs one look. But what is one depends a little on the window, so
-    they come in the end: whether a file has a window must not hang on the order.
-
-    Args:
-        firsts: those there may be.
-        lost: frames that follow a pause.
-        cuts: frames that follow a cut; whoever takes first frames adds to them.
-    """
-    put_off = []
-    for first in firsts:
-        inside = range(first + 1, first + FRAMES)
-        if not lost.isdisjoint(inside):
-            continue
-        if cuts.isdisjoint(inside):
-            yield first
-        else:
-            put_off.append(first)
-    yield from put_off
 
 
 def pauses(video: VideoIndex) -> set[int]:

@@ -73,7 +73,7 @@ def score_in_processes(config: DictConfig, identity: dict[str, Any], todo: list[
                 finished += 1
             else:
                 yield said
-        # One that is told to stop on its way out says so.
+        # They exit by themselves: one that is ended on its way out prints a traceback.
         for process in processes:
             process.join(PATIENCE)
     finally:

@@ -182,7 +182,7 @@ class Windows(Dataset[WindowFrames]):
     def _seen(self, task: Task, window: Excerpt) -> tuple[int, Excerpt]:
         """The window, with what is around it where a network looks there; first the place of the window in that.
 
-        Read by itself: whether a window is scored hangs on its own frames, whatever the network.
+        The seven frames were read by themselves: a cut outside of them must not decide whether they are scored.
         """
         frames = self._around(task)
         if len(frames) > FRAMES and window.interruption is None:

@@ -128,8 +128,8 @@ class _BlockedDeformConv2d(torch.autograd.Function):
         features, offset, mask, weight = ctx.saved_tensors
         sampler = _Sampler(features, offset, mask)
         kernel = weight.detach().flatten(1)
-        of_offset, of_mask = torch.empty_like(sampler.offset), torch.empty_like(sampler.mask)
-        of_padded, of_kernel = torch.zeros_like(sampler.padded), torch.zeros_like(kernel)
+        grad_offset, grad_mask = torch.empty_like(sampler.offset), torch.empty_like(sampler.mask)
+        grad_padded, grad_kernel = torch.zeros_like(sampler.padded), torch.zeros_like(kernel)
         spare = None
         # The forward pass is without autocast, too.
         with torch.autocast(gradient.device.type, enabled=False):
@@ -140,26 +140,25 @@ class _BlockedDeformConv2d(torch.autograd.Function):
                     read = _read(read_from, grid)
                 samples, modulation = sampler.by_tap(read.detach()), sampler.mask[frames, ..., rows, :]
                 block = gradient[frames, :, rows].flatten(2)
-                # New memory of this size is slow: all blocks use that of the first, which is the largest. It holds the
-                # modulated samples, then their gradient, then that of the samples: three names of one tensor.
+                # New memory of this size is slow: all blocks use that of the first, which is the largest.
                 spare = samples.new_empty(samples.numel()) if spare is None else spare
-                modulated = of_modulated = of_samples = spare[: samples.numel()].view(samples.shape)
-                torch.mul(samples, modulation, out=modulated)
-                of_kernel += torch.matmul(block, _columns(modulated).transpose(1, 2)).sum(dim=0)
-                torch.bmm(kernel.t().expand(len(block), -1, -1), block, out=_columns(of_modulated))
+                buffer = spare[: samples.numel()].view(samples.shape)
+                torch.mul(samples, modulation, out=buffer)  # the modulated samples
+                grad_kernel += torch.matmul(block, _columns(buffer).transpose(1, 2)).sum(dim=0)
+                torch.bmm(kernel.t().expand(len(block), -1, -1), block, out=_columns(buffer))  # now their gradient
                 # This overwrites `read` as well, which shares its memory: grid_sample's gradient does not need it.
-                of_mask[frames, ..., rows, :] = samples.mul_(of_modulated).sum(dim=2, keepdim=True)
-                of_samples.mul_(modulation)
-                of_features, of_grid = torch.autograd.grad(read, (read_from, grid), of_samples.view(read.shape))
-                of_padded[frames] += of_features.view_as(of_padded[frames])
-                of_grid = of_grid.view(*of_offset[frames, ..., rows, :].shape[:3], -1, sampler.w, 2)
-                torch.mul(of_grid[..., 1], 2 / sampler.side_h, out=of_offset[frames, :, :, 0, rows])
-                torch.mul(of_grid[..., 0], 2 / sampler.side_w, out=of_offset[frames, :, :, 1, rows])
+                grad_mask[frames, ..., rows, :] = samples.mul_(buffer).sum(dim=2, keepdim=True)
+                buffer.mul_(modulation)  # now the gradient of the samples
+                grad_features, grad_grid = torch.autograd.grad(read, (read_from, grid), buffer.view(read.shape))
+                grad_padded[frames] += grad_features.view_as(grad_padded[frames])
+                grad_grid = grad_grid.view(*grad_offset[frames, ..., rows, :].shape[:3], -1, sampler.w, 2)
+                torch.mul(grad_grid[..., 1], 2 / sampler.side_h, out=grad_offset[frames, :, :, 0, rows])
+                torch.mul(grad_grid[..., 0], 2 / sampler.side_w, out=grad_offset[frames, :, :, 1, rows])
         return (
-            of_padded.flatten(1, 2)[..., : sampler.h, : sampler.w],
-            of_offset.view(offset.shape),
-            of_mask.view(mask.shape),
-            of_kernel.view(weight.shape),
+            grad_padded.flatten(1, 2)[..., : sampler.h, : sampler.w],
+            grad_offset.view(offset.shape),
+            grad_mask.view(mask.shape),
+            grad_kernel.view(weight.shape),
             gradient.sum(dim=(0, 2, 3)),
         )
 

@@ -115,6 +115,10 @@ class LastCheckpoint(Remembering):
     Args:
         path: where to write.
         every_steps: steps between two checkpoints.
+
+    Attributes:
+        interruption: what to tell who asked the run to stop, once all processes have agreed and saved. The next step
+            raises it, after a validation that is due; where no step is left, whoever called `fit` has to.
     """
 
     remembered = ("validated",)
@@ -124,9 +128,8 @@ class LastCheckpoint(Remembering):
         self.path = Path(path)
         self.every_steps = every_steps
         self.stop_requested = False
-        self.stopped: Interrupted | None = None
+        self.interruption: Interrupted | None = None
         self.validated: int | None = None
-        self._farewell: Interrupted | None = None
         self._previous_handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -140,8 +143,8 @@ class LastCheckpoint(Remembering):
         Raises:
             Interrupted: the run was asked to stop; it is saved, unless its last step was skipped.
         """
-        if self._farewell is not None:
-            raise self._farewell
+        if self.interruption is not None:
+            raise self.interruption
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Saves where it is time to."""
@@ -152,7 +155,7 @@ class LastCheckpoint(Remembering):
         if due and not _in_trouble(trainer):
             save_whole(trainer, self.path)
         if stop:
-            self._farewell = self._taking_leave(trainer)
+            self.interruption = self._interruption(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves, so that a run that dies later does not validate again and remembers its best score."""
@@ -166,16 +169,16 @@ class LastCheckpoint(Remembering):
         return lacks_validation(trainer.global_step, self.validated, trainer.max_steps, interval)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stops listening; `stopped` tells what to say where any process was asked to stop, but no step was left."""
+        """Stops listening."""
         if trainer.strategy.reduce_boolean_decision(self.stop_requested, all=False):
-            self.stopped = self._taking_leave(trainer)
+            self.interruption = self._interruption(trainer)
         self._stop_listening()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Stops listening."""
         self._stop_listening()
 
-    def _taking_leave(self, trainer: pl.Trainer) -> Interrupted:
+    def _interruption(self, trainer: pl.Trainer) -> Interrupted:
         """What to say to who asked the run to stop."""
         done = f"stopped after step {trainer.global_step}"
         if _in_trouble(trainer):

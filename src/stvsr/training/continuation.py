@@ -34,7 +34,7 @@ SETTINGS = (
 """Settings, or groups of them, that decide what a network learns in a number of steps."""
 
 SOURCE, GENERATED = "data.train_source._target_", "stvsr.data.synthetic."
-"""Where clips come from, and how that begins where nobody says it."""
+"""The setting that names the training clips, and how its value begins by default: generated clips."""
 
 ONLOOKERS = ("DeviceStatsMonitor", "LearningRateMonitor", "ModelSummary", "RichProgressBar", "Timer", "TQDMProgressBar")
 

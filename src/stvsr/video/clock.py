@@ -110,7 +110,8 @@ class Clock:
             # Of the frame after the last one, for the duration of that: as long as a usual one, or as it is held.
             interval = float(np.median(np.diff(pts))) if len(pts) > 1 else 1 / self.times.rate / self.times.time_base
             usual = max(1, round(interval))
-            lasts = 2 * max(usual, self.times.held) - (usual if self.interpolated else 0)
+            # Of a picture alone nothing is made up between two.
+            lasts = 2 * max(usual, self.times.held) - (usual if self.interpolated and len(pts) > 1 else 0)
             return self.ticks(self.count(len(pts)) - 1) + self.stretch * lasts
         return int(pts[first] + pts[first + between] - 2 * pts[0]) * self.stretch
 

@@ -219,7 +219,8 @@ class Encoding:
         encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 64, 64, pixel_format, Fraction(1, 25)
         encoder.options = self.options(pixels_per_frame=0)
         try:
-            encoder.encode(av.VideoFrame(64, 64, "gbrp").reformat(format=pixel_format))
+            # To the end, or AV1's complains.
+            list(map(encoder.encode, (av.VideoFrame(64, 64, "gbrp").reformat(format=pixel_format), None)))
         except (av.FFmpegError, ValueError):
             return False
         return True

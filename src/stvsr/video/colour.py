@@ -8,8 +8,10 @@ Frames are brought to 8 bits (deeper ones are rounded); transfer and primaries a
 """
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import av
+import av.filter
 import numpy as np
 import torch
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
@@ -64,7 +66,7 @@ class Colour:
         Raises:
             InvalidInput: a matrix that cannot be converted.
         """
-        if frame.format.is_rgb or frame.format.name.startswith(("gray", "pal", "mono")):
+        if frame.format.is_rgb or frame.format.name.startswith(("gray", "ya", "pal", "mono")):
             # Stored without a matrix; the output gets the usual one and studio range.
             usual = cls.for_size(frame.width, frame.height)
             return replace(usual, primaries=int(frame.color_primaries), transfer=int(frame.color_trc))
@@ -74,7 +76,7 @@ class Colour:
         if matrix not in SWSCALE:
             raise InvalidInput(
                 f"the video's colour matrix has the number {matrix} in H.273; expected BT.601, BT.709 or BT.2020: "
-                "convert it first, for example with ffmpeg -vf colorspace=bt709"
+                "convert it first, for example with ffmpeg -vf colorspace=all=bt709:iall=bt709"
             )
         full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
         return cls(matrix, full, int(frame.color_primaries), int(frame.color_trc))
@@ -105,6 +107,9 @@ class ToRgb:
     def __call__(self, frame: av.VideoFrame) -> Tensor:
         """`(3, h, w)`, uint8 RGB."""
         planar = frame
+        if frame.format.is_rgb and frame.format.components[0].bits < 8:
+            # On the way to planes the converter would shift 5 bits to the left, so that white became 248.
+            frame = frame.reformat(format="rgb24")
         if frame.format.name != "gbrp":
             yuv = {} if frame.format.is_rgb else {"src_color_range": self.colour.range}
             planar = self.converter.reformat(
@@ -145,7 +150,7 @@ class FromRgb:
         # One for all frames that are converted: a new one costs more than the conversion.
         planar = self.planar
         if planar is None or self.pixel_format == "gbrp":
-            planar = self.planar = av.VideoFrame(width, height, "gbrp")
+            planar = self.planar = _chroma_at_the_left(av.VideoFrame(width, height, "gbrp"))
             planar.color_range = ColorRange.JPEG
         for plane, values in zip(planar.planes, (rgb[1], rgb[2], rgb[0]), strict=True):
             np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, :width] = values.numpy()
@@ -164,3 +169,17 @@ class FromRgb:
         # Some encoders look only here.
         frame.color_primaries, frame.color_trc = self.colour.primaries, self.colour.transfer
         return frame
+
+
+def _chroma_at_the_left(frame: av.VideoFrame) -> av.VideoFrame:
+    """A frame of which the converter makes chroma where players take it to be: on every other column, not between two.
+
+    Left open, it would be between; and a frame's own chroma position is out of PyAV's reach.
+    """
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 25))
+    graph.link_nodes(source, graph.add("setparams", "chroma_location=left"), graph.add("buffersink")).configure()
+    source.push(frame)
+    placed = graph.pull()
+    assert isinstance(placed, av.VideoFrame)
+    return placed

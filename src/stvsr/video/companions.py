@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # They describe the input's file or its pictures' bit stream, not what it shows.
 NOT_PASSED_ON = (
     *("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id", "timecode"),
-    *("bps", "number_of_frames", "number_of_bytes", "_statistics", "alpha_mode"),
+    *("bps", "number_of_frames", "number_of_bytes", "_statistics", "alpha_mode", "stereo_mode"),
 )
 
 
@@ -42,7 +42,7 @@ NEEDED = Fraction(1, 10)
 """Seconds of sound that is not heard, but that a decoder may need for what follows it."""
 
 
-LASTS = 1
+LASTS = Fraction(1)
 """Seconds that a last frame may be shown, or the only one, before sound that begins counts as of another time."""
 
 
@@ -76,7 +76,7 @@ class Companions:
     def of(cls, source: VideoFile, part: Part, clock: Clock, extension: str) -> Companions:
         """What of a source goes into a kind of file; nothing where there is no file: PNG frames, Y4M."""
         streams, left_out, starts = [], [], [source.times.start]
-        with open_input(source.path) as container:
+        with open_input(source.path, thorough=True) as container:
             for stream in container.streams:
                 if stream.index == source.stream_index:
                     continue
@@ -103,6 +103,7 @@ class Companions:
     def packets(self, container: InputContainer, copies: dict[int, Stream]) -> Iterator[Packet[Stream]]:
         """The packets of everything that is copied, with the output's times and streams."""
         last: dict[int, Fraction] = {}
+        heard = set[int]()
         streams = [container.streams[index] for index in copies if container.streams[index].type != "attachment"]
         for packet in container.demux(streams) if streams else ():
             unit = packet.time_base
@@ -112,8 +113,14 @@ class Companions:
                 self._cut(packet, packet.pts, unit)
             if not self.begin <= packet.pts * unit < self.end:
                 continue
-            if packet.is_discard and not self.hides and packet.pts < (packet.stream.start_time or 0) - NEEDED / unit:
-                continue
+            if packet.is_discard:
+                # Cut out of the middle, or off the end: the output has no edit list for it, and would play it.
+                if packet.stream_index in heard:
+                    continue
+                if not self.hides and packet.pts < (packet.stream.start_time or 0) - NEEDED / unit:
+                    continue
+            else:
+                heard.add(packet.stream_index)
             packet.pts = round(self.start_of(packet.pts * unit) / unit)
             packet.dts = packet.pts if packet.dts is None else round(self.start_of(packet.dts * unit) / unit)
             if packet.duration:
@@ -188,7 +195,7 @@ def _elsewhere(stream: Stream, source: VideoFile) -> str | None:
         return None
     first = stream.start_time * stream.time_base
     last = first + (stream.duration or 0) * stream.time_base
-    if first > source.last + LASTS or (stream.duration and last < source.start):
+    if first > source.last + max(LASTS, source.lasts) or (stream.duration and last < source.start):
         return f"it begins {float(first - source.start):+.1f} s from the pictures, as of another programme"
     return None
 
@@ -198,7 +205,7 @@ def _muxes(stream: Stream, extension: str) -> bool:
     try:
         # Opened a second time: what is read here would be missing to whoever reads the same container next.
         with (
-            open_input(Path(stream.container.name)) as source,
+            open_input(Path(stream.container.name), thorough=True) as source,
             open_output(io.BytesIO(), CONTAINERS[extension].form) as trial,
         ):
             copy = add_copy(trial, source.streams[stream.index])
@@ -219,7 +226,7 @@ def _muxes(stream: Stream, extension: str) -> bool:
 def add_copy(output: OutputContainer, template: Stream) -> Stream:
     """A stream of the output for the packets of one of the input."""
     stream = output.add_stream_from_template(template)
-    stream.metadata.update(_passed_on(template.metadata))
+    stream.metadata.update(_of_stream(template.metadata))
     stream.disposition = template.disposition
     if isinstance(stream, AudioStream):
         layout = stream.codec_context.layout
@@ -245,7 +252,7 @@ def describe(output: OutputContainer, stream: VideoStream, source: InputContaine
     """Titles, languages and chapters."""
     output.metadata.update(_passed_on(source.metadata))
     original = source.streams[companions.picture_stream]
-    stream.metadata.update(_passed_on(original.metadata))
+    stream.metadata.update(_of_stream(original.metadata))
     stream.disposition = original.disposition & ~Disposition.attached_pic
     chapters: list[Chapter] = []
     for chapter in source.chapters():
@@ -259,6 +266,14 @@ def describe(output: OutputContainer, stream: VideoStream, source: InputContaine
         chapters.append({**chapter, "start": start, "end": end})
     if chapters:
         output.set_chapters(chapters)
+
+
+def _of_stream(metadata: dict[str, str]) -> dict[str, str]:
+    """A stream's own, with its title as writers take it: what FFmpeg reads of MP4 it calls a name."""
+    passed_on = _passed_on(metadata)
+    if "name" in passed_on:
+        passed_on.setdefault("title", passed_on.pop("name"))
+    return passed_on
 
 
 def _passed_on(metadata: dict[str, str]) -> dict[str, str]:

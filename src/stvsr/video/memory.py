@@ -67,7 +67,7 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def bytes_taken(network: nn.Module, height: int, width: int) -> int:
     """Memory that a window of four LR frames takes, in float32, in a network that is not `Replayed`.
 
-    Of a network that does not run without looking at values nobody knows: 0, with a warning.
+    0, with a warning, for a network that looks at the values of tensors: it cannot be tried without any.
     """
     # The back end is that of the process: two trials at once would leave another than they found.
     with _TRIALS:
@@ -141,7 +141,7 @@ def bytes_needed(grid: Grid, network: Network, height: int, width: int) -> float
 
 
 def _most_demanding(tiles: set[tuple[int, int]]) -> dict[bool, tuple[int, int]]:
-    """Of tiles the largest of those that go through a network in turns (True), and of those that go all at once."""
+    """The largest tile that goes through a network in turns (True), and the largest that goes all at once (False)."""
     kinds: dict[bool, tuple[int, int]] = {}
     for tile in sorted(tiles, key=math.prod):
         kinds[math.prod(tile) > turns.AT_ONCE] = tile

@@ -116,7 +116,7 @@ def write_video(path: Path, video: EncodedVideo, companions: Companions | None) 
     extension = path.suffix.lower()
     kind = CONTAINERS[extension]
     with ExitStack() as stack:
-        source = None if companions is None else stack.enter_context(open_input(companions.path))
+        source = None if companions is None else stack.enter_context(open_input(companions.path, thorough=True))
         options = options_for(kind, {} if source is None else source.metadata)
         output = stack.enter_context(open_output(path, kind.form, options))
         first = stack.enter_context(open_input(video.segments[0]))

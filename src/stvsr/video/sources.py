@@ -143,7 +143,9 @@ class VideoFile:
         rate = constant_rate(pts, time_base, declared)
         start = int(pts[0]) * time_base
         self.start, self.last, self.begin = start, int(pts[-1]) * time_base, start + part.start
-        lasts, usual = self.index.lasts, np.median(np.diff(pts)) if len(pts) > 1 else np.inf
+        # A picture alone is held.
+        lasts, usual = self.index.lasts, np.median(np.diff(pts)) if len(pts) > 1 else 0
+        self.lasts = lasts * time_base
         if part.duration is not None:
             # To the end of the part at most.
             lasts = min(lasts, int((self.begin + part.duration - self.last) / time_base))
