@@ -1,13 +1,16 @@
 """What tests share: small networks, small runs, fake data with the real layout."""
 
 import copy
+import os
 import subprocess
 import sys
+import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -28,9 +31,35 @@ from stvsr.data.synthetic import SyntheticScenes
 from stvsr.models.network import InputRequirements, Network
 from stvsr.training.losses import charbonnier
 
-# On a machine that others use too, how long an example takes says nothing.
-settings.register_profile("stvsr", deadline=None)
+# On a machine that others use too, how long an example takes says nothing. Examples are the same each time: one that
+# fails is found by who made it fail, not by who comes next.
+settings.register_profile("stvsr", deadline=None, derandomize=True)
 settings.load_profile("stvsr")
+
+# Before GPUs are hidden from most tests: at the first question the driver looks which it may show, and never again.
+torch.cuda.is_available()
+
+RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+OF_A_DEVELOPER = ("SLURM_", "PL_", "TORCHELASTIC_", "WANDB_DIR", "WANDB_MODE", *RANKS)
+"""How variables begin that tell a run that it is one of several, or what to do with its log."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Gives tests and the processes they start the same surroundings everywhere; a GPU to those marked `gpu` alone.
+
+    Around whole tests: what a module's tests share is made before any fixture of one test.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(OF_A_DEVELOPER)]:
+            patch.delenv(name)
+        # W&B gives up after 30 s if its process has not come up, which on a machine with other work it may not have.
+        patch.setenv("WANDB__SERVICE_WAIT", "300")
+        if item.get_closest_marker("gpu") is None:
+            patch.setenv("CUDA_VISIBLE_DEVICES", "")
+            patch.setattr(torch.cuda, "is_available", lambda: False)
+        return (yield)
+
 
 SMALL_NETWORK = ["model.channels=8", "model.feature_blocks=1", "model.reconstruction_blocks=1"]
 
@@ -44,7 +73,8 @@ SMALL_RUN = [
     "loader.crop=8",
     "loader.workers=0",
     "logger=csv",
-    "callbacks.pictures.clips=1",
+    # One takes as long as the rest of a validation: tests of pictures ask for them.
+    "callbacks.pictures.clips=0",
     "data.train_source.height=48",
     "data.train_source.width=48",
     "data.val_source.height=48",
@@ -223,6 +253,22 @@ def is_taken(folder: Path) -> bool:
     code += "with alone_in(Path(sys.argv[1]), 'job', '-'): pass"
     done = subprocess.run([sys.executable, "-c", code, str(folder)], stderr=subprocess.PIPE, text=True, check=False)
     return "another job is running there" in done.stderr
+
+
+def wait_until(reached: Callable[[], bool], process: "subprocess.Popen[Any]", *, seconds: float = 300) -> None:
+    """Waits until a process has come so far, which it must before it ends; else fails with what it said."""
+    deadline = time.monotonic() + seconds
+    while True:
+        # Before it is looked what it has done: it may do that and end in between.
+        status = process.poll()
+        if reached():
+            return
+        if status is not None or time.monotonic() > deadline:
+            process.kill()
+            _, said = process.communicate()
+            came = f"ended too early, with status {status}" if status is not None else f"took more than {seconds:g} s"
+            pytest.fail(f"it {came}: {said[-2000:] if said else 'it said nothing'}")
+        time.sleep(0.005)
 
 
 def write_video(path: Path, frames: torch.Tensor, times: Iterable[int] | None = None) -> None:

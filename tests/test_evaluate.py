@@ -770,6 +770,17 @@ def test_a_metric_is_told_the_frame_before(scored: Evaluate, tmp_path: Path, mon
     assert torch.equal(torch.cat([*told[0], *reversed(told[1])][2:]), frames[6:])
 
 
+@pytest.mark.parametrize(("count", "least"), [("batch_size", 1), ("workers", 0), ("processes", 1), ("pictures", 0)])
+def test_counts_that_make_no_sense_are_refused(
+    configure: Callable[..., DictConfig], tmp_path: Path, count: str, least: int
+) -> None:
+    config = configure("evaluate", "method=bicubic_blend")
+    config.output_dir = str(tmp_path)
+    config[count] = least - 1
+    with pytest.raises(InvalidInput, match=f"{count}={least - 1}; expected a whole number, {least} or more"):
+        evaluate(config)
+
+
 def test_a_method_that_is_no_network_of_ours_is_refused(scored: Evaluate) -> None:
     with pytest.raises(InvalidInput, match="method: Identity is no"):
         scored("method=bicubic_blend", "method._target_=torch.nn.Identity")

@@ -82,31 +82,6 @@ def test_further_metrics_are_logged_as_psnr_is() -> None:
     assert {name.split("/")[2].split("_")[0] for name in metrics} == {"psnr", "ssim", "lpips"}
 
 
-def test_dashboard_shows_the_pictures_that_training_sends(
-    configure: Callable[..., DictConfig],
-    small_run: Callable[..., DictConfig],
-    tmp_path: Path,
-    specification: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    sent: list[str] = []
-    steps: list[int] = []
-
-    def log_image(logger: object, key: str, images: list[str], step: int) -> None:
-        sent.append(key)
-        steps.append(step)
-
-    monkeypatch.setattr(WandbLogger, "log_image", log_image)
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    clips = configure("train").callbacks.pictures.clips
-    train(small_run("logger=wandb", f"callbacks.pictures.clips={clips}", f"data.val_source.clips={clips + 1}"))
-    with (tmp_path / "run" / "csv" / "metrics.csv").open(newline="") as file:
-        validated = [int(row["step"]) for row in csv.DictReader(file) if row["val/psnr/mean"]]
-    assert set(steps) == set(validated), "at the steps of the scores"
-    (found,) = (s for s in specification["spec"]["section"]["panelBankConfig"]["sections"] if s["name"] == "Pictures")
-    assert found["panels"][0]["config"]["mediaKeys"] == sent
-
-
 def test_runs_group_by_ablation_in_the_table_and_the_panels(specification: Any) -> None:
     text = json.dumps(specification)
     assert '"name": "group"' in text
@@ -161,8 +136,12 @@ def test_a_run_that_failed_is_marked_so_on_wandb(monkeypatch: pytest.MonkeyPatch
     assert codes == [int(fails)]
 
 
-def test_the_end_of_wandbs_process_costs_its_log_alone(
-    small_run: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_training_sends_the_pictures_that_the_dashboard_shows_and_goes_on_where_wandbs_process_ends(
+    configure: Callable[..., DictConfig],
+    small_run: Callable[..., DictConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    specification: Any,
 ) -> None:
     """A cluster's SIGTERM ends it before the training, which has a validation to make and to save."""
 
@@ -170,17 +149,32 @@ def test_the_end_of_wandbs_process_costs_its_log_alone(
         calls.append(0)
         raise ConnectionResetError("Connection lost")
 
+    def log_image(logger: object, key: str, images: list[str], step: int) -> None:
+        sent.append((key, step))
+
     calls: list[int] = []
+    sent: list[tuple[str, int]] = []
     end = wandb.finish
     monkeypatch.setattr(WandbLogger, "log_metrics", lost)
+    monkeypatch.setattr(WandbLogger, "log_image", log_image)
+    # Drawn they are elsewhere.
+    monkeypatch.setattr("stvsr.training.monitors.comparison_figure", lambda **what: None)
+    monkeypatch.setattr("stvsr.training.monitors.save_figure", lambda figure, path: None)
     monkeypatch.setattr(wandb, "finish", lambda exit_code: (end(exit_code), lost()))
     monkeypatch.setenv("WANDB_SILENT", "true")
+    clips = configure("train").callbacks.pictures.clips
+    pictures = [f"callbacks.pictures.clips={clips}", f"data.val_source.clips={clips + 1}"]
     with pytest.warns(UserWarning, match=r"W&B has ended \(Connection lost\); the run goes on") as told:
-        train(small_run("logger=wandb", "trainer.max_steps=2", "trainer.val_check_interval=2"))
+        train(small_run("logger=wandb", "trainer.max_steps=2", "trainer.val_check_interval=2", *pictures))
     assert len([warning for warning in told if "W&B has ended" in str(warning.message)]) == 1
     assert any("W&B could not end the run" in str(warning.message) for warning in told)
     assert len(calls) == 2, "of the log it is asked once"
-    assert "val/psnr/mean" in logged_columns(tmp_path / "run")
+
+    with (tmp_path / "run" / "csv" / "metrics.csv").open(newline="") as file:
+        (validated,) = (int(row["step"]) for row in csv.DictReader(file) if row["val/psnr/mean"])
+    (found,) = (s for s in specification["spec"]["section"]["panelBankConfig"]["sections"] if s["name"] == "Pictures")
+    keys = found["panels"][0]["config"]["mediaKeys"]
+    assert sent == [(key, validated) for key in keys], "at the steps of the scores"
 
 
 def test_an_evaluation_makes_a_run_of_its_own_on_wandb(configure: Callable[..., DictConfig], tmp_path: Path) -> None:

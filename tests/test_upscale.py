@@ -20,7 +20,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from conftest import SMALL_NETWORK, write_frames
+from conftest import SMALL_NETWORK, wait_until, write_frames
 from stvsr import upscale as command
 from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY, load_network
 from stvsr.config import resolved
@@ -409,17 +409,6 @@ def slow(arguments: list[str], windows: int) -> subprocess.Popen[str]:
 def parts(folder: Path) -> int:
     """Whole segments or frames of an unfinished job."""
     return len(list(folder.glob("0*.mkv"))) + len(list(folder.glob("frames/0*.png"))) // 6
-
-
-def wait_until(reached: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
-    """Waits until a job has come so far, which it must before it ends."""
-    deadline = time.monotonic() + 120
-    while not reached():
-        assert process.poll() is None, "it ended too early"
-        if time.monotonic() > deadline:
-            process.kill()
-            pytest.fail("it did not come so far in two minutes")
-        time.sleep(0.005)
 
 
 def pictures(path: Path) -> Tensor:

@@ -1,16 +1,19 @@
 """Loaders: every draw once, the same draws on any number of processes, and from any step on."""
 
+import signal
 import traceback
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from stvsr.data.clip import Batch
+from stvsr.data.clip import Batch, Footage
 from stvsr.data.datamodule import ClipDataModule, DrawBatches
 from stvsr.data.datasets import TrainingClips
 from stvsr.errors import InvalidInput
@@ -133,6 +136,23 @@ def test_training_continues_with_the_draw_it_stopped_before(noise_source: Any, w
         assert isinstance(actual, Batch)
         assert expected.names == actual.names
         assert bool((expected.hr == actual.hr).all())
+
+
+def test_loaders_leave_a_terminals_ctrl_c_and_a_clusters_sigterm_to_their_parent(noise_source: Any) -> None:
+    """They reach every process, and the parent needs its loaders until it stops."""
+
+    class Telling(noise_source):  # type: ignore[misc]
+        def read(self, index: int, rng: np.random.Generator) -> Footage:
+            left = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            # Not on macOS, where a process cannot tell its parent's from others.
+            left &= not hasattr(signal, "sigwaitinfo") or signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            return replace(super().read(index, rng), name=f"left to the parent: {left}")
+
+    data = module(Telling, workers=1)
+    data.setup("fit")
+    data.trainer = trainer(max_steps=1)
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        assert {name for batch in names(loader) for name in batch} == {"left to the parent: True"}
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

@@ -1,6 +1,6 @@
 """Draws are a pure function of seed and position; damaged clips are replaced, named, and never end a run alone."""
 
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,25 @@ def test_every_clip_comes_once_a_pass_and_passes_differ(noise_source: Any) -> No
     passes = [[clips[draw].name for draw in range(start, start + 9)] for start in (0, 9, 18)]
     assert all(len(set(names)) == 9 for names in passes)
     assert passes[0] != passes[1] != passes[2]
+
+
+def test_another_seed_and_another_draw_crop_elsewhere(noise_source: Any) -> None:
+    """Of one clip, which every seed takes in the same order."""
+    crops = [
+        TrainingClips(source=noise_source(clips=1), crop=8, draws=4, seed=seed)[draw].hr
+        for seed, draw in product((1, 2), range(4))
+    ]
+    assert not any(torch.equal(a, b) for a, b in combinations(crops, 2))
+
+
+def test_another_seed_takes_clips_in_another_order(noise_source: Any) -> None:
+    """Whatever it crops of them: no crop is smaller than these."""
+    ours, theirs = (
+        [clip.name for clip in TrainingClips(source=noise_source(9, (16, 16)), crop=4, draws=9, seed=seed)]
+        for seed in (1, 2)
+    )
+    assert sorted(ours) == sorted(theirs)
+    assert ours != theirs
 
 
 @pytest.mark.parametrize("crop", [4, 8, 12])

@@ -1,5 +1,6 @@
 """Clip folders: which frames there are, in which order, and what is wrong with them before any work begins."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -157,16 +158,20 @@ def test_links_that_lead_nowhere_or_in_circles_are_refused(tmp_path: Path) -> No
         FrameFolders(root=tmp_path / "link")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_clip_that_cannot_be_read_is_named_and_not_left_out(tmp_path: Path) -> None:
-    write_frames(tmp_path / "a", FRAMES)
-    write_frames(tmp_path / "b", FRAMES)
-    (tmp_path / "b").chmod(0)
-    try:
-        with pytest.raises(InvalidInput, match="b cannot be read"):
-            FrameFolders(root=tmp_path)
-    finally:
-        (tmp_path / "b").chmod(0o755)
+def test_a_clip_that_cannot_be_read_is_named_and_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for clip in ("a", "b"):
+        write_frames(tmp_path / clip, FRAMES)
+    scandir = os.scandir
+
+    def refused(path: str) -> object:
+        if Path(path).name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    # In place of a mode, which is nothing to root.
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(InvalidInput, match=rf"^{tmp_path}/b: cannot be read \(Permission denied\); make it readable$"):
+        FrameFolders(root=tmp_path)
 
 
 def test_clips_that_must_be_there_are_and_no_others(tmp_path: Path) -> None:

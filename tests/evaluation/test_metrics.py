@@ -98,12 +98,13 @@ def test_bands_of_rows_score_as_whole_frames_do(height: int, band: int, monkeypa
         assert torch.equal(scores, expected[name])
 
 
+@pytest.mark.parametrize("which", ["prediction", "target"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_a_frame_that_is_not_finite_has_no_score_and_the_others_keep_theirs(value: float) -> None:
+def test_a_frame_that_is_not_finite_has_no_score_and_the_others_keep_theirs(value: float, which: str) -> None:
     target = torch.from_numpy(frames(3, 3, 32, 32)).float()
     prediction = (target + 0.02).clamp(0, 1)
     expected = frame_scores(prediction, target)
-    prediction[1, 2, 5, 7] = value
+    {"prediction": prediction, "target": target}[which][1, 2, 5, 7] = value
     for name, scores in frame_scores(prediction, target).items():
         assert scores[1].isnan()
         assert torch.equal(scores[[0, 2]], expected[name][[0, 2]])

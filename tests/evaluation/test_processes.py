@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
@@ -57,6 +58,26 @@ def test_a_process_does_not_score_what_has_changed_since_the_evaluation_began(mo
     """The last checkpoint of a run that trains is written anew every minute."""
     job = SimpleNamespace(progress_key=lambda: {"checkpoint": "newer"})
     assert said_by_a_process(monkeypatch, lambda *arguments: job).startswith("what is scored has changed")
+
+
+@pytest.mark.parametrize(
+    ("count", "device", "has_gpu", "says"),
+    [
+        (2, "cuda:0", True, "processes=2 on device=cuda:0; expected device=cuda, so that each has a GPU"),
+        (2, "gpu", True, "processes=2 on device=gpu; expected auto or cpu or cuda"),
+        (2, "cuda", False, "processes=2 on device=cuda; expected auto or cpu"),
+        (2, "cuda", True, None),
+        (2, "auto", False, None),
+        (2, "cpu", False, None),
+        (1, "cuda:0", True, None),
+    ],
+)
+def test_several_processes_share_no_gpu_and_need_a_device_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, count: int, device: str, has_gpu: bool, says: str | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    with nullcontext() if says is None else pytest.raises(InvalidInput, match=f"^{says}$"):
+        processes.check_processes(count, device)
 
 
 def said_by_a_process(monkeypatch: pytest.MonkeyPatch, job: Callable[..., object]) -> str:

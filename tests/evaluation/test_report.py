@@ -30,6 +30,8 @@ needs_chromium = pytest.mark.skipif(
 )
 
 QUIET = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+# Containers have 64 MiB of /dev/shm, which a large page fills.
+QUIET += " --disable-dev-shm-usage"
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,21 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     driver.quit()
 
 
+def go_to(browser: Any, page: Path) -> None:
+    """Opens a page and waits until its scripts have run: the driver may say so while the page before it is there."""
+    from selenium.common.exceptions import WebDriverException
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    # Often they are the same file, which only a mark tells apart.
+    browser.execute_script("document.before = true")
+    browser.get(page.as_uri())
+    is_there = "return !document.before && document.URL === arguments[0] && document.readyState === 'complete'"
+    # A question that meets the change from one to the other is an error.
+    WebDriverWait(browser, 60, ignored_exceptions=[WebDriverException]).until(
+        lambda browser: browser.execute_script(is_there, page.as_uri()), f"{page} was not opened in a minute"
+    )
+
+
 def pixels(browser: Any, selector: str) -> np.ndarray:
     """What the screen shows of an element: `(H, W, 3)`."""
     element = browser.find_element("css selector", selector)
@@ -80,7 +97,7 @@ def pixels(browser: Any, selector: str) -> np.ndarray:
 
 @needs_chromium
 def test_report_opens_without_a_server_or_an_error(browser: Any, report: Path) -> None:
-    browser.get(report.as_uri())
+    go_to(browser, report)
     assert browser.title == "stvsr: bicubic_blend, dark"
     assert browser.get_log("browser") == []
     loaded = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
@@ -91,7 +108,7 @@ def test_report_opens_without_a_server_or_an_error(browser: Any, report: Path) -
 
 @needs_chromium
 def test_a_click_on_a_heading_sorts_by_number_and_back(browser: Any, report: Path) -> None:
-    browser.get(report.as_uri())
+    go_to(browser, report)
     column = 3
     head = browser.find_elements("css selector", "#clips th button")[column]
 
@@ -108,7 +125,7 @@ def test_a_click_on_a_heading_sorts_by_number_and_back(browser: Any, report: Pat
 
 @needs_chromium
 def test_words_are_sorted_from_a_and_the_arrow_says_which_way(browser: Any, report: Path) -> None:
-    browser.get(report.as_uri())
+    go_to(browser, report)
     heads = browser.find_elements("css selector", "#clips th")
 
     def names() -> list[str]:
@@ -127,7 +144,7 @@ def test_words_are_sorted_from_a_and_the_arrow_says_which_way(browser: Any, repo
 
 @needs_chromium
 def test_the_slider_moves_the_divide_between_two_pictures(browser: Any, report: Path) -> None:
-    browser.get(report.as_uri())
+    go_to(browser, report)
     # Bicubic on the left, the dark frames on the right.
     browser.execute_script(
         "for (const [id, value] of [['left', 1], ['right', 2]]) { const choice = document.getElementById(id);"
@@ -153,7 +170,7 @@ def test_the_slider_moves_the_divide_between_two_pictures(browser: Any, report: 
 def test_charts_have_a_point_for_each_clip_and_method_and_tell_given_from_synthesised(
     browser: Any, report: Path
 ) -> None:
-    browser.get(report.as_uri())
+    go_to(browser, report)
     points = browser.find_elements("css selector", "#scatter circle")
     assert len(points) == 3 * 2
     assert "HR" not in browser.find_element("css selector", "#lines").text
@@ -169,7 +186,7 @@ def test_charts_have_a_point_for_each_clip_and_method_and_tell_given_from_synthe
 
 @needs_chromium
 def test_a_click_into_a_picture_moves_the_enlarged_square_of_every_panel(browser: Any, report: Path) -> None:
-    browser.get(report.as_uri())
+    go_to(browser, report)
     before = [pixels(browser, f".panels figure:nth-child({i}) canvas") for i in (1, 2, 4)]
     image = browser.find_elements("css selector", ".panels img")[1]
     from selenium.webdriver.common.action_chains import ActionChains
@@ -190,7 +207,7 @@ def test_a_click_into_a_picture_moves_the_enlarged_square_of_every_panel(browser
 @needs_chromium
 def test_pictures_are_in_true_colours(browser: Any, report: Path) -> None:
     """The truth's panel, as the screen shows it, is the file's frame: no channel flipped, nothing late by one."""
-    browser.get(report.as_uri())
+    go_to(browser, report)
     caption = browser.find_element("css selector", "#pictures h3").text
     name, number = re.fullmatch(r"(.*), frame (\d+) \(given\)", caption).groups()  # type: ignore[union-attr]
     shown = pixels(browser, ".panels figure:nth-child(4) img")
@@ -254,7 +271,7 @@ def test_a_frame_is_as_high_in_every_slice(tmp_path: Path) -> None:
 @needs_chromium
 def test_each_of_many_methods_has_a_colour_of_its_own(browser: Any, report: Path, tmp_path: Path) -> None:
     write_report(tmp_path, 9 * [report.parent / "dark"])
-    browser.get((tmp_path / "report.html").as_uri())
+    go_to(browser, tmp_path / "report.html")
     colours = browser.execute_script(
         "return [...document.querySelectorAll('#scatter .legend span')].map(e => e.style.getPropertyValue('--colour'))"
     )

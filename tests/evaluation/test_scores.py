@@ -71,10 +71,15 @@ def test_an_interrupted_window_is_left_out_with_its_reason() -> None:
     assert clip_scores(plan, nothing, THRESHOLDS)[0].left_out == "no frame counts: scene cut"
 
 
-@pytest.mark.parametrize(("black", "reason"), [(True, "all black"), (False, "infinite PSNR")])
-def test_a_clip_with_infinite_psnr_is_left_out(black: bool, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("black", "reason"),
+    [([True] * 7, "all black"), ([False] * 7, "infinite PSNR"), ([True, *[False] * 6], "infinite PSNR")],
+    ids=["all", "none", "the first"],
+)
+def test_a_clip_with_infinite_psnr_is_left_out(black: list[bool], reason: str) -> None:
+    """One that begins with a black frame is not all black."""
     plan = tasks(7)
-    window = score(0, plan[0], value=float("inf"), black=[black] * 7)
+    window = score(0, plan[0], value=float("inf"), black=black)
     assert clip_scores(plan, [window], THRESHOLDS)[0].left_out == reason
 
 

@@ -36,13 +36,15 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
 
 
-class Bright(FrameInterpolator):
-    """Gives white and beyond."""
+class Beyond(FrameInterpolator):
+    """Gives more than white in the first row and less than black in the others."""
 
-    title = "bright"
+    title = "beyond"
 
     def between(self, before: Tensor, after: Tensor) -> Tensor:
-        return torch.full_like(before, 1.5)
+        made = torch.full_like(before, -0.5)
+        made[..., 0, :] = 1.5
+        return made
 
 
 class Repeat(FrameUpscaler):
@@ -65,9 +67,11 @@ def test_given_frames_keep_their_places_and_made_ones_lie_between(b: int, n: int
 
 
 def test_the_upscaler_sees_pictures() -> None:
-    system = TwoStage(interpolator=Bright(), upscaler=Repeat())
+    system = TwoStage(interpolator=Beyond(), upscaler=Repeat())
     system(torch.rand(1, 2, 3, 4, 4))
-    assert system.upscaler.seen.max() == 1
+    made = system.upscaler.seen[:, 1]
+    assert (made[..., 0, :] == 1).all()
+    assert (made[..., 1:, :] == 0).all()
 
 
 def test_large_pairs_are_interpolated_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +17,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from conftest import SMALL_RUN, with_callback
+from conftest import SMALL_RUN, wait_until, with_callback
 from stvsr.errors import Interrupted, UserError
 from stvsr.tracking import MONITORED
 from stvsr.train import train
@@ -242,7 +241,7 @@ def test_a_run_whose_last_validation_failed_is_validated_when_it_is_started_agai
     assert steps == [row["step"] for row in read_log(tmp_path / "whole") if row["val/psnr/mean"]][-1:]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_to_all_processes_saves_and_exits_with_130(tmp_path: Path, number: int) -> None:
     """A terminal sends SIGINT to every process of the group, the loader's workers too; a cluster SIGTERM."""
     endless = [f"trainer.{name}=100000" for name in ("max_steps", "val_check_interval")]
@@ -257,9 +256,7 @@ def test_a_signal_to_all_processes_saves_and_exits_with_130(tmp_path: Path, numb
     ]
     last = tmp_path / "checkpoints/last.ckpt"
     with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while not last.exists() and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.2)
+        wait_until(last.exists, process)
         os.killpg(process.pid, number)
         _, error = process.communicate(timeout=120)
     assert process.returncode == 130, error[-2000:]

@@ -46,7 +46,10 @@ OTHER_SETTINGS = {
     "data.train_source.clips=9": "has all its steps, but not with data.train_source.clips=9, which was ",
     "+objective.loss.epsilon=1": "has all its steps, but not with objective.loss.epsilon=1, which was None",
     "trainer.precision=64-true": "has all its steps, but not with trainer.precision=64-true, which was 32-true",
+    "+trainer.gradient_clip_val=10": "has all its steps, but not with trainer.gradient_clip_val=10, which was None",
+    "+trainer.gradient_clip_algorithm=value": "has all its steps, but not with trainer.gradient_clip_algorithm=value",
     "blended_start=true": "has all its steps, but not with blended_start=True, which was False",
+    "initial_weights=a.ckpt": "has all its steps, but not with initial_weights=a.ckpt, which was None",
     "+callbacks.own={_target_:lab.EMA,decay:0.9}": "has all its steps, but not with callbacks.own._target_=lab.EMA",
 }
 """One of each kind, and what is said of it."""

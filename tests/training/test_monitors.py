@@ -77,7 +77,7 @@ def test_the_loss_is_logged_for_each_value_of_a_frame(
         return charbonnier(prediction, target)
 
     monkeypatch.setattr(losses, "charbonnier", watched)
-    train(small_run("trainer.max_steps=1", "trainer.val_check_interval=1", "callbacks.pictures.clips=0"))
+    train(small_run("trainer.max_steps=1", "trainer.val_check_interval=1"))
     expected = (torch.cat(differences).square() + 1e-6).sqrt().mean().item()
     assert logged(tmp_path / "run")["train/loss"] == [pytest.approx(expected, rel=1e-5)]
 
@@ -86,7 +86,7 @@ def test_a_run_leaves_checkpoints_and_pictures_and_is_not_validated_before_the_f
     small_run: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
     """It would take part in choosing the best checkpoint."""
-    train(small_run("+trainer.num_sanity_val_steps=1"))
+    train(small_run("+trainer.num_sanity_val_steps=1", "callbacks.pictures.clips=1"))
     assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == [
         "best.ckpt",
         "last.ckpt",
