@@ -61,5 +61,5 @@ lock: ## write requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --quiet --extra dev --extra slurm --extra perceptual --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header -o requirements.lock
 
-clean: ## remove what was made, .venv too
-	rm -rf .venv outputs multirun .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove .venv and caches; trainings and scores in outputs/ stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -52,6 +52,7 @@ class FeaturePyramid(nn.Module):
         self.down3, self.conv3 = conv3x3(channels, channels, stride=2), conv3x3(channels, channels)
 
     def forward(self, level1: Tensor) -> Pyramid:
+        """Features `(b, c, h, w)`, sides multiples of 4, to levels of whole, half and quarter size."""
         level2 = leaky_relu(self.conv2(leaky_relu(self.down2(level1))))
         level3 = leaky_relu(self.conv3(leaky_relu(self.down3(level2))))
         return Pyramid(level1, level2, level3)

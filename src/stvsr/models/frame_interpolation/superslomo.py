@@ -72,6 +72,7 @@ class EncoderBlock(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
+        """`(b, in_channels, h, w)` to `(b, out_channels, h, w)`."""
         return leaky_relu(self.conv2(leaky_relu(self.conv1(features))))
 
 
@@ -83,6 +84,7 @@ class DecoderBlock(nn.Module):
         self.conv1, self.conv2 = conv3x3(in_channels, out_channels), conv3x3(2 * out_channels, out_channels)
 
     def forward(self, features: Tensor, encoded: Tensor) -> Tensor:
+        """`(b, in_channels, h, w)` and the encoder's `(b, out_channels, 2h, 2w)` to one like the latter."""
         features = leaky_relu(self.conv1(upsample2(features)))
         return leaky_relu(conv_of_two(self.conv2, features, encoded))
 

@@ -56,6 +56,7 @@ class Projection(nn.Module):
         self.there, self.back, self.correct = there, back, correct
 
     def forward(self, features: Tensor) -> Tensor:
+        """Features `(b, c, h, w)` to what `there` makes of their size."""
         moved = self.there(features)
         correction: Tensor = self.correct(self.back(moved).sub_(features))
         return correction.add_(moved)
