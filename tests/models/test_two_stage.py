@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,12 +12,14 @@ from torch import Tensor
 
 from stvsr.cli import CONFIG_DIR
 from stvsr.errors import InvalidInput
+from stvsr.evaluation.job import Job
 from stvsr.models import turns
 from stvsr.models.frame_interpolation.blend import Blend
 from stvsr.models.frame_interpolation.superslomo import SuperSloMo
 from stvsr.models.frame_upscaling.bicubic import Bicubic
 from stvsr.models.frame_upscaling.edvr import EDVR
 from stvsr.models.frame_upscaling.rbpn import RBPN
+from stvsr.models.frame_upscaling.rcan import RCAN
 from stvsr.models.network import Stage
 from stvsr.models.two_stage import FrameInterpolator, FrameUpscaler, TwoStage
 
@@ -114,6 +117,15 @@ def test_a_frame_depends_on_lr_frames_within_reach_and_on_none_beyond(upscaler: 
             other[:, at] = torch.rand(3, 16, 16)
             changed[at] = not torch.equal(system(other)[:, 6:11], before)
     assert changed == {2 - reach: False, 3 - reach: True, 5 + reach: True, 6 + reach: False}
+
+
+@pytest.mark.parametrize(
+    ("stage", "says"),
+    [(RBPN, "DIS"), (RCAN, "quarters"), (SuperSloMo, "resize")],
+)
+def test_where_a_network_differs_from_its_authors_program_tables_say_it(stage: type[Stage], says: str) -> None:
+    system = SimpleNamespace(stages={"stage": SimpleNamespace(title=stage.title, notes=stage.notes)})
+    assert any(line.startswith(f"{stage.title}: ") and says in line for line in Job.notes(system))  # type: ignore[arg-type]
 
 
 def test_one_frame_is_refused() -> None:
