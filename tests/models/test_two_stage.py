@@ -13,7 +13,7 @@ from torch import Tensor
 from stvsr.cli import CONFIG_DIR
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.job import Job
-from stvsr.models import turns
+from stvsr.models import chunking
 from stvsr.models.frame_interpolation.blend import Blend
 from stvsr.models.frame_interpolation.superslomo import SuperSloMo
 from stvsr.models.frame_upscaling.bicubic import Bicubic
@@ -86,7 +86,7 @@ def test_large_pairs_are_interpolated_in_turns(monkeypatch: pytest.MonkeyPatch) 
 
     interpolator, frames = Blend(), torch.rand(3, 3, 8, 8)
     monkeypatch.setattr(interpolator, "between", between)
-    monkeypatch.setattr(turns, "AT_ONCE", 2 * 8 * 8)
+    monkeypatch.setattr(chunking, "LARGEST_WHOLE", 2 * 8 * 8)
     with torch.no_grad():
         torch.testing.assert_close(interpolator(frames, frames), frames)
     interpolator(frames, frames)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
-from stvsr.models import turns
+from stvsr.models import chunking
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.network import InputRequirements, Network
 from stvsr.ops.deformable import use_backend
@@ -139,7 +139,7 @@ class Turns(Wide):
     """Takes half as much again where frames are small, as networks do that take large ones in turns."""
 
     def forward(self, lr: Tensor) -> Tensor:
-        held = torch.empty(2000 if lr.shape[-1] * lr.shape[-2] <= turns.AT_ONCE else 0, *lr.shape[-2:])
+        held = torch.empty(2000 if lr.shape[-1] * lr.shape[-2] <= chunking.LARGEST_WHOLE else 0, *lr.shape[-2:])
         made = super().forward(lr)
         del held
         return made

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from stvsr.data.clip import FRAMES, GIVEN, SCALE
 from stvsr.errors import one_line
 from stvsr.evaluation.progress import BatchRecord
+from stvsr.models.chunking import unchunked
 from stvsr.models.network import Network, parameter_count
-from stvsr.models.turns import all_at_once
 from stvsr.ops.deformable import use_backend
 
 
@@ -100,7 +100,7 @@ def multiply_adds(network: Network, height: int, width: int) -> float | None:
     try:
         twin: nn.Module = deepcopy(network).cpu()
         fake, counter = FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False)
-        with all_at_once(), torch.no_grad(), fake, counter:
+        with unchunked(), torch.no_grad(), fake, counter:
             twin(torch.empty(1, GIVEN, 3, h, w))
     except Exception as error:
         # Whatever it is: hours of scoring lie behind.

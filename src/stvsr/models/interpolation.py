@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stvsr.models.alignment import AlignedFusion, NaiveAlignment, Partner, Pyramid, deformable_fusion
-from stvsr.models.turns import in_turns
+from stvsr.models.chunking import needs_chunks
 
 
 def neighbours(features: Tensor, fusion: AlignedFusion) -> tuple[Partner, Partner]:
@@ -43,7 +43,7 @@ class FusedInterpolation(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """`(n, b, c, h, w)`, time first, to `(2n-1, b, c, h, w)`, the given maps at even indices."""
         n, b = features.shape[:2]
-        if in_turns(features):
+        if needs_chunks(features):
             between = [self.fusion.of_maps(before, after) for before, after in pairwise(features)]
         else:
             between = list(torch.split(self.fusion(*neighbours(features, self.fusion)), b))

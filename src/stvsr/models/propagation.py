@@ -5,7 +5,7 @@ zero. `Bidirectional` runs one recurrence, with one set of weights, over a seque
 
 What a step needs of its frame alone is computed for all frames together, once for both directions. Only what depends
 on the states is left to the loop over time, where both directions are one batch. Large frames go through time one by
-one instead, in one direction after the other (`models/turns.py`).
+one instead, in one direction after the other (`models/chunking.py`).
 
 Limits: run over long sequences the recurrence loses quality; short windows are part of the method.
 """
@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from stvsr.models.alignment import AlignedFusion, Partner, deformable_fusion
 from stvsr.models.blocks import conv1x1, conv3x3, conv_of_two, share
-from stvsr.models.turns import by_rows, in_turns
+from stvsr.models.chunking import in_row_chunks, needs_chunks
 
 
 class NoPropagation(nn.Module):
@@ -49,7 +49,7 @@ class ConvLSTMCell(nn.Module):
 
     def by_rows(self, frame: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
         """As `forward`, of a frame `(b, c, h, w)`: gates, four times as large, exist for some rows at a time."""
-        return by_rows(
+        return in_row_chunks(
             lambda frame, hidden, cell: self(self.share_of_frame(frame), hidden, cell), frame, hidden, cell, reach=1
         )
 
@@ -71,7 +71,7 @@ class Recurrence(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """`(t, b, c, h, w)` to the hidden states, of the same shape."""
-        if in_turns(features):
+        if needs_chunks(features):
             return torch.stack([*self.hidden_states(features.unbind())])
         return self.scan(features, both_ways=False)
 
@@ -192,7 +192,7 @@ class Bidirectional(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """`(t, b, c, h, w)` to the same shape."""
-        if in_turns(features):
+        if needs_chunks(features):
             return self._one_way_after_the_other(features)
         t, b = features.shape[:2]
         states = self.recurrence.scan(features, both_ways=True)

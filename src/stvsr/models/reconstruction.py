@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from stvsr.data.clip import SCALE
 from stvsr.models.blocks import conv3x3, exact_conv, leaky_relu, residual_blocks
-from stvsr.models.turns import by_rows, in_turns
+from stvsr.models.chunking import in_row_chunks, needs_chunks
 
 REACH = 2
 """Rows that the layers after the trunk look up and down: 1 + 1/2 + 1/4 + 1/4."""
@@ -32,10 +32,10 @@ class Reconstruction(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """`(b, c, h, w)` to RGB `(b, 3, 4h, 4w)`, not clamped."""
         features = self.trunk(features)
-        if not in_turns(features):
+        if not needs_chunks(features):
             return self._enlarge(features)
         # What it holds in between is 16 times as large as the features.
-        (frames,) = by_rows(lambda rows: (self._enlarge(rows),), features, reach=REACH, scale=SCALE)
+        (frames,) = in_row_chunks(lambda rows: (self._enlarge(rows),), features, reach=REACH, scale=SCALE)
         return frames
 
     def _enlarge(self, features: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from stvsr.models.chunking import frames_per_chunk
 from stvsr.models.network import InputRequirements, Network, Stage
-from stvsr.models.turns import frames_together
 
 
 class FrameInterpolator(Stage):
@@ -27,7 +27,7 @@ class FrameInterpolator(Stage):
         Returns:
             The same shape, not clamped.
         """
-        together = frames_together(before)
+        together = frames_per_chunk(before)
         pairs = zip(torch.split(before, together), torch.split(after, together), strict=True)
         return torch.cat([self.between(*pair) for pair in pairs])
 

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
+from stvsr.models.chunking import frames_per_chunk
 from stvsr.models.features import FeatureExtraction
 from stvsr.models.network import InputRequirements, Network
 from stvsr.models.reconstruction import Reconstruction
-from stvsr.models.turns import frames_together
 from stvsr.ops.recomputation import recomputed
 
 
@@ -94,8 +94,8 @@ class ZoomingSlowMo(Network):
     def _together(self, features: Tensor) -> Sequence[Tensor]:
         """Frames `(t, b, c, h, w)` in groups `(…, c, h, w)` that are reconstructed together.
 
-        HR features are the largest: with checkpointing one time step at once, else what `frames_together` allows.
+        HR features are the largest: with checkpointing one time step at once, else what `frames_per_chunk` allows.
         """
         frames = features.flatten(0, 1)
         by_step = self.checkpointing and torch.is_grad_enabled()
-        return torch.split(frames, features.shape[1] if by_step else frames_together(frames))
+        return torch.split(frames, features.shape[1] if by_step else frames_per_chunk(frames))

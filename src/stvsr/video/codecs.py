@@ -273,8 +273,7 @@ class Encoding:
     def frame_bytes(self, pixels_per_frame: int) -> int:
         """Memory that the encoder takes for each pixel of a frame, many of which wait in it."""
         chosen = CODECS[self.codec]
-        big = chosen.big_frame_bytes if pixels_per_frame > BIG_FRAME else None
-        return chosen.frame_bytes if big is None else big
+        return (chosen.big_frame_bytes if pixels_per_frame > BIG_FRAME else None) or chosen.frame_bytes
 
     def options(self, pixels_per_frame: int) -> dict[str, str]:
         """For the encoder.

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from stvsr.data.clip import FRAMES, GIVEN, SCALE
 from stvsr.errors import InvalidInput, UserError, one_line
-from stvsr.models import turns
+from stvsr.models import chunking
 from stvsr.models.network import Network
 from stvsr.ops.deformable import use_backend
 from stvsr.video.tiles import MARGIN, Grid, grids
@@ -144,7 +144,7 @@ def _most_demanding(tiles: set[tuple[int, int]]) -> dict[bool, tuple[int, int]]:
     """The largest tile that goes through a network in turns (True), and the largest that goes all at once (False)."""
     kinds: dict[bool, tuple[int, int]] = {}
     for tile in sorted(tiles, key=math.prod):
-        kinds[math.prod(tile) > turns.AT_ONCE] = tile
+        kinds[math.prod(tile) > chunking.LARGEST_WHOLE] = tile
     return kinds
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from conftest import check_golden, psnr
 from stvsr.data.degradation import bicubic, downsample
 from stvsr.errors import InvalidInput
-from stvsr.models import turns
+from stvsr.models import chunking
 from stvsr.models.frame_upscaling.rcan import RCAN, AttentionBlock
 from stvsr.models.weight_files import load_weights
 
@@ -122,7 +122,7 @@ def test_frames_of_any_size_are_enlarged_each_by_itself(small: RCAN, b: int, t: 
 def test_frames_enlarged_in_turns_are_those_enlarged_together(small: RCAN, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = torch.rand(2, 3, 3, 10, 12)
     together = small(frames).detach()
-    monkeypatch.setattr(turns, "AT_ONCE", 2 * 10 * 12)
+    monkeypatch.setattr(chunking, "LARGEST_WHOLE", 2 * 10 * 12)
     with torch.no_grad():
         torch.testing.assert_close(small(frames), together, rtol=1e-4, atol=1e-5)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stvsr.data.clip import PEAK
 from stvsr.models.blocks import conv1x1, conv3x3, exact_conv
-from stvsr.models.turns import frames_together
+from stvsr.models.chunking import frames_per_chunk
 from stvsr.models.two_stage import FrameUpscaler
 from stvsr.models.weight_files import WeightFile
 
@@ -81,7 +81,7 @@ class RCAN(FrameUpscaler):
     def forward(self, frames: Tensor) -> Tensor:
         """See `FrameUpscaler`."""
         images = PEAK * frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        enlarged = torch.cat([self.enlarge(part) for part in torch.split(images, frames_together(images))])
+        enlarged = torch.cat([self.enlarge(part) for part in torch.split(images, frames_per_chunk(images))])
         return torch.unflatten(enlarged / PEAK, 0, frames.shape[:2])
 
     def enlarge(self, images: Tensor) -> Tensor:

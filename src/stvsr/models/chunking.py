@@ -13,34 +13,36 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-AT_ONCE = 2**15
+LARGEST_WHOLE = 2**15
 """Largest map, in pixels, that is processed whole. Vid4's frames are smaller: on those a GPU waits for launches, so
 batching pays."""
 
 
-def in_turns(features: Tensor) -> bool:
+def needs_chunks(features: Tensor) -> bool:
     """Whether maps `(…, h, w)` are so large that they are taken one by one."""
-    return not torch.is_grad_enabled() and features.shape[-2] * features.shape[-1] > AT_ONCE
+    return not torch.is_grad_enabled() and features.shape[-2] * features.shape[-1] > LARGEST_WHOLE
 
 
-def frames_together(features: Tensor) -> int:
+def frames_per_chunk(features: Tensor) -> int:
     """How many of the maps `(n, c, h, w)` are taken together: all where gradients are wanted, at least one."""
     if torch.is_grad_enabled():
         return len(features)
-    return min(len(features), max(1, AT_ONCE // (features.shape[-2] * features.shape[-1])))
+    return min(len(features), max(1, LARGEST_WHOLE // (features.shape[-2] * features.shape[-1])))
 
 
-def rows_together(features: Tensor, *, reach: int) -> int:
+def rows_per_chunk(features: Tensor, *, reach: int) -> int:
     """How many rows of a map `(…, h, w)` are taken together.
 
     Args:
         features: the maps.
         reach: rows above and below that are needed as well; they are computed twice, at most an eighth more.
     """
-    return max(16 * reach, AT_ONCE // features.shape[-1])
+    return max(16 * reach, LARGEST_WHOLE // features.shape[-1])
 
 
-def by_rows(layers: Callable[..., tuple[Tensor, ...]], *maps: Tensor, reach: int, scale: int = 1) -> tuple[Tensor, ...]:
+def in_row_chunks(
+    layers: Callable[..., tuple[Tensor, ...]], *maps: Tensor, reach: int, scale: int = 1
+) -> tuple[Tensor, ...]:
     """Applies layers to some rows of maps after the others.
 
     Args:
@@ -52,7 +54,7 @@ def by_rows(layers: Callable[..., tuple[Tensor, ...]], *maps: Tensor, reach: int
     Returns:
         What the layers make of whole maps.
     """
-    height, together = maps[0].shape[-2], rows_together(maps[0], reach=reach)
+    height, together = maps[0].shape[-2], rows_per_chunk(maps[0], reach=reach)
     whole: tuple[Tensor, ...] = ()
     for start in range(0, height, together):
         above, rows = min(start, reach), min(together, height - start)
@@ -70,11 +72,11 @@ def _of_height(strip: Tensor, height: int) -> Tensor:
 
 
 @contextmanager
-def all_at_once() -> Iterator[None]:
-    """Takes nothing in turns."""
-    global AT_ONCE
-    before, AT_ONCE = AT_ONCE, sys.maxsize
+def unchunked() -> Iterator[None]:
+    """Takes everything whole."""
+    global LARGEST_WHOLE
+    before, LARGEST_WHOLE = LARGEST_WHOLE, sys.maxsize
     try:
         yield
     finally:
-        AT_ONCE = before
+        LARGEST_WHOLE = before

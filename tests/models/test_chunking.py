@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from stvsr.models import turns
+from stvsr.models import chunking
 from stvsr.models.alignment import FeaturePyramid
+from stvsr.models.chunking import frames_per_chunk, needs_chunks, rows_per_chunk, unchunked
 from stvsr.models.propagation import ConvLSTMCell
 from stvsr.models.reconstruction import REACH, Reconstruction
-from stvsr.models.turns import all_at_once, frames_together, in_turns, rows_together
 
 LR = (2, 4, 3, 72, 8)
 """Higher than two strips of 16 times their reach."""
@@ -53,7 +53,7 @@ def test_large_frames_go_in_turns_and_give_what_they_give_together(
         assert largest["rows enlarged"] == LR[-2]
         assert largest.get("rows of gates") == (LR[-2] if variant in "cde" else None)
         largest.clear()
-        monkeypatch.setattr(turns, "AT_ONCE", 1)
+        monkeypatch.setattr(chunking, "LARGEST_WHOLE", 1)
         turned = network(lr)
     assert largest["maps aligned"] == 2
     assert largest["rows enlarged"] <= 16 * REACH + 2 * REACH
@@ -69,7 +69,7 @@ def test_turns_have_the_types_of_numbers_that_all_at_once_has_under_autocast(
     network, lr = small_network(variant), torch.rand(LR)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         together = network(lr)
-        monkeypatch.setattr(turns, "AT_ONCE", 1)
+        monkeypatch.setattr(chunking, "LARGEST_WHOLE", 1)
         turned = network(lr)
     assert turned.dtype == together.dtype
     assert (turned - together).abs().max() < 2**-8 * together.std()
@@ -81,24 +81,24 @@ def test_strips_of_rows_look_as_far_as_the_layers_do(monkeypatch: pytest.MonkeyP
     stage, features = Reconstruction(channels=8, residual_blocks_count=0), torch.rand(1, 8, 70, 6)
     with torch.no_grad():
         together = stage(features)
-        monkeypatch.setattr(turns, "AT_ONCE", 1)
+        monkeypatch.setattr(chunking, "LARGEST_WHOLE", 1)
         torch.testing.assert_close(stage(features), together, rtol=1e-5, atol=1e-6)
         monkeypatch.setattr("stvsr.models.reconstruction.REACH", REACH - 1)
         assert (stage(features) - together).abs().max() > 1e-4
 
 
 def test_nothing_is_taken_in_turns_where_gradients_are_wanted_or_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "AT_ONCE", 1)
+    monkeypatch.setattr(chunking, "LARGEST_WHOLE", 1)
     frames = torch.rand(5, 1, 2, 2)
-    assert not in_turns(frames)
-    assert frames_together(frames) == 5
+    assert not needs_chunks(frames)
+    assert frames_per_chunk(frames) == 5
     with torch.no_grad():
-        assert in_turns(frames)
-        assert frames_together(frames) == 1
-        with all_at_once():
-            assert not in_turns(frames)
-            assert frames_together(frames) == 5
-        assert in_turns(frames)
+        assert needs_chunks(frames)
+        assert frames_per_chunk(frames) == 1
+        with unchunked():
+            assert not needs_chunks(frames)
+            assert frames_per_chunk(frames) == 5
+        assert needs_chunks(frames)
 
 
 @given(st.integers(1, 9), st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 4))
@@ -107,17 +107,17 @@ def test_at_least_one_frame_and_rows_enough_for_their_reach_are_taken(
 ) -> None:
     features = torch.empty(1, device="meta").expand(count, 1, height, width)
     with torch.no_grad():
-        together = frames_together(features)
+        together = frames_per_chunk(features)
     assert 1 <= together <= count
-    assert together == 1 or together * height * width <= turns.AT_ONCE
-    rows = rows_together(features, reach=reach)
+    assert together == 1 or together * height * width <= chunking.LARGEST_WHOLE
+    rows = rows_per_chunk(features, reach=reach)
     assert 2 * reach <= rows / 8
-    assert rows * width <= max(turns.AT_ONCE, 16 * reach * width)
+    assert rows * width <= max(chunking.LARGEST_WHOLE, 16 * reach * width)
 
 
 def test_an_error_does_not_end_the_turns_of_what_comes_later() -> None:
-    before = turns.AT_ONCE
-    with pytest.raises(ZeroDivisionError), all_at_once():
+    before = chunking.LARGEST_WHOLE
+    with pytest.raises(ZeroDivisionError), unchunked():
         1 / 0  # noqa: B018
-    after, turns.AT_ONCE = turns.AT_ONCE, before
+    after, chunking.LARGEST_WHOLE = chunking.LARGEST_WHOLE, before
     assert after == before
