@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from conftest import SMALL_NETWORK, moving_frames, write_video
 from stvsr.checkpoint import SETTINGS_KEY
-from stvsr.errors import Interrupted, TrainingDiverged
+from stvsr.errors import Interrupted, InvalidInput, TrainingDiverged
 from stvsr.evaluation.ablations import Trained
 from stvsr.files import write_text
-from stvsr.study import Trainings, checkpoint_of, main
+from stvsr.study import Trainings, checkpoint_of, main, results_of
 from stvsr.train import train
 
 TINY = [
@@ -140,6 +140,19 @@ def test_a_report_of_what_is_finished_trains_nothing(run: Callable[..., str], st
     assert "| (a), seed 1 |" in report
     assert "(b)" not in report.split("##", 1)[1]
     assert not (tmp_path / "study" / "train" / "b-1").exists()
+
+
+def test_a_report_needs_no_videos_but_scores_of_the_weights_that_are_there(
+    study_of_a: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on another machine, or after these were removed."""
+    config = OmegaConf.create({"output_dir": str(study_of_a), "train": False, "val_root": str(tmp_path / "nowhere")})
+    last = study_of_a / "train" / "a-1" / "checkpoints" / "last.ckpt"
+    assert results_of(config, "a-1", last).rows
+    assert "nowhere: no such folder; taking the scores in" in capsys.readouterr().err
+    (other := tmp_path / "last.ckpt").write_bytes(b"of more steps")
+    with pytest.raises(InvalidInput, match="a-1: scores of an earlier state of the run; give val_root=DIR"):
+        results_of(config, "a-1", other)
 
 
 @pytest.mark.usefixtures("finished")

@@ -5,6 +5,7 @@ the same order, scores each on whole videos and on generated clips, and writes `
 pictures. What is finished is not done again: a study that was stopped goes on when the same command is given again.
 """
 
+import hashlib
 import sys
 from collections.abc import Iterable
 from itertools import product
@@ -229,7 +230,12 @@ def results_of(config: DictConfig, name: str, checkpoint: Path | None = None) ->
     folder = Path(config.output_dir) / "scores" / name
     # A report of what is finished: its videos may be on another machine.
     if not config.train and not Path(config.val_root).is_dir():
-        return read_results(folder)
+        results = read_results(folder)
+        weights = None if checkpoint is None else hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+        if results.made_with.get("checkpoint") != weights:
+            raise InvalidInput(f"{folder}: scores of an earlier state of the run; give val_root=DIR to score it again")
+        print(f"val_root={config.val_root}: no such folder; taking the scores in {folder}", file=sys.stderr)
+        return results
     method = "method=bicubic_blend" if checkpoint is None else override("checkpoint", checkpoint)
     # What was stopped while it scored an earlier state of the run, or other clips, is of no use.
     return evaluate(scoring_config(config, folder, method), discard_other=True)

@@ -81,7 +81,9 @@ class Unfinished:
         if work := work_in(self.folder):
             holds, remedy = f"files that are not of an unfinished {self.job}", "remove them"
             if theirs is not None:
-                different = ", ".join(key for key in self.identity if theirs.get(key) != self.identity[key])
+                different = ", ".join(
+                    key for key in self.identity | theirs if theirs.get(key) != self.identity.get(key)
+                )
                 holds = f"the progress of another {self.job} (another {different})"
                 remedy = "remove that folder to start over"
             if not discard_other:

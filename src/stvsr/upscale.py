@@ -36,7 +36,7 @@ from stvsr.video.budget import Budget
 from stvsr.video.clock import Clock
 from stvsr.video.codecs import Encoding, chosen_codec
 from stvsr.video.companions import Companions
-from stvsr.video.delivery import Place, check_free, delivery, device_of
+from stvsr.video.delivery import Place, begun_by, check_free, delivery
 from stvsr.video.job import Job
 from stvsr.video.muxing import EncodedVideo, write_video
 from stvsr.video.options import parser
@@ -158,9 +158,12 @@ def resumed_or_chosen_device(arguments: argparse.Namespace) -> torch.device:
     Raises:
         InvalidInput: it cannot be used; a GPU that is busy for a while is no reason to give earlier work up.
     """
-    # With --overwrite too: a killed job that was begun with it is continued by the same command.
     may_continue = arguments.device == "auto" and arguments.output != STANDARD
-    begun_on = device_of(arguments.output) if may_continue else None
+    theirs = begun_by(arguments.output) if may_continue else {}
+    begun_on = theirs.get("device")
+    # What --overwrite throws away decides nothing; a killed job that was begun with it is continued.
+    if begun_on is not None and arguments.overwrite and theirs != identity(arguments, torch.device(begun_on)):
+        begun_on = None
     try:
         return chosen_device(begun_on or arguments.device)
     except InvalidInput as error:

@@ -80,8 +80,9 @@ def video_stream(container: InputContainer, path: Path, *, threads: int = 1) -> 
     if stream.codec_context is None:
         raise DamagedClip(f"{path}: of a codec that FFmpeg does not know: encode the video again or remove the file")
     stream.codec_context.thread_count = threads
-    # As players do where a file leaves open where chroma lies: on every other column. JPEG's lies between two.
-    if not (stream.codec_context.pix_fmt or "").startswith("yuvj"):
+    # Where neither the file nor its bit stream tells where chroma lies players take it to be on every other column, but
+    # JPEG's between two. Y4M tells it; what Matroska tells of VP9 and FFV1 is lost by this.
+    if container.format.name != "yuv4mpegpipe" and not (stream.codec_context.pix_fmt or "").startswith("yuvj"):
         stream.codec_context.options = {"chroma_sample_location": "left"}
     if threads != 1:
         stream.codec_context.thread_type = ThreadType.AUTO

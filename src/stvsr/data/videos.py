@@ -9,8 +9,9 @@ The folder is searched with its subfolders, in sorted order; hidden ones are lef
 the process that reads, at each read (see `decoding.py`), so the source pickles and forks.
 """
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -83,20 +84,21 @@ class VideoFolder:
         return self._read(path, checked_index(path), index % self.clips_per_video, rng)
 
     def _read(self, path: Path, video: VideoIndex, number: int, rng: np.random.Generator) -> Footage:
-        waiting = deque(first_frames(len(video) - FRAMES + 1, number, self.clips_per_video, rng))
-        lost, known, cuts, put_off, tries = pauses(video), self._cuts[path], set[int](), set[int](), 0
-        while waiting and tries < MAX_TRIES:
-            first = waiting.popleft()
+        candidates = first_frames(len(video) - FRAMES + 1, number, self.clips_per_video, rng)
+        lost, known, cuts, put_off, tries = pauses(video), self._cuts[path], set[int](), list[int](), 0
+        # What is put off while others are looked at comes after them.
+        for first in chain(candidates, put_off):
             inside = range(first + 1, first + FRAMES)
             if not lost.isdisjoint(inside):
                 continue
             # A window over a known cut crosses it, so each cut costs one look; but what is one depends a little on the
             # window, so such windows come last: whether a file has a window must not hang on the order.
             if first not in put_off and not cuts.isdisjoint(inside):
-                put_off.add(first)
-                waiting.append(first)
+                put_off.append(first)
                 continue
             tries += 1
+            if tries > MAX_TRIES:
+                break
             if first not in known:
                 frames = read_frames(video, first, FRAMES)
                 cut = first_cut(frames)

@@ -76,7 +76,7 @@ class Colour:
         if matrix not in SWSCALE:
             raise InvalidInput(
                 f"the video's colour matrix has the number {matrix} in H.273; expected BT.601, BT.709 or BT.2020: "
-                "convert it first, for example with ffmpeg -vf colorspace=all=bt709:iall=bt709"
+                "convert it first, for example with ffmpeg -vf colorspace=all=bt709:iprimaries=bt709:itrc=bt709"
             )
         full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
         return cls(matrix, full, int(frame.color_primaries), int(frame.color_trc))
@@ -150,7 +150,8 @@ class FromRgb:
         # One for all frames that are converted: a new one costs more than the conversion.
         planar = self.planar
         if planar is None or self.pixel_format == "gbrp":
-            planar = self.planar = _chroma_at_the_left(av.VideoFrame(width, height, "gbrp"))
+            planar = av.VideoFrame(width, height, "gbrp")
+            planar = self.planar = planar if self.pixel_format == "gbrp" else _chroma_at_the_left(planar)
             planar.color_range = ColorRange.JPEG
         for plane, values in zip(planar.planes, (rgb[1], rgb[2], rgb[0]), strict=True):
             np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, :width] = values.numpy()

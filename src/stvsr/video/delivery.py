@@ -69,10 +69,10 @@ class Place:
             raise
 
 
-def device_of(output: Path) -> str | None:
-    """Where unfinished work of an output was begun; None where there is none."""
+def begun_by(output: Path) -> dict[str, Any]:
+    """The identity of the job whose unfinished work of an output lies there; nothing where there is none."""
     path = (folder := _folder(output)) / JOB_FILE
-    return json.loads(path.read_text()).get("device") if path.is_file() and work_in(folder) else None
+    return dict(json.loads(path.read_text())) if path.is_file() and work_in(folder) else {}
 
 
 def _folder(output: Path) -> Path:
