@@ -2,6 +2,7 @@
 
 import signal
 import traceback
+from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -138,6 +139,15 @@ def test_training_continues_with_the_draw_it_stopped_before(noise_source: Any, w
         assert bool((expected.hr == actual.hr).all())
 
 
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """What a shell runs in the background ignores it from the start, and so do the processes it begins."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_loaders_leave_a_terminals_ctrl_c_and_a_clusters_sigterm_to_their_parent(noise_source: Any) -> None:
     """They reach every process, and the parent needs its loaders until it stops."""
 
