@@ -19,7 +19,6 @@ from stvsr.models.stages import target_of
 from stvsr.models.two_stage import TwoStage
 from stvsr.stage_weights import load_stage, load_stages
 
-
 SMALL = {
     "interpolator": (SepConv, {"channels": (4, 4, 4), "taps": 5, "multiple_of": 8}),
     "upscaler": (RCAN, {"channels": 4, "groups": 1, "blocks": 1, "reduction": 2}),
