@@ -1,6 +1,5 @@
 """Weights of the networks of a two-stage system: published files, checkpoints of ours, and what is refused."""
 
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -20,11 +19,28 @@ from stvsr.models.stages import target_of
 from stvsr.models.two_stage import TwoStage
 from stvsr.stage_weights import load_stage, load_stages
 
+SMALL = {
+    "interpolator": (SepConv, {"channels": (4, 4, 4), "taps": 5, "multiple_of": 8}),
+    "upscaler": (RCAN, {"channels": 4, "groups": 1, "blocks": 1, "reduction": 2}),
+}
+"""What this is about is the same at any size."""
 
-@pytest.fixture
-def sepconv_file(golden_state: Callable[..., dict[str, Tensor]], tmp_path: Path) -> Path:
-    torch.save(golden_state("sepconv", [(".7.weight", 0.1)], 1.4), tmp_path / "network-l1.pytorch")
-    return tmp_path / "network-l1.pytorch"
+
+def published(network: str) -> dict[str, Tensor]:
+    """A published file's names and shapes; each tensor has one number of its own, which takes no time to draw."""
+    tensors = {}
+    layout = Path(__file__).parent / "golden" / f"{network}_layout.tsv"
+    for number, line in enumerate(layout.read_text().splitlines(), start=1):
+        name, sizes = line.split("\t")
+        tensors[name] = torch.tensor(number / 256).expand(*map(int, sizes.split("x")))
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def sepconv_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sepconv") / "network-l1.pytorch"
+    torch.save(published("sepconv"), path)
+    return path
 
 
 def checkpoint_of_ours(stage: Stage, place: str, path: Path, **settings: object) -> Path:
@@ -47,13 +63,13 @@ def test_a_published_file_is_a_system_with_the_other_stage_without_learning(sepc
     stage = SepConv()
     load_stage(stage, sepconv_file)
     assert alike(network.interpolator, stage)
+    numbers = sorted(256 * tensor.flatten()[0].item() for tensor in stage.state_dict().values())
+    assert numbers == list(range(1, 1 + len(published("sepconv"))))
 
 
-def test_a_published_file_with_a_date_in_it_is_read(
-    golden_state: Callable[..., dict[str, Tensor]], tmp_path: Path
-) -> None:
+def test_a_published_file_with_a_date_in_it_is_read(tmp_path: Path) -> None:
     """Super-SloMo's file tells when it was written, which `weights_only=True` refuses by itself."""
-    flat = golden_state("superslomo", [("conv3.weight", 5.0)], 1.8)
+    flat = published("superslomo")
     content: dict[str, object] = {"timestamp": datetime(2018, 9, 1), "epoch": 199, "loss": [1.0]}
     for key in ("state_dictFC", "state_dictAT"):
         content[key] = {name.removeprefix(f"{key}."): t for name, t in flat.items() if name.startswith(key)}
@@ -65,9 +81,10 @@ def test_a_published_file_with_a_date_in_it_is_read(
 
 @pytest.mark.parametrize("place", ["interpolator", "upscaler"])
 def test_a_checkpoint_of_ours_gives_the_stage_it_has(tmp_path: Path, place: str) -> None:
-    kind = SepConv if place == "interpolator" else RCAN
+    kind, sizes = SMALL[place]
     torch.manual_seed(0)
-    trained, stage = kind(), kind()
+    trained, stage = kind(**sizes), kind(**sizes)
+    assert not alike(trained, stage)
     load_stage(stage, checkpoint_of_ours(trained, place, tmp_path / "last.ckpt"))
     assert alike(trained, stage)
 
@@ -75,16 +92,19 @@ def test_a_checkpoint_of_ours_gives_the_stage_it_has(tmp_path: Path, place: str)
 def test_a_system_takes_each_stages_file_and_stages_without_parameters_need_none(
     sepconv_file: Path, tmp_path: Path
 ) -> None:
-    files = {"sepconv": str(sepconv_file), "rcan": str(checkpoint_of_ours(RCAN(), "upscaler", tmp_path / "a.ckpt"))}
-    for system in (
-        TwoStage(interpolator=SepConv(), upscaler=RCAN()),
-        TwoStage(interpolator=Blend(), upscaler=Bicubic()),
-    ):
-        load_stages(system, files, required=True)
+    kind, sizes = SMALL["upscaler"]
+    trained = kind(**sizes)
+    files = {"sepconv": str(sepconv_file), "rcan": str(checkpoint_of_ours(trained, "upscaler", tmp_path / "a.ckpt"))}
+    interpolator, upscaler = SepConv(), kind(**sizes)
+    load_stages(TwoStage(interpolator=interpolator, upscaler=upscaler), files, required=True)
+    assert next(interpolator.parameters()).unique().item() == 1 / 256
+    assert alike(trained, upscaler)
+    load_stages(TwoStage(interpolator=Blend(), upscaler=Bicubic()), files, required=True)
 
 
 def test_a_missing_file_is_one_line_that_says_which_from_which_project() -> None:
-    system = TwoStage(interpolator=SepConv(), upscaler=Bicubic())
+    kind, sizes = SMALL["interpolator"]
+    system = TwoStage(interpolator=kind(**sizes), upscaler=Bicubic())
     load_stages(system, {"sepconv": None}, required=False)
     with pytest.raises(InvalidInput) as caught:
         load_stages(system, {"sepconv": None}, required=True)
@@ -95,16 +115,18 @@ def test_a_missing_file_is_one_line_that_says_which_from_which_project() -> None
 
 
 def test_a_file_of_another_network_is_refused(sepconv_file: Path, tmp_path: Path) -> None:
+    interpolator, upscaler = (kind(**sizes) for kind, sizes in SMALL.values())
     with pytest.raises(InvalidInput, match="holds no RCAN"):
-        load_stage(RCAN(), sepconv_file)
+        load_stage(upscaler, sepconv_file)
     with pytest.raises(InvalidInput, match="holds no SepConv"):
-        load_stage(SepConv(), checkpoint_of_ours(RCAN(), "upscaler", tmp_path / "a.ckpt"))
+        load_stage(interpolator, checkpoint_of_ours(upscaler, "upscaler", tmp_path / "a.ckpt"))
     with pytest.raises(InvalidInput, match=r"gone\.pth: no such file"):
-        load_stage(SepConv(), tmp_path / "gone.pth")
+        load_stage(interpolator, tmp_path / "gone.pth")
 
 
 def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
-    small = SepConv(channels=(4, 4, 4), taps=5, multiple_of=8)
+    kind, sizes = SMALL["interpolator"]
+    small = kind(**sizes)
     with pytest.raises(InvalidInput, match="do not fit"):
         load_stage(SepConv(), checkpoint_of_ours(small, "interpolator", tmp_path / "small.ckpt"))
     settings = {"channels": [4, 4, 4], "taps": 5}

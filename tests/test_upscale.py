@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -20,7 +19,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from conftest import SMALL_NETWORK, wait_until, write_frames
+from conftest import SMALL_NETWORK, is_taken, taken_elsewhere, wait_until, write_frames
 from stvsr import upscale as command
 from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY, load_network
 from stvsr.config import resolved
@@ -44,6 +43,8 @@ BICUBIC = ["--method", "bicubic"]
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Runs the command in this process, in `tmp_path`: exit status and standard error."""
     monkeypatch.chdir(tmp_path)
+    # Where a stage outlives a failure the command ends its process at once; that of the tests must not end.
+    monkeypatch.setattr(command, "still_running", lambda: False)
 
     def call(*arguments: object) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["stvsr-upscale", *map(str, arguments)])
@@ -233,16 +234,20 @@ def test_the_network_runs_in_the_precision_that_is_asked_for(run: Run, tmp_path:
 
 
 def test_quality_and_pixel_format_can_be_chosen(run: Run, tmp_path: Path) -> None:
-    write_clip(tmp_path / "in.mkv", moving(6))
-    sizes = []
-    for crf in ("5", "45"):
-        status, error = run("in.mkv", f"{crf}.mp4", *BICUBIC, "--crf", crf, "--pixel-format", "yuv444p")
+    frames = moving(6)
+    write_clip(tmp_path / "in.mkv", frames)
+    exact = torch.stack(list(upscale(frames, Upscaler(BicubicBlend())))).float()
+    sizes, errors = [], []
+    for crf, pixel_format in (("5", "yuv444p"), ("45", "yuv420p")):
+        path = tmp_path / f"{crf}.mp4"
+        status, error = run("in.mkv", path.name, *BICUBIC, "--crf", crf, "--pixel-format", pixel_format)
         assert status == 0, error
-        assert VideoFile(tmp_path / f"{crf}.mp4", Part()).index.path.is_file()
-        sizes.append((tmp_path / f"{crf}.mp4").stat().st_size)
+        with av.open(path) as container:
+            assert container.streams.video[0].codec_context.pix_fmt == pixel_format
+        sizes.append(path.stat().st_size)
+        errors.append((read_clip(path).float() - exact).abs().mean().item())
     assert sizes[0] > sizes[1]
-    with av.open(tmp_path / "5.mp4") as container:
-        assert container.streams.video[0].codec_context.pix_fmt == "yuv444p"
+    assert errors[0] < errors[1] / 2
 
 
 def test_frames_are_divided_into_as_many_tiles_as_the_memory_that_is_allowed_asks_for(
@@ -380,7 +385,6 @@ def call(self, *given):
 
 # What a shell runs in the background ignores Ctrl-C, the tests and this program too.
 signal.signal(signal.SIGINT, stop)
-signal.signal(signal.SIGUSR1, lambda *_: go.set())
 command.LONGEST_SEGMENT, command.Upscaler.__call__ = 1, call
 command.main()
 """
@@ -417,44 +421,36 @@ def pictures(path: Path) -> Tensor:
     return read_clip(path)
 
 
-@pytest.mark.parametrize("name", ["killed.mkv", pytest.param("killed", marks=pytest.mark.slow)])
-def test_a_job_killed_three_times_gives_the_frames_of_an_undisturbed_one(
-    run: Run, job: Callable[[str], list[str]], tmp_path: Path, name: str
+# How many segments, or sixes of frames, are whole before each stop.
+@pytest.mark.parametrize(
+    ("name", "stops"), [("killed.mkv", (1, 3, 6)), pytest.param("killed", (1, 3), marks=pytest.mark.slow)]
+)
+def test_a_job_killed_and_stopped_by_ctrl_c_gives_the_frames_of_an_undisturbed_one(
+    run: Run, job: Callable[[str], list[str]], tmp_path: Path, name: str, stops: tuple[int, ...]
 ) -> None:
+    """The last stop is Ctrl-C, which says in a line how to go on; those before it are kills."""
     undisturbed = name.replace("killed", "undisturbed")
     status, error = run(*job(undisturbed))
     assert status == 0, error
     folder = tmp_path / f".{name}.part"
     done = 0
-    for enough in (1, 3, 6):
+    for enough in stops:
         # A segment is whole when the next one begins.
         with slow(job(name), windows=enough + 1 - done) as process:
             wait_until(lambda: parts(folder) >= enough, process)  # noqa: B023
-            process.kill()
+            process.send_signal(signal.SIGINT if enough == stops[-1] else signal.SIGKILL)
+            _, error = process.communicate()
         done = parts(folder)
         assert not (tmp_path / name).exists(), "the output has its name only when it is whole"
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert error.splitlines()[-1].startswith("stopped; run the same command again to continue")
     status, error = run(*job(name))
     assert status == 0, error
     assert "frames of an earlier run" in error
     assert torch.equal(pictures(tmp_path / name), pictures(tmp_path / undisturbed))
     assert len(pictures(tmp_path / name)) == 2 * INPUT - 1
     assert not folder.exists()
-
-
-def test_ctrl_c_is_one_line_and_the_same_command_goes_on(
-    run: Run, job: Callable[[str], list[str]], tmp_path: Path
-) -> None:
-    process = slow(job("out.mkv"), windows=3)
-    wait_until(lambda: parts(tmp_path / ".out.mkv.part") >= 2, process)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate()
-    assert process.returncode == 130
-    assert "Traceback" not in error
-    assert error.splitlines()[-1].startswith("stopped; run the same command again to continue")
-    status, error = run(*job("out.mkv"))
-    assert status == 0, error
-    assert "frames of an earlier run" in error
-    assert len(read_clip(tmp_path / "out.mkv")) == 2 * INPUT - 1
 
 
 def test_nothing_is_promised_or_kept_of_what_came_through_a_pipe(tmp_path: Path) -> None:
@@ -467,14 +463,15 @@ def test_nothing_is_promised_or_kept_of_what_came_through_a_pipe(tmp_path: Path)
         "-",
         str(tmp_path / "out.mkv"),
         *BICUBIC,
+        # Of it a file has something with the first frame; H.264's encoder first wants dozens.
+        *("--codec", "ffv1"),
     ]
     process = subprocess.Popen(program, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write(b"YUV4MPEG2 W24 H16 F25:1 Ip C444\n" + 9 * (b"FRAME\n" + bytes(3 * 24 * 16)))
     process.stdin.flush()
-    wait_until((tmp_path / ".out.mkv.part" / "lock").is_file, process)
-    # The pipe stays open: by now it waits for more frames.
-    time.sleep(2)
+    # The pipe stays open: with its first frames made it waits for more.
+    wait_until((tmp_path / ".out.mkv.part" / "000000.mkv.part").is_file, process)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
     assert process.returncode == 130, error.decode()
@@ -515,19 +512,35 @@ def test_unfinished_work_of_another_job_is_refused_and_overwritten_on_request(
     assert len(read_clip(tmp_path / "out.mkv")) == 2 * INPUT - 1
 
 
-def test_two_at_a_time_are_refused(run: Run, job: Callable[[str], list[str]], tmp_path: Path) -> None:
-    first = slow(job("out.mkv"), windows=1)
-    wait_until((tmp_path / ".out.mkv.part" / "settings.json").is_file, first)
-    try:
+def test_two_at_a_time_are_refused(run: Run, tmp_path: Path) -> None:
+    write_clip(tmp_path / "in.mkv", moving(4))
+    folder = tmp_path / ".out.mkv.part"
+    folder.mkdir()
+    (folder / "job.json").write_text("{}")
+    (folder / "000000.mkv").write_text("theirs")
+    with taken_elsewhere(folder, "upscaling"):
         for more in ([], ["--overwrite"]):
-            status, error = run(*job("out.mkv"), *more)
+            status, error = run("in.mkv", "out.mkv", *BICUBIC, *more)
             assert status == 1
             assert "another upscaling is running there; wait for it, or choose another output" in error
-    finally:
-        first.send_signal(signal.SIGUSR1)
-        _, error = first.communicate()
-    assert first.returncode == 0, error
-    assert len(read_clip(tmp_path / "out.mkv")) == 2 * INPUT - 1
+            assert [(folder / name).read_text() for name in ("job.json", "000000.mkv")] == ["{}", "theirs"]
+    assert run("in.mkv", "out.mkv", *BICUBIC, "--overwrite")[0] == 0
+    assert len(read_clip(tmp_path / "out.mkv")) == 7
+
+
+def test_an_upscaling_keeps_a_second_one_out_while_it_runs(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_clip(tmp_path / "in.mkv", moving(4))
+    fill, taken = Job._fill, []
+
+    def filled(self: Job, expected: int | None) -> None:
+        fill(self, expected)
+        taken.append(is_taken(tmp_path / ".out.mkv.part"))
+
+    monkeypatch.setattr(Job, "_fill", filled)
+    assert run("in.mkv", "out.mkv", *BICUBIC)[0] == 0
+    assert taken == [True]
 
 
 # --- bad input

@@ -40,6 +40,12 @@ SUBTITLES = "1\n00:00:00,200 --> 00:00:00,700\nhello\n\n2\n00:00:00,800 --> 00:0
 X264, AAC = ["-c:v", "libx264", "-pix_fmt", "yuv420p"], ["-c:a", "aac"]
 
 
+@pytest.fixture(autouse=True)
+def tests_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a stage outlives a failure the command ends its process at once; that of the tests must not end."""
+    monkeypatch.setattr(command, "still_running", lambda: False)
+
+
 def ffmpeg(*arguments: object) -> None:
     subprocess.run(["ffmpeg", "-v", "error", "-y", *map(str, arguments)], check=True)
 
@@ -58,7 +64,7 @@ def at_rate(rate: str) -> Callable[[Path], None]:
 
 def varying(path: Path) -> None:
     chosen = "select='not(eq(mod(n,7),3))+eq(n,10)'"
-    ffmpeg(*pictures("30", seconds=1.5), *sound(seconds=1.5), "-vf", chosen, "-vsync", "vfr", *X264, *AAC, path)
+    ffmpeg(*pictures("30", seconds=1.5), *sound(seconds=1.5), "-vf", chosen, "-fps_mode", "vfr", *X264, *AAC, path)
 
 
 def dropped(path: Path) -> None:

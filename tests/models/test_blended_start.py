@@ -43,8 +43,8 @@ def enlarged(frames: Tensor) -> Tensor:
     return frames
 
 
-@pytest.mark.parametrize("variant", "abcde")
-@pytest.mark.parametrize("channels", [8, 16, 64])
+# With few channels some groups of the deformable convolutions carry nothing.
+@pytest.mark.parametrize(("variant", "channels"), [*((variant, 16) for variant in "abcde"), ("e", 8), ("b", 64)])
 def test_an_untrained_network_enlarges_frames_and_the_mean_of_neighbours(
     started: Callable[..., nn.Module], generated_clip: Tensor, variant: str, channels: int
 ) -> None:

@@ -100,23 +100,21 @@ def test_large_pairs_are_interpolated_in_turns(monkeypatch: pytest.MonkeyPatch) 
         (EDVR(channels=8, hr_channels=4, frames=5, deformable_groups=2, feature_blocks=1, reconstruction_blocks=1), 1),
         (EDVR(channels=8, hr_channels=4, frames=7, deformable_groups=2, feature_blocks=1, reconstruction_blocks=1), 2),
         (RBPN(lr_channels=8, hr_channels=4, stages=2, blocks=1, frames=3), 1),
-        (RBPN(lr_channels=8, hr_channels=4, stages=2, blocks=1, frames=7), 2),
     ],
 )
 def test_a_frame_depends_on_lr_frames_within_reach_and_on_none_beyond(upscaler: FrameUpscaler, reach: int) -> None:
-    system = TwoStage(interpolator=Blend(), upscaler=upscaler).eval()
+    # In float64: clips of a batch may be rounded differently, and an untrained network hardly looks at neighbours.
+    system = TwoStage(interpolator=Blend(), upscaler=upscaler).eval().double()
     assert system.reach == reach
-    lr = torch.rand(1, 9, 3, 16, 16)
+    lr = torch.rand(1, 9, 3, 16, 16, dtype=torch.float64).repeat(5, 1, 1, 1, 1)
+    # In each clip but the first one another frame: the last ones within reach and the first ones beyond.
+    for clip, at in enumerate((2 - reach, 3 - reach, 5 + reach, 6 + reach), start=1):
+        lr[clip, at] = torch.rand(3, 16, 16)
     with torch.no_grad():
         # A window of three LR frames, the middle ones.
-        before = system(lr)[:, 6:11]
-        changed = {}
-        # The last ones within reach and the first ones beyond, on either side.
-        for at in (2 - reach, 3 - reach, 5 + reach, 6 + reach):
-            other = lr.clone()
-            other[:, at] = torch.rand(3, 16, 16)
-            changed[at] = not torch.equal(system(other)[:, 6:11], before)
-    assert changed == {2 - reach: False, 3 - reach: True, 5 + reach: True, 6 + reach: False}
+        before, *after = system(lr)[:, 6:11]
+    differences = [(clip - before).abs().max().item() for clip in after]
+    assert [difference > 1e-9 for difference in differences] == [False, True, True, False], differences
 
 
 @pytest.mark.parametrize(

@@ -361,40 +361,41 @@ KERNELS = ["forward_kernel", "input_gradients_kernel", "weight_gradient_kernel"]
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(
-    ("gpu", "shape", "dtype"),
+    ("gpu", "shape", "dtype", "precision"),
     [
-        pytest.param(H100, (12, 2, 20), torch.float32, id="h100-12-float32"),
-        pytest.param(H100, (12, 2, 20), torch.bfloat16, id="h100-12-bfloat16"),
-        pytest.param(RTX_30, (128, 8, 128), torch.float32, id="rtx30-128-float32"),
+        # Sizes that are no powers of two; few channels at once; those of the paper; one tap at a time.
+        pytest.param(H100, (12, 2, 20), torch.bfloat16, "ieee", id="h100-12-bfloat16"),
+        pytest.param(H100, (64, 8, 64), torch.bfloat16, "ieee", id="h100-64-bfloat16"),
+        pytest.param(H100, (64, 8, 64), torch.float16, "ieee", id="h100-64-float16"),
+        pytest.param(H100, (64, 8, 64), torch.float32, "tf32", id="h100-64-tf32"),
+        pytest.param(RTX_30, (128, 8, 128), torch.float32, "ieee", id="rtx30-128-float32"),
         *(
-            pytest.param(gpu, (channels, 8, channels), dtype, id=f"{name}-{channels}-{dtype}", marks=pytest.mark.slow)
-            for gpu, name in ((H100, "h100"), (RTX_30, "rtx30"))
-            for channels in (64, 128)
-            for dtype in (torch.float32, torch.bfloat16)
-            if (gpu, channels, dtype) != (RTX_30, 128, torch.float32)
+            pytest.param(gpu, shape, dtype, "ieee", id=f"{name}-{shape[0]}-{dtype}", marks=pytest.mark.slow)
+            for gpu, name, shape, dtype in (
+                (H100, "h100", (12, 2, 20), torch.float32),
+                (H100, "h100", (64, 8, 64), torch.float32),
+                (H100, "h100", (128, 8, 128), torch.float32),
+                (H100, "h100", (128, 8, 128), torch.bfloat16),
+                (RTX_30, "rtx30", (64, 8, 64), torch.float32),
+                (RTX_30, "rtx30", (64, 8, 64), torch.bfloat16),
+                (RTX_30, "rtx30", (128, 8, 128), torch.bfloat16),
+            )
         ),
     ],
 )
-def test_kernels_compile_and_fit_into_shared_memory(
-    kernel: str, gpu: tuple[int, int], shape: tuple[int, int, int], dtype: torch.dtype
+def test_kernels_compile_fit_into_shared_memory_and_have_no_instructions_that_compilers_get_wrong(
+    kernel: str, gpu: tuple[int, int], shape: tuple[int, int, int], dtype: torch.dtype, precision: str
 ) -> None:
-    """The interpreter takes what the compiler refuses."""
-    compiled = compiled_for(gpu, kernel, shape, dtype)
+    """The interpreter takes what the compiler refuses.
+
+    Triton 3.6 gets those instructions of Hopper wrong that are for groups of warps; one kernel had them.
+    """
+    compiled = compiled_for(gpu, kernel, shape, dtype, precision=precision)
     assert compiled.asm["cubin"]
     assert compiled.metadata.shared <= gpu[1]
-
-
-@pytest.mark.parametrize(
-    ("dtype", "precision"),
-    [(torch.bfloat16, "ieee"), (torch.float16, "ieee"), (torch.float32, "tf32")],
-    ids=["bfloat16", "float16", "tf32"],
-)
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_no_instructions_are_used_that_compilers_get_wrong(kernel: str, dtype: torch.dtype, precision: str) -> None:
-    """Those of Hopper for groups of warps, by Triton 3.6; with 64 channels, as in the paper, one kernel had them."""
-    compiled = compiled_for(H100, kernel, (64, 8, 64), dtype, precision=precision)
-    assert "mma.sync" in compiled.asm["ptx"]
     assert "wgmma" not in compiled.asm["ptx"]
+    exact = dtype == torch.float32 and precision == "ieee"
+    assert ("mma.sync" in compiled.asm["ptx"]) is not exact
 
 
 def agrees(sizes: Sizes, dtype: torch.dtype) -> bool:
@@ -402,9 +403,13 @@ def agrees(sizes: Sizes, dtype: torch.dtype) -> bool:
     return deformable._agree(sizes, dtype, torch.device("cpu"), extent=(1, 5, 9))
 
 
-@pytest.mark.parametrize("channels", [16, 64])
-@pytest.mark.parametrize("dtype", deformable_triton.DTYPES, ids=str)
-def test_they_pass_the_trial_that_decides_on_their_use(
+# Of 64 channels one kernel takes some at once where products are rounded.
+@pytest.mark.parametrize(
+    ("channels", "dtype"),
+    [(16, torch.float32), (16, torch.bfloat16), (64, torch.bfloat16), (64, torch.float16)],
+    ids=lambda value: str(value),
+)
+def test_the_triton_kernels_pass_the_trial_that_decides_on_their_use(
     interpreter: Interpreter, channels: int, dtype: torch.dtype
 ) -> None:
     assert interpreter(agrees, Sizes(channels=channels, groups=2, outputs=8), dtype)
