@@ -147,7 +147,7 @@ def test_every_window_is_exact_where_decord_is_not_trusted(tmp_path, name, codec
 
 
 @pytest.mark.parametrize(("name", "codec", "options", "more"), DECORD_READS_WRONG)
-def test_the_distrust_is_needed(tmp_path, name, codec, options, more):
+def test_decord_misreads_the_files_that_pyav_is_preferred_for(tmp_path, name, codec, options, more):
     """A naive reader gives other frames: without this the tests above would prove little."""
     path = write_video(tmp_path / name, codec, options, **more)
     reader = decoding.decord.VideoReader(str(path), num_threads=1)

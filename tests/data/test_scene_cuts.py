@@ -58,7 +58,7 @@ def test_fast_motion_is_no_cut_where_every_frame_is_repeated(times):
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_nor_is_it_in_a_window_of_seven(first):
+def test_a_repeated_frame_is_no_cut_in_a_window_of_seven(first):
     assert first_cut(pan(texture(1), 30, 8).repeat_interleave(2, 0)[first + 2 : first + 9]) is None
 
 
@@ -67,6 +67,21 @@ def test_both_of_two_cuts_in_a_still_scene_stand_out(changes):
     """And grain, or a small movement, beside them."""
     found = [c for place, c in enumerate(changes) if _stands_out(c, np.delete(changes, place))]
     assert found == [c for c in changes if c >= 30]
+
+
+@pytest.mark.parametrize(
+    ("change", "others", "is_cut"),
+    [
+        # 1.7 times the usual change.
+        *((33.9, (20, 20, 20, 20, 20), False), (34.1, (20, 20, 20, 20, 20), True)),
+        # Of a still scene, a change of 20.
+        *((19.9, (2, 2, 2, 2, 2), False), (20.1, (2, 2, 2, 2, 2), True)),
+        # Changes below 1 are frames shown twice, and so not the usual ones.
+        *((30, (0.9, 0.9, 0.9, 25, 25), False), (30, (1.1, 1.1, 1.1, 25, 25), True)),
+    ],
+)
+def test_a_cut_is_a_large_change_that_is_many_times_the_usual_one(change, others, is_cut):
+    assert _stands_out(change, np.array(others)) is is_cut
 
 
 def test_two_frames_and_one_frame_are_decided_too():

@@ -1,12 +1,10 @@
 """What has the output's name is replaced as a whole, or stays."""
 
-import multiprocessing
-import sys
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from conftest import taken_elsewhere
 from stvsr.errors import InvalidInput, UserError
 from stvsr.video.delivery import Place, check_free, delivery
 
@@ -68,29 +66,15 @@ def test_what_was_made_before_a_failure_is_kept_where_it_is_of_use(
 
 
 def test_of_two_jobs_begun_at_once_one_is_refused_and_the_folder_is_the_others(tmp_path: Path) -> None:
-    first, second = (
-        delivery(tmp_path / "out.mkv", {"crf": crf}, overwrite=False, resumable=True, in_parts=True) for crf in (18, 30)
-    )
-    with first:
-        # Its identity is not written yet, as far as the second can tell.
-        (tmp_path / ".out.mkv.part" / "job.json").unlink()
-        other = multiprocessing.get_context("fork").Process(target=_enter, args=(second,))
-        other.start()
-        other.join()
-        assert other.exitcode == REFUSED
-        assert not (tmp_path / ".out.mkv.part" / "job.json").exists()
-
-
-REFUSED = 3
-
-
-def _enter(job: AbstractContextManager[Place]) -> None:
-    """A lock keeps out other processes only."""
-    try:
-        with job:
+    # The other one has not written yet whose folder it is.
+    (folder := tmp_path / ".out.mkv.part").mkdir()
+    with taken_elsewhere(folder, "upscaling"):
+        with (
+            pytest.raises(InvalidInput, match="another upscaling is running there"),
+            delivery(tmp_path / "out.mkv", {"crf": 30}, overwrite=False, resumable=True, in_parts=True),
+        ):
             pass
-    except InvalidInput:
-        sys.exit(REFUSED)
+        assert [path.name for path in folder.iterdir()] == ["lock"]
 
 
 def test_a_folder_that_no_job_made_stays(tmp_path: Path) -> None:

@@ -67,6 +67,22 @@ def test_a_last_frame_that_is_held_is_held_as_long(tmp_path: Path) -> None:
         assert (times.held, times.varies, times.pts is not None) == (held, False, held > 0), "to the end of the part"
 
 
+@pytest.mark.parametrize(("delay", "is_held"), [(149, False), (151, True)])
+def test_a_last_frame_is_held_that_lasts_half_as_long_again_as_others(
+    tmp_path: Path, delay: int, is_held: bool
+) -> None:
+    with av.open(tmp_path / "a.gif", "w", options={"final_delay": str(delay)}) as container:
+        stream = container.add_stream("gif", rate=1)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb8"
+        for number, image in enumerate(moving_frames(4, (48, 64))):
+            frame = av.VideoFrame.from_ndarray(image.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert (VideoFile(tmp_path / "a.gif", Part()).times.held > 0) is is_held
+
+
 @pytest.mark.parametrize("frames", [4, 5, 6, 7, 8, 11])
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 def test_a_last_frame_that_is_held_is_held_in_the_file_and_read_again(tmp_path: Path, frames: int, suffix: str) -> None:

@@ -351,7 +351,7 @@ def test_bf16_on_request_stays_within_a_hundredth_of_a_decibel_of_a_33_db_result
     assert (exact - rounded).square().mean() < 255**2 * 10**-4.5
 
 
-def test_frames_count_as_they_are_made(stub: Callable[[], Network], noise: Frames) -> None:
+def test_an_upscaler_counts_the_frames_that_it_has_made(stub: Callable[[], Network], noise: Frames) -> None:
     stream = [(frame, number in (3, 4)) for number, frame in enumerate(noise(9))]
     for interpolate in (True, False):
         upscaler = Upscaler(stub(), interpolate=interpolate)
