@@ -55,9 +55,10 @@ def make_pack(source: Vimeo90K, output: Path) -> PackedClips:
     """A pack of all clips of a source."""
     packing = Packing(output, source, {})
     todo = list(range(len(source)))
-    for _ in tqdm(packing.write(todo, workers=2), total=len(todo), desc="packing", unit="clip", file=sys.stderr):
-        pass
-    return packing.indexed({})
+    with packing.alone():
+        for _ in tqdm(packing.write(todo, workers=2), total=len(todo), desc="packing", unit="clip", file=sys.stderr):
+            pass
+        return packing.indexed({})
 
 
 def steps(source: Source) -> dict[str, float]:

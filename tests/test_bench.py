@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from stvsr.errors import InvalidInput
+from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 
 
 @pytest.fixture
@@ -34,12 +35,24 @@ def bench(script_named: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyP
         raise subprocess.CalledProcessError(1, name)
 
     monkeypatch.setattr(script, "compared", compared)
+    monkeypatch.setattr(script, "exactness", lambda name, **_: [script.Result(name, 10.0, 5.0, 2.0, None)])
     monkeypatch.setattr(script, "training_steps", training_steps)
     monkeypatch.setattr(script, "memory", lambda name, **_: [script.Result(name, 12.0, 1.0, 12.0, None)])
     monkeypatch.setattr(script, "loading", lambda name: [script.Result(name, 20.0, 200.0, 10.0, None)])
     monkeypatch.setattr(script, "roofline", lambda *_: None)
     monkeypatch.setattr(script, "has_bf16", lambda device: False)
     return script
+
+
+def test_the_yardstick_makes_the_frames_that_our_network_makes(
+    script_named: Callable[[str], ModuleType], small_network: Callable[..., ZoomingSlowMo]
+) -> None:
+    """Without it, times of the two would be compared that do other work."""
+    network = small_network("e").double()
+    lr = torch.rand(1, 4, 3, 12, 16, dtype=torch.float64)
+    with torch.no_grad():
+        expected, found = network(lr), script_named("paper").PaperFormulation(network)(lr)
+    assert (found - expected).abs().max() < 1e-10 * expected.std()
 
 
 def test_a_row_that_fails_is_named_and_the_others_are_written(
@@ -52,6 +65,7 @@ def test_a_row_that_fails_is_named_and_the_others_are_written(
     written = json.loads(Path("outputs/bench/results.json").read_text())
     assert [(row["name"], row["ratio"]) for row in written] == [
         ("inference 4x144x180", 2.0),
+        ("inference 4x64x112, off float64, 1e-6 std", 2.0),
         ("inference 4x1080x1920", 12.0),
         ("loading", 10.0),
     ]

@@ -39,9 +39,10 @@ class NamedNoise(NoiseSource):
 
 def make_pack(source: Any, folder: Path) -> PackedClips:
     packing = Packing(folder / "a.pack", source, {})
-    written = list(packing.write(list(range(len(source))), workers=0))
-    damaged = {clip.index: clip.problem for clip in written if clip.checksum is None}
-    return packing.indexed(damaged)
+    with packing.alone():
+        written = list(packing.write(list(range(len(source))), workers=0))
+        damaged = {clip.index: clip.problem for clip in written if clip.checksum is None}
+        return packing.indexed(damaged)
 
 
 @pytest.fixture

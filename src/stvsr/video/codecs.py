@@ -78,7 +78,7 @@ CODECS = {
         frame_bytes=290,
         big={"x265-params": "log-level=error:frame-threads=3:rc-lookahead=10"},
         big_frame_bytes=240,
-        smallest=16,
+        smallest=64,
         tag="hvc1",
         shapes=True,
     ),
