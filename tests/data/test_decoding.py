@@ -15,6 +15,8 @@ from stvsr.data import decoding
 from stvsr.data.decoding import index_video, read_frames
 from stvsr.errors import DamagedClip, InvalidInput
 
+needs_decord = pytest.mark.skipif(decoding.decord is None, reason="decord has no wheel for this machine")
+
 FRAMES = 60
 HEIGHT, WIDTH = 64, 96
 CLOSED = "keyint=12:min-keyint=12:scenecut=0:bframes=3:log-level=none"
@@ -132,6 +134,7 @@ READ_WITH_PYAV = [
 ]
 
 
+@needs_decord
 @pytest.mark.parametrize(("name", "codec", "options", "more"), READ_WITH_DECORD)
 def test_every_window_is_exact_where_decord_is_trusted(tmp_path, name, codec, options, more):
     path = write_video(tmp_path / name, codec, options, **more)
@@ -146,6 +149,7 @@ def test_every_window_is_exact_where_decord_is_not_trusted(tmp_path, name, codec
     assert wrong_reads(path) == 0
 
 
+@needs_decord
 @pytest.mark.parametrize(("name", "codec", "options", "more"), DECORD_READS_WRONG)
 def test_decord_misreads_the_files_that_pyav_is_preferred_for(tmp_path, name, codec, options, more):
     """A naive reader gives other frames: without this the tests above would prove little."""
@@ -180,6 +184,7 @@ def test_of_an_avi_too_few_frames_are_refused_though_their_times_are_guesses(tmp
         list(decoding.stream_frames(index, 2, FRAMES))
 
 
+@needs_decord
 def test_both_routes_give_the_same_pixels(tmp_path):
     index = index_video(write_video(tmp_path / "a.mp4"))
     for first in (0, 11, 30, 53):
@@ -227,6 +232,7 @@ def test_titles_of_old_files_that_are_no_utf_8_do_no_harm(tmp_path, name, codec)
     assert numbers(read_frames(index_video(path), 20, 7)) == list(range(20, 27))
 
 
+@needs_decord
 def test_a_name_that_is_no_utf_8_is_read(tmp_path):
     path = write_video(tmp_path / "a.mp4").rename(tmp_path / os.fsdecode(b"caf\xe9.mp4"))
     index = index_video(path)
@@ -370,6 +376,7 @@ def test_large_files_are_left_to_pyav(tmp_path, monkeypatch):
     assert not index_video(write_video(tmp_path / "a.mp4")).decord
 
 
+@needs_decord
 @pytest.mark.parametrize("rotation", [90, 180, -90])
 def test_rotated_video_comes_upright_as_decord_and_players_show_it(tmp_path, rotation):
     index = index_video(write_video(tmp_path / "a.mp4", rotation=rotation))
@@ -498,6 +505,7 @@ def test_a_transport_stream_whose_clock_starts_anew_is_read_whole(tmp_path):
     assert numbers(read_frames(index, 0, len(index))) == [*range(FRAMES)]
 
 
+@needs_decord
 def test_without_decord_all_is_read_with_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has no wheels for ARM and macOS."""
     assert index_video(write_video(tmp_path / "a.mp4")).decord
