@@ -763,7 +763,7 @@ def test_frames_too_large_for_the_codec_are_said_before_any_work(run: Run, tmp_p
     assert (status, error.splitlines()) == (
         1,
         [
-            "error: frames of 16416x32; h264 takes 16384x16384 at most: choose --codec h265, --codec vp9, a smaller "
+            "error: frames of 16416x32; h264 takes 16384x16384 at most: choose --codec vp9, a smaller "
             "--scale, or a folder of PNG frames"
         ],
     )
