@@ -340,14 +340,16 @@ def measure(device: torch.device, repeats: int, steps: int) -> None:
         flush=True,
     )
     rows: dict[str, Callable[[str], list[Result]]] = {}
-    for h, w in (SMALL, VID4):
-        lr = torch.rand(1, GIVEN, 3, h, w, generator=torch.Generator().manual_seed(0)).to(device)
+    inputs = {
+        size: torch.rand(1, GIVEN, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
+        for size in (SMALL, VID4)
+    }
+    for (h, w), lr in inputs.items():
         for bf16 in (False, True) if has_bf16(device) else (False,):
             ours = inference(network, lr, bf16=bf16)
             both = partial(compared, paper=inference(paper, lr, bf16=False), ours=ours, device=device, repeats=repeats)
             rows[f"inference {GIVEN}x{h}x{w}{_in_words(bf16)}"] = both
-    lr = torch.rand(1, GIVEN, 3, *SMALL, generator=torch.Generator().manual_seed(0)).to(device)
-    off = partial(exactness, paper=paper, ours=network, lr=lr)
+    off = partial(exactness, paper=paper, ours=network, lr=inputs[SMALL])
     rows["inference {}x{}x{}, off float64, 1e-6 std".format(GIVEN, *SMALL)] = off
     rows["inference {}x{}x{}".format(GIVEN, *FULL_HD)] = partial(memory, paper=paper, ours=network.network)
     for bf16, clips in product((False, True) if device.type == "cuda" else (False,), (BATCH, MICRO_BATCH)):

@@ -56,6 +56,11 @@ def write_text(path: Path, content: str) -> None:
         flush_to_disk(beside)
 
 
+def checksum_of(paths: Iterable[Path]) -> str:
+    """Changes with what is in files, whatever their names and their order: they may lie elsewhere the next time."""
+    return hashlib.sha256(b"".join(sorted(path.read_bytes() for path in paths))).hexdigest()
+
+
 def state_of(paths: Iterable[Path]) -> str:
     """A fingerprint of files, which changes when one of them is written again: a checksum of names, sizes and times.
 

@@ -5,7 +5,6 @@ the same order, scores each on whole videos and on generated clips, and writes `
 pictures. What is finished is not done again: a study that was stopped goes on when the same command is given again.
 """
 
-import hashlib
 import sys
 from collections.abc import Iterable
 from itertools import product
@@ -24,7 +23,7 @@ from stvsr.evaluate import evaluate
 from stvsr.evaluation.ablations import Trained, curve_figure, ordering_table, run_name, score_table, training_table
 from stvsr.evaluation.figures import save_figure, show_clip
 from stvsr.evaluation.results import Results, read_results
-from stvsr.files import write_text
+from stvsr.files import checksum_of, write_text
 from stvsr.train import train
 from stvsr.training.continuation import check_videos, is_finished, read_earlier, settings_of
 from stvsr.training.logs import read_logs
@@ -231,7 +230,7 @@ def results_of(config: DictConfig, name: str, checkpoint: Path | None = None) ->
     # A report of what is finished: its videos may be on another machine.
     if not config.train and not Path(config.val_root).is_dir():
         results = read_results(folder)
-        weights = None if checkpoint is None else hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+        weights = None if checkpoint is None else checksum_of([checkpoint])
         if results.made_with.get("checkpoint") != weights:
             raise InvalidInput(f"{folder}: scores of an earlier state of the run; give val_root=DIR to score it again")
         print(f"val_root={config.val_root}: no such folder; taking the scores in {folder}", file=sys.stderr)

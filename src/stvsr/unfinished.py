@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stvsr.errors import InvalidInput
-from stvsr.files import write_text
+from stvsr.files import checksum_of, write_text
 from stvsr.terminal import TERMINAL
 
 JOB_FILE = "job.json"
@@ -28,9 +27,9 @@ def code_of(*rooms: str) -> str:
     """Changes with the code of rooms of this package, which may become another while a job is stopped."""
     files = ((path, path.relative_to(PACKAGE).parts) for path in PACKAGE.rglob("*.py"))
     # Hidden files are an editor's.
-    ours = (path for path, parts in files if parts[0].removesuffix(".py") in rooms and not _is_hidden(*parts))
-    # Sorted by what is in them: the package may lie elsewhere the next time.
-    return hashlib.sha256(b"".join(sorted(path.read_bytes() for path in ours))).hexdigest()
+    return checksum_of(
+        path for path, parts in files if parts[0].removesuffix(".py") in rooms and not _is_hidden(*parts)
+    )
 
 
 class Unfinished:

@@ -5,7 +5,6 @@ colours and titles of a file are kept. After Ctrl-C or a kill the same command c
 """
 
 import argparse
-import hashlib
 import os
 import sys
 import time
@@ -26,7 +25,7 @@ from stvsr.cli import one_line_errors
 from stvsr.data.orientation import UPRIGHT
 from stvsr.devices import chosen_device, device_name
 from stvsr.errors import InvalidInput
-from stvsr.files import state_of
+from stvsr.files import checksum_of, state_of
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.network import Network
 from stvsr.models.released import RELEASED
@@ -181,7 +180,7 @@ def identity(arguments: argparse.Namespace, device: torch.device) -> dict[str, A
     known: dict[str, Any] = {key: None if value is None else str(value) for key, value in decides.items()}
     known["code"] = code_of("data", "models", "ops", "video")
     if arguments.method is None:
-        known["checkpoint"] = hashlib.sha256(weight_file(arguments.checkpoint or STARTER).read_bytes()).hexdigest()
+        known["checkpoint"] = checksum_of([weight_file(arguments.checkpoint or STARTER)])
     known["device"] = str(device)
     path: Path = arguments.input
     if path == STANDARD:

@@ -47,9 +47,10 @@ def test_a_palette_that_stands_before_the_first_frame_alone_is_not_lost(tmp_path
     assert colours == 3 * [[200, 100, 50]]
 
 
-def test_a_last_frame_that_is_held_is_held_as_long(tmp_path: Path) -> None:
-    with av.open(tmp_path / "a.gif", "w", options={"final_delay": "300"}) as container:
-        stream = container.add_stream("gif", rate=10)
+def write_gif(path: Path, *, rate: int, last: int) -> None:
+    """Four frames, the last of which is shown so many hundredths of a second."""
+    with av.open(path, "w", options={"final_delay": str(last)}) as container:
+        stream = container.add_stream("gif", rate=rate)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb8"
         for number, image in enumerate(moving_frames(4, (48, 64))):
@@ -57,6 +58,10 @@ def test_a_last_frame_that_is_held_is_held_as_long(tmp_path: Path) -> None:
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def test_a_last_frame_that_is_held_is_held_as_long(tmp_path: Path) -> None:
+    write_gif(tmp_path / "a.gif", rate=10, last=300)
     times = VideoFile(tmp_path / "a.gif", Part()).times
     clock = Clock(times, interpolated=True, slow_motion=False)
     seconds = [clock.ticks(number) * clock.time_base for number in range(clock.count(4) + 1)]
@@ -71,15 +76,7 @@ def test_a_last_frame_that_is_held_is_held_as_long(tmp_path: Path) -> None:
 def test_a_last_frame_is_held_that_lasts_half_as_long_again_as_others(
     tmp_path: Path, delay: int, is_held: bool
 ) -> None:
-    with av.open(tmp_path / "a.gif", "w", options={"final_delay": str(delay)}) as container:
-        stream = container.add_stream("gif", rate=1)
-        assert isinstance(stream, VideoStream)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb8"
-        for number, image in enumerate(moving_frames(4, (48, 64))):
-            frame = av.VideoFrame.from_ndarray(image.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
-            frame.pts = number
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+    write_gif(tmp_path / "a.gif", rate=1, last=delay)
     assert (VideoFile(tmp_path / "a.gif", Part()).times.held > 0) is is_held
 
 

@@ -93,7 +93,7 @@ class VideoFolder:
                 continue
             # A window over a known cut crosses it, so each cut costs one look; but what is one depends a little on the
             # window, so such windows come last: whether a file has a window must not hang on the order.
-            if first not in put_off and not cuts.isdisjoint(inside):
+            if not cuts.isdisjoint(inside) and first not in put_off:
                 put_off.append(first)
                 continue
             tries += 1

@@ -29,6 +29,7 @@ from stvsr.evaluation.results import RESULTS
 from stvsr.evaluation.scoring import Scorer, fixed_batches
 from stvsr.evaluation.shown import PICTURES, ShownClips
 from stvsr.evaluation.windows import Windows, plan
+from stvsr.files import checksum_of
 from stvsr.models.network import Stage
 from stvsr.ops.deformable import use_backend
 from stvsr.unfinished import JOB_FILE, code_of
@@ -174,7 +175,7 @@ class Job:
         key: dict[str, Any] = {name: chosen.get(name) for name in IDENTITY}
         # Its config counts as well as its weights.
         if self.config.checkpoint is not None:
-            key["checkpoint"] = hashlib.sha256(weight_file(self.config.checkpoint).read_bytes()).hexdigest()
+            key["checkpoint"] = checksum_of([weight_file(self.config.checkpoint)])
         named = [str((chosen.get("method") or {}).get("_target_")).rpartition(".")[0]]
         if self.network is not None:
             key["network"] = fingerprint(self.network)
@@ -213,7 +214,7 @@ def _code_of_modules(names: set[str]) -> str:
     """Changes with the files of modules of a user's own."""
     own = {name for name in names if name.partition(".")[0] not in ("stvsr", "torch")}
     files = {file for name in own if (file := getattr(sys.modules.get(name), "__file__", None))}
-    return hashlib.sha256(b"".join(sorted(Path(file).read_bytes() for file in files))).hexdigest()
+    return checksum_of(map(Path, files))
 
 
 def with_absolute_roots(settings: Any) -> Any:
