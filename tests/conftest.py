@@ -61,6 +61,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
 
 
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test writes under a relative path is not left in the repository."""
+    monkeypatch.chdir(tmp_path)
+
+
 SMALL_NETWORK = ["model.channels=8", "model.feature_blocks=1", "model.reconstruction_blocks=1"]
 
 SMALL_RUN = [

@@ -56,9 +56,8 @@ def test_the_yardstick_makes_the_frames_that_our_network_makes(
 
 
 def test_a_row_that_fails_is_named_and_the_others_are_written(
-    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bench: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     failed = "inference 4x64x112, training step 24x4x32x32, training step 2x4x32x32"
     with pytest.raises(InvalidInput, match=f"{failed}: could not be measured"):
         bench.measure(torch.device("cpu"), 1, 1)

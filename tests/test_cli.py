@@ -26,11 +26,10 @@ Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs an entry point as the command line would; gives its exit status and standard error."""
 
     def call(main: Callable[[], None], *arguments: str) -> tuple[int, str]:
-        monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["stvsr", *arguments])
         try:
             main()
@@ -48,9 +47,8 @@ COMMENTS = "Comments on all settings: "
 
 
 def test_help_names_the_file_with_comments_on_all_settings_where_it_is(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["stvsr", "--help"])
     with pytest.raises(SystemExit, match="0"):
         train.main()

@@ -522,10 +522,9 @@ def test_lr_frames_given_beside_are_used(scored: Evaluate, vid4: Path, tmp_path:
 
 
 def test_of_several_sets_those_with_lr_frames_are_told(
-    configure: Callable[..., DictConfig], vid4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    configure: Callable[..., DictConfig], vid4: Path, tmp_path: Path
 ) -> None:
     """By absolute paths: a report may be made from another folder."""
-    monkeypatch.chdir(tmp_path)
     write_frames(tmp_path / "lr" / "a", moving_frames(7, (8, 12)))
     write_frames(tmp_path / "hr" / "a", moving_frames(7, (32, 48)))
     with open_dict(config := configure("evaluate", "method=bicubic_blend", "output_dir=out")):

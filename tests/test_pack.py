@@ -33,7 +33,6 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
     write_vimeo(tmp_path / "vimeo", NAMES)
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["stvsr.pack", *COMMAND, *arguments])
         try:
             pack.main()

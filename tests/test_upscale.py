@@ -40,9 +40,8 @@ BICUBIC = ["--method", "bicubic"]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs the command in this process, in `tmp_path`: exit status and standard error."""
-    monkeypatch.chdir(tmp_path)
     # Where a stage outlives a failure the command ends its process at once; that of the tests must not end.
     monkeypatch.setattr(command, "still_running", lambda: False)
 

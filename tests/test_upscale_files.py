@@ -282,7 +282,6 @@ def test_names_that_ffmpeg_or_python_could_misread_are_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, ending: str
 ) -> None:
     """Relative ones, as people give them: what stands before a colon is no protocol."""
-    monkeypatch.chdir(tmp_path)
     source = Path(f"{name}.mov")
     silent(tmp_path / "a.mov", seconds=0.08)
     (tmp_path / "a.mov").rename(source)
