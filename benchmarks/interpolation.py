@@ -24,6 +24,7 @@ from stvsr.data.clip import SCALE
 from stvsr.data.datasets import ValidationClips
 from stvsr.data.degradation import downsample
 from stvsr.data.videos import VideoFolder
+from stvsr.errors import InvalidInput
 from stvsr.evaluation.metrics import frame_scores, luma
 from stvsr.models.interpolation import neighbours
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
@@ -33,9 +34,15 @@ COLUMNS = ("given", "synthesised", "mean feat.", "true feat.", "motion", "offset
 
 
 def square(frames: Tensor, side: int, multiple: int) -> Tensor:
-    """The middle of frames, at most `side` wide and high, in whole multiples."""
+    """The middle of frames, at most `side` wide and high, in whole multiples.
+
+    Raises:
+        InvalidInput: there is not one multiple.
+    """
     for dim in (-2, -1):
         kept = min(side, frames.shape[dim]) // multiple * multiple
+        if not kept:
+            raise InvalidInput(f"a side of {min(side, frames.shape[dim])}; expected {multiple} pixels or more")
         frames = frames.narrow(dim, (frames.shape[dim] - kept) // 2, kept)
     return frames
 

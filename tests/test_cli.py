@@ -67,6 +67,10 @@ def test_help_of_every_program_names_its_own_file() -> None:
 
 BAD_EVALUATE = {
     "no-checkpoint-and-no-method": ([], "exactly one of checkpoint=FILE"),
+    "folder-for-a-checkpoint": (
+        ["checkpoint=."],
+        "checkpoint .: is a folder; expected a file, as a run's checkpoints/last",
+    ),
     "missing-checkpoint": (["checkpoint=gone.ckpt"], "checkpoint gone.ckpt: no such file; check the name"),
     "not-a-checkpoint": (["checkpoint=text.ckpt"], "text.ckpt: not a checkpoint"),
     "absent-device": (["method=bicubic_blend", "device=cuda:99"], "device=cuda:99: not usable here ("),
@@ -388,6 +392,17 @@ def test_a_bug_in_a_class_of_ones_own_keeps_its_traceback(settings: dict[str, ob
     message, _ = explain(caught.value)
     assert (message is None) == (says is None)
     assert says is None or (message is not None and says in message)
+
+
+@pytest.mark.parametrize("target", ["stvsr.training.losses.charbonnier", "stvsr.data.synthetic.SyntheticScenes"])
+def test_a_mistyped_keyword_of_what_is_made_later_is_a_matter_of_the_configuration(target: str) -> None:
+    later = instantiate({"_target_": target, "_partial_": True, "sharpness": 2})
+    with pytest.raises(TypeError) as caught:
+        later()
+    message, status = explain(caught.value)
+    assert status == 2
+    assert message is not None
+    assert "unexpected keyword argument 'sharpness'" in message
 
 
 def test_a_mistyped_keyword_in_code_of_ones_own_is_no_matter_of_the_configuration() -> None:

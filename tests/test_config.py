@@ -1,5 +1,6 @@
 """Settings on their way to Hydra, compared with others, and refused where they cannot be meant."""
 
+import shlex
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from stvsr.config import check_paths, flattened, override, refuse_missing, refuse_unread, targets_in, whole
+from stvsr.config import check_paths, flattened, override, refuse_missing, refuse_unread, targets_in, typed, whole
 from stvsr.errors import InvalidInput
 
 PARSER = OverridesParser.create()
@@ -23,6 +24,18 @@ PARSER = OverridesParser.create()
 def test_hydra_reads_of_a_setting_what_was_given(value: str) -> None:
     (read,) = PARSER.parse_overrides([override("output_dir", value)])
     assert str(read.value()) == value
+
+
+@given(st.text(st.sampled_from("ab1./:-+_ '\\\",=[]{}$#~ä"), min_size=1))
+@example("runs/lr=0.1, x/checkpoints/last.ckpt")
+def test_a_shell_and_hydra_read_of_a_setting_what_a_remedy_named(value: str) -> None:
+    (word,) = shlex.split(typed("resume", value))
+    (read,) = PARSER.parse_overrides([word])
+    assert str(read.value()) == value
+
+
+def test_a_remedy_with_a_plain_path_is_plain() -> None:
+    assert typed("resume", "outputs/2026-11-30/run_1/last.ckpt") == "resume=outputs/2026-11-30/run_1/last.ckpt"
 
 
 def test_settings_are_named_below_those_above_them_and_empty_groups_vanish() -> None:

@@ -38,6 +38,11 @@ def test_auto_is_a_gpu_if_there_is_one_that_can_be_used(
     assert "warning: device=cuda:98: not usable here" in capsys.readouterr().err
 
 
+def test_without_a_driver_cuda_is_refused_in_torchs_words() -> None:
+    with pytest.raises(InvalidInput, match=r"device=cuda:0: not usable here \((?!integer)"):
+        chosen_device("cuda")
+
+
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", "meta", ""])
 def test_a_device_that_is_not_there_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(InvalidInput, match=f"device={name}: not usable here"):

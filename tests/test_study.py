@@ -1,5 +1,6 @@
 """The study trains and scores what is missing, and nothing twice; its report has every run."""
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -8,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from conftest import SMALL_NETWORK, moving_frames, write_video
 from stvsr.checkpoint import SETTINGS_KEY
-from stvsr.errors import Interrupted, InvalidInput, TrainingDiverged
+from stvsr.errors import Interrupted, TrainingDiverged
 from stvsr.evaluation.ablations import Trained
 from stvsr.files import write_text
-from stvsr.study import Trainings, checkpoint_of, main, results_of
+from stvsr.study import Trainings, checkpoint_of, main
 from stvsr.train import train
 
 TINY = [
@@ -49,6 +50,7 @@ def studied(
     ablations: str,
     *training: str,
     train: bool | str = True,
+    val_root: Path | None = None,
     clips: int = 3,
     draws: bool = False,
 ) -> str:
@@ -58,7 +60,7 @@ def studied(
         "scoring": [*SMALL_CLIPS, f"{CLIPS}.clips={clips}", "pictures=0", "workers=0"],
     }
     lists = [f"{name}=[{','.join(map(repr, values))}]" for name, values in settings.items()]
-    places = {"root": videos / "train", "val_root": videos / "val", "output_dir": folder}
+    places = {"root": videos / "train", "val_root": val_root or videos / "val", "output_dir": folder}
     command = [
         "stvsr.study",
         "runs=study_cpu",
@@ -142,17 +144,27 @@ def test_a_report_of_what_is_finished_trains_nothing(run: Callable[..., str], st
     assert not (tmp_path / "study" / "train" / "b-1").exists()
 
 
-def test_a_report_needs_no_videos_but_scores_of_the_weights_that_are_there(
-    study_of_a: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_report_needs_no_videos_but_scores_of_what_is_there_all_made_alike(
+    run: Callable[..., str], finished: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As on another machine, or after these were removed."""
-    config = OmegaConf.create({"output_dir": str(study_of_a), "train": False, "val_root": str(tmp_path / "nowhere")})
-    last = study_of_a / "train" / "a-1" / "checkpoints" / "last.ckpt"
-    assert results_of(config, "a-1", last).rows
+    reported = partial(run, "[a]", train=False, val_root=tmp_path / "nowhere")
+    assert reported() == finished
     assert "nowhere: no such folder; taking the scores in" in capsys.readouterr().err
-    (other := tmp_path / "last.ckpt").write_bytes(b"of more steps")
-    with pytest.raises(InvalidInput, match="a-1: scores of an earlier state of the run; give val_root=DIR"):
-        results_of(config, "a-1", other)
+    scores = tmp_path / "study" / "scores"
+    for name, key, says in (
+        ("a-1", "checkpoint", "a-1: scores with another checkpoint; give val_root=DIR"),
+        ("bicubic_blend", "protocol", "bicubic_blend: scores with another protocol; give val_root=DIR"),
+        ("bicubic_blend", "files", "(a), seed 1 and bicubic_blend were scored on other clips; give val_root=DIR"),
+    ):
+        before = (scores / name / "results.json").read_text()
+        results = json.loads(before)
+        results["made_with"][key] = "another"
+        (scores / name / "results.json").write_text(json.dumps(results))
+        with pytest.raises(SystemExit):
+            reported()
+        assert says in capsys.readouterr().err
+        (scores / name / "results.json").write_text(before)
 
 
 @pytest.mark.usefixtures("finished")
@@ -319,7 +331,7 @@ def test_runs_of_other_settings_are_not_taken_for_those_asked_for(
         ("model.channels=16", "a checkpoint of another network: its channels is 8"),
         (
             "trainer.max_steps=1",
-            """of 2 steps, not 1; choose another output_dir, or 'training=["trainer.max_steps=2"]'""",
+            "of 2 steps, not 1; choose another output_dir, or trainer.max_steps=2 among the settings of training",
         ),
     ):
         with pytest.raises(SystemExit):

@@ -76,6 +76,19 @@ def test_work_of_another_job_is_refused_or_thrown_away_and_that_of_the_same_job_
         pass
 
 
+@pytest.mark.parametrize("told", ["", "[1]", "\x00\x00"])
+def test_work_of_which_a_damaged_disk_no_longer_tells_whose_it_is_is_nobodys(tmp_path: Path, told: str) -> None:
+    (tmp_path / "job.json").write_text(told)
+    with unfinished(tmp_path).alone():
+        pass
+    (tmp_path / "job.json").write_text(told)
+    (tmp_path / "000000.mkv").touch()
+    with pytest.raises(InvalidInput, match="files that are not of an unfinished job"), unfinished(tmp_path).alone():
+        pass
+    with unfinished(tmp_path).alone(discard_other=True):
+        assert not (tmp_path / "000000.mkv").exists()
+
+
 def test_of_two_jobs_begun_at_once_one_alone_says_whose_the_folder_is(tmp_path: Path) -> None:
     with unfinished(tmp_path).alone():
         pass

@@ -28,6 +28,7 @@ from stvsr import upscale as command
 from stvsr.data.decoding import index_video, read_frames
 from stvsr.data.degradation import bicubic
 from stvsr.data.png import read_png
+from stvsr.errors import UserError
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.video import companions
 from stvsr.video.clock import Clock, InputTimes
@@ -531,6 +532,18 @@ def test_channels_without_a_usual_layout_are_left_out_of_mp4_alone(
     assert others(probe(upscaled(tmp_path, source, ".mov")))[0]["channels"] == 11
 
 
+@pytest.mark.parametrize("output", [".mov", ".mkv"])
+def test_channels_in_an_order_of_their_own_are_copied(tmp_path: Path, output: str) -> None:
+    """As cameras and editors label them; to ask PyAV for such a list ends the process. So in one of its own."""
+    source = tmp_path / "in.mov"
+    four = ["-f", "lavfi", "-i", "aevalsrc=sin(440*t)|0|0|0:d=0.2", "-af", "channelmap=channel_layout=FL+FR+LFE+FC"]
+    ffmpeg(*pictures("25", seconds=0.2), *four, "-c:v", "libx264", "-c:a", "pcm_s16le", source)
+    program = "from stvsr.upscale import main; main()"
+    made = tmp_path / f"out{output}"
+    subprocess.run([sys.executable, "-c", program, source, made, "--method", "bicubic"], check=True)
+    assert others(probe(made))[0]["channels"] == 4
+
+
 @pytest.mark.parametrize("output", [".mp4", ".m4v", ".mov", ".mkv"])
 @pytest.mark.parametrize("name", ["cam.avi", "cam.mkv"])
 def test_stereo_of_a_camera_is_kept_though_its_layout_is_not_told(tmp_path: Path, name: str, output: str) -> None:
@@ -829,3 +842,12 @@ def test_a_cut_from_the_middle_of_an_open_gop_is_read(tmp_path: Path) -> None:
         given = sum(1 for _ in container.decode(video=0))
     made = upscaled(tmp_path, tmp_path / "in.mkv", "out.mkv")
     assert len(times(probe(made), picture_stream(probe(made)))) == 2 * given - 1
+
+
+def test_a_cut_that_begins_before_time_0_is_refused_where_its_frames_have_no_time(tmp_path: Path) -> None:
+    """In Matroska; those that have one need the others."""
+    ffmpeg(*pictures("25"), "-c:v", "libx264", "-g", "50", tmp_path / "whole.mp4")
+    cut = ["-ss", 0.5, "-i", tmp_path / "whole.mp4", "-c", "copy", "-avoid_negative_ts", "disabled"]
+    ffmpeg(*cut, tmp_path / "in.mkv")
+    with pytest.raises(UserError, match="a frame carries no timestamp"):
+        index_video(tmp_path / "in.mkv")

@@ -216,6 +216,8 @@ def read_file(path: str | Path) -> dict[str, Any]:
         InvalidInput: the file is missing or is no such file.
     """
     path = weight_file(path)
+    if path.is_dir():
+        raise InvalidInput(f"checkpoint {path}: is a folder; expected a file, as a run's checkpoints/last.ckpt in it")
     if not path.is_file():
         raise InvalidInput(f"checkpoint {path}: no such file; check the name")
     if not os.access(path, os.R_OK):

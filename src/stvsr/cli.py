@@ -240,9 +240,10 @@ def _is_configuration(error: BaseException) -> bool:
 
 
 def _is_raised_here(error: BaseException) -> bool:
-    """Whether a line of this package raised it, or of nobody."""
+    """Whether a line of this package raised it, of Hydra, which calls what is made later for us, or of nobody."""
     raised = traceback.extract_tb(error.__traceback__)
-    return not raised or Path(raised[-1].filename).is_relative_to(PACKAGE)
+    ours = (PACKAGE, Path(hydra.__file__).parent)
+    return not raised or any(Path(raised[-1].filename).is_relative_to(package) for package in ours)
 
 
 @contextmanager

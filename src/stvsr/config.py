@@ -1,5 +1,7 @@
 """A composed config as plain values, and what a user may write otherwise than meant."""
 
+import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +14,9 @@ from stvsr.errors import InvalidInput
 PATHS = ("checkpoint", "initial_weights", "motion_cache", "output", "data.pack", "predictions", "resume")
 """Settings that name a file or folder, besides the roots of data and the weights of stages."""
 
+
+PLAIN = re.compile(r"[\w./:+-]+", re.ASCII)
+"""Values that neither a shell nor Hydra takes for something else."""
 
 WANDB_OFFLINE = "logger.wandb.offline"
 """The setting that keeps runs off the network."""
@@ -137,7 +142,12 @@ def check_paths(config: DictConfig) -> None:
 
 def override(name: str, value: object) -> str:
     """A setting as Hydra takes it on a command line, whatever characters there are in its value."""
-    return f"{name}={QuotedString(str(value), Quote.single).with_quotes()}"
+    return f"{name}={QuotedString(str(value), Quote.double).with_quotes()}"
+
+
+def typed(name: str, value: object) -> str:
+    """A setting as a person types it in a shell: with quotation marks for Hydra and for the shell only if need be."""
+    return f"{name}={value}" if PLAIN.fullmatch(str(value)) else shlex.quote(override(name, value))
 
 
 def check_flag(config: DictConfig, name: str) -> None:

@@ -30,12 +30,12 @@ def chosen_device(name: str, rank: int = 0) -> torch.device:
             return torch.device("cpu")
     try:
         if name == "cuda":
-            name = f"cuda:{rank % torch.cuda.device_count()}"
+            name = f"cuda:{rank % max(1, torch.cuda.device_count())}"
         device = torch.device(name)
         # Not only made there: the device `meta` holds nothing, and this torch may have no kernels for an old GPU. And
         # scores are in float64, which Apple's GPUs do not have.
         torch.ones(1, device=device, dtype=torch.float64).add(1).cpu()
-    except (RuntimeError, AssertionError, ZeroDivisionError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise InvalidInput(
             f"device={name}: not usable here ({one_line(error)[:90]}); expected auto, cpu, or the name of a GPU"
         ) from None

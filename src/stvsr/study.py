@@ -79,6 +79,12 @@ def study(config: DictConfig) -> Path:
             raise InvalidInput(f"train=false, but no run in {folder} is finished; omit it to train")
     baseline = results_of(config, "bicubic_blend")
     runs = scored(config, finished)
+    for run in runs:
+        if any(run.results.made_with.get(name) != baseline.made_with.get(name) for name in ("clips", "files")):
+            raise InvalidInput(
+                f"{folder}: {run_name(run.seed, run.ablation)} and {baseline.name} were scored on other clips; give "
+                "val_root=DIR, if you did not, and the same command again"
+            )
     draw(config, finished, runs)
     report = folder / "study.md"
     write_text(report, as_markdown(next(iter(finished.values())), runs, baseline, left_out))
@@ -219,7 +225,7 @@ def is_trained(training: DictConfig) -> bool:
     if earlier.steps > wanted:
         raise InvalidInput(
             f"{last}: of {earlier.steps} steps, not {wanted}; choose another output_dir, or "
-            f"""'training=["trainer.max_steps={earlier.steps}"]'"""
+            f"trainer.max_steps={earlier.steps} among the settings of training"
         )
     return is_finished(earlier, training)
 
@@ -227,15 +233,16 @@ def is_trained(training: DictConfig) -> bool:
 def results_of(config: DictConfig, name: str, checkpoint: Path | None = None) -> Results:
     """Of a checkpoint, or of bicubic + blending: evaluated unless they were, in the same way."""
     folder = Path(config.output_dir) / "scores" / name
+    method = "method=bicubic_blend" if checkpoint is None else override("checkpoint", checkpoint)
     # A report of what is finished: its videos may be on another machine.
     if not config.train and not Path(config.val_root).is_dir():
         results = read_results(folder)
-        weights = None if checkpoint is None else checksum_of([checkpoint])
-        if results.made_with.get("checkpoint") != weights:
-            raise InvalidInput(f"{folder}: scores of an earlier state of the run; give val_root=DIR to score it again")
+        asked = {name: resolved(scoring_config(config, folder, method)).get(name) for name in ("protocol", "extras")}
+        asked["checkpoint"] = None if checkpoint is None else checksum_of([checkpoint])
+        if other := [name for name, value in asked.items() if results.made_with.get(name) != value]:
+            raise InvalidInput(f"{folder}: scores with another {', '.join(other)}; give val_root=DIR to score it again")
         print(f"val_root={config.val_root}: no such folder; taking the scores in {folder}", file=sys.stderr)
         return results
-    method = "method=bicubic_blend" if checkpoint is None else override("checkpoint", checkpoint)
     # What was stopped while it scored an earlier state of the run, or other clips, is of no use.
     return evaluate(scoring_config(config, folder, method), discard_other=True)
 

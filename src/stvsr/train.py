@@ -25,8 +25,9 @@ from stvsr.models.two_stage import TwoStage
 from stvsr.ops.deformable import use_backend
 from stvsr.stage_weights import load_stages
 from stvsr.tracking import describe_run, finish, keep_run
-from stvsr.training.checkpoints import CONTINUE, LastCheckpoint
+from stvsr.training.checkpoints import LastCheckpoint, to_continue
 from stvsr.training.continuation import is_finished, run_to_continue, settings_of
+from stvsr.training.guards import NonFiniteGuard
 from stvsr.training.module import SpaceTimeModule
 from stvsr.unfinished import alone_in
 
@@ -123,7 +124,7 @@ def _train(config: DictConfig) -> dict[str, float]:
         if not isinstance(stop, SIGTERMException) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         last = Path(config.callbacks.last.path)
-        remedy = f"to go on from the last saved step, {CONTINUE}{last}" if last.is_file() else None
+        remedy = f"to go on from the last saved step, {to_continue(last)}" if last.is_file() else None
         raise Interrupted("stopped at once", remedy) from None
     finally:
         finish(loggers)
@@ -131,6 +132,9 @@ def _train(config: DictConfig) -> dict[str, float]:
         if stopped is not None:
             # A sweep or a study does not go on.
             raise stopped
+    for guard in (c for c in callbacks if isinstance(c, NonFiniteGuard) and c.in_a_row > 0):
+        # Its last steps changed nothing and were not saved.
+        raise guard.divergence(trainer)
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
 
 
@@ -178,6 +182,15 @@ def check_values(config: DictConfig) -> None:
     for name in ("max_steps", "val_check_interval"):
         whole(f"trainer.{name}", config.trainer[name], least=1)
     whole("trainer.log_every_n_steps", config.trainer.log_every_n_steps, least=0)
+    if (channels := config.model.get("channels")) is not None:
+        whole("model.channels", channels, least=1)
+    if not isinstance(rate := config.optimizer.get("lr", 0.0), float | int):
+        raise InvalidInput(f"optimizer.lr={rate}; expected a number, such as 4e-4")
+    if config.trainer.get("limit_val_batches", 1) == 0:
+        raise InvalidInput(
+            "trainer.limit_val_batches=0: expected 1 or more, as a run ends with a validation; to validate then alone, "
+            "add trainer.val_check_interval='${trainer.max_steps}'"
+        )
     if config.seed >= SEEDS:
         raise InvalidInput(f"seed={config.seed}; expected 0 to {SEEDS - 1}")
     if config.trainer.precision not in PRECISIONS:

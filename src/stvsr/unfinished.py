@@ -73,8 +73,7 @@ class Unfinished:
         Raises:
             InvalidInput: the folder holds the work of another job, or files that no job made.
         """
-        path = self.folder / JOB_FILE
-        theirs = json.loads(path.read_text()) if path.is_file() else None
+        path, theirs = self.folder / JOB_FILE, identity_in(self.folder)
         if theirs == json.loads(said := json.dumps(self.identity, indent=1, sort_keys=True)):
             return
         if work := work_in(self.folder):
@@ -96,6 +95,15 @@ class Unfinished:
     def remove(self) -> None:
         """Removes the folder; what was to be done is done."""
         _remove(self.folder)
+
+
+def identity_in(folder: Path) -> dict[str, Any] | None:
+    """Whose work a folder holds; None where nothing tells, or nothing that can be read."""
+    try:
+        told = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return told if isinstance(told, dict) else None
 
 
 def work_in(folder: Path) -> list[Path]:

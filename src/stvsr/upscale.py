@@ -178,7 +178,7 @@ def identity(arguments: argparse.Namespace, device: torch.device) -> dict[str, A
     """Everything that decides the frames, as plain values."""
     decides = {key: value for key, value in vars(arguments).items() if key not in ("overwrite", "output", "memory")}
     known: dict[str, Any] = {key: None if value is None else str(value) for key, value in decides.items()}
-    known["code"] = code_of("data", "models", "ops", "video")
+    known["code"] = code_of("data", "graphs", "models", "ops", "video")
     if arguments.method is None:
         known["checkpoint"] = checksum_of([weight_file(arguments.checkpoint or STARTER)])
     known["device"] = str(device)

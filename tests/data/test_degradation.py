@@ -113,6 +113,11 @@ def test_stored_frames_are_not_taken_for_floating_point() -> None:
         downsample(torch.zeros(3, 8, 8, dtype=torch.uint8))
 
 
+def test_grey_levels_are_not_taken_for_frames_between_0_and_1() -> None:
+    with pytest.raises(InvalidInput, match=r"frames reach 255; expected \[0, 1\]: divide by 255"):
+        downsample(torch.full((3, 8, 8), 255.0))
+
+
 @pytest.mark.parametrize("length", [8, 144, 200])
 def test_a_reduction_has_weights_that_doubles_hold_exactly(length: int) -> None:
     weights = degradation._reduction(length) * 2**12

@@ -56,6 +56,7 @@ def test_scores_are_means_over_seeds_with_half_their_range() -> None:
         ((24.0, 24.5), (24.1, 24.9), "unclear"),
         ((24.0, 24.5, 24.2), (24.2, 24.8, 24.45), "yes"),
         ((24.0,), (25.0,), "unclear"),
+        ((24.0, 24.5), (24.004, 24.504), "unclear"),
     ],
 )
 def test_an_ordering_is_reproduced_or_not_where_leads_are_larger_than_what_seeds_change(

@@ -149,7 +149,7 @@ def test_checkpointing_keeps_less_and_gives_the_same_gradients(
 def test_deformable_groups_that_do_not_divide_the_channels_are_refused() -> None:
     from stvsr.models.interpolation import DeformableInterpolation
 
-    with pytest.raises(InvalidInput, match="deformable_groups=8 does not divide channels=12"):
+    with pytest.raises(InvalidInput, match="deformable_groups=8 does not divide channels=12; choose a multiple"):
         DeformableInterpolation(channels=12, deformable_groups=8)
 
 

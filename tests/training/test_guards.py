@@ -99,7 +99,7 @@ def test_many_in_a_row_end_the_run_and_name_the_last_good_checkpoint(
 ) -> None:
     poison({1, 2, 3}, float("nan"))
     config = small_run("callbacks.non_finite.patience=3", "callbacks.last.every_steps=1", "trainer.max_steps=9")
-    with pytest.raises(TrainingDiverged, match=r"3 steps in a row .*run/checkpoints/last\.ckpt: resume .*lower"):
+    with pytest.raises(TrainingDiverged, match=r"3 step\(s\) in a row .*run/checkpoints/last\.ckpt: resume .*lower"):
         train(config)
     state = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert all(tensor.isfinite().all() for tensor in state.values())
@@ -119,7 +119,7 @@ def test_only_steps_in_a_row_end_a_run(tmp_path: Path) -> None:
     guard = NonFiniteGuard(patience=2, last=str(tmp_path / "last.ckpt"))
     for gradient in (float("nan"), 1.0, float("nan"), 1.0, float("nan")):
         step(guard, gradient)
-    with pytest.raises(TrainingDiverged, match=r"2 steps in a row .*; no checkpoint was written yet"):
+    with pytest.raises(TrainingDiverged, match=r"2 step\(s\) in a row .*; no checkpoint was written yet"):
         step(guard, float("nan"))
 
 
@@ -133,9 +133,10 @@ def test_a_gradient_whose_square_is_not_finite_is_dropped_and_a_large_one_is_not
 def test_a_run_that_ends_in_skipped_steps_is_not_saved_after_them(
     small_run: Callable[..., DictConfig], poison: Callable[[set[int], float], None], tmp_path: Path
 ) -> None:
-    """Nor by the validation that is due there."""
+    """Nor by the validation that is due there; and it is not taken for finished."""
     poison({3}, float("nan"))
-    train(small_run("callbacks.last.every_steps=3"))
+    with pytest.raises(TrainingDiverged, match=r"1 step\(s\) in a row up to step 4 .*run/checkpoints/last\.ckpt"):
+        train(small_run("callbacks.last.every_steps=3"))
     assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
 
 

@@ -65,6 +65,22 @@ def test_what_was_made_before_a_failure_is_kept_where_it_is_of_use(
     assert part.is_file() is kept
 
 
+def test_a_failure_after_the_work_of_another_job_was_thrown_away_leaves_nothing(tmp_path: Path) -> None:
+    """That work was not this job's, which failed at once."""
+    part = tmp_path / ".out.mkv.part" / "1.mkv"
+    part.parent.mkdir()
+    part.touch()
+
+    def work() -> None:
+        with delivery(tmp_path / "out.mkv", {}, overwrite=True, resumable=True, in_parts=True):
+            part.touch()
+            raise UserError("damaged")
+
+    with pytest.raises(UserError, match=r"^damaged$"):
+        work()
+    assert not part.parent.exists()
+
+
 def test_of_two_jobs_begun_at_once_one_is_refused_and_the_folder_is_the_others(tmp_path: Path) -> None:
     # The other one has not written yet whose folder it is.
     (folder := tmp_path / ".out.mkv.part").mkdir()

@@ -72,11 +72,13 @@ def downsample(frames: Tensor, scale: int = SCALE) -> Tensor:
         `(…, 3, H/scale, W/scale)` in [0, 1], rounded to 8 bit, of the input's dtype.
 
     Raises:
-        InvalidInput: a side is not a multiple of `scale`, or frames are not floating point.
+        InvalidInput: a side is not a multiple of `scale`, or frames are not floating point, or not in [0, 1].
     """
     _check_sides(frames, scale)
     if not frames.is_floating_point():
         raise InvalidInput(f"frames are {frames.dtype}; expected floating point in [0, 1], as of to_float")
+    if (frames.abs() > 1 + 1 / PEAK).any():
+        raise InvalidInput(f"frames reach {frames.abs().max():g}; expected [0, 1]: divide by {PEAK}")
     # A stored value divided by 255 in single precision is off by some 1e-6 grey levels, which would decide ties.
     grey_levels = bicubic((frames.double() * PEAK).round(), factor=1 / scale)
     return (_stored(grey_levels) / PEAK).to(frames.dtype)

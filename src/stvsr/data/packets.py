@@ -106,8 +106,8 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
             end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
         if packet.stream_index != stream.index:
             continue
-        # In Matroska: of frames before a cut, which no decoder can make without what was cut off.
-        if packet.pts is None and "matroska" in container.format.name:
+        # In Matroska after a key frame with a time: a frame before a cut, which refers to what was cut off.
+        if packet.pts is None and "matroska" in container.format.name and sizes:
             continue
         if packet.is_corrupt or packet.pts is None:
             problem = "is cut short" if packet.is_corrupt else "carries no timestamp"

@@ -22,6 +22,9 @@ ORDERINGS = (
 )
 """What the paper's Table 2 says: the first has the higher PSNR than the second, on these clips (Sec. 4.3)."""
 
+SMALLEST_LEAD = 0.005
+"""dB; a smaller one is printed as none."""
+
 PART_NAMES = dict(zip(PARTS, ("all", "given", "synthesised"), strict=True))
 
 COMPARED = (PARTS[0], PARTS[2])
@@ -95,7 +98,7 @@ def ordering_table(runs: Sequence[Trained]) -> Table:
         ["ordering", "clips", "motion", "frames", "lead in dB, by seed", "reproduced"],
         rows,
         "by PSNR Y, of runs over the same clips; 'unclear' with fewer than two seeds, or where the mean lead is not "
-        "larger than the range of the leads",
+        "larger than the range of the leads, or reads 0.00",
     )
 
 
@@ -144,7 +147,7 @@ def training_table(runs: Sequence[Trained]) -> Table:
 
 def _verdict(leads: Sequence[float]) -> str:
     # One seed tells nothing of chance; two that agree do so half of the time by chance.
-    if len(leads) < 2 or abs(fmean(leads)) <= max(leads) - min(leads):
+    if len(leads) < 2 or abs(fmean(leads)) <= max(SMALLEST_LEAD, max(leads) - min(leads)):
         return "unclear"
     return "yes" if fmean(leads) > 0 else "no"
 

@@ -44,7 +44,7 @@ class Entry:
         multiply_adds: for each output frame, 10^9.
         seconds_per_frame: of the network.
         device: that took them.
-        frame_size: width and height of the output frames that the last three are of.
+        frame_size: width and height of the output frames that multiply-adds, seconds and memory are of.
         peak_memory: MiB.
         omissions: what was left out of the rows of whole sets and why, and what was cut off.
         left_out: clips that count in no mean, by set and name.

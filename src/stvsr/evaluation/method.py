@@ -46,7 +46,8 @@ def chosen_network(config: DictConfig) -> Network | None:
     system = instantiate(config.model)
     if not isinstance(system, TwoStage):
         raise InvalidInput(
-            f"model={config.model._target_} is not trained; give checkpoint=FILE, a file that stvsr.train wrote"
+            f"model={config.model._target_} is not trained; give checkpoint=FILE, a file that stvsr.train wrote, or, "
+            "of a class of your own, method=… instead, which makes the network with its weights"
         )
     load_stages(system, config.weights, required=True)
     return system.eval()

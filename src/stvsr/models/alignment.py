@@ -72,7 +72,10 @@ class DeformableSampling(nn.Module):
     def __init__(self, *, channels: int, deformable_groups: int) -> None:
         super().__init__()
         if channels % deformable_groups:
-            raise InvalidInput(f"deformable_groups={deformable_groups} does not divide channels={channels}")
+            raise InvalidInput(
+                f"deformable_groups={deformable_groups} does not divide channels={channels}; choose a multiple as "
+                "model.channels, or other deformable_groups of model.interpolation and model.propagation"
+            )
         self.sizes = Sizes(channels=channels, groups=deformable_groups, outputs=channels)
         self.offset_channels = 2 * TAPS * deformable_groups
         self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))

@@ -12,15 +12,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from stvsr.config import whole
+from stvsr.config import typed, whole
 from stvsr.errors import Interrupted, UserError, one_line
 from stvsr.files import beside_then_rename, flush_to_disk
 from stvsr.tracking import MONITORED
 from stvsr.training.guards import NonFiniteGuard
 from stvsr.training.remembering import Remembering
-
-CONTINUE = "give the same command again with resume="
-"""What is left out of a command takes its default, other data among them."""
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -182,11 +179,11 @@ class LastCheckpoint(Remembering):
         """What to say to who asked the run to stop."""
         done = f"stopped after step {trainer.global_step}"
         if _in_trouble(trainer):
-            remedy = f"to go on from the last good state, {CONTINUE}{self.path}" if self.path.is_file() else None
+            remedy = f"to go on from the last good state, {to_continue(self.path)}" if self.path.is_file() else None
             return Interrupted(f"{done}, which had no finite loss or gradient", remedy)
         if trainer.global_step == trainer.max_steps and not self.lacks_validation(trainer):
             return Interrupted(f"{done}, the last", "nothing of this run is left to do")
-        return Interrupted(done, f"{CONTINUE}{self.path}")
+        return Interrupted(done, to_continue(self.path))
 
     def _stop_listening(self) -> None:
         while self._previous_handlers:
@@ -197,6 +194,11 @@ class LastCheckpoint(Remembering):
         if self.stop_requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.stop_requested = True
+
+
+def to_continue(checkpoint: Path) -> str:
+    """The remedy after a stop: what is left out of a command takes its default, other data among them."""
+    return f"give the same command again with {typed('resume', checkpoint)}"
 
 
 def lacks_validation(step: int, validated: int | None, max_steps: int, interval: int) -> bool:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from stvsr.checkpoint import SETTINGS_KEY, read_file, read_run
-from stvsr.config import flattened, resolved
+from stvsr.config import flattened, resolved, typed
 from stvsr.data.videos import video_files
 from stvsr.errors import InvalidInput
 from stvsr.files import write_text
@@ -135,12 +135,12 @@ def _check_same_run(earlier: EarlierRun, config: DictConfig) -> None:
         # Those of the default: the rest of the command was left out.
         raise InvalidInput(
             f"{earlier.path}: was trained with {SOURCE}={earlier.settings.get(SOURCE)}, not on generated clips; give "
-            f"the whole command again, with its data=…, or, to go on with generated clips, resume={earlier.path}"
+            f"the whole command again, with its data=…, or {typed('resume', earlier.path)} to go on with those"
         )
     if "seed" in changed and not named:
         raise InvalidInput(
             f"{earlier.path}: a run that cannot become one with {told}; choose another output_dir, or, to continue it "
-            f"nevertheless, resume={earlier.path}"
+            f"nevertheless, {typed('resume', earlier.path)}"
         )
     if not all(_is_of(name, OF_THE_START) for name in changed):
         rank_zero_warn(f"continuing with {told}")

@@ -55,11 +55,13 @@ class NonFiniteGuard(Remembering):
             f"step {trainer.global_step}: loss or gradient not finite, or too large; skipped ({self.skipped} so far)"
         )
         if self.in_a_row >= self.patience:
-            saved = (
-                f"the last good checkpoint is {self.last}" if self.last.exists() else "no checkpoint was written yet"
-            )
-            raise TrainingDiverged(
-                f"{self.in_a_row} steps in a row up to step {trainer.global_step} had a loss or gradient that is not "
-                f"finite, or too large; {saved}: resume from it with a lower optimizer.lr, or start anew with "
-                "scheduler.warmup"
-            )
+            raise self.divergence(trainer)
+
+    def divergence(self, trainer: pl.Trainer) -> TrainingDiverged:
+        """What to say of a run whose last steps were skipped: their weights are not kept."""
+        saved = f"the last good checkpoint is {self.last}" if self.last.exists() else "no checkpoint was written yet"
+        return TrainingDiverged(
+            f"{self.in_a_row} step(s) in a row up to step {trainer.global_step} had a loss or gradient that is not "
+            f"finite, or too large; {saved}: resume from it with a lower optimizer.lr, or start anew with "
+            "scheduler.warmup"
+        )

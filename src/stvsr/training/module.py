@@ -183,8 +183,8 @@ class SpaceTimeModule(pl.LightningModule):
         optimizer, scheduler = self.trainer.optimizers[0], self.lr_schedulers()
         if self._saved_by not in (None, used := type(optimizer).__name__):
             raise InvalidInput(
-                f"resume: the run was trained with {self._saved_by}, expected {used}; choose that optimizer, or begin "
-                "anew with initial_weights="
+                f"the run was trained with {self._saved_by}, expected {used}; choose that optimizer, or begin anew "
+                "with initial_weights= and another output_dir"
             )
         # Lightning would refuse it at the first step, without a remedy.
         clips = self.trainer.precision == "bf16-mixed" and self.trainer.gradient_clip_val

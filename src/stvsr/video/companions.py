@@ -228,9 +228,11 @@ def add_copy(output: OutputContainer, template: Stream) -> Stream:
     stream = output.add_stream_from_template(template)
     stream.metadata.update(_of_stream(template.metadata))
     stream.disposition = template.disposition
-    if isinstance(stream, AudioStream):
+    # Matroska and AVI tell a number of channels alone, which MP4 refuses; players take it for the usual layout. Nowhere
+    # else may it be asked: PyAV frees a list of channels that is not its own, as QuickTime's PCM and some AAC have it.
+    unlabelled = template.container.format.name in ("matroska,webm", "avi") and str(template.name).startswith("pcm_")
+    if isinstance(stream, AudioStream) and unlabelled:
         layout = stream.codec_context.layout
-        # Matroska and AVI tell a number of channels alone, which MP4 refuses; players take it for the usual layout.
         if layout.name == f"{layout.nb_channels} channels":
             # Of nine or eleven there is no usual one.
             with suppress(ValueError):

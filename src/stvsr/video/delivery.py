@@ -5,7 +5,6 @@ finds its work there. One that failed (a full disk, a vanished input) leaves not
 already, which is kept, and said.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import av
 
 from stvsr.errors import Interrupted, InvalidInput, UserError, one_line
 from stvsr.files import flush_to_disk
-from stvsr.unfinished import JOB_FILE, Unfinished, alone_in, work_in
+from stvsr.unfinished import Unfinished, alone_in, identity_in, work_in
 from stvsr.video.sources import STANDARD
 
 JOB = "upscaling"
@@ -71,8 +70,8 @@ class Place:
 
 def begun_by(output: Path) -> dict[str, Any]:
     """The identity of the job whose unfinished work of an output lies there; nothing where there is none."""
-    path = (folder := _folder(output)) / JOB_FILE
-    return dict(json.loads(path.read_text())) if path.is_file() and work_in(folder) else {}
+    folder = _folder(output)
+    return identity_in(folder) or {} if work_in(folder) else {}
 
 
 def _folder(output: Path) -> Path:
@@ -103,7 +102,7 @@ def delivery(
         return
     folder = _folder(output)
     unfinished = Unfinished(folder, identity, job=JOB, elsewhere="add --overwrite")
-    resumed = bool(work_in(folder))
+    found = bool(work_in(folder))
     started = time.monotonic()
     with _in_words(output):
         folder.mkdir(exist_ok=True)
@@ -114,9 +113,11 @@ def delivery(
                 unfinished.claim(discard_other=overwrite)
         except UserError:
             # A disk that is full already; a folder that was there belongs to another job.
-            if not resumed:
+            if not found:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
+        # What another job had left may be gone.
+        resumed = bool(work_in(folder))
         place = Place(output, folder, overwrite)
         try:
             with _in_words(output):
