@@ -578,6 +578,19 @@ def test_transparency_that_is_lost_is_said_and_no_longer_promised(
     assert ("the video has an alpha channel; it is dropped" in capsys.readouterr().err) == (name != "opaque.mkv")
 
 
+@pytest.mark.parametrize("transparent", [False, True])
+def test_a_gif_is_said_to_be_transparent_only_if_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], transparent: bool
+) -> None:
+    """FFmpeg gives each of them an alpha channel."""
+    frames = [Image.new("RGBA", (32, 32), (255, 40 * n, 0, 255)) for n in range(3)]
+    for frame in frames:
+        frame.paste((0, 0, 0, 0) if transparent else (0, 0, 0, 255), (8, 8, 16, 16))
+    frames[0].save(tmp_path / "in.gif", save_all=True, append_images=frames[1:], duration=100, disposal=2)
+    upscaled(tmp_path, tmp_path / "in.gif", ".mkv")
+    assert ("the video has an alpha channel" in capsys.readouterr().err) == transparent
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
@@ -755,7 +768,7 @@ def test_what_describes_the_bit_stream_of_the_input_is_not_said_of_the_output(tm
     assert {name: made[name] for name in noted if name in made} == {"title": "A title"}
 
 
-def test_chapters_are_kept(tmp_path: Path) -> None:
+def test_chapters_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, marked = tmp_path / "silent.mp4", tmp_path / "marked.mkv"
     silent(source)
     chapter = "[CHAPTER]\nTIMEBASE=1/1000\nSTART={}\nEND={}\ntitle={}\n"
@@ -775,6 +788,10 @@ def test_chapters_are_kept(tmp_path: Path) -> None:
         found = json.loads(done.stdout)["chapters"]
         assert [chapter["tags"]["title"] for chapter in found] == ["one", "two"][: len(expected) // 2]
         assert [float(c[side]) for c in found for side in ("start_time", "end_time")] == pytest.approx(expected)
+    # Those of an MP4 are a stream of it, too.
+    capsys.readouterr()
+    upscaled(tmp_path, path, ".mkv")
+    assert "left out" not in capsys.readouterr().err
 
 
 def test_a_packet_that_an_edit_cuts_out_of_the_middle_is_not_heard() -> None:

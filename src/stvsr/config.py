@@ -119,11 +119,6 @@ def whole(name: str, value: object, *, least: int) -> None:
         raise InvalidInput(f"{name}={value}; expected a whole number, {least} or more")
 
 
-def check_whole(config: DictConfig, name: str, *, least: int) -> None:
-    """As `whole`, of a setting of a config."""
-    whole(name, config[name], least=least)
-
-
 def check_paths(config: DictConfig) -> None:
     """Refuses a number, or yes and no, where a file or folder is named: how it was written is not known any more.
 

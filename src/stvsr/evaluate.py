@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from stvsr.cli import entry_point
-from stvsr.config import WANDB_OFFLINE, check_flag, check_whole
+from stvsr.config import WANDB_OFFLINE, check_flag, whole
 from stvsr.devices import chosen_device, forget_peak_memory
 from stvsr.errors import Interrupted, InvalidInput
 from stvsr.evaluation.costs import Cost, measured_cost
@@ -66,7 +66,7 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
 
     check_one_method(config)
     for count, minimum in COUNTS.items():
-        check_whole(config, count, least=minimum)
+        whole(count, config[count], least=minimum)
     for flag in ("save_frames", WANDB_OFFLINE):
         check_flag(config, flag)
     if config.save_frames and config.predictions is not None:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from stvsr.cli import entry_point
-from stvsr.config import check_whole, resolved
+from stvsr.config import resolved, whole
 from stvsr.data.clip_sets import NamedSource
 from stvsr.data.packed import PackedClips
 from stvsr.data.packing import Packing, read_back
@@ -35,7 +35,7 @@ def pack(config: DictConfig) -> PackedClips:
         UserError: the data, the disk or the pack is not as it should be.
         Interrupted: stopped; called again with the same config, it continues.
     """
-    check_whole(config, "workers", least=0)
+    whole("workers", config.workers, least=0)
     output = Path(config.output)
     if not output.parent.is_dir():
         raise InvalidInput(f"output={output}: the folder {output.parent} does not exist; make it first")

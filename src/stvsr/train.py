@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from stvsr.checkpoint import fill, permitted_class, weights_for
 from stvsr.cli import entry_point
-from stvsr.config import WANDB_OFFLINE, check_flag, check_whole, resolved, targets_in, whole
+from stvsr.config import WANDB_OFFLINE, check_flag, resolved, targets_in, whole
 from stvsr.data.folders import is_searched
 from stvsr.errors import Interrupted, InvalidInput
 from stvsr.models.blended_start import start_at_blended_frames
@@ -178,7 +178,7 @@ def check_values(config: DictConfig) -> None:
     """
     for flag in ("cuda_graphs", "blended_start", "model.checkpointing", WANDB_OFFLINE):
         check_flag(config, flag)
-    check_whole(config, "seed", least=0)
+    whole("seed", config.seed, least=0)
     for name in ("max_steps", "val_check_interval"):
         whole(f"trainer.{name}", config.trainer[name], least=1)
     whole("trainer.log_every_n_steps", config.trainer.log_every_n_steps, least=0)

@@ -45,7 +45,8 @@ def test_an_exact_convolution_is_not_rounded_under_autocast() -> None:
     assert from_reduced.dtype == torch.float32
 
 
-def test_a_residual_block_begins_without_biases() -> None:
-    block = ResidualBlock(8)
-    assert not block.conv1.bias.any()
-    assert not block.conv2.bias.any()
+def test_a_residual_block_begins_without_biases_at_a_tenth_of_hes_weights() -> None:
+    torch.manual_seed(0)
+    for conv in (block := ResidualBlock(32)).conv1, block.conv2:
+        assert not conv.bias.any()
+        assert conv.weight.std().item() == pytest.approx(0.1 * (2 / (9 * 32)) ** 0.5, rel=0.03)

@@ -1,5 +1,7 @@
 """The back ends of the deformable convolution are the same function; the choice among them."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -310,6 +312,20 @@ def test_features_are_computed_in_what_autocast_makes_of_them() -> None:
     assert computed_in(features) == torch.float32
     with torch.autocast("cpu", torch.bfloat16):
         assert computed_in(features) == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["torchvision", "blocked"])
+def test_offsets_that_are_no_number_give_no_number_instead_of_the_end_of_the_process(name: str) -> None:
+    """As of a training that diverges, which the guard is to see. In a process of its own."""
+    program = (
+        "import torch; from stvsr.ops.deformable import BACKENDS; torch.manual_seed(0)\n"
+        "b, c, h, w, groups = 1, 8, 16, 16, 2\n"
+        "features, offset, mask = (torch.rand(b, n, h, w) for n in (c, 18 * groups, 9 * groups))\n"
+        "offset[0, 3, 5, 6] = torch.nan\n"
+        f"output = BACKENDS['{name}'](features, offset, mask, torch.rand(4, c, 3, 3), torch.rand(4))\n"
+        "assert output[0, :, 5, 6].isnan().all() and output.isnan().sum() == 4, output\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16"])

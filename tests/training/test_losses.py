@@ -1,4 +1,4 @@
-"""The loss is the paper's formula, not one of the others of that name."""
+"""The loss is the authors' formula, not one of the others of that name."""
 
 import pytest
 import torch

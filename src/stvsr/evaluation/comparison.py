@@ -121,7 +121,10 @@ def comparison_table(compared: list[Entry]) -> Table:
     notes += dict.fromkeys(note for entry in measured for note in entry.notes)
     notes += [f"{entry.method}, protocol {entry.protocol}: {line}" for entry in measured for line in entry.omissions]
     if len(measured) < len(compared):
-        notes.append("Seconds of published rows: one Titan XP, the whole of Vid4, frames of 720x480 to 720x576.")
+        notes.append(
+            "Seconds of published rows: one Titan XP, the whole of Vid4, frames of 720x480 to 720x576, for each frame "
+            "that counts (171); those of measured rows for each that is made (there 203 by protocol paper)."
+        )
     return Table(
         ["method", "status", "protocol", "counted", *heads, "M param.", "G mult.-adds", "s a frame", "MiB"],
         rows,

@@ -98,7 +98,10 @@ class DeformableSampling(nn.Module):
         return deform_conv2d(features, offset, mask, self.weight, self.bias)
 
     def predict_offset(self, offset_features: Tensor) -> Tensor:
-        """Where to sample, `(b, 2 * 9 * deformable_groups, h, w)`: down and right by turns, in pixels, float32."""
+        """Where to sample, `(b, 2 * 9 * deformable_groups, h, w)`: down and right by turns, in pixels.
+
+        Of the weights' type of numbers, under autocast too.
+        """
         # Offsets are pixels: below float32 a far one would be rounded to a sixteenth of a pixel.
         with torch.autocast(offset_features.device.type, enabled=False):
             exact = offset_features.to(self.offset_mask.weight.dtype)

@@ -56,6 +56,20 @@ def exact_conv(conv: nn.Conv2d, part: Tensor, first: int = 0) -> Tensor:
         return share(conv, part.to(conv.weight.dtype), first)
 
 
+def exact_sum(features: Tensor, residual: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Features plus what a block of a trunk adds to them, in the precision of its weights even under autocast.
+
+    Residuals are small. Summed below float32, most of them would be rounded away, block after block.
+
+    Args:
+        features: what the block was given.
+        residual: the same shape; may be overwritten.
+        conv: of the block, with its weights.
+    """
+    exact = torch.promote_types(features.dtype, conv.weight.dtype)
+    return residual.add_(features) if residual.dtype == exact else features.to(exact) + residual
+
+
 def start_at_zero(layer: nn.Module) -> None:
     """Weights and bias of zero."""
     for parameter in layer.parameters():
@@ -87,11 +101,7 @@ class ResidualBlock(nn.Module):
                 conv.weight *= RESIDUAL_WEIGHT_SCALE
 
     def forward(self, features: Tensor) -> Tensor:
-        residual: Tensor = self.conv2(F.relu(self.conv1(features), inplace=True))
-        # Residuals are small. Summed below float32, most of them would be rounded away, block after block.
-        # Under autocast weights are float32.
-        exact = torch.promote_types(features.dtype, self.conv1.weight.dtype)
-        return residual.add_(features) if residual.dtype == exact else features.to(exact) + residual
+        return exact_sum(features, self.conv2(F.relu(self.conv1(features), inplace=True)), self.conv2)
 
 
 def residual_blocks(count: int, channels: int) -> nn.Sequential:

@@ -139,7 +139,10 @@ class AlignedStep(NamedTuple):
 
 
 class DeformableConvLSTM(Recurrence):
-    """A ConvLSTM whose states are aligned with the current frame before each step (Eq. 6), variant (d).
+    """A ConvLSTM whose states are aligned with the current frame before each step, variant (d).
+
+    As in the authors' release, an aligned state is a blend of the state and the frame, both sampled at offsets of their
+    own; Eq. 6 prints the state alone.
 
     Args:
         channels: width of every map.

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
 
 from stvsr.devices import check_answering
 from stvsr.errors import InvalidInput
@@ -42,6 +43,11 @@ def torchvision_deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, we
     # Here: importing it takes seconds, and most processes never use it.
     from torchvision.ops import deform_conv2d as operator
 
+    has_values = not torch.compiler.is_compiling() and not is_fake(offset)
+    if has_values and offset.device.type == "cpu" and offset.isnan().any():
+        # On a CPU it would read anywhere in memory, which ends the process.
+        unknown = torch.unflatten(offset, 1, (-1, 2)).isnan().any(dim=2)
+        offset, mask = offset.nan_to_num(), mask.masked_fill(unknown, torch.nan)
     output: Tensor = operator(features, offset, weight, bias, padding=KERNEL // 2, mask=mask)
     return output
 

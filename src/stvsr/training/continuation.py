@@ -156,7 +156,10 @@ def checkpoint_to_continue(config: DictConfig) -> Path | None:
     if config.resume is not None:
         resume = Path(config.resume)
         elsewhere = resume.resolve().parent != last.resolve().parent
-        if not (elsewhere and last.is_file() and steps_done(last) > steps_done(resume)):
+        if not elsewhere or not last.is_file():
+            return resume
+        ours, theirs = (read_file(path).get("global_step", 0) for path in (last, resume))
+        if ours <= theirs:
             return resume
         rank_zero_warn(
             f"continuing {last}, which is further along than resume={resume}; to continue from resume, choose another "
@@ -164,16 +167,6 @@ def checkpoint_to_continue(config: DictConfig) -> Path | None:
         )
         return last
     return last if last.is_file() else None
-
-
-def steps_done(checkpoint: Path) -> int:
-    """The training steps after which a checkpoint was written; 0 of a file that does not tell.
-
-    Raises:
-        InvalidInput: the file is missing or no checkpoint.
-    """
-    steps: int = read_file(checkpoint).get("global_step", 0)
-    return steps
 
 
 def check_videos(root: Path, runs: Path) -> None:

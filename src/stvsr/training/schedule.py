@@ -1,4 +1,4 @@
-"""The learning rate of the paper: cosine, batch by batch, with restarts (Sec. 3.4); warm-up is ours, and optional."""
+"""The learning rate: cosine, batch by batch (paper Sec. 3.4), with the restarts of the release; warm-up is ours."""
 
 import math
 
@@ -15,7 +15,7 @@ def cosine_restarts(optimizer: Optimizer, *, period: int, minimum: float, warmup
 
     Args:
         optimizer: its learning rate is the highest.
-        period: steps from one restart to the next; 150,000 in the paper's recipe.
+        period: steps from one restart to the next; 150,000 in the authors' settings.
         minimum: lowest learning rate; 1e-7 in the paper.
         warmup: over this many steps at the start the rate is also ramped up linearly; 0, the paper's way, for none.
 

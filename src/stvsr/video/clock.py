@@ -16,6 +16,9 @@ import numpy.typing as npt
 
 NTSC = Fraction(1000, 1001)
 
+HELD = 1.5
+"""A last frame that is shown for so many usual intervals is held, as in animations."""
+
 RATE_DENOMINATOR = 10_000
 """The largest denominator of a rate: encoders and containers have 32 bits each for numerator and denominator."""
 
@@ -25,7 +28,7 @@ class InputTimes:
     """The times of a stream of input frames.
 
     Attributes:
-        rate: frames per second; where `pts` is given only their mean.
+        rate: frames per second; their mean where it varies.
         pts: times of the frames in units of `time_base`, where the rate varies; else None.
         time_base: seconds.
         start: when the first frame is shown, in seconds of the file's own time.
@@ -107,13 +110,37 @@ class Clock:
             return number * round(1 / self.rate / self.time_base)
         first, between = divmod(number, self._factor)
         if first + between >= len(pts):
-            # Of the frame after the last one, for the duration of that: as long as a usual one, or as it is held.
-            interval = float(np.median(np.diff(pts))) if len(pts) > 1 else 1 / self.times.rate / self.times.time_base
-            usual = max(1, round(interval))
-            # Of a picture alone nothing is made up between two.
-            lasts = 2 * max(usual, self.times.held) - (usual if self.interpolated and len(pts) > 1 else 0)
-            return self.ticks(self.count(len(pts)) - 1) + self.stretch * lasts
+            return self.ticks(self.count(len(pts)) - 1) + self.stretch * self._last_lasts(pts)
         return int(pts[first] + pts[first + between] - 2 * pts[0]) * self.stretch
+
+    def _last_lasts(self, pts: npt.NDArray[np.int64]) -> int:
+        """How long the last output frame is shown: as long as a usual one, or as it is held, in half units of `pts`."""
+        if len(pts) == 1:
+            return 2 * max(round(1 / self.times.rate / self.times.time_base), self.times.held, 1)
+        usual = max(1, round(float(np.median(np.diff(pts)))))
+        # Half an interval is the frame's that stands before it.
+        return 2 * max(usual, self.times.held) - (usual if self.interpolated else 0)
+
+
+def times_of(
+    pts: npt.NDArray[np.int64], time_base: Fraction, declared: Sequence[Fraction | None], lasts: int
+) -> InputTimes:
+    """The times of a file.
+
+    Args:
+        pts: as of `constant_rate`, as are the next two.
+        time_base: see there.
+        declared: see there.
+        lasts: how long the last frame is shown, in the same unit; 0 where nobody tells.
+    """
+    rate, start = constant_rate(pts, time_base, declared), int(pts[0]) * time_base
+    # A picture alone is held.
+    held = lasts if len(pts) == 1 or lasts > HELD * np.median(np.diff(pts)) else 0
+    if rate is None:
+        return InputTimes(mean_rate(pts, time_base), pts, time_base, start, held)
+    if held:
+        return InputTimes(rate, np.arange(len(pts)), 1 / rate, start, round(held * time_base * rate), even=True)
+    return InputTimes(rate, start=start)
 
 
 def constant_rate(

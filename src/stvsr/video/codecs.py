@@ -120,28 +120,21 @@ class Container:
     Attributes:
         form: FFmpeg's name.
         codecs: of ours that go into it, its usual one first.
-        options: for the muxer.
+        quicktime: whether it is QuickTime's, or made after it: alone it can be made to tell the shape of pixels (PyAV
+            cannot make Matroska do so), and holds sound from before its beginning that is not heard.
         turns: whether it can say how players shall turn the frames.
-        shapes: whether it can be made to tell the shape of pixels; PyAV cannot make Matroska do so.
-        hides: whether it can hold sound from before its beginning that is not heard.
     """
 
     form: str
     codecs: tuple[str, ...]
-    options: dict[str, str] = field(default_factory=dict)
+    quicktime: bool = False
     turns: bool = True
-    shapes: bool = False
-    hides: bool = False
 
-
-# With its index first a file can be played while it is loaded; streams that do not start at 0 start to a hundredth of a
-# millisecond where they should, instead of to a millisecond.
-QUICKTIME = {"movflags": "+faststart", "movie_timescale": "90000"}
 
 CONTAINERS = {
-    ".mp4": Container("mp4", ("h264", "h265", "av1", "vp9"), QUICKTIME, shapes=True, hides=True),
-    ".m4v": Container("mp4", ("h264", "h265"), QUICKTIME, shapes=True, hides=True),
-    ".mov": Container("mov", ("h264", "h265", "prores"), QUICKTIME, shapes=True, hides=True),
+    ".mp4": Container("mp4", ("h264", "h265", "av1", "vp9"), quicktime=True),
+    ".m4v": Container("mp4", ("h264", "h265"), quicktime=True),
+    ".mov": Container("mov", ("h264", "h265", "prores"), quicktime=True),
     ".mkv": Container("matroska", ("h264", "h265", "av1", "vp9", "prores", "ffv1")),
     ".webm": Container("webm", ("vp9", "av1"), turns=False),
 }
@@ -297,4 +290,4 @@ def _takes_size(codec: str, width: int, height: int) -> bool:
 
 def keeps_shapes(extension: str, codec: str) -> bool:
     """Whether players learn of a file of ours that its pixels are not square."""
-    return CONTAINERS[extension].shapes or CODECS[codec].shapes
+    return CONTAINERS[extension].quicktime or CODECS[codec].shapes

@@ -78,7 +78,9 @@ class Companions:
         streams, left_out, starts = [], [], [source.times.start]
         with open_input(source.path, thorough=True) as container:
             for stream in container.streams:
-                if stream.index == source.stream_index:
+                # QuickTime has chapters in a stream, which FFmpeg reads, and writes anew.
+                is_chapters = stream.name == "bin_data" and container.chapters()
+                if stream.index == source.stream_index or is_chapters:
                     continue
                 reason = _unfit(stream, extension, clock) or _elsewhere(stream, source)
                 if reason is None:
@@ -97,7 +99,7 @@ class Companions:
             end=inf if part.duration is None else source.begin + part.duration,
             stretch=clock.stretch,
             picture_stream=source.stream_index,
-            hides=extension in CONTAINERS and CONTAINERS[extension].hides,
+            hides=extension in CONTAINERS and CONTAINERS[extension].quicktime,
         )
 
     def packets(self, container: InputContainer, copies: dict[int, Stream]) -> Iterator[Packet[Stream]]:
@@ -245,9 +247,12 @@ def options_for(kind: Container, metadata: dict[str, str]) -> dict[str, str]:
 
     MP4 and MOV have two places for metadata. The usual one, which all players read, has a fixed list of names.
     """
-    if "movflags" in kind.options and any(name.startswith("com.") for name in metadata):
-        return {**kind.options, "movflags": kind.options["movflags"] + "+use_metadata_tags"}
-    return kind.options
+    if not kind.quicktime:
+        return {}
+    more = "+use_metadata_tags" if any(name.startswith("com.") for name in metadata) else ""
+    # With its index first a file can be played while it is loaded; streams that do not start at 0 start to a hundredth
+    # of a millisecond where they should, instead of to a millisecond.
+    return {"movflags": f"+faststart{more}", "movie_timescale": "90000"}
 
 
 def describe(output: OutputContainer, stream: VideoStream, source: InputContainer, companions: Companions) -> None:

@@ -19,12 +19,9 @@ from av.video.stream import VideoStream
 
 from stvsr.data.containers import open_input, open_output
 from stvsr.video.clock import Clock
-from stvsr.video.codecs import CODECS, CONTAINERS
+from stvsr.video.codecs import CODECS, CONTAINERS, Container
 from stvsr.video.companions import Companions, add_copy, describe, options_for
 from stvsr.video.picture import Picture
-
-QUICKTIME_FORMATS = ("mp4", "mov")
-"""FFmpeg's names of the kinds of files that are QuickTime's, or made after it."""
 
 FINEST = 2**31 - 1
 """Units a second that every container can count."""
@@ -120,13 +117,13 @@ def write_video(path: Path, video: EncodedVideo, companions: Companions | None) 
         options = options_for(kind, {} if source is None else source.metadata)
         output = stack.enter_context(open_output(path, kind.form, options))
         first = stack.enter_context(open_input(video.segments[0]))
-        stream = _add_pictures(output, first.streams.video[0], video, turned=kind.turns)
+        stream = _add_pictures(output, first.streams.video[0], video, kind)
         others: Iterable[Packet[Any]] = ()
         if companions is not None and source is not None:
             copies = {index: add_copy(output, source.streams[index]) for index in companions.streams}
             describe(output, stream, source, companions)
             others = companions.packets(source, copies)
-        ours: Iterable[Packet[Any]] = video.packets(stream, quicktime=output.format.name in QUICKTIME_FORMATS)
+        ours: Iterable[Packet[Any]] = video.packets(stream, quicktime=kind.quicktime)
         for packet in heapq.merge(ours, others, key=_decoding_time):
             given += packet.stream is stream
             try:
@@ -139,16 +136,16 @@ def write_video(path: Path, video: EncodedVideo, companions: Companions | None) 
     return len(refused)
 
 
-def _add_pictures(output: OutputContainer, template: VideoStream, video: EncodedVideo, *, turned: bool) -> VideoStream:
+def _add_pictures(output: OutputContainer, template: VideoStream, video: EncodedVideo, kind: Container) -> VideoStream:
     stream = output.add_stream_from_template(template, opaque=True)
     context, picture = stream.codec_context, video.picture
     stream.time_base = video.unit
     context.framerate = video.clock.rate
     context.sample_aspect_ratio = picture.pixel_aspect
     tag = CODECS[video.codec].tag
-    if tag is not None and output.format.name in QUICKTIME_FORMATS:
+    if tag is not None and kind.quicktime:
         context.codec_tag = tag
-    if turned and picture.display_matrix is not None:
+    if kind.turns and picture.display_matrix is not None:
         stream.set_display_matrix(picture.display_matrix)
     return stream
 

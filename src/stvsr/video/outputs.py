@@ -41,7 +41,7 @@ def losses(lr: Picture, picture: Picture, clock: Clock, output: Path, encoding: 
         yield "the video has an alpha channel; it is dropped, so nothing will be transparent"
     extension = output.suffix.lower()
     if lr.pixel_aspect != 1 and encoding is not None and not keeps_shapes(extension, encoding.codec):
-        fitting = [name for name, kind in CONTAINERS.items() if kind.shapes and encoding.codec in kind.codecs]
+        fitting = [name for name, kind in CONTAINERS.items() if kind.quicktime and encoding.codec in kind.codecs]
         yield (
             f"the video's pixels are not square; {extension} with {encoding.codec} will show them square: "
             f"choose {' or '.join(fitting) or '.mp4 and another codec'} to keep their shape"

@@ -6,6 +6,7 @@ from fractions import Fraction
 import av
 from av.video.stream import VideoStream
 
+from stvsr.data.clip import PEAK
 from stvsr.data.orientation import Orientation, display_matrix, side_data
 from stvsr.video.colour import Colour
 
@@ -60,8 +61,11 @@ class Picture:
             display_matrix=display_matrix(frame),
             interlaced=bool(frame.interlaced_frame),
             bits=max(component.bits for component in frame.format.components),
-            # VP8 and VP9 keep it beside the frames, where their decoders do not look.
-            transparent=any(component.is_alpha for component in frame.format.components)
+            # VP8 and VP9 keep it beside the frames, where their decoders do not look. FFmpeg gives it to every GIF.
+            transparent=(
+                any(component.is_alpha for component in frame.format.components)
+                and (stream.codec_context.name != "gif" or bool((frame.to_ndarray(format="rgba")[..., 3] < PEAK).any()))
+            )
             or any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items()),
             # Each once, in one order.
             not_kept=tuple(dict.fromkeys(words for name, words in NOT_KEPT.items() if name in carried)),

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol
 
 import av
-import numpy as np
 from av.video.stream import VideoStream
 from torch import Tensor
 
@@ -26,12 +25,9 @@ from stvsr.data.png import read_png
 from stvsr.data.videos import pauses
 from stvsr.data.y4m import PIPE_BUFFER, CountedPipe, is_whole_y4m
 from stvsr.errors import DamagedClip, InvalidInput
-from stvsr.video.clock import InputTimes, constant_rate, mean_rate
+from stvsr.video.clock import InputTimes, times_of
 from stvsr.video.colour import Colour, ToRgb
 from stvsr.video.picture import Picture
-
-HELD = 1.5
-"""A last frame that is shown for so many usual intervals is held, as in animations."""
 
 STANDARD = Path("-")
 """Stands for standard input and output."""
@@ -139,23 +135,13 @@ class VideoFile:
             frame = next(container.decode(stream))
             self.picture = Picture.of(frame, stream)
             self.stream_index = stream.index
-        pts = self.index.pts
-        rate = constant_rate(pts, time_base, declared)
-        start = int(pts[0]) * time_base
-        self.start, self.last, self.begin = start, int(pts[-1]) * time_base, start + part.start
-        # A picture alone is held.
-        lasts, usual = self.index.lasts, np.median(np.diff(pts)) if len(pts) > 1 else 0
-        self.lasts = lasts * time_base
+        pts, lasts = self.index.pts, self.index.lasts
+        self.start, self.last, self.lasts = int(pts[0]) * time_base, int(pts[-1]) * time_base, lasts * time_base
+        self.begin = self.start + part.start
         if part.duration is not None:
             # To the end of the part at most.
             lasts = min(lasts, int((self.begin + part.duration - self.last) / time_base))
-        held = lasts if lasts > HELD * usual else 0
-        if rate is None:
-            times = InputTimes(mean_rate(pts, time_base), pts, time_base, start, held)
-        elif held:
-            times = InputTimes(rate, np.arange(len(pts)), 1 / rate, start, round(held * time_base * rate), even=True)
-        else:
-            times = InputTimes(rate, start=start)
+        times = times_of(pts, time_base, declared, lasts)
         self.first, stop = part.of(times, len(pts), path)
         assert stop is not None
         self.stop = stop

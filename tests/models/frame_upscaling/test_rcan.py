@@ -13,7 +13,7 @@ from conftest import check_golden, psnr
 from stvsr.data.degradation import bicubic, downsample
 from stvsr.errors import InvalidInput
 from stvsr.models import chunking
-from stvsr.models.frame_upscaling.rcan import RCAN, AttentionBlock
+from stvsr.models.frame_upscaling.rcan import RCAN, AttentionBlock, ResidualGroup
 from stvsr.models.weight_files import load_weights
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -175,3 +175,16 @@ def test_a_small_one_learns_what_bicubic_cannot_know(generated_clip: Tensor, ove
     reached = overfitted(RCAN(channels=16, groups=1, blocks=2, reduction=4), [lr], hr, steps=200, rate=5e-3)
     trivial = psnr(bicubic(lr, factor=4), hr)
     assert reached > trivial + 2, f"{reached:.1f} dB against {trivial:.1f} dB"
+
+
+def test_small_residuals_are_not_rounded_away_under_autocast() -> None:
+    """Each of the 20 blocks adds 1e-3 to features of 1, less than half of what bfloat16 can tell apart there."""
+    group = ResidualGroup(4, blocks=20, reduction=2)
+    with torch.no_grad():
+        for name, parameter in group.named_parameters():
+            parameter.fill_(2e-3 if name.endswith("conv2.bias") else 0)
+        with torch.autocast("cpu", torch.bfloat16):
+            output = group.blocks(torch.ones(1, 4, 5, 6))
+            assert group(torch.ones(1, 4, 5, 6)).dtype == torch.float32
+    # An attention of zero weights is a half.
+    torch.testing.assert_close(output, torch.full((1, 4, 5, 6), 1.02), atol=1e-4, rtol=0)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stvsr.data.clip import PEAK
-from stvsr.models.blocks import conv1x1, conv3x3, exact_conv
+from stvsr.models.blocks import conv1x1, conv3x3, exact_conv, exact_sum
 from stvsr.models.chunking import frames_per_chunk
 from stvsr.models.two_stage import FrameUpscaler
 from stvsr.models.weight_files import WeightFile
@@ -87,7 +87,7 @@ class RCAN(FrameUpscaler):
     def enlarge(self, images: Tensor) -> Tensor:
         """The network as published: `(b, 3, h, w)`, RGB in [0, 255], to `(b, 3, 4h, 4w)`."""
         head = self.head(self.subtract_mean(images))
-        features = self.conv(self.groups(head)).add_(head)
+        features = exact_sum(head, self.conv(self.groups(head)), self.conv)
         features = F.pixel_shuffle(self.up1(features), 2)
         features = F.pixel_shuffle(self.up2(features), 2)
         enlarged: Tensor = self.add_mean(exact_conv(self.tail, features))
@@ -123,8 +123,7 @@ class ResidualGroup(nn.Module):
         self.conv = conv3x3(channels, channels)
 
     def forward(self, features: Tensor) -> Tensor:
-        residual: Tensor = self.conv(self.blocks(features))
-        return residual.add_(features)
+        return exact_sum(features, self.conv(self.blocks(features)), self.conv)
 
 
 class AttentionBlock(nn.Module):
@@ -137,7 +136,7 @@ class AttentionBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         residual = self.conv2(F.relu(self.conv1(features), inplace=True))
-        return torch.addcmul(features, residual, self.attention(residual))
+        return exact_sum(features, residual * self.attention(residual), self.conv2)
 
 
 class ChannelAttention(nn.Module):
