@@ -185,3 +185,19 @@ def test_deformable_sampling_begins_as_strong_as_a_convolution() -> None:
 def test_there_may_be_no_residual_blocks(small_network: Callable[..., nn.Module]) -> None:
     network = small_network("b", 0, "model.feature_blocks=0", "model.reconstruction_blocks=0")
     assert network(torch.rand(1, 2, 3, 8, 8)).shape == (1, 3, 3, 32, 32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exported", [False, True])
+def test_the_whole_network_compiles_and_is_exported_in_one_graph(
+    small_network: Callable[..., nn.Module], exported: bool
+) -> None:
+    network, lr = small_network("e"), torch.rand(1, 4, 3, 8, 8)
+    with torch.no_grad():
+        whole = (
+            torch.export.export(network, (lr,)).module()
+            if exported
+            else torch.compile(network, backend="eager", fullgraph=True)
+        )
+        # Of another back end of the deformable convolution.
+        torch.testing.assert_close(whole(lr), network(lr), atol=1e-5, rtol=0)

@@ -328,13 +328,16 @@ def test_offsets_that_are_no_number_give_no_number_instead_of_the_end_of_the_pro
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@pytest.mark.parametrize("chosen", ["torchvision", AUTO])
 @pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16"])
-def test_the_choice_of_a_back_end_compiles_in_one_graph(monkeypatch: pytest.MonkeyPatch, bf16: bool) -> None:
-    monkeypatch.setattr(deformable, "_chosen", "torchvision")
+def test_the_choice_of_a_back_end_compiles_in_one_graph(
+    monkeypatch: pytest.MonkeyPatch, bf16: bool, chosen: str
+) -> None:
+    monkeypatch.setattr(deformable, "_chosen", chosen)
     inputs = arguments((1, 8, 5, 6, 2), 1.0, torch.float32)
     compiled = torch.compile(deform_conv2d, fullgraph=True, backend="eager")
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        assert torch.equal(compiled(*inputs), deform_conv2d(*inputs))
+        torch.testing.assert_close(compiled(*inputs), torchvision_deform_conv2d(*inputs), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("within", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])

@@ -103,7 +103,8 @@ def backend_on(device: torch.device | str, dtype: torch.dtype, sizes: Sizes) -> 
     if _chosen != AUTO:
         return _chosen
     if device.type != "cuda":
-        return "blocked"
+        # For a compiler or an export blocks are hundreds of small operations.
+        return "torchvision" if torch.compiler.is_compiling() else "blocked"
     if dtype in deformable_triton.DTYPES and _triton_agrees(device.index, dtype, *sizes):
         return "triton"
     return "torchvision"
