@@ -261,28 +261,6 @@ def test_a_run_that_diverges_is_left_out_and_said(
     assert "no run could be finished; choose another output_dir and a lower rate" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("finished")
-def test_a_run_whose_last_step_was_skipped_is_not_taken_for_a_finished_one(
-    run: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Its checkpoint is of an earlier step: weights that gave no finite loss are not saved."""
-
-    def skipping(config: DictConfig) -> dict[str, float]:
-        if config.variant == "b":
-            config.trainer.max_steps -= 1
-            metrics = train(config)
-            config.trainer.max_steps += 1
-            return metrics
-        return train(config)
-
-    monkeypatch.setattr("stvsr.study.train", skipping)
-    report = run("[a,b]")
-    assert "Left out: (b), seed 1 (the last step had no finite loss or gradient)." in report
-    assert "| (a), seed 1 |" in report
-    assert "| (b), seed 1 |" not in report
-    assert "left out: the last step had no finite loss or gradient" in capsys.readouterr().err
-
-
 def test_a_report_says_no_settings_that_are_not_those_of_its_runs(
     run: Callable[..., str], finished: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -105,16 +105,12 @@ def train_missing(config: DictConfig, wanted: Trainings) -> dict[Run, str]:
         if run not in missing:
             continue
         print(f"training {run_name(*run)}: {number} of {len(wanted)}", flush=True)
-        reason = "the last step had no finite loss or gradient"
         try:
             train(training)
         except TrainingDiverged as error:
-            reason = one_line(error)
-        # A run whose last step was skipped has no checkpoint of it.
-        if not is_trained(training):
             # It would end so again; the others are worth as much without it.
-            print(f"left out: {reason}", file=sys.stderr)
-            left_out[run] = reason
+            left_out[run] = one_line(error)
+            print(f"left out: {left_out[run]}", file=sys.stderr)
     return left_out
 
 
