@@ -1,6 +1,8 @@
 """Whatever a user can cause ends in one line, a non-zero exit, and nothing half-written."""
 
 import errno
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +43,12 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return status, capsys.readouterr().err
 
     return call
+
+
+def test_help_that_nobody_reads_to_its_end_ends_without_a_traceback() -> None:
+    pipe = [f"{shlex.quote(sys.executable)} -m stvsr.report --help | true"]
+    done = subprocess.run(["bash", "-c", *pipe], check=True, capture_output=True, text=True)
+    assert done.stderr == ""
 
 
 COMMENTS = "Comments on all settings: "

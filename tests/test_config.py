@@ -28,6 +28,8 @@ def test_hydra_reads_of_a_setting_what_was_given(value: str) -> None:
 
 @given(st.text(st.sampled_from("ab1./:-+_ '\\\",=[]{}$#~ä"), min_size=1))
 @example("runs/lr=0.1, x/checkpoints/last.ckpt")
+@example("1.")
+@example("null")
 def test_a_shell_and_hydra_read_of_a_setting_what_a_remedy_named(value: str) -> None:
     (word,) = shlex.split(typed("resume", value))
     (read,) = PARSER.parse_overrides([word])

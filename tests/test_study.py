@@ -154,6 +154,7 @@ def test_a_report_needs_no_videos_but_scores_of_what_is_there_all_made_alike(
     scores = tmp_path / "study" / "scores"
     for name, key, says in (
         ("a-1", "checkpoint", "a-1: scores with another checkpoint; give val_root=DIR"),
+        ("a-1", "extras", "a-1: scores with another extras; give val_root=DIR"),
         ("bicubic_blend", "protocol", "bicubic_blend: scores with another protocol; give val_root=DIR"),
         ("bicubic_blend", "files", "(a), seed 1 and bicubic_blend were scored on other clips; give val_root=DIR"),
     ):

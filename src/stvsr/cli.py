@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from stvsr.config import check_paths, refuse_missing, refuse_unread
+from stvsr.config import check_paths, refuse_missing, refuse_unread, typed
 from stvsr.errors import Interrupted, chain_of, one_line
 from stvsr.explanations import in_one_line
 from stvsr.terminal import TERMINAL
@@ -121,7 +121,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
             # Hydra prints errors in its own way unless told to raise them.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             try:
-                with one_line_errors():
+                with one_line_errors(), _quiet_without_reader():
                     hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
             finally:
                 # Also where the report of the sweep failed.
@@ -146,7 +146,7 @@ def _run(run: Callable[[DictConfig], object], config: DictConfig) -> None:
         if not _is_one_of_several():
             raise
         folder = HydraConfig.get().sweep.dir
-        remedy = f"to continue the sweep, give the same command again with output_dir={folder}"
+        remedy = f"to continue the sweep, give the same command again with {typed('output_dir', folder)}"
         raise Interrupted(stop.done, remedy) from None
 
 
@@ -181,6 +181,18 @@ def _failed() -> Failed:
         )
         raise Told(1)
     return Failed(config.job.num, "above" if _others_wait() else f"the launcher's logs below {config.sweep.dir}")
+
+
+@contextmanager
+def _quiet_without_reader() -> Iterator[None]:
+    """Ends the process where nobody reads what is printed any more, as in `--help | head`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left would be written at the end of the process, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise Told(1) from None
 
 
 @contextmanager

@@ -15,8 +15,8 @@ PATHS = ("checkpoint", "initial_weights", "motion_cache", "output", "data.pack",
 """Settings that name a file or folder, besides the roots of data and the weights of stages."""
 
 
-PLAIN = re.compile(r"[\w./:+-]+", re.ASCII)
-"""Values that neither a shell nor Hydra takes for something else."""
+PLAIN = re.compile(r"[\w.:+-]*/[\w./:+-]+", re.ASCII)
+"""Paths that neither a shell nor Hydra takes for something else; a word alone may be a number to it."""
 
 WANDB_OFFLINE = "logger.wandb.offline"
 """The setting that keeps runs off the network."""

@@ -94,7 +94,9 @@ def _config(name: str, folder: Path, overrides: list[str]) -> DictConfig:
 
 def main() -> None:
     """Runs the demo from the command line."""
-    parser = argparse.ArgumentParser(description="Train, score and show a small network in minutes.")
+    parser = argparse.ArgumentParser(
+        prog="python -m stvsr.demo", description="Train, score and show a small network in minutes."
+    )
     folder = Path("outputs/demo") / time.strftime("%Y-%m-%d_%H-%M-%S")
     parser.add_argument("--output", type=Path, default=folder, help="a new folder for everything it writes")
     parser.add_argument("overrides", nargs="*", help="further training settings, such as trainer.max_steps=100")

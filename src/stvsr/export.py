@@ -14,7 +14,8 @@ from stvsr.cli import one_line_errors
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(
-        description="Turns a checkpoint into a small file to share: its weights in half precision."
+        prog="python -m stvsr.export",
+        description="Turns a checkpoint into a small file to share: its weights in half precision.",
     )
     parser.add_argument("checkpoint", type=Path, help="what stvsr.train wrote, or the authors' .pth")
     parser.add_argument("output", type=Path, help="a new file, NAME.safetensors")

@@ -118,6 +118,11 @@ def _train(config: DictConfig) -> dict[str, float]:
             # path it would load what an earlier job on SLURM may have left.
             trained = resume or Path(config.callbacks.last.path)
             trainer.validate(module, datamodule=data, ckpt_path=trained, weights_only=True, verbose=False)
+        stopped = next((c.interruption for c in callbacks if isinstance(c, LastCheckpoint) and c.interruption), None)
+        for guard in (c for c in callbacks if isinstance(c, NonFiniteGuard) and c.in_a_row > 0):
+            if stopped is None:
+                # Its last steps changed nothing and were not saved.
+                raise guard.divergence(trainer)
     except SystemExit as stop:
         # Lightning's answers to SIGTERM in a validation by itself, and to a second Ctrl-C, once the other processes
         # are gone: status 0, as if all were done, and 1, as of an error.
@@ -128,13 +133,9 @@ def _train(config: DictConfig) -> dict[str, float]:
         raise Interrupted("stopped at once", remedy) from None
     finally:
         finish(loggers)
-    for stopped in (c.interruption for c in callbacks if isinstance(c, LastCheckpoint)):
-        if stopped is not None:
-            # A sweep or a study does not go on.
-            raise stopped
-    for guard in (c for c in callbacks if isinstance(c, NonFiniteGuard) and c.in_a_row > 0):
-        # Its last steps changed nothing and were not saved.
-        raise guard.divergence(trainer)
+    if stopped is not None:
+        # A sweep or a study does not go on.
+        raise stopped
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
 
 
@@ -182,8 +183,8 @@ def check_values(config: DictConfig) -> None:
     for name in ("max_steps", "val_check_interval"):
         whole(f"trainer.{name}", config.trainer[name], least=1)
     whole("trainer.log_every_n_steps", config.trainer.log_every_n_steps, least=0)
-    if (channels := config.model.get("channels")) is not None:
-        whole("model.channels", channels, least=1)
+    if config.model._target_ == "stvsr.models.zooming_slow_mo.ZoomingSlowMo":
+        whole("model.channels", config.model.channels, least=1)
     if not isinstance(rate := config.optimizer.get("lr", 0.0), float | int):
         raise InvalidInput(f"optimizer.lr={rate}; expected a number, such as 4e-4")
     if config.trainer.get("limit_val_batches", 1) == 0:

@@ -328,9 +328,32 @@ def test_a_file_that_is_refused_is_not_searched_again_until_it_changes(tmp_path,
     other = write_video(tmp_path / "b.mkv")
     with monkeypatch.context() as patch:
         patch.setattr(decoding, "scan", away)
+        patch.setattr(decoding, "can_be_read", lambda path: False)
         with pytest.raises(DamagedClip, match=r"cannot be read \(Input/output error\); check its permissions"):
             index_video(other)
     assert len(index_video(other)) == FRAMES
+
+
+def test_a_matroska_that_ends_early_is_not_blamed_on_the_disk(tmp_path):
+    """FFmpeg has one error for both."""
+    path = write_video(tmp_path / "a.webm", "libvpx-vp9", {"cpu-used": "8"})
+    content = path.read_bytes()
+    for length in range(len(content) // 40, len(content) // 3, len(content) // 40):
+        path.write_bytes(content[:length])
+        with pytest.raises(DamagedClip, match=r"not a readable video|cut off|cut short"):
+            index_video(path)
+
+
+def test_an_avi_that_is_cut_off_is_refused_wherever_it_is_cut(tmp_path):
+    """FFmpeg gives its duration as that of what is there."""
+    whole = write_video(tmp_path / "a.avi", "mpeg4", {})
+    assert len(index_video(whole)) == FRAMES
+    content = whole.read_bytes()
+    for percent in range(30, 90, 5):
+        cut = tmp_path / f"{percent}.avi"
+        cut.write_bytes(content[: len(content) * percent // 100])
+        with pytest.raises(DamagedClip):
+            index_video(cut)
 
 
 def test_frames_at_one_time_are_refused(tmp_path):

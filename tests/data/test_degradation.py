@@ -114,8 +114,9 @@ def test_stored_frames_are_not_taken_for_floating_point() -> None:
 
 
 def test_grey_levels_are_not_taken_for_frames_between_0_and_1() -> None:
-    with pytest.raises(InvalidInput, match=r"frames reach 255; expected \[0, 1\]: divide by 255"):
-        downsample(torch.full((3, 8, 8), 255.0))
+    for low, high in ((0, 255), (-1, 1), (0, 1.02)):
+        with pytest.raises(InvalidInput, match=rf"frames of {low} to {high}; expected \[0, 1\]: divide"):
+            downsample(torch.tensor([low, high] * 96).view(3, 8, 8).float())
 
 
 @pytest.mark.parametrize("length", [8, 144, 200])

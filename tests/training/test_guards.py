@@ -138,6 +138,7 @@ def test_a_run_that_ends_in_skipped_steps_is_not_saved_after_them(
     with pytest.raises(TrainingDiverged, match=r"1 step\(s\) in a row up to step 4 .*run/checkpoints/last\.ckpt"):
         train(small_run("callbacks.last.every_steps=3"))
     assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+    assert not (tmp_path / "run/checkpoints/best.ckpt").exists()
 
 
 def test_counts_go_on_in_a_resumed_run() -> None:

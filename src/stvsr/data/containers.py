@@ -60,3 +60,15 @@ def open_output(target: Path | io.BytesIO, form: str, options: dict[str, str] | 
     """
     file = ffmpeg_name(target) if isinstance(target, Path) else target
     return av.open(file, "w", format=form, container_options=options, metadata_errors=ANY_TAGS)
+
+
+def can_be_read(path: Path) -> bool:
+    """Whether the system gives a file's beginning and end: FFmpeg calls a Matroska that ends early an error."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+            file.seek(max(0, path.stat().st_size - 1))
+            file.read(1)
+    except OSError:
+        return False
+    return True

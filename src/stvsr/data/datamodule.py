@@ -83,6 +83,8 @@ class ClipDataModule(pl.LightningDataModule):
         if crop % 4:
             raise InvalidInput(f"loader.crop={crop}; expected a multiple of 4 LR pixels, such as 32")
         for name, source in (("train_source", train_source), ("val_source", val_source)):
+            if source is None:
+                raise InvalidInput(f"data.{name}=null: clips to score alone; choose other data, such as data=vimeo90k")
             if not callable(source):
                 raise InvalidInput(f"data.{name} is made already; expected _partial_: true beside its _target_")
         self.make_train_source = train_source

@@ -31,7 +31,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from stvsr.data.containers import ffmpeg_name, open_input
+from stvsr.data.containers import can_be_read, ffmpeg_name, open_input
 from stvsr.data.orientation import UPRIGHT, Orientation, display_matrix
 from stvsr.data.packets import Packet, scan, shown_last, starts_afresh, video_stream
 from stvsr.errors import DamagedClip, InvalidInput
@@ -115,7 +115,7 @@ def _indexed(path: Path, resolved: Path, state: tuple[int, int] | None) -> Video
         return str(error)
     except (av.FFmpegError, StopIteration) as error:
         reason = getattr(error, "strerror", None) or "no frame can be decoded"
-        if getattr(error, "errno", None) in (errno.EACCES, errno.EIO):
+        if getattr(error, "errno", None) in (errno.EACCES, errno.EIO) and not can_be_read(path):
             raise DamagedClip(f"{path}: cannot be read ({reason}); check its permissions and the disk") from None
         raise DamagedClip(
             f"{path}: not a readable video ({reason}); the file is damaged, no video, or of a "

@@ -77,8 +77,9 @@ def downsample(frames: Tensor, scale: int = SCALE) -> Tensor:
     _check_sides(frames, scale)
     if not frames.is_floating_point():
         raise InvalidInput(f"frames are {frames.dtype}; expected floating point in [0, 1], as of to_float")
-    if (frames.abs() > 1 + 1 / PEAK).any():
-        raise InvalidInput(f"frames reach {frames.abs().max():g}; expected [0, 1]: divide by {PEAK}")
+    if ((frames < -1 / PEAK) | (frames > 1 + 1 / PEAK)).any():
+        low, high = frames.min(), frames.max()
+        raise InvalidInput(f"frames of {low:g} to {high:g}; expected [0, 1]: divide 8-bit values by {PEAK}, or clamp")
     # A stored value divided by 255 in single precision is off by some 1e-6 grey levels, which would decide ties.
     grey_levels = bicubic((frames.double() * PEAK).round(), factor=1 / scale)
     return (_stored(grey_levels) / PEAK).to(frames.dtype)

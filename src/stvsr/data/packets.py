@@ -96,7 +96,7 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
         DamagedClip: the file is cut short, or a packet is damaged or has no timestamp.
     """
     # All streams are read: the declared duration is that of the longest, which may be the sound.
-    end = Fraction(0)
+    end = pictures_end = Fraction(0)
     sizes: list[int] = []
     codec, header = stream.codec_context.name, stream.codec_context.extradata or b""
     for packet in container.demux():
@@ -113,6 +113,7 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
             problem = "is cut short" if packet.is_corrupt else "carries no timestamp"
             raise DamagedClip(f"{path}: a frame {problem}, so frames cannot be told apart: encode the video again")
         sizes.append(packet.size)
+        pictures_end = max(pictures_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
         idr = familiar = True
         if packet.is_keyframe and (coding := CODINGS.get(codec)):
             units = list(_units(bytes(packet), coding, header))
@@ -128,6 +129,9 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
         if not whole:
             raise DamagedClip(f"{path}: ends within a frame; the file is cut off: replace or remove it")
     declared = Fraction(container.duration or 0, av.time_base)
+    if container.format.name == "avi" and stream.average_rate:
+        # FFmpeg gives the duration of what is there; the header counts the frames that were written.
+        declared, end = Fraction(stream.frames) / stream.average_rate, pictures_end
     # Times before the clock of an MPEG-TS starts anew are negative.
     end -= min(Fraction(container.start_time or 0, av.time_base), Fraction(0))
     if declared - end > MISSING_SECONDS:

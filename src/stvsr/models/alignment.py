@@ -73,8 +73,8 @@ class DeformableSampling(nn.Module):
         super().__init__()
         if channels % deformable_groups:
             raise InvalidInput(
-                f"deformable_groups={deformable_groups} does not divide channels={channels}; choose a multiple as "
-                "model.channels, or other deformable_groups of model.interpolation and model.propagation"
+                f"deformable_groups={deformable_groups} does not divide channels={channels}; choose a multiple, or "
+                "another deformable_groups in each part of the model"
             )
         self.sizes = Sizes(channels=channels, groups=deformable_groups, outputs=channels)
         self.offset_channels = 2 * TAPS * deformable_groups

@@ -51,7 +51,8 @@ def save_whole(trainer: pl.Trainer, path: Path) -> None:
     with beside_then_rename(path) if trainer.is_global_zero else nullcontext(path) as beside:
         trainer.strategy.checkpoint_io = files
         try:
-            trainer.save_checkpoint(beside)
+            # Said, or Lightning tells with each save that it was not.
+            trainer.save_checkpoint(beside, weights_only=False)
         finally:
             # Callbacks of a user's own save as they always do.
             trainer.strategy.checkpoint_io = usual
@@ -98,7 +99,7 @@ class BestCheckpoint(Remembering):
         """Saves if this validation was the best."""
         # There is none where nothing was validated.
         score = float(trainer.callback_metrics.get(MONITORED, self.best))
-        if score > self.best:
+        if score > self.best and not _in_trouble(trainer):
             self.best = score
             save_whole(trainer, self.path)
 

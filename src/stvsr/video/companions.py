@@ -53,6 +53,8 @@ class Companions:
     Attributes:
         path: the file.
         streams: indices of what is copied.
+        usual_channels: those among them whose channels have to be said to be the usual ones of their number: Matroska,
+            AVI and others tell a number alone, which MP4 refuses, and players take it so.
         left_out: what the output cannot hold, in words.
         zero: the time of the file that becomes 0.
         begin: the time before which nothing is copied.
@@ -64,6 +66,7 @@ class Companions:
 
     path: Path
     streams: list[int]
+    usual_channels: list[int]
     left_out: list[str]
     zero: Fraction
     begin: float | Fraction
@@ -75,16 +78,20 @@ class Companions:
     @classmethod
     def of(cls, source: VideoFile, part: Part, clock: Clock, extension: str) -> Companions:
         """What of a source goes into a kind of file; nothing where there is no file: PNG frames, Y4M."""
-        streams, left_out, starts = [], [], [source.times.start]
+        streams, usual_channels, left_out, starts = [], [], [], [source.times.start]
         with open_input(source.path, thorough=True) as container:
+            # QuickTime has chapters in a stream, too, which FFmpeg writes anew; of several nobody tells which it is.
+            data = [stream.index for stream in container.streams if stream.name == "bin_data"]
+            chapters = data[0] if len(data) == 1 and container.chapters() else None
             for stream in container.streams:
-                # QuickTime has chapters in a stream, which FFmpeg reads, and writes anew.
-                is_chapters = stream.name == "bin_data" and container.chapters()
-                if stream.index == source.stream_index or is_chapters:
+                if stream.index == source.stream_index or stream.index == chapters:
                     continue
                 reason = _unfit(stream, extension, clock) or _elsewhere(stream, source)
                 if reason is None:
                     streams.append(stream.index)
+                    # Of other codecs packets tell.
+                    if str(stream.name).startswith("pcm_") and not _muxes(stream, extension):
+                        usual_channels.append(stream.index)
                     if stream.type == "audio" and stream.start_time is not None and stream.time_base is not None:
                         starts.append(stream.start_time * stream.time_base)
                 else:
@@ -92,6 +99,7 @@ class Companions:
         return cls(
             path=source.path,
             streams=streams,
+            usual_channels=usual_channels,
             left_out=left_out,
             zero=min(starts) if part.whole else source.times.start,
             # Of a whole file everything, also sound from before its start that a decoder needs.
@@ -186,7 +194,7 @@ def _unfit(stream: Stream, extension: str, clock: Clock) -> str | None:
     if stream.codec_context is None:
         return "of a codec that FFmpeg does not know"
     name = stream.codec_context.name
-    if not _muxes(stream, extension):
+    if not _muxes(stream, extension) and not _muxes(stream, extension, usual_channels=True):
         return f"{name} cannot be copied into {extension}"
     return None
 
@@ -202,7 +210,7 @@ def _elsewhere(stream: Stream, source: VideoFile) -> str | None:
     return None
 
 
-def _muxes(stream: Stream, extension: str) -> bool:
+def _muxes(stream: Stream, extension: str, *, usual_channels: bool = False) -> bool:
     """Whether a file of that kind can be made of a stream alone: FFmpeg lists codecs that its muxers then refuse."""
     try:
         # Opened a second time: what is read here would be missing to whoever reads the same container next.
@@ -210,7 +218,7 @@ def _muxes(stream: Stream, extension: str) -> bool:
             open_input(Path(stream.container.name), thorough=True) as source,
             open_output(io.BytesIO(), CONTAINERS[extension].form) as trial,
         ):
-            copy = add_copy(trial, source.streams[stream.index])
+            copy = add_copy(trial, source.streams[stream.index], usual_channels=usual_channels)
             trial.start_encoding()
             # The first words of a subtitle may be an hour away.
             packets = source.demux(source.streams[stream.index]) if stream.type == "audio" else ()
@@ -225,20 +233,22 @@ def _muxes(stream: Stream, extension: str) -> bool:
     return True
 
 
-def add_copy(output: OutputContainer, template: Stream) -> Stream:
-    """A stream of the output for the packets of one of the input."""
+def add_copy(output: OutputContainer, template: Stream, *, usual_channels: bool = False) -> Stream:
+    """A stream of the output for the packets of one of the input.
+
+    Args:
+        output: where it is added.
+        template: of the input.
+        usual_channels: whether the channels of its sound are said to be the usual ones of that number.
+    """
     stream = output.add_stream_from_template(template)
     stream.metadata.update(_of_stream(template.metadata))
     stream.disposition = template.disposition
-    # Matroska and AVI tell a number of channels alone, which MP4 refuses; players take it for the usual layout. Nowhere
-    # else may it be asked: PyAV frees a list of channels that is not its own, as QuickTime's PCM and some AAC have it.
-    unlabelled = template.container.format.name in ("matroska,webm", "avi") and str(template.name).startswith("pcm_")
-    if isinstance(stream, AudioStream) and unlabelled:
-        layout = stream.codec_context.layout
-        if layout.name == f"{layout.nb_channels} channels":
-            # Of nine or eleven there is no usual one.
-            with suppress(ValueError):
-                stream.codec_context.layout = f"{layout.nb_channels}c"
+    if usual_channels and isinstance(stream, AudioStream):
+        # Of nine or eleven there are no usual ones. What they were is not asked: PyAV frees a list of channels that is
+        # not its own.
+        with suppress(ValueError):
+            stream.codec_context.layout = f"{stream.codec_context.channels}c"
     return stream
 
 

@@ -120,7 +120,10 @@ def write_video(path: Path, video: EncodedVideo, companions: Companions | None) 
         stream = _add_pictures(output, first.streams.video[0], video, kind)
         others: Iterable[Packet[Any]] = ()
         if companions is not None and source is not None:
-            copies = {index: add_copy(output, source.streams[index]) for index in companions.streams}
+            copies = {
+                index: add_copy(output, source.streams[index], usual_channels=index in companions.usual_channels)
+                for index in companions.streams
+            }
             describe(output, stream, source, companions)
             others = companions.packets(source, copies)
         ours: Iterable[Packet[Any]] = video.packets(stream, quicktime=kind.quicktime)

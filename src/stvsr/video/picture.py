@@ -61,7 +61,8 @@ class Picture:
             display_matrix=display_matrix(frame),
             interlaced=bool(frame.interlaced_frame),
             bits=max(component.bits for component in frame.format.components),
-            # VP8 and VP9 keep it beside the frames, where their decoders do not look. FFmpeg gives it to every GIF.
+            # VP8 and VP9 keep it beside the frames, where their decoders do not look. FFmpeg gives it to every GIF:
+            # the first frame tells.
             transparent=(
                 any(component.is_alpha for component in frame.format.components)
                 and (stream.codec_context.name != "gif" or bool((frame.to_ndarray(format="rgba")[..., 3] < PEAK).any()))

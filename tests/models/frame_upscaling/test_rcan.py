@@ -186,5 +186,15 @@ def test_small_residuals_are_not_rounded_away_under_autocast() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             output = group.blocks(torch.ones(1, 4, 5, 6))
             assert group(torch.ones(1, 4, 5, 6)).dtype == torch.float32
+        network = RCAN(channels=4, groups=1, blocks=1, reduction=2)
+        summed = network.conv.register_forward_hook(lambda *_: torch.full((1, 4, 5, 6), 1e-3, dtype=torch.bfloat16))
+        head = network.head.register_forward_hook(lambda *_: torch.ones(1, 4, 5, 6, dtype=torch.bfloat16))
+        enlarged: list[Tensor] = []
+        network.up1.register_forward_pre_hook(lambda _, given: enlarged.append(given[0]))
+        with torch.autocast("cpu", torch.bfloat16):
+            network(torch.rand(1, 1, 3, 5, 6))
+        summed.remove()
+        head.remove()
+    torch.testing.assert_close(enlarged[0], torch.full((1, 4, 5, 6), 1.001), atol=1e-5, rtol=0)
     # An attention of zero weights is a half.
     torch.testing.assert_close(output, torch.full((1, 4, 5, 6), 1.02), atol=1e-4, rtol=0)

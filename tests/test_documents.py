@@ -1,0 +1,22 @@
+"""What the documents name is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+"""To a file of ours; one to a site has a colon."""
+
+PATH = re.compile(r"`((?:src|tests|docs|benchmarks)/[\w./-]+\.\w+)`")
+"""Files of `conf/` may be a reader's, to be made."""
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_files_that_a_document_names_exist(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    named = {document.parent / link for link in LINK.findall(text)} | {ROOT / path for path in PATH.findall(text)}
+    assert [str(path) for path in named if not path.exists()] == []
