@@ -474,6 +474,7 @@ def test_subtitles_that_step_back_are_shown_with_those_before() -> None:
         (-100, 60, "it begins -102.0 s from the pictures, as of another programme"),
         (0, 60, None),
         (61, 60, None),
+        (62, 60, "it begins +60.0 s from the pictures, as of another programme"),
         (5, None, None),
         (-100, None, None),
         (None, None, None),

@@ -49,6 +49,13 @@ def test_moving_a_batch_moves_both_resolutions() -> None:
     assert moved.hr.is_meta
 
 
+def test_a_batch_in_page_locked_memory_still_tells_of_damaged_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a training on a GPU would not say what it left out."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda frames: frames.clone())
+    pinned = Batch.collate([clip(skipped=("bad",))]).pin_memory()
+    assert (pinned.names, pinned.motions, pinned.skipped) == (["a"], ["slow"], ["bad"])
+
+
 @pytest.mark.parametrize("frames", [torch.zeros(7, 3, 4, 4), torch.zeros(7, 1, 4, 4, dtype=torch.uint8)])
 def test_footage_is_8_bit_rgb(frames: torch.Tensor) -> None:
     with pytest.raises(InvalidInput, match="expected uint8"):

@@ -139,6 +139,17 @@ def test_training_continues_with_the_draw_it_stopped_before(noise_source: Any, w
         assert bool((expected.hr == actual.hr).all())
 
 
+def test_the_seed_of_a_run_decides_what_it_draws(noise_source: Any) -> None:
+    drawn = []
+    for seed in (1, 1, 2):
+        data = module(noise_source, seed=seed)
+        data.setup("fit")
+        data.trainer = trainer()
+        drawn.append(names(data.train_dataloader()))
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
+
+
 @pytest.fixture
 def hears_ctrl_c() -> Iterator[None]:
     """What a shell runs in the background ignores it from the start, and so do the processes it begins."""
@@ -174,6 +185,15 @@ def test_every_scoring_clip_comes_exactly_once(noise_source: Any, world_size: in
         data.trainer = trainer(global_rank=rank, world_size=world_size)
         seen += [name for batch in names(data.val_dataloader()) for name in batch]
     assert sorted(seen) == [f"noise-{index}" for index in range(5)]
+
+
+def test_fewer_clips_to_validate_on_than_processes_are_refused(noise_source: Any) -> None:
+    """A process without one would not take part where the others wait for it."""
+    data = module(noise_source)
+    data.setup("fit")
+    data.trainer = trainer(global_rank=5, world_size=6)
+    with pytest.raises(InvalidInput, match=r"5 clip\(s\) to validate on for 6 processes; expected at least one"):
+        data.val_dataloader()
 
 
 @pytest.mark.parametrize("changes", [{"max_steps": -1}, {"accumulate_grad_batches": 2}])

@@ -1,11 +1,13 @@
 """A pack gives the very clips of the files it was made of, and tells what is wrong with it."""
 
 import json
+import mmap
 import pickle
 import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import NoiseSource, write_vimeo
+from stvsr.data import packed
 from stvsr.data.clip import Clip, Footage
 from stvsr.data.datasets import TrainingClips, ValidationClips
-from stvsr.data.packed import CLIPS, INDEX, LAYOUT, PackedClips
+from stvsr.data.packed import CLIPS, INDEX, LAYOUT, PackedClips, as_stored
 from stvsr.data.packing import MAX_DAMAGED_IN_A_ROW, ClipWriter, Packing, read_back
 from stvsr.data.vimeo90k import packed_training_clips, training_clips
 from stvsr.errors import DamagedClip, InvalidInput, UserError
@@ -118,6 +121,28 @@ def test_training_tells_the_rows_it_needs_and_uses_no_others() -> None:
     # A crop of 32 rows with 8 on each side, fewer at the frame's border.
     assert {end - first for first, end in told} <= set(range(40, 49))
     assert max(end for _, end in told) <= 96
+
+
+def test_the_rows_that_are_told_are_those_that_are_asked_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whole pages, also of a clip that does not begin at one."""
+    asked: list[tuple[int, int]] = []
+    pack, prefetch = make_pack(NamedNoise(size=(96, 64)), tmp_path), packed._prefetch
+
+    def watched(mapped: mmap.mmap, before: int, row: int, first: int, end: int) -> None:
+        rows = bytes(mapped[before + first * row : before + end * row])
+        assert rows == as_stored(pack.read(1, RNG).frames)[first:end].numpy().tobytes()
+        advice = SimpleNamespace(madvise=lambda _, *stretch: asked.append(stretch) if stretch else None)
+        prefetch(advice, before, row, first, end)  # type: ignore[arg-type]
+        ((start, length),) = asked
+        assert start % mmap.PAGESIZE == 0
+        assert 0 <= before + first * row - start < mmap.PAGESIZE
+        assert start + length == before + end * row
+
+    monkeypatch.setattr(packed, "_prefetch", watched)
+    pack.read(1, RNG).prefetch_rows(42, 72)
+    assert asked
 
 
 def test_whole_frames_are_those_of_the_source(tmp_path: Path) -> None:

@@ -110,6 +110,14 @@ def test_a_stream_is_read_no_further_ahead_than_needed():
     assert read == [*range(REACH + 1)]
 
 
+def test_wide_frames_are_thinned_before_they_are_compared():
+    """By their width: 520 columns to 260. What lies between is grain, and time."""
+    frames = torch.full((2, 3, 40, 520), 100, dtype=torch.uint8)
+    frames[1, :, 1::2] = frames[1, :, :, 1::2] = 200
+    assert content_changes(frames).tolist() == [0]
+    assert content_changes(frames[..., :511]).item() > 20
+
+
 def test_changes_are_those_of_pyscenedetect():
     frames = torch.cat([pan(texture(1), 5), pan(texture(2), 9)])
     detector = ContentDetector()

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from scene_truth import Truth, motion_of, truth_of
 from stvsr.data.clip import MOTION_SPLITS, Footage
 from stvsr.data.synthetic import MOTION_RANGES, SyntheticScenes, screen, times
-from stvsr.data.textures import DENSITY
+from stvsr.data.textures import DENSITY, sample
 from stvsr.errors import InvalidInput
 
 SIDE = 96
@@ -220,6 +220,26 @@ def test_the_background_reaches_beyond_the_screen_at_all_times(index: int) -> No
         u, v = scene.motions[0].locate(*screen(64, 96), t)
         assert DENSITY * np.abs(u).max() < columns / 2 - 2
         assert DENSITY * np.abs(v).max() < rows / 2 - 2
+
+
+def test_paint_is_rounded_to_the_nearest_grey_level() -> None:
+    """Cut off, all frames would be half a level too dark."""
+    scene = scenes(32, 36).scene(0)
+    plain = [np.full((*np.shape(opacity), 3), 100.6, np.float32) for opacity in scene.opacities]
+    plain[0] = np.full((1000, 1000, 3), 100.6, np.float32)
+    assert (scene.render(plain, 32, 36, np.float32(0)) == 101).all()
+
+
+@pytest.mark.parametrize("index", range(9))
+def test_no_edge_of_an_object_is_left_out_of_what_is_painted(index: int) -> None:
+    scene = scenes().scene(index)
+    x, y = screen(SIDE, SIDE)
+    for t in times(7):
+        for motion, opacity in zip(scene.motions[1:], scene.opacities[1:], strict=True):
+            left, right, top, bottom = motion.bounds(opacity.shape[0] / (2 * DENSITY), t)
+            seen = sample(opacity, *motion.locate(x, y, t), cv2.INTER_LINEAR) > 0
+            seen[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = False
+            assert not seen.any()
 
 
 def test_objects_hide_one_another_and_the_background() -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from stvsr.data import videos
 from stvsr.data.decoding import VideoIndex
 from stvsr.data.orientation import Orientation
-from stvsr.data.videos import VideoFolder, first_frames, pauses, segment
+from stvsr.data.videos import VideoFolder, checked_videos, first_frames, pauses, segment
 from stvsr.errors import DamagedClip, InvalidInput
 
 HEIGHT, WIDTH = 66, 98
@@ -173,6 +173,14 @@ def test_jitter_and_a_single_dropped_frame_are_no_pause():
     assert pauses(index) == set()
 
 
+@pytest.mark.parametrize(("step", "is_pause"), [(99, False), (100, True)])
+def test_frames_more_than_three_usual_intervals_apart_are_not_consecutive(step, is_pause):
+    """Three lost frames are a pause: what lies between is nothing a network could learn."""
+    times = np.cumsum([0, 33, 33, step, 33, 33])
+    index = VideoIndex(Path("a.mp4"), times, times[:1], seekable=True, decord=True, orientation=Orientation())
+    assert pauses(index) == ({3} if is_pause else set())
+
+
 def test_a_missing_folder_is_refused_when_the_source_is_made(tmp_path):
     with pytest.raises(InvalidInput, match=r"nowhere: no such folder; expected a folder of video files"):
         VideoFolder(root=tmp_path / "nowhere", clips_per_video=1)
@@ -212,6 +220,13 @@ def test_a_video_shorter_than_a_clip_is_a_damaged_clip(tmp_path, frames):
     write_video(tmp_path / "a.mp4", scene(1, frames))
     with pytest.raises(DamagedClip, match=rf"a\.mp4: {frames} frames; expected at least 7"):
         VideoFolder(root=tmp_path, clips_per_video=1).read(0, RNG(0))
+
+
+def test_a_folder_to_validate_on_is_refused_at_once_for_any_file_that_is_too_short(folder):
+    """The first validation may be hours away."""
+    write_video(folder / "inner" / "z.mp4", scene(1, 6))
+    with pytest.raises(DamagedClip, match=r"z\.mp4: 6 frames; expected at least 7"):
+        checked_videos(root=folder, clips_per_video=1)
 
 
 def test_a_video_of_exactly_seven_frames_gives_its_one_clip(tmp_path):

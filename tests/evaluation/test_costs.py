@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from stvsr.evaluation.costs import measured_cost, multiply_adds
 from stvsr.evaluation.progress import BatchRecord
+from stvsr.models import chunking
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.network import InputRequirements, Network
 from stvsr.ops.deformable import use_backend
@@ -92,6 +93,15 @@ def test_deformable_convolutions_are_counted_whatever_runs_them(configure: Calla
         use_backend(before)
 
 
+def test_what_large_frames_compute_twice_counts_once(
+    small_network: Callable[..., Network], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the figure for a pixel would grow where frames go in turns, and no two sizes would compare."""
+    counted = multiply_adds(small_network("a"), 16, 16)
+    monkeypatch.setattr(chunking, "LARGEST_WHOLE", 1)
+    assert multiply_adds(small_network("a"), 16, 16) == counted
+
+
 def record(
     batch: int,
     seconds: float,
@@ -120,6 +130,14 @@ def test_cost_is_of_one_size_that_of_most_frames() -> None:
     cost = measured_cost(OneConvolution(), [*large, *small])
     assert (cost.frame_size, cost.seconds_per_frame) == ((48, 32), 1.0)
     assert cost.multiply_adds == pytest.approx(3 * 48 * 9 * 8 * 12 / 7)
+
+
+def test_warm_batches_of_another_size_are_no_measurement_of_this_one() -> None:
+    """Their seconds are of other frames than those that are named."""
+    large = [record(0, 700.0, True, lr_size=(16, 24)), record(1, 700.0, True, lr_size=(16, 24))]
+    small = [record(2 + i, 7.0, i == 0) for i in range(3)]
+    cost = measured_cost(OneConvolution(), [*large, *small])
+    assert (cost.frame_size, cost.seconds_per_frame) == ((48, 32), 1.0)
 
 
 def test_seconds_of_a_run_that_went_on_elsewhere_are_of_the_device_that_is_named() -> None:

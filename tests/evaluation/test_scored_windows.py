@@ -203,6 +203,16 @@ def test_saved_frames_are_cut_to_whole_lr_pixels_as_the_truth_is(tmp_path: Path)
     assert torch.equal(window.prediction, window.hr)
 
 
+def test_motion_of_which_a_part_is_known_is_measured() -> None:
+    """As after an evaluation by a protocol that leaves out the tail."""
+    clip = Still(7)
+    tasks = plan(clip, PAPER)
+    whole = windows_of(clip, reach=0)[0]
+    known = {pair: 0.0 for pair in whole.pairs[1:3] if pair is not None}
+    again = Windows(clips=clip, tasks=tasks, predictions=None, motion=known, reach=0)[0]
+    assert again.motion == whole.motion
+
+
 class Lacking(Numbered):
     """As a clip of which a frame has been removed since it was described."""
 

@@ -90,6 +90,22 @@ def test_a_batch_is_warm_after_one_of_as_many_windows_of_its_size() -> None:
     assert not any(black for record in records for window in record.windows for black in window.black)
 
 
+class Longer(Clips):
+    """Of two windows each."""
+
+    def describe(self, index: int) -> ClipInfo:
+        return ClipInfo("set", f"clip{index}", 13, 1, None)
+
+
+def test_frames_that_are_made_around_a_window_count_in_the_time_of_each() -> None:
+    """A frame would seem to take longer of a network that looks around than of one that does not."""
+    scoring, clips = scorer(Repeat(), [(16, 24)], range(1)), Longer([(16, 24)])
+    tasks = plan(clips, Protocol("paper", True, False))
+    scoring.windows = Windows(clips=clips, tasks=tasks, predictions=None, motion={}, reach=1)
+    (record,) = scoring.run([0])
+    assert record.network_frames == 9
+
+
 def test_times_are_those_of_all_passes_of_a_batch_and_of_no_other_batch() -> None:
     """Both batches hold two sizes, and so need two passes each."""
     slow = TwoStage(interpolator=Blend(), upscaler=SlowBicubic())

@@ -62,6 +62,14 @@ def test_a_clip_that_is_not_finite_is_not_left_out_of_a_mean_that_would_be_bette
     assert metric.compute()["psnr/mean"].isnan()
 
 
+def test_a_clip_whose_frames_are_plain_but_of_different_colours_counts() -> None:
+    """How bright the frame between two is has to be found."""
+    fade = torch.linspace(0, 1, 7).mul(255).round().div(255).view(1, 7, 1, 1, 1).expand(1, 7, 3, 16, 16)
+    metric = MotionSplitScores()
+    metric.update(fade.flip(1), fade, ["all"])
+    assert metric.compute()["psnr/all"] < 20
+
+
 def test_a_clip_whose_truth_is_of_one_colour_does_not_count() -> None:
     """A fade to black: made exactly or almost, it would outweigh what all other clips show."""
     metric = MotionSplitScores()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stvsr.data.degradation import downsample
 from stvsr.errors import InvalidInput
-from stvsr.models.alignment import PCDAlignment
+from stvsr.models.alignment import PCDAlignment, deformable_fusion
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.blended_start import PARABOLA, start_at_blended_frames
 from stvsr.models.blocks import ResidualBlock
@@ -130,3 +130,13 @@ def test_offsets_begin_with_a_contrast_that_is_enlarged() -> None:
     first, second = (alignment.offset1[at].weight for at in (0, 1))
     # Both see as many channels; a ninth of the variance of the first, its means, is gone.
     assert first.std().item() == pytest.approx(4 * (8 / 9) ** 0.5 * second.std().item(), rel=0.05)
+
+
+def test_a_picture_is_as_large_at_the_top_of_a_pyramid_as_at_its_bottom() -> None:
+    """Faded by half from one convolution to the next, little of it would be left to predict offsets from."""
+    torch.manual_seed(0)
+    fusion = deformable_fusion(channels=32, deformable_groups=8)
+    offsets_see_pictures(fusion)
+    with torch.no_grad():
+        bottom, _, top = fusion.pyramid(torch.randn(1, 32, 64, 64))
+    assert top.square().mean().item() == pytest.approx(bottom.square().mean().item(), rel=0.5)

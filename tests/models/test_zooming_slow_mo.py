@@ -78,6 +78,17 @@ def test_only_the_bidirectional_variant_sees_later_frames(
     assert bool((difference[:5] > 0).any()) == sees_future
 
 
+@pytest.mark.parametrize("variant", "cde")
+def test_the_gradient_of_the_last_frame_reaches_the_first(
+    small_network: Callable[..., nn.Module], variant: str
+) -> None:
+    """Through the states alone: the last interpolation does not see it."""
+    lr = torch.rand(1, 4, 3, 8, 8, requires_grad=True)
+    small_network(variant)(lr)[:, -1].square().sum().backward()
+    assert lr.grad is not None
+    assert lr.grad[:, 0].abs().amax() > 0
+
+
 @pytest.mark.parametrize("variant", "abcde")
 def test_every_parameter_takes_part(small_network: Callable[..., nn.Module], variant: str) -> None:
     network = small_network(variant)
@@ -90,10 +101,12 @@ def test_every_parameter_takes_part(small_network: Callable[..., nn.Module], var
     ("shape", "says"),
     [
         ((1, 4, 3, 10, 12), "12x10; expected .* multiples of 4"),
+        ((1, 4, 3, 12, 10), "10x12; expected .* multiples of 4"),
         ((1, 4, 3, 0, 12), "multiples of 4"),
         ((1, 4, 3, 8, 0), "multiples of 4"),
         ((1, 1, 3, 8, 8), "at least 2"),
         ((1, 4, 1, 8, 8), "RGB"),
+        ((0, 4, 3, 8, 8), "RGB"),
         ((4, 3, 8, 8), "RGB"),
     ],
 )

@@ -31,6 +31,17 @@ def test_a_run_that_began_elsewhere_goes_on_from_where_it_has_come_when_it_is_st
     assert checkpoint_to_continue(small_run(best, folder="other")) == tmp_path / "other/checkpoints/best.ckpt"
 
 
+def test_a_run_that_has_come_no_further_does_not_take_the_place_of_the_one_that_is_named(
+    small_run: Run, tmp_path: Path
+) -> None:
+    """As where both have been finished: what was asked for is continued."""
+    for folder in ("run", "other"):
+        (tmp_path / folder / "checkpoints").mkdir(parents=True)
+        torch.save({"global_step": 2}, tmp_path / folder / "checkpoints" / "last.ckpt")
+    named = tmp_path / "run/checkpoints/last.ckpt"
+    assert checkpoint_to_continue(small_run(f"resume='{named}'", folder="other")) == named
+
+
 def test_a_finished_run_that_is_started_again_is_left_as_it_is(small_run: Run, tmp_path: Path) -> None:
     """As in a sweep whose command is given again for the sake of its other jobs."""
     train(small_run(*SHORT))

@@ -181,6 +181,13 @@ def test_micro_batches_are_few_alike_and_hold_each_clip_once(clips: int, h: int,
     assert max(sizes) == 1 or len(parts) == -(-clips * pixels // at_once)
 
 
+def test_clips_of_the_papers_size_go_through_two_at_a_time() -> None:
+    """More would take the memory of more."""
+    lr = torch.empty(24, 4, 3, 32, 32, device="meta")
+    parts = micro_batches.micro_batches(Batch(lr, lr, ["clip"] * 24, ["all"] * 24))
+    assert [len(part) for part in parts] == [2] * 12
+
+
 def test_training_on_a_cpu_takes_micro_batches_with_the_result_of_whole_batches(
     small_run: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,25 @@ def test_tiles_of_an_earlier_run_are_taken_if_there_is_room_for_them_now(
     assert budget_for(240, 160, "cpu", limit).fits(Grid()) is fitting
 
 
+def test_what_is_allowed_is_for_the_whole_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it holds already counts; of what is free, that does not."""
+    monkeypatch.setattr(budget, "available_memory", lambda device: 2**33)
+    monkeypatch.setattr(budget, "used_memory", lambda: 2**30)
+    finished = (2 * 7 * 3 + 118) * 960 * 640
+    assert budget_for(240, 160, "cpu", limit=4).for_network(0.5) == 3 * 2**30 - finished
+    assert budget_for(240, 160, "cpu").for_network(0.5) == 2**32 - finished
+
+
+def test_tiles_are_chosen_for_a_part_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other programs want memory too, and an estimate is one."""
+    asked: list[float] = []
+    monkeypatch.setattr(budget, "available_memory", lambda device: 2**33)
+    monkeypatch.setattr(budget, "grid_within", lambda within, *_, limited_by: asked.append(within) or limited_by)
+    job = budget_for(240, 160, "cpu")
+    assert job.grid() == "8.0 GiB are free, of which 70% may be used"  # type: ignore[comparison-overlap]
+    assert asked == [job.for_network(0.7)]
+
+
 def test_a_gpu_asks_the_machine_for_room_for_finished_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "available_memory", lambda device: 2**33 if device.type == "cuda" else 2**34)
     assert budget_for(1920, 1080, "cuda").for_network(0.5) == 2**32

@@ -264,6 +264,22 @@ def test_an_answer_that_is_not_finite_is_refused(noise: Frames, wrong: float) ->
         list(upscale(noise(4), Upscaler(Broken())))
 
 
+def test_a_network_that_comes_from_a_training_is_no_longer_in_it(noise: Frames) -> None:
+    """What it drops, or normalises by the batch, in training would be in the frames."""
+
+    class Dropping(BicubicBlend):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dropout = nn.Dropout()
+
+        def forward(self, lr: Tensor) -> Tensor:
+            made: Tensor = self.dropout(super().forward(lr))
+            return made
+
+    made = list(upscale(noise(4), Upscaler(Dropping().train())))
+    assert torch.equal(torch.stack(made), torch.stack(by_hand(BicubicBlend(), noise(4))))
+
+
 def test_another_scale_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"--scale 3; expected 4 or 2"):
         Upscaler(BicubicBlend(), scale=3)
@@ -308,6 +324,24 @@ def test_bf16_is_used_only_where_it_agrees_with_float32(
     off = (upscaler(first)[..., -expected.shape[-1] :].int() - expected.int()).abs().max()
     assert off == 0 or (off == 1 and agrees), "rounded to 8 bits"
     assert upscaler.bf16 is agrees
+
+
+def test_what_is_clamped_away_does_not_speak_against_bf16(noise: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network may leave the range by far, where bfloat16 is coarse; nobody sees it."""
+    monkeypatch.setattr("stvsr.video.upscaling.has_bf16", lambda device: True)
+
+    class Beyond(Rounding):
+        def forward(self, lr: Tensor) -> Tensor:
+            made = super().forward(lr)
+            # Every other pixel far below black, the others exact.
+            made[..., ::2] = -3 - self.gain * torch.is_autocast_enabled(lr.device.type)
+            made[..., 1::2] = BicubicBlend.forward(self, lr)[..., 1::2]
+            return made
+
+    upscaler = Upscaler(Beyond(1.0), precision="auto")
+    first, *_ = windows(scene_starts(noise(4)))
+    upscaler(first)
+    assert upscaler.bf16 is True
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (20, 40, 160)], ids=["black", "blue"])
