@@ -63,7 +63,7 @@ def open_output(target: Path | io.BytesIO, form: str, options: dict[str, str] | 
 
 
 def can_be_read(path: Path) -> bool:
-    """Whether the system gives a file's beginning and end: FFmpeg calls a Matroska that ends early an error."""
+    """Whether the system gives a file's beginning and end. FFmpeg has one error for that and a file that ends early."""
     try:
         with path.open("rb") as file:
             file.read(1)
