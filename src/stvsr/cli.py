@@ -187,8 +187,10 @@ def _failed() -> Failed:
 def _quiet_without_reader() -> Iterator[None]:
     """Ends the process where nobody reads what is printed any more, as in `--help | head`."""
     try:
-        yield
-        sys.stdout.flush()
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:
         # What is left would be written at the end of the process, and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

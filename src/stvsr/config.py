@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,8 +16,8 @@ PATHS = ("checkpoint", "initial_weights", "motion_cache", "output", "data.pack",
 """Settings that name a file or folder, besides the roots of data and the weights of stages."""
 
 
-PLAIN = re.compile(r"[\w.:+-]*/[\w./:+-]+", re.ASCII)
-"""Paths that neither a shell nor Hydra takes for something else; a word alone may be a number to it."""
+PLAIN = re.compile(r"[\w./:+-]+", re.ASCII)
+"""Values that a shell takes as they are, and Hydra if they are no number, for example."""
 
 WANDB_OFFLINE = "logger.wandb.offline"
 """The setting that keeps runs off the network."""
@@ -142,7 +143,10 @@ def override(name: str, value: object) -> str:
 
 def typed(name: str, value: object) -> str:
     """A setting as a person types it in a shell: with quotation marks for Hydra and for the shell only if need be."""
-    return f"{name}={value}" if PLAIN.fullmatch(str(value)) else shlex.quote(override(name, value))
+    plain = f"{name}={value}"
+    if PLAIN.fullmatch(str(value)) and OverridesParser.create().parse_override(plain).value() == str(value):
+        return plain
+    return shlex.quote(override(name, value))
 
 
 def check_flag(config: DictConfig, name: str) -> None:

@@ -86,7 +86,7 @@ ALONE = SimpleNamespace(broadcast=lambda found: found, checkpoint_io=None)
 
 
 def test_a_save_that_fails_leaves_nothing_and_keeps_the_one_before(tmp_path: Path) -> None:
-    def save(path: Path) -> None:
+    def save(path: Path, weights_only: bool) -> None:
         path.write_text("half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -102,7 +102,9 @@ def test_a_checkpoint_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, mon
     """A power cut could leave the name without the content, in place of the one before."""
     last, flushed = tmp_path / "last.ckpt", list[tuple[int, bool]]()
     monkeypatch.setattr(os, "fsync", lambda number: flushed.append((os.fstat(number).st_size, last.exists())))
-    trainer = SimpleNamespace(is_global_zero=True, save_checkpoint=lambda path: torch.save({}, path), strategy=ALONE)
+    trainer = SimpleNamespace(
+        is_global_zero=True, save_checkpoint=lambda path, weights_only: torch.save({}, path), strategy=ALONE
+    )
     save_whole(trainer, last)  # type: ignore[arg-type]
     assert flushed == [(last.stat().st_size, False)]
 
@@ -112,7 +114,9 @@ def test_a_checkpoint_that_nothing_could_read_does_not_replace_the_one_before(tm
     last = tmp_path / "last.ckpt"
     last.write_text("before")
     trainer = SimpleNamespace(
-        is_global_zero=True, save_checkpoint=lambda path: torch.save({"own": Path()}, path), strategy=ALONE
+        is_global_zero=True,
+        save_checkpoint=lambda path, weights_only: torch.save({"own": Path()}, path),
+        strategy=ALONE,
     )
     with pytest.raises(UserError, match=r"could not be read again \(.*PosixPath.*\): a callback, .* turn it into"):
         save_whole(trainer, last)  # type: ignore[arg-type]
@@ -122,7 +126,7 @@ def test_a_checkpoint_that_nothing_could_read_does_not_replace_the_one_before(tm
 def test_processes_that_do_not_write_end_with_the_one_that_does(tmp_path: Path) -> None:
     """Or they would wait for it in their next step."""
     strategy = SimpleNamespace(broadcast=lambda found: (None, "Unsupported global: PosixPath"), checkpoint_io=None)
-    helper = SimpleNamespace(is_global_zero=False, save_checkpoint=lambda path: None, strategy=strategy)
+    helper = SimpleNamespace(is_global_zero=False, save_checkpoint=lambda path, weights_only: None, strategy=strategy)
     with pytest.raises(UserError, match=r"could not be read again \(Unsupported global: PosixPath\)"):
         save_whole(helper, tmp_path / "last.ckpt")  # type: ignore[arg-type]
 
