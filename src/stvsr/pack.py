@@ -39,7 +39,8 @@ def pack(config: DictConfig) -> PackedClips:
     output = Path(config.output)
     if not output.parent.is_dir():
         raise InvalidInput(f"output={output}: the folder {output.parent} does not exist; make it first")
-    source: NamedSource | None = (instantiate(config.data.train_source) or (lambda: None))()
+    make_source = instantiate(config.data.train_source)  # none where clips are to score alone
+    source: NamedSource | None = make_source() if make_source else None
     if source is None or not hasattr(source, "entry"):
         raise InvalidInput("data: only fixed, named clips can be packed; use data=vimeo90k")
     try:

@@ -194,7 +194,9 @@ def _unfit(stream: Stream, extension: str, clock: Clock) -> str | None:
     if stream.codec_context is None:
         return "of a codec that FFmpeg does not know"
     name = stream.codec_context.name
-    if not _muxes(stream, extension) and not _muxes(stream, extension, usual_channels=True):
+    # Channels are sound's: other streams are tried once.
+    ways = (False, True) if stream.type == "audio" else (False,)
+    if not any(_muxes(stream, extension, usual_channels=usual) for usual in ways):
         return f"{name} cannot be copied into {extension}"
     return None
 

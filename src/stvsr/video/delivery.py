@@ -71,7 +71,7 @@ class Place:
 def begun_by(output: Path) -> dict[str, Any]:
     """The identity of the job whose unfinished work of an output lies there; nothing where there is none."""
     folder = _folder(output)
-    return identity_in(folder) or {} if work_in(folder) else {}
+    return (identity_in(folder) if work_in(folder) else None) or {}
 
 
 def _folder(output: Path) -> Path:
