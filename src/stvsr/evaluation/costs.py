@@ -1,22 +1,22 @@
 """What a network costs: parameters, multiply-adds, seconds a frame, memory."""
 
+import math
 import sys
 from collections import Counter
 from copy import deepcopy
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 import torch
-from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from stvsr.data.clip import FRAMES, GIVEN, SCALE
 from stvsr.errors import one_line
 from stvsr.evaluation.progress import BatchRecord
 from stvsr.models.chunking import unchunked
+from stvsr.models.dry_run import dry_run
 from stvsr.models.network import Network, parameter_count
-from stvsr.ops.deformable import use_backend
 
 
 @dataclass(frozen=True)
@@ -95,19 +95,25 @@ def multiply_adds(network: Network, height: int, width: int) -> float | None:
     computed twice where large frames go in turns counts once, so that the figure for a pixel is that of the network.
     """
     h, w = network.requirements.padded_size(height, width)
-    # This deformable convolution ends in a matrix product, which is counted; the others would not be.
-    before = use_backend("blocked")
+    known = {}
+    if parameter_count(network):
+        # Here: importing it takes seconds, and what has nothing to learn has no deformable convolution.
+        import torchvision  # noqa: F401 - brings the operator
+
+        known[torch.ops.torchvision.deform_conv2d] = _deformable
+    counter = FlopCounterMode(display=False, custom_mapping=known)
     try:
-        twin: nn.Module = deepcopy(network).cpu()
-        fake, counter = FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False)
-        with unchunked(), torch.no_grad(), fake, counter:
-            twin(torch.empty(1, GIVEN, 3, h, w))
+        with unchunked():
+            dry_run(deepcopy(network).cpu(), h, w, counter)
     except Exception as error:
         # Whatever it is: hours of scoring lie behind.
         reason = f"{type(network).__name__}: {type(error).__name__}: {one_line(error)[:200]}"
         print(f"warning: multiply-adds are not counted ({reason})", file=sys.stderr)
         return None
-    finally:
-        use_backend(before)
     counted: int = counter.get_total_flops()
     return counted / 2 / FRAMES if counted else None
+
+
+def _deformable(features: torch.Size, weight: torch.Size, *_: Any, out_shape: torch.Size, **__: Any) -> int:
+    """Floating-point operations of a deformable convolution, from the shapes: those of an ordinary one."""
+    return 2 * math.prod(out_shape) * math.prod(weight[1:])

@@ -7,30 +7,22 @@ and what is alive at the same time is added up.
 import math
 import sys
 import weakref
-from contextlib import suppress
-from copy import deepcopy
-from itertools import chain
-from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from stvsr.data.clip import FRAMES, GIVEN, SCALE
+from stvsr.data.clip import FRAMES, SCALE
 from stvsr.errors import InvalidInput, UserError, one_line
 from stvsr.models import chunking
+from stvsr.models.dry_run import dry_run
 from stvsr.models.network import Network
-from stvsr.ops.deformable import use_backend
 from stvsr.video.tiles import MARGIN, Grid, grids
 
 OVERHEAD = 1.45
 """What a run takes beyond the tensors that are alive, scratch space and the like; benchmarks/memory.py shows it."""
-
-_TRIALS = Lock()
 
 ANSWER_BYTES = 4 * FRAMES * 3 * SCALE**2
 """Bytes of the finished frames of a window for each LR pixel, before they are rounded to 8 bits."""
@@ -69,35 +61,20 @@ def bytes_taken(network: nn.Module, height: int, width: int) -> int:
 
     0, with a warning, for a network that looks at the values of tensors: it cannot be tried without any.
     """
-    # The back end is that of the process: two trials at once would leave another than they found.
-    with _TRIALS:
-        # Some networks keep what they compute for a size, which here has no content. Few cannot be copied.
-        with suppress(Exception):
-            network = deepcopy(network)
-        device = next((parameter.device for parameter in network.parameters()), None)
-        # Not in blocks, which would add a few per cent at most, and seconds for trying all of them.
-        before = use_backend("torchvision")
-        try:
-            with FakeTensorMode(allow_non_fake_inputs=True) as empty, torch.no_grad():
-                # Once, not in each operation: that would take as long as everything else.
-                tensors = chain(network.named_parameters(), network.named_buffers())
-                weights: dict[str, Tensor] = {name: empty.from_tensor(tensor) for name, tensor in tensors}
-                with _Alive() as alive:
-                    functional_call(network, weights, torch.empty(1, GIVEN, 3, height, width, device=device))
-        except UserError:
-            raise
-        except Exception as error:
-            said = f"{type(network).__name__}: {type(error).__name__}: {one_line(error)[:200]}"
-            print(
-                f"warning: the memory that is needed is not known ({said}); frames are divided into tiles only where "
-                "it runs out",
-                file=sys.stderr,
-            )
-            return 0
-        finally:
-            use_backend(before)
-    most: int = alive.most
-    return most
+    alive = _Alive()
+    try:
+        dry_run(network, height, width, alive)
+    except UserError:
+        raise
+    except Exception as error:
+        said = f"{type(network).__name__}: {type(error).__name__}: {one_line(error)[:200]}"
+        print(
+            f"warning: the memory that is needed is not known ({said}); frames are divided into tiles only where it "
+            "runs out",
+            file=sys.stderr,
+        )
+        return 0
+    return alive.most
 
 
 def grid_within(memory: float, network: Network, height: int, width: int, *, limited_by: str) -> Grid:
