@@ -59,6 +59,7 @@ def test_every_experiment_of_the_paper_is_an_ablation_with_the_papers_recipe(
     assert config.scheduler.warmup == 0
     assert list(config.optimizer.betas) == [0.9, 0.99]
     assert (config.model.feature_blocks, config.model.reconstruction_blocks) == (5, 40)
+    assert config.model.checkpointing is False, "it would take a third more work"
 
 
 @pytest.mark.parametrize("experiment", sorted({*options("experiment")} - {*VARIANTS}))
@@ -231,7 +232,72 @@ def test_a_short_recipe_begins_slowly_and_at_frames_as_documented(configure: Cal
     config = configure("train", "recipe=short")
     assert (config.scheduler.warmup, config.blended_start, config.cuda_graphs) == (200, True, True)
     assert (config.loader.batch_size, config.trainer.precision) == (8, "bf16-mixed")
-    assert config.scheduler.period == config.trainer.max_steps
+    assert config.scheduler.period == config.trainer.max_steps == 100_000
+    assert (config.optimizer.lr, config.scheduler.minimum, config.loader.crop) == (4e-4, 1e-7, 32)
+
+
+def test_a_study_on_two_cores_trains_as_its_documented_results_were_trained(
+    configure: Callable[..., DictConfig],
+) -> None:
+    config = configure("train", "experiment=study_cpu", "data.root=/nowhere")
+    assert (config.model.channels, config.model.feature_blocks, config.model.reconstruction_blocks) == (16, 2, 4)
+    assert (config.trainer.max_steps, config.loader.batch_size, config.loader.crop) == (800, 8, 16)
+    assert (config.optimizer.lr, config.data.train_source.scenes, config.blended_start) == (2e-3, 600, True)
+    # What `study`, which it is made from, has for a GPU.
+    assert (config.trainer.accelerator, config.trainer.precision) == ("cpu", "32-true")
+    assert (config.cuda_graphs, config.optimizer.fused) == (False, False)
+
+
+def test_all_gpus_of_a_machine_train_with_ddp(configure: Callable[..., DictConfig]) -> None:
+    trainer = configure("train", "trainer=ddp").trainer
+    assert (trainer.accelerator, trainer.strategy, trainer.devices) == ("gpu", "ddp", "auto")
+
+
+def test_no_generated_clip_that_is_scored_was_trained_on(configure: Callable[..., DictConfig]) -> None:
+    synthetic = configure("train", "data=synthetic").data
+    seeds = [synthetic.train_source.seed, synthetic.val_source.seed, synthetic.test_source.source.seed]
+    assert len(set(seeds)) == 3
+    # Training on held clips has generated scenes of seed 0 among them.
+    assert configure("train", "data=held", "data.root=/nowhere").data.test_source.sets[1].source.seed != 0
+
+
+def test_all_test_clips_of_vimeo_are_scored_and_a_few_validated_on(configure: Callable[..., DictConfig]) -> None:
+    data = configure("train", "data=vimeo90k", "data.root=/nowhere").data
+    assert data.test_source.source.clips_per_split is None
+    assert data.val_source.clips_per_split == 16
+
+
+def test_lr_frames_that_somebody_gives_are_trained_validated_and_scored_on(
+    configure: Callable[..., DictConfig],
+) -> None:
+    data = configure("train", "data=clips", "data.root=/hr", "data.lr_root=/lr").data
+    assert {data[which].lr_root for which in ("train_source", "val_source", "test_source")} == {"/lr"}
+
+
+def test_the_dashboard_shows_the_project_and_the_sets_that_runs_log(configure: Callable[..., DictConfig]) -> None:
+    dashboard = configure("dashboard")
+    assert dashboard.project == configure("train").logger.wandb.project
+    roots = ["data.root=/nowhere"]
+    scored = {"synthetic": [], "vid4": roots, "vimeo90k": roots}
+    assert dashboard.sets == [configure("evaluate", f"data={k}", *v).data.test_source.name for k, v in scored.items()]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "optimizer", "betas"),
+    [
+        ("superslomo", "Adam", [0.9, 0.999]),
+        ("sepconv", "Adamax", [0.9, 0.999]),
+        ("dain", "Adamax", [0.9, 0.999]),
+        ("rcan", "Adam", [0.9, 0.999]),
+        ("rbpn", "Adam", [0.9, 0.999]),
+        ("edvr", "Adam", [0.9, 0.99]),
+    ],
+)
+def test_stages_have_the_optimizers_of_their_authors(
+    configure: Callable[..., DictConfig], experiment: str, optimizer: str, betas: list[float]
+) -> None:
+    chosen = configure("train", f"experiment=two_stage/{experiment}").optimizer
+    assert (chosen._target_, chosen.betas) == (f"torch.optim.{optimizer}", betas)
 
 
 @pytest.mark.parametrize(

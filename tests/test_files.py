@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stvsr.files import beside_then_rename, drop_from_memory, explain_os_error, state_of, write_text
+from stvsr.files import beside_then_rename, checksum_of, drop_from_memory, explain_os_error, state_of, write_text
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EROFS])
@@ -52,6 +52,17 @@ def test_a_file_is_on_the_disk_before_it_is_forgotten(tmp_path: Path, monkeypatc
     monkeypatch.setattr(os, "posix_fadvise", lambda number, *advice: done.append(advice))
     drop_from_memory(path)
     assert done == ["written", (0, 0, os.POSIX_FADV_DONTNEED)]
+
+
+def test_a_checksum_is_of_what_is_in_files_in_whatever_order_a_file_system_names_them(tmp_path: Path) -> None:
+    """Or what was begun on one machine would be another job on the next."""
+    one, other = (tmp_path / name for name in ("a.py", "b.py"))
+    one.write_text("1")
+    other.write_text("2")
+    before = checksum_of([one, other])
+    assert checksum_of([other, one]) == before
+    other.write_text("3")
+    assert checksum_of([one, other]) != before
 
 
 def test_a_file_that_was_written_again_is_told_by_its_time_its_size_or_its_name(tmp_path: Path) -> None:

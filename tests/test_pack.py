@@ -287,6 +287,22 @@ def test_a_disk_that_is_too_small_is_told_before_work(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "vimeo"]
 
 
+def test_what_is_packed_needs_no_room_again_and_stays_where_the_rest_has_none(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        stop_at(patched, 5)
+        run()
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=7 * CLIP - 1))
+    assert run()[0] == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=7 * CLIP))
+        seen = stop_at(patched, 99)
+        assert run()[0] == 0
+    assert sorted(set(seen)) == [0, *range(5, 12)], "the first tells the size of the frames"
+    check_whole(tmp_path)
+
+
 def test_a_file_that_cannot_be_written_is_told_in_one_line(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from conftest import SMALL_NETWORK, moving_frames, write_video
 from stvsr.checkpoint import SETTINGS_KEY
 from stvsr.errors import Interrupted, TrainingDiverged
 from stvsr.evaluation.ablations import Trained
 from stvsr.files import write_text
-from stvsr.study import Trainings, checkpoint_of, main
+from stvsr.study import Trainings, checkpoint_of, draw, main
 from stvsr.train import train
 
 TINY = [
@@ -291,6 +291,32 @@ def test_a_list_without_brackets_or_with_nothing_in_it_is_refused(
     with pytest.raises(SystemExit):
         run(ablations)
     assert says in capsys.readouterr().err
+
+
+def test_runs_are_made_seed_by_seed_and_networks_of_the_first_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a study which is stopped early has something to compare."""
+    wanted, shown = list[tuple[int, str]](), list[dict[str, Path]]()
+
+    def training_config(config: DictConfig, seed: int, ablation: str) -> DictConfig:
+        return OmegaConf.create({"callbacks": {"last": {"path": f"{ablation}-{seed}"}}})
+
+    def train_missing(config: DictConfig, trainings: Trainings) -> None:
+        wanted.extend(trainings)
+        draw(config, trainings, [])
+        raise Interrupted("stopped", None)
+
+    for stand_in in (training_config, train_missing):
+        monkeypatch.setattr(f"stvsr.study.{stand_in.__name__}", stand_in)
+    for name in ("check_scoring", "check_settings", "curve_figure", "save_figure"):
+        monkeypatch.setattr(f"stvsr.study.{name}", lambda *arguments: None)
+    monkeypatch.setattr("stvsr.study.load_network", lambda path: path)
+    monkeypatch.setattr("stvsr.study.generated_clips", lambda config: range(3))
+    monkeypatch.setattr("stvsr.study.show_clip", lambda networks, clip, path: shown.append(networks))
+    monkeypatch.setattr(sys, "argv", ["stvsr.study", "seeds=[2,1]", "ablations=[a,b]", "root=r", "val_root=v"])
+    with pytest.raises(SystemExit):
+        main()
+    assert wanted == [(2, "a"), (2, "b"), (1, "a"), (1, "b")]
+    assert [list(networks.items()) for networks in shown] == [[("(a)", Path("a-2")), ("(b)", Path("b-2"))]] * 2
 
 
 def test_no_is_not_taken_for_true(run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:

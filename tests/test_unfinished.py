@@ -76,6 +76,27 @@ def test_work_of_another_job_is_refused_or_thrown_away_and_that_of_the_same_job_
         pass
 
 
+def test_work_that_is_half_thrown_away_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job it was of would go on with what is left."""
+    with unfinished(tmp_path).alone():
+        for name in ("0.mkv", "1.mkv"):
+            (tmp_path / name).touch()
+    unlink = Path.unlink
+
+    def killed_at_the_first_picture(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".mkv":
+            raise KeyboardInterrupt
+        unlink(path, missing_ok=missing_ok)
+
+    other = unfinished(tmp_path, input="other.mp4")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed_at_the_first_picture)
+        with pytest.raises(KeyboardInterrupt), other.alone(discard_other=True):
+            pass
+    with pytest.raises(InvalidInput, match="files that are not of an unfinished job"), unfinished(tmp_path).alone():
+        pass
+
+
 @pytest.mark.parametrize("told", ["", "[1]", "\x00\x00"])
 def test_work_of_which_a_damaged_disk_no_longer_tells_whose_it_is_is_nobodys(tmp_path: Path, told: str) -> None:
     (tmp_path / "job.json").write_text(told)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from stvsr.data.orientation import Orientation
+from stvsr.data.orientation import Orientation, display_matrix
 
 ONE = 1 << 16
 
@@ -30,5 +30,24 @@ def test_frames_become_upright_as_the_display_matrix_says(a: int, b: int, mirror
 
 
 def test_nothing_is_done_where_nothing_is_said() -> None:
-    assert Orientation.of(None) == Orientation()
+    assert Orientation.of(None) == Orientation.of((0,) * 9) == Orientation()
     assert torch.equal(Orientation().upright(torch.arange(6).view(2, 3)), torch.arange(6).view(2, 3))
+
+
+class Turned:
+    """A frame that carries what PyAV has no name for, so that the angle alone can be had."""
+
+    def __init__(self, rotation: int) -> None:
+        self.rotation = rotation
+
+    @property
+    def side_data(self) -> object:
+        raise ValueError("34 is not a valid Type")
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_matrix_of_an_angle_alone_is_whole_and_turns_as_far(turns: int) -> None:
+    matrix = display_matrix(Turned(90 * turns))  # type: ignore[arg-type]
+    assert Orientation.of(matrix) == Orientation(turns=turns)
+    # The last number of any matrix that only moves pixels in their plane, by FFmpeg's display.h.
+    assert (matrix or (1 << 30,))[-1] == 1 << 30

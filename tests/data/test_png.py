@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stvsr.data.png import png_size, read_png, write_png
+from stvsr.data.png import encode_png, png_size, read_png, write_png
 from stvsr.errors import DamagedClip
 
 
@@ -21,6 +21,10 @@ def test_a_frame_comes_back_as_it_was_written_channel_by_channel(tmp_path: Path)
     assert png_size(tmp_path / "a.png") == (17, 11)
     assert cv2.imread(str(tmp_path / "a.png"))[0, 0].tolist() == [0, int(frame[1, 0, 0]), 255]
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_files_are_compressed() -> None:
+    assert len(encode_png(torch.zeros(3, 64, 64, dtype=torch.uint8))) < 64 * 64
 
 
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {

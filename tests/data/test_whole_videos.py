@@ -30,6 +30,12 @@ def test_files_that_differ_in_their_ending_alone_keep_it(tmp_path: Path) -> None
     assert clips.describe(0).clip_set == "mine"
 
 
+def test_the_folder_one_is_in_has_its_name_in_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "mine" / "a.mp4", moving_frames(8, (48, 64)))
+    monkeypatch.chdir(tmp_path / "mine")
+    assert WholeVideos(root=".").describe(0).clip_set == "mine"
+
+
 def test_a_scene_cut_is_told(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", torch.cat([moving_frames(10, (48, 64)), 255 - moving_frames(10, (48, 64), seed=9)]))
     clips = WholeVideos(root=tmp_path)

@@ -1,5 +1,6 @@
 """The ablations side by side: means and ranges over seeds, and orderings that are claimed only where seeds agree."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,10 +93,17 @@ def test_what_the_last_quarter_brought_tells_how_far_from_flat_a_curve_ends() ->
     assert row(training_table([run("a", 1, all=24.0)]), "(a), seed 1") == ["1,000", "400", "1.5", "24.00", "1.00"]
 
 
+def test_a_run_that_was_never_validated_has_a_row_without_scores() -> None:
+    """One of fewer steps than from one validation to the next."""
+    never = replace(run("a", 1, all=24.0), curve=[])
+    assert row(training_table([never]), "(a), seed 1") == ["1,000", "-", "1.5", "-", "-"]
+
+
 def test_curves_are_drawn_for_every_run(tmp_path: Path) -> None:
     drawing = curve_figure([run("b", 1), run("a", 1), run("a", 2)])
     (axis,) = drawing.axes
     assert [line.get_color() for line in axis.get_lines()] == ["C0", "C0", "C1"]
+    assert [line.get_alpha() for line in axis.get_lines()] == [1.0, 0.5, 1.0], "further seeds are pale"
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["(a)", "(b)"]
     save_figure(drawing, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stvsr.evaluation.comparison import PUBLISHED_CLIPS, comparison_csv, comparison_table, entries, published
-from stvsr.evaluation.costs import Cost
+from stvsr.evaluation.costs import Cost, StageCost
 from stvsr.evaluation.protocols import Protocol
 from stvsr.evaluation.results import Results
 from stvsr.evaluation.rows import Row
@@ -232,6 +232,18 @@ def test_published_figures_are_the_repaired_ones(method: str, column: str, score
 
 def test_table_1_has_its_twelve_two_stage_rows() -> None:
     assert sum(" + " in entry.method for entry in published()) == 12
+
+
+def test_what_a_method_costs_stands_under_its_name_in_the_csv_and_that_of_its_stages_in_the_table() -> None:
+    ours = run("mine/all")
+    stages = [StageCost(10_000_000, 0.02), StageCost(1_102_771, None)]
+    compared = entries([replace(ours, cost=replace(ours.cost, stages=stages))])
+    (row,) = csv.DictReader(StringIO(comparison_csv(compared)))
+    assert [float(row[name]) for name in ("parameters_million", "multiply_adds_billion")] == [11.102771, 72.7]
+    assert [float(row[name]) for name in ("seconds_per_frame", "peak_memory_mib")] == [0.05, 1000]
+    assert (row["device"], row["frame_size"]) == ("Some GPU", "448x256")
+    told = cells(comparison_table(compared), "ours")
+    assert (told["M param."], told["s a frame"]) == ("11.10 (10.00 + 1.10)", "0.0500 (0.0200 + -)")
 
 
 def test_csv_has_a_row_for_each_figure() -> None:

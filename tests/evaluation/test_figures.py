@@ -46,6 +46,14 @@ def test_picture_is_a_png_with_nothing_beside_it(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["a.png"]
 
 
+def test_a_clip_whose_name_is_no_text_is_drawn(tmp_path: Path) -> None:
+    """As of a file from an old disk: pictures are drawn in the middle of a training."""
+    target = torch.rand(7, 3, 32, 32)
+    figure = comparison_figure(lr=torch.rand(4, 3, 8, 8), predictions={}, target=target, title="clip \udcff")
+    save_figure(figure, tmp_path / "a.png")
+    assert (tmp_path / "a.png").is_file()
+
+
 def test_a_file_that_could_not_be_finished_leaves_the_old_one_and_no_rest(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")

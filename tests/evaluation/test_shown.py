@@ -68,6 +68,23 @@ def test_a_given_and_the_next_frame_are_shown_with_input_prediction_and_truth(tm
         assert torch.equal(read_png(path), expected[path.name]), path.name
 
 
+def test_of_two_windows_the_first_is_shown_where_the_second_was_moved_back(tmp_path: Path) -> None:
+    """Of the second the frames that are shown count in the first: there is no prediction of them."""
+    show(windows(tmp_path / "clips", 1, frames=9), tmp_path / "out", 1)
+    for kind, number in (("given", 3), ("synthesised", 4)):
+        (picture,) = (tmp_path / "out" / "clip0").glob(f"{kind}-prediction-*.png")
+        assert picture.name == f"{kind}-prediction-{number:08d}.png"
+        assert torch.equal(read_png(picture), 255 - moving_frames(9, (16, 24))[number - 1])
+
+
+def test_the_input_that_is_shown_is_the_windows_where_a_network_looks_beyond_it(tmp_path: Path) -> None:
+    data = windows(tmp_path / "clips", 1, frames=19)
+    data.reach = 2
+    show(data, tmp_path / "out", 1)
+    lr = downsample(to_float(moving_frames(19, (16, 24))))
+    assert torch.equal(read_png(tmp_path / "out" / "clip0" / "given-input-00000009.png"), to_8bit(lr[8]))
+
+
 def test_slices_are_the_middle_row_of_every_frame_in_order(tmp_path: Path) -> None:
     data = windows(tmp_path / "clips", 1)
     show(data, tmp_path / "out", 1)

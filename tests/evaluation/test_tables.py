@@ -3,7 +3,7 @@
 import csv
 from io import StringIO
 
-from stvsr.evaluation.tables import Table, as_csv, decimals, latex, with_parts
+from stvsr.evaluation.tables import Table, as_csv, decimals, latex, markdown, with_parts
 
 TABLE = Table(["set", "PSNR Y"], [["a_b & 50 %", "31.20"], ["x|y", "9.00"]], "protocol paper: all", ["left out: 1"])
 
@@ -25,6 +25,14 @@ def test_markdown_keeps_its_columns_whatever_a_name_holds() -> None:
     assert lines[3] == r"| x\|y | 9.00 |"
     assert "*protocol paper: all*" in lines
     assert "left out: 1  " in lines
+
+
+def test_markdown_shows_a_name_with_html_in_it_as_it_is() -> None:
+    assert markdown("a < b & c") == "a &lt; b &amp; c"
+
+
+def test_a_caption_of_sentences_ends_each_once() -> None:
+    assert r"\caption{One. Two. Three.}" in Table(["a"], [], "One.", ["Two", "Three."]).as_latex()
 
 
 def test_latex_has_no_bare_special_character() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stvsr.video.clock import Clock, InputTimes, constant_rate, mean_rate, snapped
+from stvsr.video.clock import Clock, InputTimes, constant_rate, mean_rate, snapped, times_of
 
 FILM = Fraction(24000, 1001)
 RATES = [FILM, Fraction(25), Fraction(30000, 1001), Fraction(30), Fraction(60), Fraction(60000, 1001)]
@@ -39,7 +39,8 @@ def test_varying_times_are_kept_and_new_frames_stand_in_the_middle(slow_motion: 
     clock = Clock(InputTimes(Fraction(30), pts, Fraction(1, 90)), interpolated=True, slow_motion=slow_motion)
     seconds = [clock.ticks(number) * clock.time_base / clock.stretch * 90 for number in range(7)]
     assert seconds == [0, Fraction(3, 2), 3, Fraction(13, 2), 10, Fraction(21, 2), 11]
-    assert clock.ticks(-1) < 0
+    before = [clock.ticks(number) * clock.time_base * clock.rate for number in (-1, -2)]
+    assert before == [-1, -2], "at the mean rate"
 
 
 @pytest.mark.parametrize(("interpolated", "slow_motion"), [(True, False), (True, True), (False, False)])
@@ -104,6 +105,20 @@ def test_a_rate_of_its_own_is_left_as_it_is() -> None:
     assert snapped(Fraction(24)) == 24
     assert snapped(Fraction(23976, 1000)) == FILM
     assert snapped(Fraction(15, 2)) == Fraction(15, 2)
+
+
+@pytest.mark.parametrize(("lasts", "held"), [(0, 0), (10, 0), (14, 0), (16, 2), (50, 5)])
+def test_a_last_frame_that_stays_noticeably_longer_is_held(lasts: int, held: int) -> None:
+    times = times_of(np.array([5, 15, 25, 35]), Fraction(1, 100), [Fraction(10)], lasts)
+    assert (times.rate, times.start, times.held, times.varies) == (10, Fraction(1, 20), held, False)
+    assert (times.pts is None) is (held == 0)
+    varying = times_of(np.array([5, 15, 25, 39]), Fraction(1, 100), [Fraction(10)], lasts)
+    assert (varying.held, varying.varies) == (lasts if held else 0, True)
+
+
+def test_of_a_part_the_last_frame_is_held_where_it_is_that_of_the_whole() -> None:
+    whole = InputTimes(Fraction(10), np.arange(4), Fraction(1, 10), held=30, even=True)
+    assert [whole.part(1, stop).held for stop in (3, 4)] == [0, 30]
 
 
 def test_a_part_begins_where_it_is_asked_for() -> None:

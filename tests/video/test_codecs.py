@@ -1,6 +1,7 @@
 """Codecs and containers that go together are written and read back; others are refused in words."""
 
 import io
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -84,6 +85,15 @@ def test_segments_that_reorder_frames_follow_one_that_does_not(
     with av.open(tmp_path / "whole.mp4") as container:
         times = [frame.time for frame in container.decode(video=0)]
     assert times == pytest.approx([number * 1001 / 24000 for number in range(13)], abs=6e-4)
+
+
+def test_a_segment_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that goes on takes one that has its name for whole."""
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda number: flushed.append(sorted(path.name for path in tmp_path.iterdir())))
+    frames = [torch.zeros(3, 48, 64, dtype=torch.uint8)] * 8
+    write(tmp_path / "a.mkv", Encoding("ffv1"), frames, Colour())
+    assert flushed == [["000000.mkv.part"], ["000000.mkv", "000001.mkv.part"]]
 
 
 def test_a_unit_too_fine_for_containers_is_given_up_for_that_of_the_frames() -> None:

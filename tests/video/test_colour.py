@@ -14,6 +14,7 @@ from stvsr.errors import InvalidInput
 from stvsr.video.colour import (
     BT470BG,
     BT709,
+    BT2020_CL,
     BT2020_NCL,
     FCC,
     SMPTE170M,
@@ -127,6 +128,14 @@ def test_primaries_and_transfer_are_passed_on(pixels: str) -> None:
     assert (colour.primaries, colour.transfer) == (UNSPECIFIED, UNSPECIFIED)
 
 
+def test_constant_luminance_is_read_as_ordinary_bt2020_and_keeps_its_number() -> None:
+    frame = av.VideoFrame(64, 48, "yuv420p")
+    frame.colorspace = BT2020_CL
+    colour = Colour.of(frame)
+    assert colour.matrix == BT2020_CL
+    assert torch.equal(ToRgb(colour)(frame), ToRgb(Colour(BT2020_NCL))(frame))
+
+
 def test_a_matrix_that_cannot_be_converted_is_refused() -> None:
     frame = av.VideoFrame(64, 48, "yuv420p")
     frame.colorspace = 8  # YCgCo
@@ -190,7 +199,9 @@ def test_white_of_five_bits_is_white() -> None:
     assert ToRgb(Colour.of(frame))(frame).min() == 255
 
 
-def test_grey_with_transparency_has_no_matrix() -> None:
-    frame = av.VideoFrame(16, 16, "ya8")
+@pytest.mark.parametrize("pixels", ["ya8", "gray", "pal8", "monow", "rgb24", "gbrp"])
+def test_what_is_stored_without_a_matrix_gets_the_usual_one(pixels: str) -> None:
+    """Its frames may say so, as those of PNG files do."""
+    frame = av.VideoFrame(16, 16, pixels)
     frame.colorspace = 0
     assert Colour.of(frame).matrix == SMPTE170M

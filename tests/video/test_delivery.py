@@ -1,5 +1,6 @@
 """What has the output's name is replaced as a whole, or stays."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,16 @@ def test_a_folder_that_no_job_made_stays(tmp_path: Path) -> None:
     ):
         pass
     assert (tmp_path / ".out.mkv.part" / "letter.txt").read_text() == "precious"
+
+
+def test_an_output_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parts it was made of go next, so a power cut could take both."""
+    place, flushed = Place(tmp_path / "out.mkv", tmp_path), list[tuple[int, bool]]()
+    (whole := tmp_path / "whole").write_bytes(b"whole")
+    monkeypatch.setattr(os, "fsync", lambda number: flushed.append((os.fstat(number).st_size, place.output.exists())))
+    place.deliver(whole)
+    assert flushed == [(5, False)]
+    assert place.output.read_bytes() == b"whole"
 
 
 @pytest.mark.parametrize("old", ["file", "folder"])
