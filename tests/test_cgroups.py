@@ -42,6 +42,13 @@ def test_a_parents_limit_holds_too(tmp_path: Path) -> None:
     assert list(within_limits(tmp_path)) == [600]
 
 
+def test_a_group_that_is_over_its_limit_has_nothing_left_and_not_less(tmp_path: Path) -> None:
+    """As one whose limit was lowered while it runs."""
+    process(tmp_path, "0::/\n")
+    group(tmp_path / "sys/fs/cgroup", ("memory.max", "memory.current"), "1000", 1500, "inactive_file 100")
+    assert list(within_limits(tmp_path)) == [0]
+
+
 def test_version_1_is_read_where_its_memory_controller_is(tmp_path: Path) -> None:
     process(tmp_path, "5:cpu,cpuacct:/job\n4:memory:/job\n0::/\n")
     names = ("memory.limit_in_bytes", "memory.usage_in_bytes")

@@ -8,6 +8,7 @@ from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.video import budget
 from stvsr.video.budget import Budget
 from stvsr.video.colour import Colour
+from stvsr.video.memory import bytes_needed
 from stvsr.video.picture import Picture
 from stvsr.video.tiles import Grid
 
@@ -26,6 +27,17 @@ def test_tiles_of_an_earlier_run_are_taken_if_there_is_room_for_them_now(
     """Or a job that was killed for want of memory would be killed for ever."""
     monkeypatch.setattr(budget, "available_memory", lambda device: free)
     assert budget_for(240, 160, "cpu", limit).fits(Grid()) is fitting
+
+
+@pytest.mark.parametrize(("share", "fitting"), [(1.01, True), (0.99, False)])
+def test_tiles_of_an_earlier_run_may_take_all_that_is_free(
+    monkeypatch: pytest.MonkeyPatch, share: float, fitting: bool
+) -> None:
+    """They were chosen for a part of it: where a little less is free now, work is not given up for that."""
+    job = budget_for(240, 160, "cpu")
+    needed = bytes_needed(Grid(), job.network, 160, 240)
+    monkeypatch.setattr(budget, "available_memory", lambda device: share * needed + (2 * 7 * 3 + 118) * 960 * 640)
+    assert job.fits(Grid()) is fitting
 
 
 def test_what_is_allowed_is_for_the_whole_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What a network takes is found without running it, and tiles are chosen by it."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,7 @@ from stvsr.models import chunking
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.network import InputRequirements, Network
 from stvsr.ops.deformable import use_backend
+from stvsr.video import memory
 from stvsr.video.memory import OVERHEAD, _Alive, bytes_needed, bytes_taken, grid_within
 from stvsr.video.tiles import Grid
 from stvsr.video.upscaling import Upscaler
@@ -46,6 +48,32 @@ def test_nothing_is_computed_and_the_network_stays_as_it_is() -> None:
     for parameter, was in zip(network.parameters(), before, strict=True):
         assert type(parameter.data) is Tensor
         assert torch.equal(parameter, was)
+
+
+class Keeping(Three):
+    """Keeps a table for the size of the frames, as some networks do for speed."""
+
+    table: Tensor | None = None
+
+    def forward(self, lr: Tensor) -> Tensor:
+        self.table = torch.ones(lr.shape[-2:]) if self.table is None else self.table
+        return super().forward(lr) * self.table
+
+
+def test_what_a_network_keeps_of_a_trial_is_not_there_when_it_runs() -> None:
+    """It would have no content."""
+    network = Keeping()
+    assert bytes_taken(network, 20, 30) > 0
+    assert network.table is None
+
+
+def test_of_many_divisions_few_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial of large frames takes seconds."""
+    tried: list[tuple[int, int]] = []
+    monkeypatch.setattr(memory, "bytes_taken", lambda network, *tile: tried.append(tile) or 40_000 * math.prod(tile))
+    grid = grid_within(4e9, BicubicBlend(), 1080, 1920, limited_by="-")
+    assert grid.tiles > 20
+    assert len(tried) < 8
 
 
 def test_a_network_on_another_device_is_tried_there() -> None:

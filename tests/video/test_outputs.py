@@ -10,7 +10,7 @@ import pytest
 from stvsr.video.clock import Clock, InputTimes
 from stvsr.video.codecs import Encoding
 from stvsr.video.colour import Colour
-from stvsr.video.outputs import losses
+from stvsr.video.outputs import is_y4m, losses
 from stvsr.video.picture import Picture
 
 HELD = InputTimes(Fraction(10), np.arange(4), Fraction(1, 10), held=30, even=True)
@@ -42,3 +42,15 @@ def test_times_that_an_output_cannot_tell_are_said(times: InputTimes, says: str)
         (said,) = losses(picture, picture, clock, output, None)
         assert says in said
     assert not list(losses(picture, picture, clock, Path("out.mp4"), Encoding("h264")))
+
+
+@pytest.mark.parametrize(("name", "raw"), [("-", True), ("a.y4m", True), ("A.Y4M", True), ("y4m", False), ("a", False)])
+def test_an_output_is_raw_video_however_its_ending_is_written(name: str, raw: bool) -> None:
+    assert is_y4m(Path(name)) is raw
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12])
+def test_deep_samples_that_are_rounded_are_said(bits: int) -> None:
+    picture = Picture(64, 48, Colour(), bits=bits)
+    (said,) = losses(picture, picture, CLOCK, Path("out.mp4"), Encoding("h264"))
+    assert said == f"the video has {bits} bits per sample; they are rounded to 8"
