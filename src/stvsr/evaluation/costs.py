@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from stvsr.data.clip import FRAMES, GIVEN, SCALE
+from stvsr.data.clip import FRAMES, SCALE
 from stvsr.errors import one_line
 from stvsr.evaluation.progress import BatchRecord
 from stvsr.models.chunking import unchunked
