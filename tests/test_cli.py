@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from PIL import Image
 from conftest import SMALL_RUN, SMALL_SCORING, moving_frames, write_video
 from stvsr import dashboard, evaluate, report, train
 from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY
-from stvsr.cli import CONFIG_DIR, explain
+from stvsr.cli import CONFIG_DIR, explain, one_line_errors
 from stvsr.data.vimeo90k import motion_list
 from stvsr.errors import DamagedClip, Interrupted, InvalidInput
 from stvsr.evaluation import scoring
@@ -49,6 +50,28 @@ def test_help_that_nobody_reads_to_its_end_ends_without_a_traceback() -> None:
     pipe = [f"{shlex.quote(sys.executable)} -m stvsr.report --help | true"]
     done = subprocess.run(["bash", "-c", *pipe], check=True, capture_output=True, text=True)
     assert done.stderr == ""
+
+
+def test_a_program_without_standard_output_ends_as_with_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a daemon starts it."""
+    monkeypatch.setattr(sys, "stdout", None)
+    status, error = run(report.main, "runs=[gone]")
+    assert (status, error.count("error: gone")) == (1, 1)
+    assert "Traceback" not in error
+
+
+def test_ctrl_c_before_any_work_is_answered_in_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        raise KeyboardInterrupt
+    assert (stop.value.code, capsys.readouterr().err) == (130, "stopped\n")
+
+
+def test_a_name_that_is_no_text_can_be_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(printed, encoding="ascii", errors="strict"))
+    with one_line_errors():
+        print("ü\udcff.safetensors", flush=True)
+    assert printed.getvalue() == b"??.safetensors\n"
 
 
 COMMENTS = "Comments on all settings: "
@@ -321,6 +344,11 @@ class FailedJobError(RuntimeError):
             "SLURM ended a job (Job 7 (task: 0) has not produced any output (state: OUT_OF_MEMORY)); the others go on: "
             "compare them by stvsr.report in the end, and give that job's settings again with its output_dir, and more "
             "memory or time if need be",
+        ),
+        (
+            RuntimeError("can't start new thread"),
+            "can't start new thread: the system gives no more threads, memory or open files; raise its limits (ulimit "
+            "-u, -v, -n, or a container's --pids-limit and --memory), or use fewer workers",
         ),
         (RuntimeError("Symlink loop from 'a'"), "Symlink loop from 'a': links lead in a circle; remove one"),
     ],

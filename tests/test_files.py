@@ -16,6 +16,25 @@ def test_what_a_disk_does_not_take_is_no_bug_of_ours(number: int) -> None:
     assert os.strerror(number) in said
 
 
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE])
+def test_what_a_limit_refuses_is_told_with_the_limits(number: int) -> None:
+    said = explain_os_error(OSError(number, os.strerror(number), "in.mp4"))
+    assert said is not None
+    assert said.startswith(f"{os.strerror(number)}: the system gives no more")
+    assert "ulimit -u, -v, -n" in said
+
+
+def test_a_current_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    assert explain_os_error(nothing) is None
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert explain_os_error(nothing) == (
+        "the folder that this command was given in does not exist any more; change to one that does"
+    )
+
+
 def test_what_is_neither_of_a_file_nor_of_a_disk_is_not_explained() -> None:
     assert explain_os_error(OSError(errno.EINVAL, os.strerror(errno.EINVAL))) is None
 

@@ -283,7 +283,7 @@ def test_a_disk_that_is_too_small_is_told_before_work(
     status, output, error = run()
     assert status == 1
     assert output.startswith("12 clips of 64x48: ")
-    assert last_line(error).startswith("error: output=v.pack: 0.0 GB are left to write and 0.0 GB are free")
+    assert last_line(error).startswith("error: output=v.pack: 0.001 GB are left to write and 0.001 GB are free")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "vimeo"]
 
 

@@ -120,6 +120,24 @@ def test_of_two_jobs_begun_at_once_one_alone_says_whose_the_folder_is(tmp_path: 
     assert (tmp_path / "job.json").read_text() == said
 
 
+def test_what_a_kill_leaves_of_a_folder_that_is_being_removed_is_still_taken_for_that_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".out.part"
+    job = unfinished(folder)
+    with job.alone(), monkeypatch.context() as killed:
+        (folder / "000000.mkv").touch()
+
+        def kill(path: Path, missing_ok: bool = False) -> None:
+            raise KeyboardInterrupt
+
+        killed.setattr(Path, "unlink", kill)
+        with pytest.raises(KeyboardInterrupt):
+            job.remove()
+    with unfinished(folder).alone():
+        assert (folder / "000000.mkv").is_file()
+
+
 def test_a_folder_that_stays_because_its_lock_is_open_is_used_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -756,6 +756,34 @@ def test_a_folder_without_a_rate_and_a_read_only_folder_are_said(run: Run, tmp_p
     assert error.splitlines()[-1].startswith("error: /proc/")
 
 
+def test_a_name_that_its_folder_cannot_have_is_told_as_it_was_given(run: Run, tmp_path: Path) -> None:
+    """Not as that of the hidden folder, which is longer."""
+    write_clip(tmp_path / "in.mkv", moving(2))
+    name = "y" * 251 + ".mkv"
+    status, error = run("in.mkv", name, *BICUBIC)
+    assert status == 1
+    assert error.splitlines()[-1] == (
+        f"error: {name}: File name too long; choose a folder that can be written to, or a shorter name"
+    )
+
+
+def test_an_input_that_is_changed_meanwhile_is_told(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sound is copied when all frames are made."""
+    write_clip(tmp_path / "in.mkv", moving(4))
+    fill = Job._fill
+
+    def change(self: Job, expected: int | None) -> None:
+        fill(self, expected)
+        write_clip(tmp_path / "new.mkv", moving(5))
+        (tmp_path / "new.mkv").replace(tmp_path / "in.mkv")
+
+    assert "was changed" not in run("in.mkv", "first.mkv", *BICUBIC)[1]
+    monkeypatch.setattr(Job, "_fill", change)
+    status, error = run("in.mkv", "second.mkv", *BICUBIC)
+    assert status == 0
+    assert "warning: in.mkv was changed while it was upscaled" in error
+
+
 def test_frames_too_large_for_the_codec_are_said_before_any_work(run: Run, tmp_path: Path) -> None:
     write_clip(tmp_path / "in.mkv", moving(2, height=8, width=4104))
     status, error = run("in.mkv", "out.mp4", *BICUBIC)

@@ -115,9 +115,6 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
         @wraps(run)
         def main() -> None:
             Failed.noted.clear()
-            # A folder's name need not be text.
-            if isinstance(sys.stdout, TextIOWrapper):
-                sys.stdout.reconfigure(errors="replace")
             # Hydra prints errors in its own way unless told to raise them.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             try:
@@ -190,7 +187,9 @@ def _quiet_without_reader() -> Iterator[None]:
         try:
             yield
         finally:
-            sys.stdout.flush()
+            # A daemon may have none.
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except BrokenPipeError:
         # What is left would be written at the end of the process, and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -200,9 +199,13 @@ def _quiet_without_reader() -> Iterator[None]:
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Ends the process with one line for whatever a user can cause."""
+    # A file's name need not be text.
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         yield
     except KeyboardInterrupt:
+        print("stopped", file=TERMINAL)
         raise Told(INTERRUPTED) from None
     except Interrupted as stop:
         # All processes of a run stop together. Lightning kills the first as soon as another's status is not 0.

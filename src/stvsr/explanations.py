@@ -2,7 +2,7 @@
 
 from stvsr.devices import is_out_of_memory
 from stvsr.errors import UserError, chain_of, one_line
-from stvsr.files import explain_os_error
+from stvsr.files import beyond_limits, explain_os_error
 
 LONGEST = 150
 """At most this many characters of what a library says of the memory are repeated; more are byte counts."""
@@ -14,6 +14,9 @@ ENDED_BY_SLURM = "UncompletedJobError"
 """submitit's error where a job left nothing: out of memory, out of time, cancelled, or its node failed."""
 
 FAILED_ON_ITS_NODE = "Job (task="
+
+NO_THREAD = "can't start new thread"
+"""Python's words where the system gives none."""
 
 LOADER_GONE = "DataLoader worker (pid"
 """Torch's words where the system ended a loader process."""
@@ -38,6 +41,8 @@ def in_one_line(error: BaseException) -> str | None:
         if is_out_of_memory(link):
             said = one_line(link)[:LONGEST] or "out of memory"
             return f"{said}; not enough memory: use smaller batches, crops or frames"
+        if str(link) == NO_THREAD:
+            return beyond_limits(NO_THREAD)
         if str(link).startswith(LOADER_GONE):
             said = one_line(link)[:LONGEST]
             return f"{said}: often for want of memory; give the same command again, with fewer workers"

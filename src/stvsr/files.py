@@ -12,6 +12,9 @@ from stvsr.errors import chain_of
 OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 """What the system says of a disk without naming a file."""
 
+OF_LIMITS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""What the system says when it gives no more threads or processes, memory, or open files."""
+
 
 @contextmanager
 def beside_then_rename(path: Path) -> Iterator[Path]:
@@ -82,8 +85,28 @@ def explain_os_error(error: BaseException) -> str | None:
     for link in chain_of(error):
         # Errors that only derive from OSError have no reason of the system's; those of connections are of no file.
         if isinstance(link, OSError) and not isinstance(link, ConnectionError) and link.strerror is not None:
+            if link.errno in OF_LIMITS:
+                return beyond_limits(link.strerror)
             if link.filename is not None:
                 return f"{link.filename}: {link.strerror}; choose a file or folder that can be used"
             if link.errno in OF_A_DISK:
                 return f"{link.strerror}; make room or check the disk, then give the same command again"
+            if link.errno == errno.ENOENT and not _has_current_folder():
+                return "the folder that this command was given in does not exist any more; change to one that does"
     return None
+
+
+def beyond_limits(said: str) -> str:
+    """One line for what is told by one of `OF_LIMITS`, or in other words."""
+    return (
+        f"{said}: the system gives no more threads, memory or open files; raise its limits (ulimit -u, -v, -n, or a "
+        "container's --pids-limit and --memory), or use fewer workers"
+    )
+
+
+def _has_current_folder() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True

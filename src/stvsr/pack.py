@@ -96,7 +96,7 @@ def check_space(packing: Packing, needed: int, total: int) -> None:
         if needed == total:
             packing.remove()
         raise InvalidInput(
-            f"output={packing.output}: {needed / GIGABYTE:.1f} GB are left to write and {free / GIGABYTE:.1f} GB are "
+            f"output={packing.output}: {needed / GIGABYTE:.3f} GB are left to write and {free / GIGABYTE:.3f} GB are "
             "free on its disk; make room, or choose an output on another disk"
         )
 

@@ -94,6 +94,9 @@ class Unfinished:
 
     def remove(self) -> None:
         """Removes the folder; what was to be done is done."""
+        # Last whose it was: what a kill in the middle leaves is still taken for a part of this job.
+        for entry in work_in(self.folder):
+            _remove(entry)
         _remove(self.folder)
 
 

@@ -120,7 +120,14 @@ def upscale(arguments: argparse.Namespace) -> None:
             fits=budget.fits,
             say=say,
         )
-        place.deliver(job.run(None if source.count is None else clock.count(source.count)))
+        whole = job.run(None if source.count is None else clock.count(source.count))
+        if resumable and identity(arguments, device)["input"] != whose["input"]:
+            # Sound is read at the end. It may also have been written again as it was, so nothing is thrown away.
+            say(
+                f"warning: {arguments.input} was changed while it was upscaled: pictures and sound may not belong "
+                "together; look at the result, or give the same command again with --overwrite"
+            )
+        place.deliver(whole)
 
 
 def chosen_encoding(arguments: argparse.Namespace) -> Encoding | None:

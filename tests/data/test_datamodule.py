@@ -1,9 +1,11 @@
 """Loaders: every draw once, the same draws on any number of processes, and from any step on."""
 
+import multiprocessing
 import signal
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch.utils.data import DataLoader
 from stvsr.data.clip import Batch, Footage
 from stvsr.data.datamodule import ClipDataModule, DrawBatches
 from stvsr.data.datasets import TrainingClips
+from stvsr.data.workers import prepare_for
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.scoring import handed_over
 from stvsr.evaluation.windows import WindowFrames
@@ -51,6 +54,18 @@ def module(source: Any, **changes: Any) -> ClipDataModule:
     return ClipDataModule(**(arguments | changes))
 
 
+def test_processes_that_could_not_hand_anything_over_are_refused_before_they_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parent would wait for ever. Sockets lie in the folder of temporary files, and have short names only."""
+    far = tmp_path / ("far" * 40)
+    far.mkdir()
+    monkeypatch.setitem(multiprocessing.current_process()._config, "tempdir", str(far))  # type: ignore[attr-defined]
+    prepare_for(0)
+    with pytest.raises(InvalidInput, match=r"AF_UNIX path too long.*TMPDIR=/tmp.*or choose 0 workers"):
+        prepare_for(1)
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("phase", ["training", "scoring"])
 def test_memory_that_processes_cannot_share_is_told_and_not_waited_for(
@@ -70,7 +85,10 @@ def test_memory_that_processes_cannot_share_is_told_and_not_waited_for(
     else:
         frames = WindowFrames(None, *2 * [torch.zeros(1)], 0, None, [], [], (1, 1), None, "")  # type: ignore[arg-type]
         loader = DataLoader([frames], batch_size=1, num_workers=1, collate_fn=handed_over)  # type: ignore[arg-type]
-    with pytest.raises(InvalidInput, match=r"no room in /dev/shm for .* or choose fewer workers: 0 need none") as told:
+    with pytest.raises(
+        InvalidInput,
+        match=r"no room in /dev/shm for .* read \(.*No space left.*\); .* or choose fewer workers: 0 need none",
+    ) as told:
         next(iter(loader))
     # The error holds the loader, and itself: found by the garbage collector, it could not tell its process to end, and
     # would wait five seconds.

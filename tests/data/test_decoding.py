@@ -1,5 +1,6 @@
 """Every frame of a test video carries its number in its pixels, so each read tells which frames it got."""
 
+import errno
 import os
 from collections.abc import Callable, Iterable
 from fractions import Fraction
@@ -13,7 +14,7 @@ import torch
 
 from stvsr.data import decoding
 from stvsr.data.decoding import index_video, read_frames
-from stvsr.errors import DamagedClip, InvalidInput
+from stvsr.errors import DamagedClip, InvalidInput, UserError
 
 needs_decord = pytest.mark.skipif(decoding.decord is None, reason="decord has no wheel for this machine")
 
@@ -536,3 +537,19 @@ def test_without_decord_all_is_read_with_pyav(tmp_path: Path, monkeypatch: pytes
     index = index_video(write_video(tmp_path / "b.mp4"))
     assert not index.decord
     assert len(read_frames(index, 2, 3)) == 3
+
+
+@pytest.mark.parametrize("step", ["index", "frames"])
+def test_a_whole_video_is_not_called_damaged_where_the_system_gives_no_more_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Training would go on without it."""
+    path = write_video(tmp_path / "clip.mkv", images=map(picture, range(4)))
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise av.error.BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(decoding, "open_input", refuse)
+    with pytest.raises(UserError, match=r"Resource temporarily unavailable: the system gives no more threads") as told:
+        _ = index_video(path) if step == "index" else list(decoding._decoded(path, None, None, threads=1))
+    assert not isinstance(told.value, DamagedClip)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 from stvsr.config import whole
 from stvsr.data.clip import Batch, Clip, Source
 from stvsr.data.datasets import TrainingClips, ValidationClips
-from stvsr.data.workers import leave_signals_to_parent
+from stvsr.data.workers import leave_signals_to_parent, prepare_for
 from stvsr.errors import InvalidInput
 
 
@@ -156,6 +156,7 @@ class ClipDataModule(pl.LightningDataModule):
         return DataLoader(clips, sampler=part, batch_size=self.eval_batch_size, **self._loading())
 
     def _loading(self) -> dict[str, Any]:
+        prepare_for(self.workers)
         return {
             "num_workers": self.workers,
             "collate_fn": Batch.collate,

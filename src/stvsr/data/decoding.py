@@ -34,7 +34,8 @@ from torch import Tensor
 from stvsr.data.containers import can_be_read, ffmpeg_name, open_input
 from stvsr.data.orientation import UPRIGHT, Orientation, display_matrix
 from stvsr.data.packets import Packet, scan, shown_last, starts_afresh, video_stream
-from stvsr.errors import DamagedClip, InvalidInput
+from stvsr.errors import DamagedClip, InvalidInput, UserError
+from stvsr.files import OF_LIMITS, beyond_limits
 
 try:
     import decord
@@ -115,6 +116,8 @@ def _indexed(path: Path, resolved: Path, state: tuple[int, int] | None) -> Video
         return str(error)
     except (av.FFmpegError, StopIteration) as error:
         reason = getattr(error, "strerror", None) or "no frame can be decoded"
+        if getattr(error, "errno", None) in OF_LIMITS:
+            raise UserError(f"{path}: {beyond_limits(reason)}") from None
         if getattr(error, "errno", None) in (errno.EACCES, errno.EIO) and not can_be_read(path):
             raise DamagedClip(f"{path}: cannot be read ({reason}); check its permissions and the disk") from None
         raise DamagedClip(
@@ -289,4 +292,6 @@ def _decoded(path: Path, start: int | None, since: int | None, *, threads: int) 
                     raise DamagedClip(f"{path}: damaged near {frame.time} s: {ENCODE_AGAIN}")
                 yield frame
     except av.FFmpegError as error:
+        if error.errno in OF_LIMITS:
+            raise UserError(f"{path}: {beyond_limits(str(error.strerror))}") from None
         raise DamagedClip(f"{path}: does not decode ({error.strerror}): {ENCODE_AGAIN}") from None

@@ -6,11 +6,12 @@ import resource
 import signal
 import threading
 from contextlib import suppress
+from multiprocessing.connection import Listener
 
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from stvsr.errors import InvalidInput
+from stvsr.errors import InvalidInput, one_line
 
 
 def leave_signals_to_parent(worker: int) -> None:
@@ -32,9 +33,30 @@ def leave_signals_to_parent(worker: int) -> None:
         threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
 
 
-def allow_open_files() -> None:
-    """Lets this process, and those that it starts, open as many files as the system has for it: each tensor that a
-    loader process hands over takes one in both, and one in another thread while it is sent."""
+def prepare_for(workers: int) -> None:
+    """Sees to it that loader processes can hand over what they read.
+
+    This process, and those that it starts, may then open as many files as the system has for it: each tensor that is
+    handed over takes one in both, and one in another thread while it is sent.
+
+    Args:
+        workers: how many of them there will be.
+
+    Raises:
+        InvalidInput: they could not; they would print a traceback, and this process would wait for ever.
+    """
+    if workers == 0:
+        return
+    try:
+        # A lock lies in /dev/shm, a socket in the folder of temporary files.
+        multiprocessing.Lock()
+        with Listener():
+            pass
+    except OSError as error:
+        raise InvalidInput(
+            f"loader processes could not hand over what they read ({error}): they need a folder for temporary files "
+            "whose name is short (TMPDIR=/tmp), and /dev/shm, both to be written to; or choose 0 workers"
+        ) from None
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     # macOS names a limit that it does not take.
     with suppress(ValueError, OSError):
@@ -55,10 +77,11 @@ def share_with_parent(*frames: Tensor) -> None:
     for tensor in frames:
         try:
             tensor.share_memory_()  # type: ignore[no-untyped-call]
-        except RuntimeError:
+        except RuntimeError as error:
             raise InvalidInput(
-                f"no room in /dev/shm for {tensor.nbytes / 2**20:.0f} MiB more of what a loader process has read; "
-                "start the container with more of it (docker run --shm-size=2g), or choose fewer workers: 0 need none"
+                f"no room in /dev/shm for {tensor.nbytes / 2**20:.1f} MiB more of what a loader process has read "
+                f"({one_line(error)[-80:]}); start the container with more of it (docker run --shm-size=2g), or choose "
+                "fewer workers: 0 need none"
             ) from None
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stvsr.data.clip import to_8bit
-from stvsr.data.workers import allow_open_files, leave_signals_to_parent, share_with_parent
+from stvsr.data.workers import leave_signals_to_parent, prepare_for, share_with_parent
 from stvsr.devices import (
     check_answering,
     device_name,
@@ -88,7 +88,7 @@ class Scorer:
             InvalidInput: the network's answer is not finite, or the memory does not suffice.
         """
         todo = list(numbers)
-        allow_open_files()
+        prepare_for(self.workers)
         loader = DataLoader(
             self.windows,
             batch_sampler=[list(self.batches[number]) for number in todo],

@@ -5,6 +5,7 @@ finds its work there. One that failed (a full disk, a vanished input) leaves not
 already, which is kept, and said.
 """
 
+import errno
 import shutil
 import time
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from stvsr.video.sources import STANDARD
 
 JOB = "upscaling"
 """What a job is called in messages."""
+
+OF_A_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
+"""What the system says of a place where nothing of that name can be made, now or later."""
 
 WORTH_KEEPING = 60.0
 """Seconds of work that a job that failed keeps."""
@@ -105,7 +109,15 @@ def delivery(
     found = bool(work_in(folder))
     started = time.monotonic()
     with _in_words(output):
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            if error.errno in OF_A_PLACE:
+                # Of the output: its user knows nothing of the hidden folder, and a second try ends the same.
+                raise InvalidInput(
+                    f"{output}: {error.strerror}; choose a folder that can be written to, or a shorter name"
+                ) from None
+            raise
     # Not `unfinished.alone()`, which would advise --overwrite: a job that runs keeps that out as well.
     with alone_in(folder, JOB, "choose another output"):
         try:
