@@ -349,8 +349,9 @@ def measure(device: torch.device, repeats: int, steps: int) -> None:
             ours = inference(network, lr, bf16=bf16)
             both = partial(compared, paper=inference(paper, lr, bf16=False), ours=ours, device=device, repeats=repeats)
             rows[f"inference {GIVEN}x{h}x{w}{_in_words(bf16)}"] = both
-    off = partial(exactness, paper=paper, ours=network, lr=inputs[SMALL])
-    rows["inference {}x{}x{}, off float64, 1e-6 std".format(GIVEN, *SMALL)] = off
+    for (h, w), lr in inputs.items():
+        off = partial(exactness, paper=paper, ours=network, lr=lr)
+        rows[f"inference {GIVEN}x{h}x{w}, off float64, 1e-6 std"] = off
     rows["inference {}x{}x{}".format(GIVEN, *FULL_HD)] = partial(memory, paper=paper, ours=network.network)
     for bf16, clips in product((False, True) if device.type == "cuda" else (False,), (BATCH, MICRO_BATCH)):
         steps_of_both = partial(training_steps, clips=clips, device=device, repeats=steps, bf16=bf16)

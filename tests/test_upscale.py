@@ -24,6 +24,7 @@ from stvsr import upscale as command
 from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY, load_network
 from stvsr.config import resolved
 from stvsr.data.png import read_png, write_png
+from stvsr.models import chunking
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.video import budget, delivery
 from stvsr.video.colour import Colour
@@ -762,9 +763,19 @@ def test_a_name_that_its_folder_cannot_have_is_told_as_it_was_given(run: Run, tm
     name = "y" * 251 + ".mkv"
     status, error = run("in.mkv", name, *BICUBIC)
     assert status == 1
-    assert error.splitlines()[-1] == (
-        f"error: {name}: File name too long; choose a folder that can be written to, or a shorter name"
-    )
+    assert error.splitlines()[-1] == (f"error: {name}: the name is too long; choose one of at most 249 bytes")
+
+
+def test_a_search_for_what_fits_into_the_memory_is_said_where_it_takes_time(
+    run: Run, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_clip(tmp_path / "in.mkv", moving(2))
+    network = ("--checkpoint", str(checkpoint), "--device", "cpu")
+    assert "looking for what fits" not in run("in.mkv", "small.mkv", *network)[1]
+    monkeypatch.setattr(chunking, "LARGEST_WHOLE", 16)
+    status, error = run("in.mkv", "large.mkv", *network)
+    assert status == 0
+    assert "looking for what fits into the memory" in error
 
 
 def test_an_input_that_is_changed_meanwhile_is_told(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from stvsr.data.orientation import UPRIGHT
 from stvsr.devices import chosen_device, device_name
 from stvsr.errors import InvalidInput
 from stvsr.files import checksum_of, state_of
+from stvsr.models import chunking
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.network import Network
 from stvsr.models.released import RELEASED
@@ -108,6 +109,8 @@ def upscale(arguments: argparse.Namespace) -> None:
     with delivery(output, whose, overwrite=arguments.overwrite, resumable=resumable, in_parts=in_parts) as place:
         encoder = 0 if encoding is None else encoding.frame_bytes(picture.width * picture.height)
         budget = Budget(network, device, source.picture, picture, encoder, limit=arguments.memory)
+        if upscaler.is_learned and source.picture.width * source.picture.height > chunking.LARGEST_WHOLE:
+            say("looking for what fits into the memory, which takes up to a minute")
         upscaler.grid = budget.grid()
         if upscaler.is_learned and not place.begun:
             check_frames(source)

@@ -43,7 +43,7 @@ def test_scores_are_means_over_seeds_with_half_their_range() -> None:
     assert row(table, "(a)", "all") == ["28.50 ± 0.50", "-", "-", "24.25 ± 0.25", "0.2425 ± 0.0025"]
     assert row(table, "(a)", "given")[0] == "29.50 ± 0.50"
     assert row(table, "(b)", "synthesised") == ["29.00", "-", "-", "24.00", "0.2500"]
-    assert "2 slow, 2 all" in table.caption
+    assert "2 slow (14 frames), 2 all (14 frames)" in table.caption
 
 
 @pytest.mark.parametrize(

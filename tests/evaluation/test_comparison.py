@@ -39,7 +39,11 @@ def test_columns_stand_as_in_table_1() -> None:
     ]
     ours = cells(table, "ours")
     assert ours["Vid4 all"] == "25.00 / 0.7000"
-    assert (ours["status"], ours["protocol"], ours["counted"]) == ("measured", "paper", "8 clips, 56 frames")
+    assert (ours["status"], ours["protocol"], ours["counted"]) == (
+        "measured",
+        "paper",
+        "Vid4: 4 clips, 28 frames; Vimeo-90K: 4 clips, 28 frames",
+    )
     assert (ours["M param."], ours["G mult.-adds"], ours["s a frame"]) == ("11.10", "72.7", "0.0500")
 
 
@@ -244,6 +248,21 @@ def test_what_a_method_costs_stands_under_its_name_in_the_csv_and_that_of_its_st
     assert (row["device"], row["frame_size"]) == ("Some GPU", "448x256")
     told = cells(comparison_table(compared), "ours")
     assert (told["M param."], told["s a frame"]) == ("11.10 (10.00 + 1.10)", "0.0500 (0.0200 + -)")
+
+
+def test_csv_tells_what_was_counted_and_scores_given_and_synthesised_frames_apart() -> None:
+    ours = run("mine/all")
+    (row,) = ours.rows
+    apart = {"psnr_y_given": 26.0, "ssim_y_synthesised": 0.6}
+    ours = replace(ours, rows=[replace(row, scores=row.scores | apart)])
+    published_row, *_, told = csv.DictReader(StringIO(comparison_csv([published()[0], *entries([ours])])))
+    assert (published_row["clips"], published_row["psnr_rgb"]) == ("", "")
+    names = ("clips", "frames", "psnr_rgb", "psnr_y_given", "ssim_y_synthesised")
+    assert [told[name] for name in names] == ["4", "28", "24.0", "26.0", "0.6"]
+
+
+def test_what_is_counted_of_one_set_alone_needs_no_name() -> None:
+    assert cells(comparison_table(entries([run("mine/all", "mine/fast")])), "ours")["counted"] == "4 clips, 28 frames"
 
 
 def test_csv_has_a_row_for_each_figure() -> None:

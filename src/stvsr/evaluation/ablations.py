@@ -66,7 +66,7 @@ def score_table(clip_set: str, runs: Sequence[Trained], baseline: Results) -> Ta
         cells = [_spread(results, clip_set, split, f"psnr_y{part}", 2) for split in SPLITS]
         rows.append([method, PART_NAMES[part], *cells, _spread(results, clip_set, UNSPLIT, f"ssim_y{part}", 4)])
     seeds = len({run.seed for run in runs})
-    counted = [f"{row.clips} {row.motion}" for row in baseline.rows if row.clip_set == clip_set]
+    counted = [f"{row.clips} {row.motion} ({row.frames} frames)" for row in baseline.rows if row.clip_set == clip_set]
     return Table(
         ["method", "frames", *(f"PSNR Y {split}" for split in SPLITS), "SSIM Y all"],
         rows,

@@ -14,8 +14,10 @@ from typing import Any
 
 from stvsr.config import flattened
 from stvsr.data.clip import UNSPLIT
+from stvsr.evaluation.metrics import METRICS
 from stvsr.evaluation.results import Results, listed
 from stvsr.evaluation.rows import Row
+from stvsr.evaluation.scores import PARTS
 from stvsr.evaluation.tables import NOTHING, Table, as_csv, decimals, with_parts
 
 ORDER = ("fast", "medium", "slow", UNSPLIT)
@@ -38,7 +40,7 @@ class Entry:
         method: its name.
         protocol: the name of the protocol it was scored by.
         status: measured (by this program), published, or as remembered.
-        counted: clips and frames that counted.
+        counted: clips and frames that counted, set by set.
         scores: PSNR and SSIM on Y by clip set and split, such as `Vid4/all`; either may be None.
         parameters: millions.
         multiply_adds: for each output frame, 10^9.
@@ -50,7 +52,7 @@ class Entry:
         left_out: clips that count in no mean, by set and name.
         stages: parameters (millions) and seconds of each stage, of a method of several.
         notes: what else a reader must know of the method.
-        extras: values of further metrics, by clip set and split.
+        rows: everything that was measured, by clip set and split.
         conditions: by clip set, what it was scored on, each setting as text.
     """
 
@@ -69,7 +71,7 @@ class Entry:
     left_out: Sequence[str] = ()
     stages: Sequence[tuple[float, float | None]] = ()
     notes: Sequence[str] = ()
-    extras: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    rows: Mapping[str, Row] = field(default_factory=dict)
     conditions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
@@ -96,7 +98,7 @@ def comparison_table(compared: list[Entry]) -> Table:
         (column, metric)
         for metric in _extras(measured)
         for column in columns
-        if any(metric in entry.extras.get(column, {}) for entry in measured)
+        if any(column in entry.rows and metric in entry.rows[column].extras for entry in measured)
     ]
     heads = [column.replace("/", " ") for column in columns]
     heads += [f"{column.replace('/', ' ')} {metric.upper()}" for column, metric in further]
@@ -107,7 +109,7 @@ def comparison_table(compared: list[Entry]) -> Table:
             entry.protocol,
             entry.counted,
             *(_pair(entry.scores.get(column, (None, None))) for column in columns),
-            *(decimals(entry.extras.get(column, {}).get(metric), 4) for column, metric in further),
+            *(decimals(_value(entry, column, metric), 4) for column, metric in further),
             with_parts(decimals(entry.parameters, 2), [decimals(parameters, 2) for parameters, _ in entry.stages]),
             decimals(entry.multiply_adds, 1),
             with_parts(decimals(entry.seconds_per_frame, 4), [decimals(seconds, 4) for _, seconds in entry.stages]),
@@ -148,15 +150,17 @@ def costs_of(measured: Sequence[Entry]) -> list[str]:
 
 def comparison_csv(compared: list[Entry]) -> str:
     """A row for each method, clip set and split; the last columns are further metrics, if any run has some."""
-    extras = _extras(compared)
-    columns = ["method", "status", "protocol", "clips_and_split", "psnr_y", "ssim_y", "parameters_million"]
-    columns += ["multiply_adds_billion", "seconds_per_frame", "device", "frame_size", "peak_memory_mib", *extras]
+    further = ["psnr_rgb", *(metric + part for part in PARTS[1:] for metric in METRICS), *_extras(compared)]
+    columns = ["method", "status", "protocol", "clips_and_split", "clips", "frames", "psnr_y", "ssim_y"]
+    columns += ["parameters_million", "multiply_adds_billion", "seconds_per_frame", "device", "frame_size"]
+    columns += ["peak_memory_mib", *further]
     rows = [
         [
-            *(entry.method, entry.status, entry.protocol, column, *scores),
-            *(entry.parameters, entry.multiply_adds, entry.seconds_per_frame, entry.device),
+            *(entry.method, entry.status, entry.protocol, column),
+            *((row.clips, row.frames) if (row := entry.rows.get(column)) else (None, None)),
+            *(*scores, entry.parameters, entry.multiply_adds, entry.seconds_per_frame, entry.device),
             *("x".join(map(str, entry.frame_size or ())), entry.peak_memory),
-            *(entry.extras.get(column, {}).get(metric) for metric in extras),
+            *(_value(entry, column, metric) for metric in further),
         ]
         for entry in compared
         for column, scores in entry.scores.items()
@@ -226,14 +230,16 @@ def published() -> list[Entry]:
 def _measured(run: Results) -> Entry:
     cost = run.cost
     whole = [row for row in run.rows if row.motion == UNSPLIT]
-    clips, frames = sum(row.clips for row in whole), sum(row.frames for row in whole)
+    counts = (f"{row.clips} clips, {row.frames} frames" for row in whole)
+    if len(whole) > 1:
+        counts = (f"{row.clip_set}: {count}" for row, count in zip(whole, counts, strict=True))
     return Entry(
         method=run.name,
         protocol=run.protocol.name,
         status=OURS,
-        counted=f"{clips} clips, {frames} frames",
+        counted="; ".join(counts),
         scores={row.name: (row.scores["psnr_y"], row.scores["ssim_y"]) for row in run.rows},
-        extras={row.name: {metric: row.scores[metric] for metric in row.extras} for row in run.rows},
+        rows={row.name: row for row in run.rows},
         conditions={row.clip_set: _conditions(run.settings, row) for row in whole},
         parameters=None if cost.parameters is None else cost.parameters / 1e6,
         multiply_adds=None if cost.multiply_adds is None else cost.multiply_adds / 1e9,
@@ -268,14 +274,18 @@ def _data_of(data: Mapping[str, Any], clip_set: str) -> Mapping[str, Any]:
     """Of the settings of data those of one clip set; all where they do not tell which those are."""
     for part in data.get("sets", []):
         # A set without a name is called as its folder.
-        if clip_set == (part.get("name") or Path(part.get("root") or "").name):
+        if clip_set == (part.get("name") or Path(part.get("root") or "/").resolve().name):
             return dict(part)
     return data
 
 
 def _extras(compared: Sequence[Entry]) -> list[str]:
     """The further metrics that any method has."""
-    return list(dict.fromkeys(name for entry in compared for found in entry.extras.values() for name in found))
+    return list(dict.fromkeys(name for entry in compared for row in entry.rows.values() for name in row.extras))
+
+
+def _value(entry: Entry, column: str, metric: str) -> float | None:
+    return entry.rows[column].scores.get(metric) if column in entry.rows else None
 
 
 def _pair(scores: tuple[float | None, float | None]) -> str:

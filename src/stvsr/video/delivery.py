@@ -6,6 +6,7 @@ already, which is kept, and said.
 """
 
 import errno
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -24,8 +25,11 @@ from stvsr.video.sources import STANDARD
 JOB = "upscaling"
 """What a job is called in messages."""
 
-OF_A_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
+OF_A_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS)
 """What the system says of a place where nothing of that name can be made, now or later."""
+
+LONGEST_NAME = 255
+"""Bytes that file systems allow."""
 
 WORTH_KEEPING = 60.0
 """Seconds of work that a job that failed keeps."""
@@ -114,9 +118,7 @@ def delivery(
         except OSError as error:
             if error.errno in OF_A_PLACE:
                 # Of the output: its user knows nothing of the hidden folder, and a second try ends the same.
-                raise InvalidInput(
-                    f"{output}: {error.strerror}; choose a folder that can be written to, or a shorter name"
-                ) from None
+                raise InvalidInput(f"{output}: {error.strerror}; choose a folder that can be written to") from None
             raise
     # Not `unfinished.alone()`, which would advise --overwrite: a job that runs keeps that out as well.
     with alone_in(folder, JOB, "choose another output"):
@@ -171,6 +173,10 @@ def check_free(output: Path, *, overwrite: bool) -> None:
         raise InvalidInput(f"{output}: has no name of its own; expected a file, or a new folder for PNG frames")
     if not output.parent.is_dir():
         raise InvalidInput(f"{output}: the folder {output.parent} does not exist; make it first, or choose another")
+    # Everything before lies in a folder of a longer name.
+    longest = LONGEST_NAME - len(_folder(output).name) + len(output.name)
+    if len(os.fsencode(output.name)) > longest:
+        raise InvalidInput(f"{output}: the name is too long; choose one of at most {longest} bytes")
     if output.is_mount():
         raise InvalidInput(f"{output}: is a mount point, which cannot be replaced; choose a new folder in it")
     if output.exists() and not (output.is_file() or output.is_dir()):
