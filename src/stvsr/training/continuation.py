@@ -153,20 +153,19 @@ def checkpoint_to_continue(config: DictConfig) -> Path | None:
     precedence where a run that began with `resume` of another folder has come further.
     """
     last = Path(config.callbacks.last.path)
-    if config.resume is not None:
-        resume = Path(config.resume)
-        elsewhere = resume.resolve().parent != last.resolve().parent
-        if not elsewhere or not last.is_file():
-            return resume
-        ours, theirs = (read_file(path).get("global_step", 0) for path in (last, resume))
-        if ours <= theirs:
-            return resume
-        rank_zero_warn(
-            f"continuing {last}, which is further along than resume={resume}; to continue from resume, choose another "
-            "output_dir"
-        )
-        return last
-    return last if last.is_file() else None
+    if config.resume is None:
+        return last if last.is_file() else None
+    resume = Path(config.resume)
+    if not last.is_file() or resume.resolve().parent == last.resolve().parent:
+        return resume
+    ours, theirs = (read_file(path).get("global_step", 0) for path in (last, resume))
+    if ours <= theirs:
+        return resume
+    rank_zero_warn(
+        f"continuing {last}, which is further along than resume={resume}; to continue from resume, choose another "
+        "output_dir"
+    )
+    return last
 
 
 def check_videos(root: Path, runs: Path) -> None:
