@@ -20,13 +20,11 @@ def augment(lr: Tensor, hr: Tensor, rng: np.random.Generator) -> tuple[Tensor, T
     Returns:
         LR and HR of the same shapes.
     """
-    turns, flip, reverse = int(rng.integers(4)), rng.random() < 0.5, rng.random() < 0.5
-    return transform(lr, turns=turns, flip=flip, reverse=reverse), transform(
-        hr, turns=turns, flip=flip, reverse=reverse
-    )
+    drawn = int(rng.integers(4)), rng.random() < 0.5, rng.random() < 0.5
+    return transform(lr, *drawn), transform(hr, *drawn)
 
 
-def transform(frames: Tensor, *, turns: int, flip: bool, reverse: bool) -> Tensor:
+def transform(frames: Tensor, turns: int, flip: bool, reverse: bool) -> Tensor:
     """`turns` quarter turns, then a horizontal flip, then time reversal: `(t, 3, h, w)` to the same or turned shape."""
     frames = torch.rot90(frames, turns, dims=(-2, -1))
     if flip:
