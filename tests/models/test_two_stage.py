@@ -122,8 +122,8 @@ def test_a_frame_depends_on_lr_frames_within_reach_and_on_none_beyond(upscaler: 
     [(RBPN, "DIS"), (RCAN, "quarters"), (SuperSloMo, "resize")],
 )
 def test_where_a_network_differs_from_its_authors_program_tables_say_it(stage: type[Stage], says: str) -> None:
-    system = SimpleNamespace(stages={"stage": SimpleNamespace(title=stage.title, notes=stage.notes)})
-    assert any(line.startswith(f"{stage.title}: ") and says in line for line in Job.notes(system))  # type: ignore[arg-type]
+    job = SimpleNamespace(network=SimpleNamespace(stages={"stage": stage}))
+    assert any(line.startswith(f"{stage.title}: ") and says in line for line in Job.notes(job))  # type: ignore[arg-type]
 
 
 def test_one_frame_is_refused() -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +30,6 @@ from stvsr.evaluation.scoring import Scorer, fixed_batches
 from stvsr.evaluation.shown import PICTURES, ShownClips
 from stvsr.evaluation.windows import Windows, plan
 from stvsr.files import checksum_of
-from stvsr.models.network import Stage
 from stvsr.ops.deformable import use_backend
 from stvsr.unfinished import JOB_FILE, code_of
 
@@ -53,7 +52,6 @@ class Job:
     Attributes:
         tasks: the plan: every window of every clip.
         network: what makes the frames, or None where they are saved ones.
-        stages: of the network, by name, if it has some.
         protocol: how to score.
         thresholds: of the motion splits.
         scorer: scores batches by number.
@@ -74,7 +72,6 @@ class Job:
         clips: ClipSet = instantiate(config.data.test_source)
         self.tasks = plan(clips, self.protocol)
         self.network = chosen_network(config)
-        self.stages: Mapping[str, Stage] = {} if self.network is None else self.network.stages
         if config.motion_cache is None:
             raise InvalidInput("motion_cache=null; expected a file: omit it for one beside the results")
         folder = Path(config.output_dir)
@@ -167,7 +164,8 @@ class Job:
 
     def notes(self) -> list[str]:
         """What a reader must know of the networks of a two-stage system."""
-        return [f"{stage.title}: {note}" for stage in self.stages.values() for note in stage.notes]
+        stages = () if self.network is None else self.network.stages.values()
+        return [f"{stage.title}: {note}" for stage in stages for note in stage.notes]
 
     def progress_key(self) -> dict[str, Any]:
         """Everything that decides the scores, as plain values: unfinished progress of the same is continued."""
