@@ -60,29 +60,25 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 def write_clip(path: Path, frames: list[Tensor], rate: Fraction | int = 25) -> Path:
     """A lossless video of RGB frames, in Matroska."""
-    with av.open(path, "w", format="matroska") as container:
-        video = container.add_stream("ffv1", rate=rate)
-        video.height, video.width = frames[0].shape[1:]
-        video.pix_fmt = "bgr0"
-        for number, frame in enumerate(frames):
-            image = av.VideoFrame.from_ndarray(frame.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
-            image.pts = number
-            container.mux(video.encode(image))
-        container.mux(video.encode())
-    return path
+    return _write(path, frames, rate, "matroska", "ffv1", "bgr0")
 
 
 def write_y4m(path: Path, frames: list[Tensor], rate: Fraction | int = 25) -> Path:
     """The frames as raw Y4M, in colours rounded to YUV."""
-    with av.open(path, "w", format="yuv4mpegpipe", container_options={"strict": "-1"}) as container:
-        stream = container.add_stream("wrapped_avframe", rate=rate)
+    return _write(path, frames, rate, "yuv4mpegpipe", "wrapped_avframe", "yuv444p")
+
+
+def _write(path: Path, frames: list[Tensor], rate: Fraction | int, form: str, codec: str, pixels: str) -> Path:
+    with av.open(path, "w", format=form, container_options={"strict": "-1"}) as container:
+        stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = frames[0].shape[1:]
-        stream.pix_fmt = "yuv444p"
+        stream.pix_fmt = pixels
         for number, frame in enumerate(frames):
             image = av.VideoFrame.from_ndarray(frame.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
-            image = image.reformat(format="yuv444p")
+            image = image.reformat(format=pixels)
             image.pts = number
             container.mux(stream.encode(image))
+        container.mux(stream.encode())
     return path
 
 
