@@ -65,6 +65,7 @@ def test_a_row_that_fails_is_named_and_the_others_are_written(
     assert [(row["name"], row["ratio"]) for row in written] == [
         ("inference 4x144x180", 2.0),
         ("inference 4x64x112, off float64, 1e-6 std", 2.0),
+        ("inference 4x144x180, off float64, 1e-6 std", 2.0),
         ("inference 4x1080x1920", 12.0),
         ("loading", 10.0),
     ]
