@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from stvsr.data.clip import SPLITS, UNSPLIT
 from stvsr.evaluation.results import Results, listed
-from stvsr.evaluation.scores import PARTS
+from stvsr.evaluation.scores import PART_NAMES, PARTS
 from stvsr.evaluation.tables import NOTHING, Table, decimals
 
 ORDERINGS = (
@@ -24,8 +24,6 @@ ORDERINGS = (
 
 SMALLEST_LEAD = 0.005
 """dB; a smaller one is printed as none."""
-
-PART_NAMES = dict(zip(PARTS, ("all", "given", "synthesised"), strict=True))
 
 COMPARED = (PARTS[0], PARTS[2])
 """All frames, as in the paper, and the synthesised ones, which are what (b) does otherwise than (a)."""

@@ -9,11 +9,9 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
-from pathlib import Path
-from typing import Any
 
-from stvsr.config import flattened
 from stvsr.data.clip import UNSPLIT
+from stvsr.evaluation.conditions import conditions
 from stvsr.evaluation.metrics import METRICS
 from stvsr.evaluation.results import Results, listed
 from stvsr.evaluation.rows import Row
@@ -27,9 +25,6 @@ OURS = "measured"
 
 PUBLISHED_CLIPS = {"Vid4/all": 4, "Vimeo-90K/fast": 1225, "Vimeo-90K/medium": 4977, "Vimeo-90K/slow": 1613}
 """How many clips the published figures are of; they stand beside ours only for as many."""
-
-NOT_COMPARED = frozenset({"_target_", "_partial_", "name", "frames"})
-"""Settings of data that tell how it is called, read and checked, not what it is."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +86,7 @@ def entries(runs: Iterable[Results]) -> list[Entry]:
 def comparison_table(compared: list[Entry]) -> Table:
     """PSNR / SSIM and further metrics for each clip set and split, with costs, a row for each method."""
     measured = [entry for entry in compared if entry.status == OURS]
-    columns = list(dict.fromkeys(column for entry in measured for column in entry.scores))
-    sets = list(dict.fromkeys(column.rsplit("/", 1)[0] for column in columns))
-    columns.sort(key=lambda name: (sets.index(name.rsplit("/", 1)[0]), ORDER.index(name.rsplit("/", 1)[1])))
+    columns = columns_of(measured)
     further = [
         (column, metric)
         for metric in _extras(measured)
@@ -108,7 +101,7 @@ def comparison_table(compared: list[Entry]) -> Table:
             entry.status,
             entry.protocol,
             entry.counted,
-            *(_pair(entry.scores.get(column, (None, None))) for column in columns),
+            *(pair(entry.scores.get(column, (None, None))) for column in columns),
             *(decimals(_value(entry, column, metric), 4) for column, metric in further),
             with_parts(decimals(entry.parameters, 2), [decimals(parameters, 2) for parameters, _ in entry.stages]),
             decimals(entry.multiply_adds, 1),
@@ -133,6 +126,13 @@ def comparison_table(compared: list[Entry]) -> Table:
         "PSNR / SSIM on Y of BT.601, 8 bit, uncropped; multiply-adds and seconds for each output frame",
         notes,
     )
+
+
+def columns_of(measured: Sequence[Entry]) -> list[str]:
+    """Clip sets and splits, such as `Vid4/all`: set by set, in the order of the paper's splits."""
+    columns = list(dict.fromkeys(column for entry in measured for column in entry.scores))
+    sets = list(dict.fromkeys(column.rsplit("/", 1)[0] for column in columns))
+    return sorted(columns, key=lambda name: (sets.index(name.rsplit("/", 1)[0]), ORDER.index(name.rsplit("/", 1)[1])))
 
 
 def costs_of(measured: Sequence[Entry]) -> list[str]:
@@ -240,7 +240,7 @@ def _measured(run: Results) -> Entry:
         counted="; ".join(counts),
         scores={row.name: (row.scores["psnr_y"], row.scores["ssim_y"]) for row in run.rows},
         rows={row.name: row for row in run.rows},
-        conditions={row.clip_set: _conditions(run.settings, row) for row in whole},
+        conditions={row.clip_set: conditions(run.settings, row) for row in whole},
         parameters=None if cost.parameters is None else cost.parameters / 1e6,
         multiply_adds=None if cost.multiply_adds is None else cost.multiply_adds / 1e9,
         seconds_per_frame=cost.seconds_per_frame,
@@ -255,30 +255,6 @@ def _measured(run: Results) -> Entry:
     )
 
 
-def _conditions(settings: Mapping[str, Any], row: Row) -> dict[str, str]:
-    """What a clip set is and where its motion splits end, each setting as text, and how many clips it has."""
-    data = _data_of(settings.get("data", {}), row.clip_set)
-    told = {
-        name: str(value)
-        for name, value in flattened(data).items()
-        # null is like a setting that is not there.
-        if value is not None and NOT_COMPARED.isdisjoint(name.split("."))
-    }
-    if (beginning := settings.get("beginnings", {}).get(row.clip_set)) is not None:
-        told["pixels"] = beginning
-    told |= {f"motion.{name}": str(value) for name, value in settings.get("thresholds", {}).items()}
-    return told | {"clips": str(row.clips + row.clips_left_out)}
-
-
-def _data_of(data: Mapping[str, Any], clip_set: str) -> Mapping[str, Any]:
-    """Of the settings of data those of one clip set; all where they do not tell which those are."""
-    for part in data.get("sets", []):
-        # A set without a name is called as its folder.
-        if clip_set == (part.get("name") or Path(part.get("root") or "/").resolve().name):
-            return dict(part)
-    return data
-
-
 def _extras(compared: Sequence[Entry]) -> list[str]:
     """The further metrics that any method has."""
     return list(dict.fromkeys(name for entry in compared for row in entry.rows.values() for name in row.extras))
@@ -288,7 +264,8 @@ def _value(entry: Entry, column: str, metric: str) -> float | None:
     return entry.rows[column].scores.get(metric) if column in entry.rows else None
 
 
-def _pair(scores: tuple[float | None, float | None]) -> str:
+def pair(scores: tuple[float | None, float | None]) -> str:
+    """PSNR and SSIM in a cell."""
     psnr, ssim = scores
     return NOTHING if psnr is None else f"{psnr:.2f} / {decimals(ssim, 4)}"
 

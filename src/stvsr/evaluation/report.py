@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from stvsr.data.png import encode_png, png_size, read_png
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.comparison import comparison_csv, comparison_table, entries
+from stvsr.evaluation.parts import parts_table
 from stvsr.evaluation.results import Results, read_results
 from stvsr.evaluation.shown import PICTURES, SHOWN, ShownFrame, slices
 from stvsr.evaluation.tables import Table, decimals
@@ -81,12 +82,12 @@ def write_report(folder: Path, runs: list[Path]) -> Table:
         replace(run.results, name=run.label) if counts[run.results.name, run.results.protocol.name] > 1 else run.results
         for run in labelled
     )
-    table = comparison_table(compared)
+    table, parts = comparison_table(compared), parts_table(compared)
     written = {
-        "comparison.md": table.as_markdown(),
-        "comparison.tex": table.as_latex(),
+        "comparison.md": f"{table.as_markdown()}\n{parts.as_markdown()}",
+        "comparison.tex": f"{table.as_latex()}\n{parts.as_latex()}",
         "comparison.csv": comparison_csv(compared),
-        "report.html": page(labelled, table),
+        "report.html": page(labelled, table, parts),
     }
     for name, content in written.items():
         write_text(folder / name, content)
@@ -110,7 +111,7 @@ def labels(runs: list[tuple[Path, Results]]) -> list[str]:
     return [f"{name} #{place}" if counts[name] > 1 else name for place, name in enumerate(names, start=1)]
 
 
-def page(runs: list[Run], comparison: Table) -> str:
+def page(runs: list[Run], comparison: Table, parts: Table) -> str:
     """The whole page."""
     environment = Environment(
         loader=PackageLoader("stvsr.evaluation", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -121,6 +122,7 @@ def page(runs: list[Run], comparison: Table) -> str:
     return environment.get_template("report.html.j2").render(
         title="stvsr: " + ", ".join(run.label for run in runs),
         comparison=replace(comparison, notes=[*comparison.notes, *notes]),
+        parts=parts,
         splits=[(run.label, run.results.table()) for run in runs],
         clips=clip_table(runs, list(clips.values())),
         shown=shown,

@@ -19,6 +19,8 @@ from stvsr.evaluation.windows import Task
 PARTS = ("", "_given", "_synthesised")
 """All frames, those the network was given in low resolution, those it was not; endings of column names."""
 
+PART_NAMES = dict(zip(PARTS, ("all", "given", "synthesised"), strict=True))
+
 NOT_COVERED = "not covered by the protocol's windows"
 
 
