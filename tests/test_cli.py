@@ -350,6 +350,10 @@ class FailedJobError(RuntimeError):
             "can't start new thread: the system gives no more threads, memory or open files; raise its limits (ulimit "
             "-u, -v, -n, or a container's --pids-limit and --memory), or use fewer workers",
         ),
+        (
+            RuntimeError("[gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:5: Connection reset by peer"),
+            "another process of this run has ended, often for want of memory; give the same command again",
+        ),
         (RuntimeError("Symlink loop from 'a'"), "Symlink loop from 'a': links lead in a circle; remove one"),
     ],
 )

@@ -16,6 +16,16 @@ def test_what_a_disk_does_not_take_is_no_bug_of_ours(number: int) -> None:
     assert os.strerror(number) in said
 
 
+def test_a_full_disk_is_told_with_the_file_that_was_written(tmp_path: Path) -> None:
+    """A run may write to several disks."""
+    path = tmp_path / "table.csv"
+    with pytest.raises(OSError, match="No space") as told, beside_then_rename(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert explain_os_error(told.value) == (
+        f"{path}: No space left on device; make room or check the disk, then give the same command again"
+    )
+
+
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE])
 def test_what_a_limit_refuses_is_told_with_the_limits(number: int) -> None:
     said = explain_os_error(OSError(number, os.strerror(number), "in.mp4"))

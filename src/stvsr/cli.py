@@ -241,6 +241,9 @@ def _said(error: BaseException) -> str:
             "hydra/launcher=slurm needs hydra-submitit-launcher, which is not installed; run make install, or "
             'pip install ".[slurm]" in the clone'
         )
+    if "LexerNoViableAlt" in str(error):
+        wrong = one_line(error).partition("Exception: ")[2].partition(" ^ See")[0]
+        return f"{wrong}: letters beyond a to z, and ~, need quotes within quotes, such as 'data.root=\"DIR\"'"
     message, *hint = one_line(error).split(", set env var HYDRA_FULL_ERROR=1")
     return f"{message}: {one_line(chain_of(error)[-1])}" if hint else message
 

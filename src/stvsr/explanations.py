@@ -18,6 +18,9 @@ FAILED_ON_ITS_NODE = "Job (task="
 NO_THREAD = "can't start new thread"
 """Python's words where the system gives none."""
 
+PEER_GONE = ("Connection closed by peer", "Connection reset by peer")
+"""Gloo's words where another process of a run has ended."""
+
 LOADER_GONE = "DataLoader worker (pid"
 """Torch's words where the system ended a loader process."""
 
@@ -43,6 +46,8 @@ def in_one_line(error: BaseException) -> str | None:
             return f"{said}; not enough memory: use smaller batches, crops or frames"
         if str(link) == NO_THREAD:
             return beyond_limits(NO_THREAD)
+        if isinstance(link, RuntimeError) and any(words in str(link) for words in PEER_GONE):
+            return "another process of this run has ended, often for want of memory; give the same command again"
         if str(link).startswith(LOADER_GONE):
             said = one_line(link)[:LONGEST]
             return f"{said}: often for want of memory; give the same command again, with fewer workers"

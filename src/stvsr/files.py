@@ -28,7 +28,7 @@ def beside_then_rename(path: Path) -> Iterator[Path]:
         yield beside
         beside.replace(path)
     except OSError as error:
-        if str(error.filename) == str(beside):
+        if str(error.filename) == str(beside) or (error.filename is None and error.errno in OF_A_DISK):
             error.filename = str(path)
         raise
     finally:
@@ -87,10 +87,11 @@ def explain_os_error(error: BaseException) -> str | None:
         if isinstance(link, OSError) and not isinstance(link, ConnectionError) and link.strerror is not None:
             if link.errno in OF_LIMITS:
                 return beyond_limits(link.strerror)
-            if link.filename is not None:
-                return f"{link.filename}: {link.strerror}; choose a file or folder that can be used"
-            if link.errno in OF_A_DISK:
-                return f"{link.strerror}; make room or check the disk, then give the same command again"
+            named = "" if link.filename is None else f"{link.filename}: "
+            if link.errno in OF_A_DISK and not (named and link.errno == errno.EROFS):
+                return f"{named}{link.strerror}; make room or check the disk, then give the same command again"
+            if named:
+                return f"{named}{link.strerror}; choose a file or folder that can be used"
             if link.errno == errno.ENOENT and not _has_current_folder():
                 return "the folder that this command was given in does not exist any more; change to one that does"
     return None

@@ -28,6 +28,8 @@ from stvsr.train import train
 from stvsr.training.continuation import check_videos, is_finished, read_earlier, settings_of
 from stvsr.training.logs import read_logs
 
+CONTINUE = "give the same command again to continue the study"
+
 PICTURES = "study"
 """The folder of the pictures, beside the report."""
 
@@ -283,7 +285,10 @@ def main(config: DictConfig) -> None:
     try:
         report = study(config)
     except Interrupted as stop:
-        raise Interrupted(stop.done, "give the same command again to continue the study") from None
+        raise Interrupted(stop.done, CONTINUE) from None
+    except KeyboardInterrupt:
+        # Between trainings and scores, which tell how far they came.
+        raise Interrupted("stopped", CONTINUE) from None
     print(report.read_text(encoding="utf-8"))
     print(f"report, curves and pictures: {report.parent}")
 

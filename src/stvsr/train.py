@@ -34,6 +34,9 @@ from stvsr.unfinished import alone_in
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 """Not float16, whose gradient scaler would skip steps unseen by `NonFiniteGuard`, nor rounded weights (`bf16-true`)."""
 
+LONGEST_VARIANT = 64
+"""As W&B has it for tags."""
+
 SEEDS = 2**32
 """As many as NumPy takes."""
 
@@ -72,6 +75,8 @@ def _train(config: DictConfig) -> dict[str, float]:
     # And of logs that `keep_earlier_logs` keeps.
     warnings.filterwarnings("ignore", message=".*Previous log files in this directory will be deleted.*")
     check_values(config)
+    # Hydra reads a name such as 12 as a number.
+    config.variant = str(config.variant)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     use_backend(config.deformable)
     model_config = resolved(config.model)
@@ -179,6 +184,8 @@ def check_values(config: DictConfig) -> None:
     """
     for flag in ("cuda_graphs", "blended_start", "model.checkpointing", WANDB_OFFLINE):
         check_flag(config, flag)
+    if not isinstance(config.variant, str | int | float) or not 0 < len(str(config.variant)) <= LONGEST_VARIANT:
+        raise InvalidInput(f"variant={config.variant}; expected a name of at most {LONGEST_VARIANT} characters")
     whole("seed", config.seed, least=0)
     for name in ("max_steps", "val_check_interval"):
         whole(f"trainer.{name}", config.trainer[name], least=1)

@@ -45,7 +45,7 @@ def comparison_figure(*, lr: Tensor, predictions: dict[str, Tensor], target: Ten
         panels["ground truth\n"] = target[index]
         for axis, (caption, frame) in zip(row, panels.items(), strict=True):
             # Nearest, so that the picture shows the pixels there are.
-            axis.imshow(frame.detach().float().clamp(0, 1).permute(1, 2, 0).cpu(), interpolation="nearest")
+            axis.imshow(frame.detach().float().clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
             axis.set_title(caption, fontsize=8)
             axis.axis("off")
     return figure

@@ -132,6 +132,8 @@ def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank
             # Not a user's doing: the traceback stays on the terminal, the line says where to look.
             traceback.print_exc()
             message = f"process {rank} failed, see its traceback above; this is a bug of stvsr"
+        # The one that hears it ends the others, and must not end this one on its way out.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         queue.put(message)
 
 

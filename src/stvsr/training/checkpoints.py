@@ -1,6 +1,7 @@
 """Checkpoints: the last state and the best one, each replaced only by a whole file, and kept when a run is stopped."""
 
 import signal
+import threading
 from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
@@ -135,8 +136,10 @@ class LastCheckpoint(Remembering):
 
         And validates what was saved just before its validation failed or was killed: Lightning goes on without.
         """
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous_handlers[number] = signal.signal(number, self._on_signal)
+        # Python hands signals to the main thread alone.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous_handlers[number] = signal.signal(number, self._on_signal)
         if self.lacks_validation(trainer):
             loop = trainer.fit_loop.epoch_loop.val_loop
             # The one that was not finished is not continued but made anew.
