@@ -85,7 +85,8 @@ def explain_os_error(error: BaseException) -> str | None:
     for link in chain_of(error):
         # Errors that only derive from OSError have no reason of the system's; those of connections are of no file.
         if isinstance(link, OSError) and not isinstance(link, ConnectionError) and link.strerror is not None:
-            if link.errno in OF_LIMITS:
+            # A stream that does not wait has no room for the moment.
+            if link.errno in OF_LIMITS and "write could not complete" not in link.strerror:
                 return beyond_limits(link.strerror)
             named = "" if link.filename is None else f"{link.filename}: "
             if link.errno in OF_A_DISK and not (named and link.errno == errno.EROFS):

@@ -110,7 +110,7 @@ def upscale(arguments: argparse.Namespace) -> None:
         encoder = 0 if encoding is None else encoding.frame_bytes(picture.width * picture.height)
         budget = Budget(network, device, source.picture, picture, encoder, limit=arguments.memory)
         if upscaler.is_learned and source.picture.width * source.picture.height > chunking.LARGEST_WHOLE:
-            say("looking for what fits into the memory, which takes up to a minute")
+            say("looking for what fits into the memory, which takes half a minute or so")
         upscaler.grid = budget.grid()
         if upscaler.is_learned and not place.begun:
             check_frames(source)
@@ -124,11 +124,11 @@ def upscale(arguments: argparse.Namespace) -> None:
             say=say,
         )
         whole = job.run(None if source.count is None else clock.count(source.count))
-        if resumable and identity(arguments, device)["input"] != whose["input"]:
+        if resumable and state_of_input(arguments.input) != whose["input"]:
             # Sound is read at the end. It may also have been written again as it was, so nothing is thrown away.
             say(
-                f"warning: {arguments.input} was changed while it was upscaled: pictures and sound may not belong "
-                "together; look at the result, or give the same command again with --overwrite"
+                f"warning: {arguments.input} was changed while it was upscaled: what was made of it before and after "
+                "may not belong together; look at the result, or give the same command again with --overwrite"
             )
         place.deliver(whole)
 
@@ -192,14 +192,17 @@ def identity(arguments: argparse.Namespace, device: torch.device) -> dict[str, A
     if arguments.method is None:
         known["checkpoint"] = checksum_of([weight_file(arguments.checkpoint or STARTER)])
     known["device"] = str(device)
-    path: Path = arguments.input
+    known["input"] = state_of_input(arguments.input)
+    return known
+
+
+def state_of_input(path: Path) -> str:
+    """Changes when the input is written again."""
     if path == STANDARD:
         # Nobody knows whether the same comes again.
-        known["input"] = f"- {time.time_ns()}"
-        return known
+        return f"- {time.time_ns()}"
     files = [file for file in sorted(path.iterdir()) if file.suffix.lower() == ".png"] if path.is_dir() else [path]
-    known["input"] = f"{path.resolve()} {state_of(files)}"
-    return known
+    return f"{path.resolve()} {state_of(files)}"
 
 
 def windows_per_segment(upscaler: Upscaler, picture: Picture) -> int:

@@ -29,9 +29,8 @@ def load(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def read_log(run: Path, earlier: int = 0) -> list[dict[str, str]]:
-    """The log of a run, or of one of its `earlier` parts, counted from 1."""
-    with (run / (f"csv/metrics.{earlier}.csv" if earlier else "csv/metrics.csv")).open(newline="") as file:
+def read_log(run: Path) -> list[dict[str, str]]:
+    with (run / "csv/metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -133,10 +132,13 @@ def test_processes_that_do_not_write_end_with_the_one_that_does(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("step", "validated", "owes"), [(0, None, False), (2, None, True), (4, 2, True), (4, 4, False), (3, 2, False)]
+    ("step", "validated", "owes"), [(4, None, True), (4, 2, True), (4, 4, False), (2, None, False)]
 )
-def test_a_validation_is_owed_where_one_is_due_until_it_is_made(step: int, validated: int | None, owes: bool) -> None:
-    assert lacks_validation(step, validated, interval=2) is owes
+def test_the_validation_after_the_last_step_is_owed_until_it_is_made(
+    step: int, validated: int | None, owes: bool
+) -> None:
+    assert lacks_validation(step, validated, max_steps=4, interval=2) is owes
+    assert not lacks_validation(step, validated, max_steps=4, interval=3), "none is due after the last step"
 
 
 def test_signal_handlers_are_given_back(small_run: Callable[..., DictConfig]) -> None:
@@ -241,26 +243,6 @@ def test_a_run_whose_last_validation_failed_is_validated_when_it_is_started_agai
     assert ours["global_step"] == theirs["global_step"]
     steps = [row["step"] for row in read_log(tmp_path / "parts") if row["val/psnr/mean"]]
     assert steps == [row["step"] for row in read_log(tmp_path / "whole") if row["val/psnr/mean"]][-1:]
-
-
-def test_a_validation_that_a_crash_ended_is_made_when_the_run_goes_on(
-    small_run: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Saved just before it, the run would go on without it, and could never call that step its best."""
-    overrides = ["trainer.max_steps=5", "trainer.val_check_interval=2", "callbacks.last.every_steps=1"]
-    train(small_run(*overrides, folder="whole"))
-    with pytest.raises(RuntimeError, match="crash"):
-        train(with_callback(small_run(*overrides, folder="parts"), DieInValidation, step=2))
-    # Once more, at a step of the part that goes on.
-    with pytest.raises(RuntimeError, match="crash"):
-        train(with_callback(small_run(*overrides, folder="parts"), DieInValidation, step=4))
-    monkeypatch.delattr(DieInValidation, "on_validation_start")
-    train(with_callback(small_run(*overrides, folder="parts"), DieInValidation, step=4))
-    assert_same_runs(tmp_path / "whole", tmp_path / "parts", steps=5)
-    logs = [read_log(tmp_path / "whole"), *(read_log(tmp_path / "parts", number) for number in (1, 2, 0))]
-    whole, *parts = ([(row["step"], row["val/psnr/mean"]) for row in log if row.get("val/psnr/mean")] for log in logs)
-    assert [len(part) for part in parts] == [0, 1, 1]
-    assert whole == [row for part in parts for row in part]
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])

@@ -35,7 +35,7 @@ from stvsr.data.containers import can_be_read, ffmpeg_name, open_input
 from stvsr.data.orientation import UPRIGHT, Orientation, display_matrix
 from stvsr.data.packets import Packet, scan, shown_last, starts_afresh, video_stream
 from stvsr.errors import DamagedClip, InvalidInput, UserError
-from stvsr.files import OF_LIMITS, beyond_limits
+from stvsr.files import beyond_limits
 
 try:
     import decord
@@ -53,6 +53,9 @@ VP9's too, but it may change the size of frames anywhere, after which decord giv
 
 DECORD_MAX_BYTES = 256 * 2**20
 """Larger files are left to PyAV, because decord reads the whole file at every opening."""
+
+NO_FAULT_OF_A_FILE = (errno.EAGAIN, errno.EMFILE, errno.ENFILE)
+"""What the system says when it gives no more threads or open files. A damaged file may ask for any amount of memory."""
 
 ENCODE_AGAIN = "replace the file, encode it again with ffmpeg, which conceals damage, or leave that part out"
 """What to do with damage within a file."""
@@ -116,7 +119,7 @@ def _indexed(path: Path, resolved: Path, state: tuple[int, int] | None) -> Video
         return str(error)
     except (av.FFmpegError, StopIteration) as error:
         reason = getattr(error, "strerror", None) or "no frame can be decoded"
-        if getattr(error, "errno", None) in OF_LIMITS:
+        if getattr(error, "errno", None) in NO_FAULT_OF_A_FILE:
             raise UserError(f"{path}: {beyond_limits(reason)}") from None
         if getattr(error, "errno", None) in (errno.EACCES, errno.EIO) and not can_be_read(path):
             raise DamagedClip(f"{path}: cannot be read ({reason}); check its permissions and the disk") from None
@@ -292,6 +295,6 @@ def _decoded(path: Path, start: int | None, since: int | None, *, threads: int) 
                     raise DamagedClip(f"{path}: damaged near {frame.time} s: {ENCODE_AGAIN}")
                 yield frame
     except av.FFmpegError as error:
-        if error.errno in OF_LIMITS:
+        if error.errno in NO_FAULT_OF_A_FILE:
             raise UserError(f"{path}: {beyond_limits(str(error.strerror))}") from None
         raise DamagedClip(f"{path}: does not decode ({error.strerror}): {ENCODE_AGAIN}") from None

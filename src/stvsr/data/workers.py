@@ -47,6 +47,10 @@ def prepare_for(workers: int) -> None:
     """
     if workers == 0:
         return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS names a limit that it does not take.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         # A lock lies in /dev/shm, a socket in the folder of temporary files.
         multiprocessing.Lock()
@@ -57,10 +61,6 @@ def prepare_for(workers: int) -> None:
             f"loader processes could not hand over what they read ({error}): they need a folder for temporary files "
             "whose name is short (TMPDIR=/tmp), and /dev/shm, both to be written to; or choose 0 workers"
         ) from None
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # macOS names a limit that it does not take.
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def share_with_parent(*frames: Tensor) -> None:

@@ -95,14 +95,14 @@ def multiply_adds(network: Network, height: int, width: int) -> float | None:
     computed twice where large frames go in turns counts once, so that the figure for a pixel is that of the network.
     """
     h, w = network.requirements.padded_size(height, width)
-    known = {}
-    if parameter_count(network):
-        # Here: importing it takes seconds, and what has nothing to learn has no deformable convolution.
-        import torchvision  # noqa: F401 - brings the operator
-
-        known[torch.ops.torchvision.deform_conv2d] = _deformable
-    counter = FlopCounterMode(display=False, custom_mapping=known)
     try:
+        known = {}
+        if parameter_count(network):
+            # Here: importing it takes seconds, and what has nothing to learn has no deformable convolution.
+            import torchvision  # noqa: F401 - brings the operator
+
+            known[torch.ops.torchvision.deform_conv2d] = _deformable
+        counter = FlopCounterMode(display=False, custom_mapping=known)
         with unchunked():
             dry_run(deepcopy(network).cpu(), h, w, counter)
     except Exception as error:

@@ -132,21 +132,11 @@ class LastCheckpoint(Remembering):
         self._previous_handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listens for signals, in place of Lightning's handler, which would raise in the middle of a validation.
-
-        And validates what was saved just before its validation failed or was killed: Lightning goes on without.
-        """
+        """Listens for signals, in place of Lightning's handler, which would raise in the middle of a validation."""
         # Python hands signals to the main thread alone.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous_handlers[number] = signal.signal(number, self._on_signal)
-        if self.lacks_validation(trainer):
-            loop = trainer.fit_loop.epoch_loop.val_loop
-            # The one that was not finished is not continued but made anew.
-            loop.restarting = False
-            trainer.validating = True
-            loop.run()
-            trainer.training = True
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Stops where the step before was to be the last: not at its end, or a validation due there would be lost.
@@ -175,8 +165,9 @@ class LastCheckpoint(Remembering):
             save_whole(trainer, self.path)
 
     def lacks_validation(self, trainer: pl.Trainer) -> bool:
-        """Whether a run owes the validation after its last step."""
-        return lacks_validation(trainer.global_step, self.validated, int(trainer.val_check_interval))
+        """Whether a run has all its steps but not the validation that is due after the last of them."""
+        interval = int(trainer.val_check_interval)
+        return lacks_validation(trainer.global_step, self.validated, trainer.max_steps, interval)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stops listening."""
@@ -214,9 +205,9 @@ def to_continue(checkpoint: Path) -> str:
     return f"give the same command again with {typed('resume', checkpoint)}"
 
 
-def lacks_validation(step: int, validated: int | None, interval: int) -> bool:
-    """Whether a run that has come to `step`, and was validated last after `validated`, owes a validation there."""
-    return step > 0 and step % interval == 0 and validated != step
+def lacks_validation(step: int, validated: int | None, max_steps: int, interval: int) -> bool:
+    """Whether a run that has come to `step`, and was validated last after `validated`, owes its last validation."""
+    return step == max_steps and step % interval == 0 and validated != step
 
 
 def _in_trouble(trainer: pl.Trainer) -> bool:

@@ -118,7 +118,7 @@ def run_to_continue(config: DictConfig) -> EarlierRun | None:
 def is_finished(earlier: EarlierRun, config: DictConfig) -> bool:
     """Whether nothing is left to do of a run."""
     wanted, interval = config.trainer.max_steps, config.trainer.val_check_interval
-    return earlier.steps == wanted and not lacks_validation(earlier.steps, earlier.validated, interval)
+    return earlier.steps == wanted and not lacks_validation(earlier.steps, earlier.validated, wanted, interval)
 
 
 def _check_same_run(earlier: EarlierRun, config: DictConfig) -> None:
