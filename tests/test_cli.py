@@ -184,6 +184,11 @@ BAD_TRAIN = {
     "missing-resume": (["resume=gone.ckpt"], "gone.ckpt: no such file"),
     "misspelt-model-key": (["+model.chanels=8"], "chanels"),
     "no-data-folder": (["data=vimeo90k", "data.root=nowhere"], "nowhere: no sep_trainlist.txt there"),
+    "variant-of-several": (["variant=[a]"], "variant=['a']; expected a name of at most 64 characters"),
+    "letters-beyond-a-to-z": (
+        ["output_dir=ü"],
+        "output_dir=ü: letters beyond a to z, and ~, need quotes",
+    ),
     "unwritable-output": (["output_dir=/dev/null/out"], "/dev/null/out"),
     "no-choice-of-a-group": (
         ["logger=null"],

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from conftest import SMALL_RUN, wait_until, with_callback
+from stvsr.checkpoint import variant_of
 from stvsr.errors import Interrupted, UserError
 from stvsr.tracking import MONITORED
 from stvsr.train import train
@@ -322,3 +324,11 @@ def test_a_checkpoint_needs_no_room_for_temporary_files_and_a_full_disk_is_told_
     assert refused.value.filename == str(last)
     assert load(last)["global_step"] == 1
     assert {path.name for path in last.parent.iterdir()} <= {"last.ckpt", "best.ckpt"}
+
+
+def test_a_run_in_a_thread_keeps_the_name_that_hydra_reads_as_a_number(small_run: Callable[..., DictConfig]) -> None:
+    """As a launcher of threads begins it: Python hands signals to the main thread alone."""
+    config = small_run("trainer.max_steps=1", "variant=5")
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(train, config).result()
+    assert variant_of(config.callbacks.last.path) == "5"
