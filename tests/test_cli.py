@@ -184,6 +184,8 @@ BAD_TRAIN = {
     "missing-resume": (["resume=gone.ckpt"], "gone.ckpt: no such file"),
     "misspelt-model-key": (["+model.chanels=8"], "chanels"),
     "no-data-folder": (["data=vimeo90k", "data.root=nowhere"], "nowhere: no sep_trainlist.txt there"),
+    "no-variant": (["variant=null"], "variant=None; expected a name of at most 64 characters"),
+    "long-variant": (["variant=" + 70 * "x"], "xxx; expected a name of at most 64 characters"),
     "variant-of-several": (["variant=[a]"], "variant=['a']; expected a name of at most 64 characters"),
     "letters-beyond-a-to-z": (
         ["output_dir=ü"],

@@ -198,7 +198,7 @@ def test_what_wandb_does_not_take_is_one_line(
         dashboard(config)
 
 
-@pytest.mark.parametrize("setting", ["variant=" + 70 * "x", "variant=null", "logger.wandb.project=a/b"])
+@pytest.mark.parametrize("setting", ["logger.wandb.tags=[" + 70 * "x" + "]", "logger.wandb.project=a/b"])
 def test_settings_that_wandb_refuses_are_one_line_without_a_word_of_accounts(
     small_run: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
