@@ -230,9 +230,8 @@ def published() -> list[Entry]:
 def _measured(run: Results) -> Entry:
     cost = run.cost
     whole = [row for row in run.rows if row.motion == UNSPLIT]
-    counts = (f"{row.clips} clips, {row.frames} frames" for row in whole)
-    if len(whole) > 1:
-        counts = (f"{row.clip_set}: {count}" for row, count in zip(whole, counts, strict=True))
+    names = [f"{row.clip_set}: " if len(whole) > 1 else "" for row in whole]
+    counts = [f"{name}{row.clips} clips, {row.frames} frames" for name, row in zip(names, whole, strict=True)]
     return Entry(
         method=run.name,
         protocol=run.protocol.name,
