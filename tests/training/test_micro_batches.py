@@ -21,7 +21,7 @@ from stvsr.training.losses import charbonnier
 from stvsr.training.micro_batches import loss_in_micro_batches
 from stvsr.training.objectives import Objective, SpaceTime
 
-ONE_STAGE = ("space_time", "feature_interpolation", "flow_guided_offsets")
+ONE_STAGE = ("space_time", "feature_interpolation", "flow_guided_offsets", "feature_reconstruction")
 """Objectives of networks of one stage."""
 
 

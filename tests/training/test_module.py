@@ -41,6 +41,7 @@ def untrained(config: DictConfig) -> SpaceTimeModule:
     [
         ("feature_interpolation", DDPStrategy(), True),
         ("flow_guided_offsets", DDPStrategy(), True),
+        ("feature_reconstruction", DDPStrategy(), True),
         ("feature_interpolation", DDPStrategy(find_unused_parameters=True), False),
         ("feature_interpolation", SingleDeviceStrategy("cpu"), False),
         ("space_time", DDPStrategy(), False),
@@ -101,7 +102,7 @@ def test_a_network_that_waits_for_the_host_is_not_recorded(configure: Run, tmp_p
         train(configure("train", *rcan))
 
 
-@pytest.mark.parametrize("objective", ["feature_interpolation", "flow_guided_offsets"])
+@pytest.mark.parametrize("objective", ["feature_interpolation", "flow_guided_offsets", "feature_reconstruction"])
 def test_steps_of_an_objective_that_trains_a_part_are_not_recorded(small_run: Run, objective: str) -> None:
     """They run that part alone, which the recording of the whole network does not have."""
     with pytest.raises(InvalidInput, match=r"cuda_graphs=true with an objective .* a part .*cuda_graphs=false"):

@@ -26,8 +26,10 @@ from stvsr.train import train
 from stvsr.training.losses import charbonnier, l1
 from stvsr.training.objectives import (
     FeatureInterpolation,
+    FeatureReconstruction,
     FlowGuidedOffsets,
     FrameInterpolation,
+    Objective,
     SpaceTime,
     SuperResolution,
     frame_loss,
@@ -129,6 +131,17 @@ def test_feature_interpolation_trains_the_interpolation_alone(
     assert trained == {"interpolation"}
 
 
+def test_feature_reconstruction_compares_the_frames_of_the_whole_network_and_trains_its_end_alone(
+    small_network: Callable[..., ZoomingSlowMo], batch: Batch
+) -> None:
+    recorder, network = Recorder(), small_network()
+    FeatureReconstruction(recorder)(network, batch).backward()
+    torch.testing.assert_close(recorder.prediction, network(batch.lr))
+    assert torch.equal(recorder.target, batch.hr)
+    trained = {name.split(".")[0] for name, weight in network.named_parameters() if weight.grad is not None}
+    assert trained == {"reconstruction"}
+
+
 def test_offsets_learn_the_flow_of_a_clip_and_nothing_else_changes(
     small_network: Callable[..., ZoomingSlowMo],
 ) -> None:
@@ -175,14 +188,22 @@ def test_offsets_are_refused_where_there_are_none(small_network: Callable[..., Z
         FlowGuidedOffsets()(small_network("a"), batch)
 
 
-def test_feature_interpolation_refuses_a_two_stage_system(batch: Batch) -> None:
+@pytest.mark.parametrize("objective", [FeatureInterpolation(l1), FeatureReconstruction(l1), FlowGuidedOffsets()])
+def test_an_objective_of_a_part_refuses_a_two_stage_system(objective: Objective, batch: Batch) -> None:
     with pytest.raises(InvalidInput, match="use model=zooming_slow_mo"):
-        FeatureInterpolation(l1)(TwoStage(interpolator=Blend(), upscaler=Bicubic()), batch)
+        objective(TwoStage(interpolator=Blend(), upscaler=Bicubic()), batch)
 
 
-@pytest.mark.parametrize("objective", ["feature_interpolation", "flow_guided_offsets"])
-def test_a_training_of_the_interpolation_changes_it_alone(
-    configure: Callable[..., DictConfig], tmp_path: Path, objective: str
+@pytest.mark.parametrize(
+    ("objective", "part"),
+    [
+        ("feature_interpolation", "interpolation"),
+        ("flow_guided_offsets", "interpolation"),
+        ("feature_reconstruction", "reconstruction"),
+    ],
+)
+def test_a_training_of_a_part_changes_it_alone(
+    configure: Callable[..., DictConfig], tmp_path: Path, objective: str, part: str
 ) -> None:
     trained = []
     for chosen, steps in (("space_time", 1), (objective, 3)):
@@ -193,7 +214,7 @@ def test_a_training_of_the_interpolation_changes_it_alone(
         trained.append(folder / "checkpoints" / "last.ckpt")
     before, after = (load_network(path).state_dict() for path in trained)
     changed = {name.split(".")[0] for name, weight in before.items() if not torch.equal(weight, after[name])}
-    assert changed == {"interpolation"}
+    assert changed == {part}
 
 
 @pytest.mark.parametrize("objective", [FrameInterpolation(l1), SuperResolution(l1)], ids=lambda o: type(o).__name__)
@@ -222,6 +243,7 @@ def test_an_objective_tells_the_part_that_it_trains(small_network: Callable[...,
     assert SuperResolution(l1).part(two_stage) is two_stage.upscaler
     for objective in (FeatureInterpolation(l1), FlowGuidedOffsets()):
         assert objective.part(one_stage) is one_stage.interpolation
+    assert FeatureReconstruction(l1).part(one_stage) is one_stage.reconstruction
 
 
 def test_a_stage_is_trained_saved_and_given_to_another_system(

@@ -36,11 +36,11 @@ def upsample2(features: Tensor) -> Tensor:
 
 
 class Partner(NamedTuple):
-    """One of the two maps of an `AlignedFusion`, with what does not depend on the other."""
+    """One of the two maps of an `AlignedFusion`, with what it contributes to either alignment."""
 
     pyramid: Pyramid
-    in_first: Pyramid | None  # its share of the offsets of the first map
-    in_second: Pyramid | None  # and of the second
+    in_first: tuple[Tensor, ...]  # its share in the alignment of the first map
+    in_second: tuple[Tensor, ...]  # and of the second
 
 
 class FeaturePyramid(nn.Module):
@@ -113,7 +113,30 @@ class DeformableSampling(nn.Module):
         return F.conv2d(offset_features, self.offset_mask.weight[channels], self.offset_mask.bias[channels], padding=1)
 
 
-class PCDAlignment(nn.Module):
+class Alignment(nn.Module):
+    """Samples one pyramid towards another; the part that Table 2 compares. One of your own needs `forward` alone."""
+
+    def share_of_source(self, source: Pyramid) -> tuple[Tensor, ...]:
+        """What a pyramid that is sampled contributes, whatever the other is: one map often meets several others."""
+        return ()
+
+    def share_of_target(self, target: Pyramid) -> tuple[Tensor, ...]:
+        """What the pyramid that another is sampled towards contributes; itself, if nothing can be prepared."""
+        return target
+
+    def forward(
+        self, source: Pyramid, share_of_source: tuple[Tensor, ...], share_of_target: tuple[Tensor, ...]
+    ) -> Tensor:
+        """The source, as it would be where the target is: `(b, c, h, w)`."""
+        raise NotImplementedError
+
+    def of_pyramids(self, source: Pyramid, target: Pyramid) -> Tensor:
+        """As `forward`, of two that meet no others."""
+        aligned: Tensor = self(source, self.share_of_source(source), self.share_of_target(target))
+        return aligned
+
+
+class PCDAlignment(Alignment):
     """Samples one pyramid at offsets predicted from it and another, coarse to fine (Eq. 2 and 3).
 
     Args and errors as of `DeformableSampling`.
@@ -131,19 +154,21 @@ class PCDAlignment(nn.Module):
         self.merge2, self.merge1 = conv3x3(2 * c, c), conv3x3(2 * c, c)
 
     def share_of_source(self, source: Pyramid) -> Pyramid:
-        """What a pyramid that is sampled contributes to its own offsets, whatever the other is."""
+        """What it contributes to the offsets, at each level."""
         return self._shares(source, 0)
 
     def share_of_target(self, target: Pyramid) -> Pyramid:
-        """What the pyramid that another is sampled towards contributes to the offsets."""
+        """As `share_of_source`."""
         return self._shares(target, target.level1.shape[1])
 
-    def forward(self, source: Pyramid, share_of_source: Pyramid, share_of_target: Pyramid) -> Tensor:
+    def forward(
+        self, source: Pyramid, share_of_source: tuple[Tensor, ...], share_of_target: tuple[Tensor, ...]
+    ) -> Tensor:
         """Samples a pyramid towards another: `(b, c, h, w)`."""
         return self._sample(source, self._offset_features(map(torch.add, share_of_source, share_of_target)))
 
     def of_pyramids(self, source: Pyramid, target: Pyramid) -> Tensor:
-        """As `forward`, of two that meet no others; what each contributes is not kept."""
+        """As `forward`; what each contributes is not kept."""
         return self._sample(source, self._offset_features(map(conv_of_two, self._first_of_offset(), source, target)))
 
     def _sample(self, source: Pyramid, offset_features: Pyramid) -> Tensor:
@@ -153,14 +178,14 @@ class PCDAlignment(nn.Module):
         aligned1 = self.sample1(source.level1, offset_features.level1)
         return conv_of_two(self.merge1, aligned1, upsample2(aligned2))
 
-    def offsets(self, share_of_source: Pyramid, share_of_target: Pyramid) -> Pyramid:
+    def offsets(self, share_of_source: tuple[Tensor, ...], share_of_target: tuple[Tensor, ...]) -> Pyramid:
         """Where each level of the source is sampled, without sampling it (`DeformableSampling.predict_offset`)."""
         levels = self._offset_features(map(torch.add, share_of_source, share_of_target))
         samplings = (self.sample1, self.sample2, self.sample3)
         return Pyramid(*(sampling.predict_offset(level) for sampling, level in zip(samplings, levels, strict=True)))
 
     def _offset_features(self, of_both: Iterable[Tensor]) -> Pyramid:
-        """Features to predict offsets from, given both pyramids after their first convolutions."""
+        """Features to predict offsets from, of both pyramids after their first convolutions, which are overwritten."""
         of1, of2, of3 = of_both
         level3 = leaky_relu(self.offset3[1](leaky_relu(of3)))
         level2 = self._refined(self.offset2, of2, level3)
@@ -183,7 +208,7 @@ class PCDAlignment(nn.Module):
         return leaky_relu(third(own))
 
 
-class NaiveAlignment(nn.Module):
+class NaiveAlignment(Alignment):
     """`PCDAlignment` without motion: an ordinary 3x3 convolution wherever that samples (ablation (a)).
 
     Pyramid and cascade stay. The convolutions that predict offsets have no purpose left and are gone.
@@ -195,29 +220,23 @@ class NaiveAlignment(nn.Module):
         self.conv3, self.conv2, self.conv1 = conv3x3(c, c), conv3x3(c, c), conv3x3(c, c)
         self.merge2, self.merge1 = conv3x3(2 * c, c), conv3x3(2 * c, c)
 
-    def share_of_source(self, source: Pyramid) -> None:
-        """Nothing."""
-
-    def share_of_target(self, target: Pyramid) -> None:
-        """Nothing."""
-
-    def forward(self, source: Pyramid, share_of_source: None, share_of_target: None) -> Tensor:
+    def forward(
+        self, source: Pyramid, share_of_source: tuple[Tensor, ...], share_of_target: tuple[Tensor, ...]
+    ) -> Tensor:
         """As `PCDAlignment`, but the other pyramid has no say."""
         aligned3 = leaky_relu(self.conv3(source.level3))
         aligned2 = leaky_relu(conv_of_two(self.merge2, self.conv2(source.level2), upsample2(aligned3)))
         return conv_of_two(self.merge1, self.conv1(source.level1), upsample2(aligned2))
 
-    def of_pyramids(self, source: Pyramid, target: Pyramid) -> Tensor:
-        """As `forward`."""
-        aligned: Tensor = self(source, None, None)
-        return aligned
-
-
-Alignment = PCDAlignment | NaiveAlignment
-
 
 class AlignedFusion(nn.Module):
-    """Two feature maps, each sampled towards the other, blended into one (Eq. 1 and 4)."""
+    """Two feature maps, each sampled towards the other, blended into one (Eq. 1 and 4).
+
+    Args:
+        channels: width of every map.
+        align_first: samples the first map towards the second.
+        align_second: samples the second towards the first.
+    """
 
     def __init__(self, *, channels: int, align_first: Alignment, align_second: Alignment) -> None:
         super().__init__()
@@ -253,9 +272,8 @@ class AlignedFusion(nn.Module):
     def offsets(self, first: Partner, second: Partner) -> tuple[Pyramid, Pyramid]:
         """Where the levels of each map are sampled, without sampling them; of maps that are sampled at offsets."""
         align_first, align_second = (cast(PCDAlignment, align) for align in (self.align_first, self.align_second))
-        of_first = align_first.offsets(cast(Pyramid, first.in_first), cast(Pyramid, second.in_first))
-        of_second = align_second.offsets(cast(Pyramid, second.in_second), cast(Pyramid, first.in_second))
-        return of_first, of_second
+        of_first = align_first.offsets(first.in_first, second.in_first)
+        return of_first, align_second.offsets(second.in_second, first.in_second)
 
 
 def deformable_fusion(*, channels: int, deformable_groups: int) -> AlignedFusion:

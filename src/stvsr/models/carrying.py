@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from stvsr.errors import InvalidInput
 from stvsr.models.alignment import AlignedFusion, DeformableSampling, PCDAlignment
 from stvsr.models.blocks import LEAKY_SLOPE, start_as_he
-from stvsr.models.propagation import Bidirectional, ConvLSTM, DeformableConvLSTM, NoPropagation
+from stvsr.models.propagation import AlignedConvLSTM, Bidirectional, ConvLSTM, NoPropagation
 
 STATE_GAIN = 0.1
 """What the candidate of a ConvLSTM takes of the frame: so little that both tanh are straight lines there."""
@@ -38,7 +38,7 @@ def carry_through(propagation: nn.Module, carried: Tensor) -> float:
     if isinstance(propagation, NoPropagation):
         return 1.0
     recurrence = propagation.recurrence if isinstance(propagation, Bidirectional) else propagation
-    if not isinstance(recurrence, ConvLSTM | DeformableConvLSTM):
+    if not isinstance(recurrence, ConvLSTM | AlignedConvLSTM):
         raise InvalidInput(
             f"{type(recurrence).__name__}: carry_through does not know how its states carry a frame; add "
             "blended_start=false, or teach it (stvsr/models/carrying.py)"
@@ -48,7 +48,7 @@ def carry_through(propagation: nn.Module, carried: Tensor) -> float:
     for gate in range(4):
         clear(gates, carried + gate * channels)
     gates.weight[carried + 3 * channels, carried, 1, 1] = STATE_GAIN
-    if isinstance(recurrence, DeformableConvLSTM):
+    if isinstance(recurrence, AlignedConvLSTM):
         clear(recurrence.align_cell.fuse, carried)
     else:
         assert gates.bias is not None

@@ -58,7 +58,7 @@ class Recurrence(nn.Module):
     """Two states that are carried from frame to frame."""
 
     def prepare(self, frames: Tensor) -> Any:
-        """What the steps need of their frames `(b, c, h, w)`: a tensor of as many `b`, or a NamedTuple of such."""
+        """What the steps need of their frames `(b, c, h, w)`: tensors of as many `b`, alone or in (nested) tuples."""
         raise NotImplementedError
 
     def step(self, prepared: Any, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,11 +95,11 @@ class Recurrence(nn.Module):
         t, b = features.shape[:2]
         tensors, form = tree_flatten(self.prepare(features.flatten(0, 1)))
         # Split once: the gradient of a slice would be as large as all frames, nearly all of it zeros, for each slice.
-        frames = [torch.split(tensor, b) for tensor in tensors]
+        by_step = [torch.split(tensor, b) for tensor in tensors]
         hidden = cell = torch.zeros_like(torch.cat([features[0], features[0]]) if both_ways else features[0])
         states = []
         for step in range(t):
-            now = [torch.cat([frame[step], frame[t - 1 - step]]) if both_ways else frame[step] for frame in frames]
+            now = [torch.cat([part[step], part[t - 1 - step]]) if both_ways else part[step] for part in by_step]
             hidden, cell = self.step(tree_unflatten(now, form), hidden, cell)
             states.append(hidden)
         return torch.unflatten(torch.cat(states), 0, (t, -1))
@@ -131,31 +131,28 @@ class ConvLSTM(Recurrence):
 
 
 class AlignedStep(NamedTuple):
-    """What a `DeformableConvLSTM` needs of a frame."""
+    """What an `AlignedConvLSTM` needs of a frame."""
 
     gates: Tensor
     for_hidden: Partner
     for_cell: Partner
 
 
-class DeformableConvLSTM(Recurrence):
-    """A ConvLSTM whose states are aligned with the current frame before each step, variant (d).
+class AlignedConvLSTM(Recurrence):
+    """A ConvLSTM whose states are aligned with the current frame before each step.
 
-    As in the authors' release, an aligned state is a blend of the state and the frame, both sampled at offsets of their
-    own; Eq. 6 prints the state alone.
+    As in the authors' release, an aligned state is a blend of the frame and the state, each sampled towards the other;
+    Eq. 6 prints the state alone.
 
     Args:
         channels: width of every map.
-        deformable_groups: groups of channels that are sampled at offsets of their own.
-
-    Raises:
-        InvalidInput: `deformable_groups` does not divide `channels`.
+        align_hidden: blends a frame, the first, and the hidden state.
+        align_cell: the same for the cell state.
     """
 
-    def __init__(self, *, channels: int, deformable_groups: int) -> None:
+    def __init__(self, *, channels: int, align_hidden: AlignedFusion, align_cell: AlignedFusion) -> None:
         super().__init__()
-        self.align_hidden = deformable_fusion(channels=channels, deformable_groups=deformable_groups)
-        self.align_cell = deformable_fusion(channels=channels, deformable_groups=deformable_groups)
+        self.align_hidden, self.align_cell = align_hidden, align_cell
         self.cell = ConvLSTMCell(channels)
 
     def prepare(self, frames: Tensor) -> AlignedStep:
@@ -178,6 +175,22 @@ class DeformableConvLSTM(Recurrence):
     def _aligned(align: AlignedFusion, frame: Partner, state: Tensor) -> Tensor:
         aligned: Tensor = align(frame, align.as_second(align.pyramid(state)))
         return aligned
+
+
+class DeformableConvLSTM(AlignedConvLSTM):
+    """An `AlignedConvLSTM` that samples at learned offsets (Eq. 6), variant (d).
+
+    Args:
+        channels: width of every map.
+        deformable_groups: groups of channels that are sampled at offsets of their own.
+
+    Raises:
+        InvalidInput: `deformable_groups` does not divide `channels`.
+    """
+
+    def __init__(self, *, channels: int, deformable_groups: int) -> None:
+        hidden, cell = (deformable_fusion(channels=channels, deformable_groups=deformable_groups) for _ in range(2))
+        super().__init__(channels=channels, align_hidden=hidden, align_cell=cell)
 
 
 class Bidirectional(nn.Module):

@@ -76,11 +76,16 @@ class ZoomingSlowMo(Network):
             InvalidInput: fewer than 2 frames, or a height or width that is not a multiple of 4.
         """
         self.requirements.check(lr)
-        b, n = lr.shape[:2]
-        features = self._stage(self.interpolation, self.extract(lr))  # (2n-1, b, c, h, w)
-        features = self._stage(self.propagation, features)
+        return self.reconstruct(self.propagate(lr))
+
+    def propagate(self, lr: Tensor) -> Tensor:
+        """The features of all frames, with what they know of each other: `(b, n, 3, h, w)` to `(2n-1, b, c, h, w)`."""
+        return self._stage(self.propagation, self._stage(self.interpolation, self.extract(lr)))
+
+    def reconstruct(self, features: Tensor) -> Tensor:
+        """The frames of propagated features: `(t, b, c, h, w)` to `(b, t, 3, 4h, 4w)`."""
         frames = torch.cat([self._stage(self.reconstruction, at_once) for at_once in self._together(features)])
-        return torch.unflatten(frames, 0, (2 * n - 1, b)).transpose(0, 1)
+        return torch.unflatten(frames, 0, features.shape[:2]).transpose(0, 1)
 
     def extract(self, lr: Tensor) -> Tensor:
         """The features of each frame alone: `(b, n, 3, h, w)` in [0, 1] to `(n, b, c, h, w)`."""

@@ -168,10 +168,35 @@ class FlowGuidedOffsets:
         ).sum()
 
 
+@dataclass(frozen=True)
+class FeatureReconstruction:
+    """The reconstruction of a `ZoomingSlowMo` alone: HR frames from features that the rest of it makes as it is.
+
+    Not in the paper, which trains everything at once. The recurrence, most of a step's cost on a CPU, runs without
+    gradients.
+
+    Attributes:
+        loss: of all frames, `(b, 2n-1, 3, 4h, 4w)`.
+    """
+
+    loss: Loss
+
+    def part(self, network: Trained) -> nn.Module:
+        """The reconstruction."""
+        return _one_stage(network).reconstruction
+
+    def __call__(self, network: Trained, batch: Batch) -> Tensor:
+        """The loss of the frames of a batch."""
+        one_stage = _one_stage(network)
+        with torch.no_grad():
+            features = one_stage.propagate(batch.lr)
+        return self.loss(one_stage.reconstruct(features), batch.hr)
+
+
 def _one_stage(network: Trained) -> ZoomingSlowMo:
     if not isinstance(network, ZoomingSlowMo):
         raise InvalidInput(
-            "the objective trains the interpolation of a one-stage network, the network is a "
+            "the objective trains a part of a one-stage network, the network is a "
             f"{type(network).__name__}: use model=zooming_slow_mo, or objective=space_time"
         )
     return network
