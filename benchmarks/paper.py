@@ -116,8 +116,7 @@ def pcd(part: PCDAlignment, source: Levels, target: Levels) -> Tensor:
 
 def sample(part: DeformableSampling, features: Tensor, offset_features: Tensor) -> Tensor:
     """A modulated deformable convolution."""
-    offset_y, offset_x, mask = torch.chunk(part.offset_mask(offset_features), 3, dim=1)
-    offset = torch.cat([offset_y, offset_x], dim=1)
+    offset, mask = torch.tensor_split(part.offset_mask(offset_features), [part.offset_channels], dim=1)
     return deform_conv2d(features, offset, part.weight, part.bias, padding=1, mask=torch.sigmoid(mask))
 
 

@@ -14,9 +14,16 @@ LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 PATH = re.compile(r"`((?:src|tests|docs|benchmarks)/[\w./-]+\.\w+)`")
 """Files of `conf/` may be a reader's, to be made."""
 
+MODULE = re.compile(r"`([\w/]+\.py)`")
+"""From some folder of ours on."""
+
+SOURCES = [str(path) for folder in ("src", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_files_that_a_document_names_exist(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     named = {document.parent / link for link in LINK.findall(text)} | {ROOT / path for path in PATH.findall(text)}
     assert [str(path) for path in named if not path.exists()] == []
+    modules = MODULE.findall(text)
+    assert [name for name in modules if not any(path.endswith(f"/{name}") for path in SOURCES)] == []

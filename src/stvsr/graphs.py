@@ -163,7 +163,7 @@ def recorded_step(network: nn.Module, lr: Tensor) -> Pass:
 
 
 def _deformable_sizes(network: nn.Module) -> set[Sizes]:
-    """Those of all deformable convolutions in a network."""
+    """Those of all `DeformableSampling` in a network; `deform_conv2d` called elsewhere is not seen."""
     return {part.sizes for part in network.modules() if isinstance(part, DeformableSampling)}
 
 

@@ -1,4 +1,4 @@
-"""Before the first step the network enlarges given frames and the mean of neighbours, and offsets have a gradient."""
+"""Before the first step the network enlarges given frames and the mean of neighbours; offsets learn at once."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stvsr.data.degradation import downsample
 from stvsr.errors import InvalidInput
-from stvsr.models.alignment import PCDAlignment, deformable_fusion
+from stvsr.models.alignment import DeformableSampling, PCDAlignment, deformable_fusion
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.blended_start import PARABOLA, start_at_blended_frames
 from stvsr.models.blocks import ResidualBlock
@@ -57,15 +57,29 @@ def test_an_untrained_network_enlarges_frames_and_the_mean_of_neighbours(
     torch.testing.assert_close(frames.clamp(0, 1)[inner], enlarged(between).clamp(0, 1)[inner], atol=0.03, rtol=0)
 
 
-@pytest.mark.parametrize("variant", "bcde")
-def test_offsets_have_a_gradient_from_the_first_step_on(
-    started: Callable[..., nn.Module], generated_clip: Tensor, variant: str
+def test_the_finest_offsets_of_the_interpolation_learn_in_the_first_step_and_all_in_the_second(
+    started: Callable[..., nn.Module], generated_clip: Tensor
 ) -> None:
-    network = started(variant, 16)
-    charbonnier(network(downsample(generated_clip[::2])[None]), generated_clip[None]).backward()
-    heads = network.interpolation.fusion.align_first.sample1.offset_mask.weight.grad
-    assert heads is not None
-    assert heads.abs().amax() > 0
+    """Offsets alone: masks learn anyway."""
+    network, hr = started("e", 16), generated_clip[None, ..., :64, :64]
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    learning = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        charbonnier(network(downsample(hr[:, ::2])), hr).backward()
+        learning.append({name for name, part in samplings(network) if offsets_learn(part)})
+        optimizer.step()
+    assert learning[0] == {f"interpolation.fusion.align_{which}.sample1" for which in ("first", "second")}
+    assert learning[1] == {name for name, _ in samplings(network)}
+
+
+def samplings(network: nn.Module) -> list[tuple[str, DeformableSampling]]:
+    return [(name, part) for name, part in network.named_modules() if isinstance(part, DeformableSampling)]
+
+
+def offsets_learn(sampling: DeformableSampling) -> bool:
+    gradient = sampling.offset_mask.weight.grad
+    return gradient is not None and bool(gradient[: sampling.offset_channels].any())
 
 
 def test_what_predicts_offsets_sees_a_picture_and_not_its_brightness(
@@ -87,8 +101,18 @@ def test_what_predicts_offsets_sees_a_picture_and_not_its_brightness(
 
     ours = started("b", 16)
     assert contrast(ours, lr) > 5 * contrast(plain, lr)
-    firsts = [ours.interpolation.fusion.align_second.get_submodule(f"offset{level}.0") for level in (1, 2, 3)]
+    # Those of the recurrence too.
+    alignments = [part for part in started("e", 16).modules() if isinstance(part, PCDAlignment)]
+    firsts = [each.get_submodule(f"offset{level}.0") for each in alignments for level in (1, 2, 3)]
+    assert len(firsts) == 18
     assert all(first.weight.sum(dim=(2, 3)).abs().amax() < 1e-5 for first in firsts)
+
+
+def test_every_group_of_the_deformable_convolutions_carries_frames(started: Callable[..., nn.Module]) -> None:
+    """At the paper's width; a group that carries none would not learn from the first step on."""
+    weight = started("b", 64).interpolation.fusion.align_first.sample1.weight
+    carried = (weight.flatten(1) != 0).sum(dim=1) == 1
+    assert carried.view(8, 8).any(dim=1).all()
 
 
 def test_another_network_is_refused() -> None:

@@ -1,6 +1,7 @@
 """What is taken in turns gives what it gives together."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from stvsr.models import chunking
-from stvsr.models.alignment import FeaturePyramid
+from stvsr.models.alignment import AlignedFusion, Alignment, FeaturePyramid, NaiveAlignment, Pyramid
 from stvsr.models.chunking import frames_per_chunk, needs_chunks, rows_per_chunk, unchunked
-from stvsr.models.propagation import ConvLSTMCell
+from stvsr.models.interpolation import FusedInterpolation
+from stvsr.models.propagation import AlignedConvLSTM, Bidirectional, ConvLSTMCell
 from stvsr.models.reconstruction import REACH, Reconstruction
 
 LR = (2, 4, 3, 72, 8)
@@ -59,6 +61,36 @@ def test_large_frames_go_in_turns_and_give_what_they_give_together(
     assert largest["rows enlarged"] <= 16 * REACH + 2 * REACH
     assert largest.get("rows of gates", 0) <= 16 + 2
     torch.testing.assert_close(turned, together, rtol=1e-5, atol=1e-6)
+
+
+class Shift(Alignment):
+    """Of a contributor: it has `forward` alone, and looks at the target itself."""
+
+    def forward(self, source: Pyramid, share_of_source: tuple[Tensor, ...], target: tuple[Tensor, ...]) -> Tensor:
+        """The source, moved to the right where the target is bright."""
+        assert share_of_source == ()
+        return source.level1.roll(1, -1) * target[0].sigmoid()
+
+
+@pytest.mark.parametrize("align", [Shift, partial(NaiveAlignment, channels=8)], ids=["Shift", "NaiveAlignment"])
+def test_an_alignment_of_ones_own_needs_forward_alone(
+    small_network: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch, align: Callable[[], Alignment]
+) -> None:
+    """In the interpolation and in the recurrence, on small frames and on large ones, with gradients and without."""
+    network, lr = small_network("e"), torch.rand(LR)
+
+    def fusion() -> AlignedFusion:
+        return AlignedFusion(channels=8, align_first=align(), align_second=align())
+
+    network.interpolation = FusedInterpolation(fusion())
+    recurrence = AlignedConvLSTM(channels=8, align_hidden=fusion(), align_cell=fusion())
+    network.propagation = Bidirectional(channels=8, recurrence=recurrence)
+    together = network(lr)
+    monkeypatch.setattr(chunking, "LARGEST_WHOLE", 1)
+    with torch.no_grad():
+        torch.testing.assert_close(network(lr), together.detach(), rtol=1e-5, atol=1e-6)
+    together.sum().backward()
+    assert network.features.head.weight.grad.any()
 
 
 @pytest.mark.parametrize("variant", "de")
@@ -113,6 +145,11 @@ def test_at_least_one_frame_and_rows_enough_for_their_reach_are_taken(
     rows = rows_per_chunk(features, reach=reach)
     assert 2 * reach <= rows / 8
     assert rows * width <= max(chunking.LARGEST_WHOLE, 16 * reach * width)
+
+
+def test_the_frames_of_vid4_are_taken_whole() -> None:
+    """For those a GPU would wait for its launches."""
+    assert chunking.LARGEST_WHOLE >= 180 * 144
 
 
 def test_an_error_does_not_end_the_turns_of_what_comes_later() -> None:

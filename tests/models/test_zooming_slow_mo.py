@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from conftest import SMALL_NETWORK
 from stvsr.errors import InvalidInput
+from stvsr.models import chunking
 from stvsr.models.alignment import DeformableSampling
 from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.blocks import conv3x3
@@ -95,6 +96,12 @@ def test_every_parameter_takes_part(small_network: Callable[..., nn.Module], var
     network(torch.rand(1, 3, 3, 8, 8)).square().sum().backward()
     idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert idle == []
+    for name, part in network.named_modules():
+        if isinstance(part, DeformableSampling):
+            # In one tensor: either could hide the other.
+            offsets, masks = part.offset_mask.weight.grad.tensor_split([part.offset_channels])
+            assert offsets.any(), name
+            assert masks.any(), name
 
 
 @pytest.mark.parametrize(
@@ -149,12 +156,16 @@ def test_checkpointing_keeps_less_and_gives_the_same_gradients(
 ) -> None:
     network, lr = small_network(variant).double(), torch.rand(2, 3, 3, 8, 12, dtype=torch.float64)
     kept, gradients = [], []
+    at_once: list[int] = []
+    network.reconstruction.register_forward_pre_hook(lambda _, given: at_once.append(len(given[0])))
     for checkpointing in (False, True):
         network.checkpointing = checkpointing  # type: ignore[assignment]
         saved, gradient = kept_and_gradients(network, lr)
         kept.append(saved)
         gradients.append(gradient)
     assert kept[1] < 0.5 * kept[0]
+    # Of two clips: all five frames of both, then step by step, and again for the gradients.
+    assert at_once == [10, *[2] * 10]
     for ours, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
 
@@ -187,6 +198,27 @@ def test_bright_frames_have_finer_steps_than_bfloat16_under_autocast(configure: 
     assert frames.dtype == torch.float32
     bright = frames[(frames >= 0.5) & (frames < 1)]
     assert len(bright.unique()) > 128
+
+
+def test_features_begin_in_float32_under_autocast(small_network: Callable[..., nn.Module]) -> None:
+    """A convolution of three channels: in bfloat16 it would lose grey levels for next to no gain."""
+    features = small_network("b").features
+    seen: list[torch.dtype] = []
+    features.trunk.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        features(torch.rand(1, 3, 8, 8))
+    assert seen == [torch.float32]
+
+
+def test_weights_and_frames_lie_with_their_channels_last(
+    small_network: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or convolutions would turn them around in every pass; of large frames too, which are made some rows at a time."""
+    network, layout = small_network("e"), {"memory_format": torch.channels_last}
+    assert all(p.is_contiguous(**layout) for p in network.parameters() if p.ndim == 4)
+    monkeypatch.setattr(chunking, "LARGEST_WHOLE", 1)
+    with torch.no_grad():
+        assert network.reconstruction(torch.rand(1, 8, 40, 8).contiguous(**layout)).is_contiguous(**layout)
 
 
 def test_deformable_sampling_begins_as_strong_as_a_convolution() -> None:

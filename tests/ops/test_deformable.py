@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import DictConfig
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from stvsr.errors import InvalidInput
 from stvsr.evaluate import evaluate
@@ -42,6 +43,16 @@ def arguments(shape: tuple[int, ...], reach: float, dtype: torch.dtype = torch.f
 
     offset = (draw(b, groups * 18, h, w) * reach).detach().requires_grad_()
     return [draw(b, c, h, w), offset, draw(b, groups * 9, h, w), draw(c + 1, c, 3, 3), draw(c + 1)]
+
+
+def test_torchvisions_operator_refuses_to_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever calls it: it runs on a stream of its own, so replays would compute with what lies in memory."""
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(deformable, "is_fake", lambda tensor: False)
+    with FakeTensorMode():
+        on_a_gpu = [torch.empty(argument.shape, device="cuda") for argument in arguments(SHAPES[1], 0)]
+    with pytest.raises(RuntimeError, match="cannot be recorded"):
+        torchvision_deform_conv2d(*on_a_gpu)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

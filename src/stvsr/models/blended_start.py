@@ -3,8 +3,8 @@
 From random weights the network first has to learn what an image is: the reconstruction adds no upsampled input
 (Sec. 3.3), and what the alignments sample means nothing yet, so offsets have nothing to follow. Here some channels
 carry the LR frames through the untrained network: every layer hands them on, a missing frame gets the mean of its
-neighbours, and the end enlarges them. Offsets start at zero all the same, but their gradient is that of a picture
-from the first step on.
+neighbours, and the end enlarges them. Offsets start at zero all the same; those of the interpolation's finest level
+get a picture's gradient in the first step, all others from the second on.
 
 What predicts offsets starts anew as well (`carrying.offsets_see_pictures`). Every other weight keeps its random start,
 and the network is what it was.
@@ -43,7 +43,7 @@ def start_at_blended_frames(network: nn.Module) -> None:
     channels = network.features.head.out_channels
     if channels < 2 * COLOURS:
         raise _unsuited(f"{channels} channels", f"at least {2 * COLOURS}")
-    # Every other one, so that each group of the deformable convolutions has some.
+    # Every other one: from 32 channels on each of 8 groups of the deformable convolutions has some.
     carried = torch.arange(0, 2 * COLOURS * (channels // (2 * COLOURS)), 2)
 
     pass_through(network.features.head, carried, torch.arange(len(carried)) % COLOURS, gain=1.0)
@@ -60,7 +60,7 @@ def start_at_blended_frames(network: nn.Module) -> None:
         elif isinstance(alignment, NaiveAlignment):
             pass_through(alignment.conv1, carried, carried, gain=1.0)
         else:
-            raise _unsuited(type(alignment).__name__, "one of ours")
+            raise _unsuited(type(alignment).__name__, "PCDAlignment or NaiveAlignment")
         pass_through(alignment.merge1, carried, carried, gain=1.0)
     pass_through(fusion.fuse, carried, carried, carried + channels, gain=0.5)
 

@@ -84,7 +84,7 @@ def start_as_he(conv: nn.Conv2d | nn.ConvTranspose2d, *, slope: float = 0.0) -> 
 
 
 def leaky_relu(features: Tensor) -> Tensor:
-    """LeakyReLU with the method's slope, in place of its input: it follows layers that do not need what they gave."""
+    """LeakyReLU with the method's slope, which overwrites its input: for what nothing else uses."""
     return F.leaky_relu(features, LEAKY_SLOPE, inplace=True)
 
 

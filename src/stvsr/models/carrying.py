@@ -63,7 +63,7 @@ def carry_through(propagation: nn.Module, carried: Tensor) -> float:
 
 @torch.no_grad()
 def offsets_see_pictures(network: nn.Module) -> None:
-    """Starts anew what predicts offsets, so that they can follow something from the first step on.
+    """Starts anew what predicts offsets, so that there is something in it that they can follow.
 
     By PyTorch's default a signal fades by half from one convolution to the next: behind a pyramid and three
     convolutions there are biases and hardly a picture, and in a short training offsets stay at hundredths of a pixel.

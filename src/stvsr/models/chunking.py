@@ -19,7 +19,7 @@ batching pays."""
 
 
 def needs_chunks(features: Tensor) -> bool:
-    """Whether maps `(…, h, w)` are so large that they are taken one by one."""
+    """Whether maps `(…, h, w)` are taken one by one: large ones, where no gradients are wanted."""
     return not torch.is_grad_enabled() and features.shape[-2] * features.shape[-1] > LARGEST_WHOLE
 
 

@@ -3,7 +3,7 @@
 The recurrence is most of what a training step of (e) costs on a CPU, and does little for it until features,
 interpolation and reconstruction are worth something. Those are learned without it, several times as many clips a
 second; then it is put in between them. Its states carry the features as they are, up to the bend of two tanh; the gates
-learn from there what else to keep, and offsets see pictures from the first step on.
+learn from there what else to keep, and what predicts offsets sees pictures from the first step on.
 
 Not in the paper; for short trainings. The network is the paper's.
 """

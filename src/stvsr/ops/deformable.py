@@ -39,11 +39,17 @@ class Sizes(NamedTuple):
 
 
 def torchvision_deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The compiled operator; see `deform_conv2d`."""
+    """The compiled operator; see `deform_conv2d`.
+
+    Raises:
+        RuntimeError: while a CUDA graph is recorded: on a stream of its own it would escape that, and learn nothing.
+    """
     # Here: importing it takes seconds, and most processes never use it.
     from torchvision.ops import deform_conv2d as operator
 
     has_values = not torch.compiler.is_compiling() and not is_fake(offset)
+    if has_values and offset.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("torchvision's deformable convolution cannot be recorded")
     if has_values and offset.device.type == "cpu" and offset.isnan().any():
         # On a CPU it would read anywhere in memory, which ends the process.
         unknown = torch.unflatten(offset, 1, (-1, 2)).isnan().any(dim=2)

@@ -71,7 +71,7 @@ class _Sampler:
 
     def blocks(self) -> Iterator[tuple[slice, slice]]:
         """Frames, and rows of them, that are sampled together: whole frames while they are small."""
-        # A core takes some groups of some frames.
+        # At least as many groups of channels, of all of them together, as there are threads: each samples whole groups.
         frames = min(self.b, max(BLOCK // (self.h * self.w), math.ceil(torch.get_num_threads() / self.groups)))
         rows = max(1, BLOCK // (frames * self.w))
         for frame in range(0, self.b, frames):
