@@ -27,10 +27,10 @@ def carry_through(propagation: nn.Module, carried: Tensor) -> float:
 
     Args:
         propagation: any of `stvsr.models.propagation`.
-        carried: the channels.
+        carried: indices of the channels, `(k,)`.
 
     Returns:
-        What the states have to be multiplied by; `Bidirectional` does that itself.
+        The gain by which the next layer makes the states what they were given; 1 of a `Bidirectional`, which does that.
 
     Raises:
         InvalidInput: a recurrence of another kind.
@@ -45,14 +45,15 @@ def carry_through(propagation: nn.Module, carried: Tensor) -> float:
         )
     gates = recurrence.cell.gates
     channels = gates.out_channels // 4
-    for gate in range(4):
-        clear(gates, carried + gate * channels)
-    gates.weight[carried + 3 * channels, carried, 1, 1] = STATE_GAIN
+    i, f, o, g = (carried + gate * channels for gate in range(4))  # in the order of `ConvLSTMCell`
+    for gate in (i, f, o, g):
+        clear(gates, gate)
+    gates.weight[g, carried, 1, 1] = STATE_GAIN
     if isinstance(recurrence, AlignedConvLSTM):
         clear(recurrence.align_cell.fuse, carried)
     else:
         assert gates.bias is not None
-        gates.bias[carried + channels] = FORGET
+        gates.bias[f] = FORGET
     # One input gate, one output gate.
     gain = 1 / (STATE_GAIN * UNTRAINED_GATE * UNTRAINED_GATE)
     if not isinstance(propagation, Bidirectional):
