@@ -161,6 +161,7 @@ def test_a_damaged_clip_is_left_out_with_a_word(run: Run, tmp_path: Path, config
         module.trainer = SimpleNamespace(
             max_steps=6,
             accumulate_grad_batches=1,
+            limit_train_batches=1.0,
             global_step=0,
             global_rank=0,
             world_size=1,

@@ -4,6 +4,7 @@ import multiprocessing
 import signal
 import traceback
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from stvsr.data.workers import prepare_for
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.scoring import handed_over
 from stvsr.evaluation.windows import WindowFrames
+from stvsr.train import train
 
 
 @given(steps=st.integers(1, 9), first=st.integers(0, 9), share=st.integers(1, 4), world_size=st.integers(1, 4))
@@ -122,6 +124,7 @@ def trainer(**changes: Any) -> Any:
     state = {
         "max_steps": 6,
         "accumulate_grad_batches": 1,
+        "limit_train_batches": 1.0,
         "global_step": 0,
         "global_rank": 0,
         "world_size": 1,
@@ -166,6 +169,24 @@ def test_the_seed_of_a_run_decides_what_it_draws(noise_source: Any) -> None:
         drawn.append(names(data.train_dataloader()))
     assert drawn[0] == drawn[1]
     assert drawn[0] != drawn[2]
+
+
+@pytest.mark.parametrize(
+    ("limit", "refused"), [(1, True), (5, True), (0.99, True), (1.0, False), (6, False), (7, False)]
+)
+def test_a_run_whose_batches_would_come_again_is_refused(noise_source: Any, limit: float, refused: bool) -> None:
+    """1 is one batch, 1.0 are all."""
+    data = module(noise_source)
+    data.setup("fit")
+    data.trainer = trainer(limit_train_batches=limit)
+    says = rf"limit_train_batches={limit}, or overfit_batches: the same clips would come again"
+    with pytest.raises(InvalidInput, match=says) if refused else nullcontext():
+        assert len(data.train_dataloader()) == 6
+
+
+def test_a_few_batches_can_be_tried_all_the_same(small_run: Any) -> None:
+    """Lightning's `fast_dev_run` limits steps and batches alike."""
+    train(small_run("+trainer.fast_dev_run=2"))
 
 
 @pytest.fixture

@@ -112,7 +112,8 @@ class ClipDataModule(pl.LightningDataModule):
         """Batches from the step the trainer has reached, up to `trainer.max_steps`.
 
         Raises:
-            InvalidInput: no number of steps, gradients that are accumulated, or a batch that processes cannot share.
+            InvalidInput: no number of steps, gradients that are accumulated, an epoch that ends before the run, or a
+                batch that processes cannot share.
         """
         trainer = self.trainer
         assert trainer is not None
@@ -121,6 +122,13 @@ class ClipDataModule(pl.LightningDataModule):
             raise InvalidInput(
                 f"trainer.max_steps={trainer.max_steps}, accumulate_grad_batches={trainer.accumulate_grad_batches}; "
                 "expected a number of steps and no accumulation: training is counted in steps of loader.batch_size"
+            )
+        # `overfit_batches` sets it as well. A fraction is of all steps; 1 is one batch, 1.0 are all.
+        limit = trainer.limit_train_batches
+        if limit < (1.0 if isinstance(limit, float) else trainer.max_steps):
+            raise InvalidInput(
+                f"trainer.limit_train_batches={limit}, or overfit_batches: the same clips would come again and again, "
+                "as each epoch begins with the first; leave it out: a shorter run is one of fewer trainer.max_steps"
             )
         clips = TrainingClips(
             source=self.train_source,
