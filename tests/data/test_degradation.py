@@ -141,3 +141,14 @@ def test_pixels_next_to_a_tie_are_rounded_to_the_right_side(seed: int) -> None:
         downsample_crop(stored.to(torch.uint8), top=0, left=0, height=512, width=512),
     ):
         assert torch.equal((made * 255).round().long(), exact)
+
+
+def test_matrices_of_all_sizes_that_were_met_do_not_fill_the_memory() -> None:
+    """As of a folder of videos of many sizes; those of a training's crops are kept."""
+    for side in range(16, 116, 4):
+        downsample_stored(torch.zeros(1, 3, side, side, dtype=torch.uint8))
+    assert degradation._reduction.cache_info().currsize <= 8
+    computed = degradation._reduction.cache_info().misses
+    for top in (0, 4, 8, 0, 4, 8):
+        downsample_crop(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), top=top, left=0, height=32, width=32)
+    assert degradation._reduction.cache_info().misses <= computed + 3

@@ -132,7 +132,8 @@ def _stored(grey_levels: Tensor) -> Tensor:
     return (grey_levels.clamp(0, PEAK) + 0.5).floor()
 
 
-@lru_cache
+# Those of a crop have three lengths, of a video two; that of Ultra HD takes 28 MiB.
+@lru_cache(maxsize=8)
 def _reduction(length: int) -> Tensor:
     """The `(length / 4, length)` matrix by which `bicubic` reduces a side; up to Full HD quicker than its filter."""
     # Of an identity matrix only the height is reduced: column i weighs pixel i.
