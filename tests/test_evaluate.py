@@ -780,6 +780,12 @@ def test_counts_that_make_no_sense_are_refused(
         evaluate(config)
 
 
+@pytest.mark.parametrize("switch", ["cover_tail", "average_folders"])
+def test_no_is_not_taken_for_true_by_a_protocol(scored: Evaluate, switch: str) -> None:
+    with pytest.raises(InvalidInput, match=f"protocol.{switch}=no; expected true or false"):
+        scored("method=bicubic_blend", f"protocol.{switch}=no")
+
+
 def test_a_method_that_is_no_network_of_ours_is_refused(scored: Evaluate) -> None:
     with pytest.raises(InvalidInput, match="method: Identity is no"):
         scored("method=bicubic_blend", "method._target_=torch.nn.Identity")

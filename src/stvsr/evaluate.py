@@ -67,7 +67,7 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
     check_one_method(config)
     for count, minimum in COUNTS.items():
         whole(count, config[count], least=minimum)
-    for flag in ("save_frames", WANDB_OFFLINE):
+    for flag in ("save_frames", "protocol.cover_tail", "protocol.average_folders", WANDB_OFFLINE):
         check_flag(config, flag)
     if config.save_frames and config.predictions is not None:
         raise InvalidInput("save_frames=true with predictions: those are saved already; leave one out")
