@@ -22,7 +22,7 @@ from stvsr.evaluation.protocols import Protocol
 from stvsr.evaluation.results import Results
 from stvsr.evaluation.rows import summarise
 from stvsr.evaluation.scores import ClipScore, FrameScore
-from stvsr.tracking import _remedy, evaluation_metrics, finish, keep_run
+from stvsr.tracking import _remedy, evaluation_metrics, finish, keep_run, track_evaluation
 from stvsr.train import train
 
 
@@ -80,6 +80,16 @@ def test_further_metrics_are_logged_as_psnr_is() -> None:
     assert metrics["test/Vid4/psnr_rgb_synthesised/all"] == pytest.approx(29.0)
     assert not any("frames" in name.split("/")[2:] for name in metrics)
     assert {name.split("/")[2].split("_")[0] for name in metrics} == {"psnr", "ssim", "lpips"}
+
+
+def test_a_logger_that_is_null_is_left_out_after_an_evaluation(
+    configure: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    """Its error would come when all is scored."""
+    protocol = Protocol("paper", True, False)
+    results = Results("ours", protocol, Cost(), rows=[], settings={}, seconds={})
+    track_evaluation(configure("evaluate", "logger.wandb=null", f"output_dir='{tmp_path}'"), results)
+    assert [path.name for path in tmp_path.iterdir()] == ["csv"]
 
 
 def test_runs_group_by_ablation_in_the_table_and_the_panels(specification: Any) -> None:

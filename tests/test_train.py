@@ -86,6 +86,7 @@ def test_a_blended_start_is_part_of_a_run(small_run: Run, tmp_path: Path) -> Non
         ("optimizer.lr=-1", "optimizer and scheduler: Invalid learning rate: -1"),
         ("optimizer.lr=4e-4x", "optimizer.lr=4e-4x; expected a number, such as 4e-4"),
         ("model.channels=0", "model.channels=0; expected a whole number, 1 or more"),
+        ("callbacks.last=null", "callbacks.last=null: nothing of the run would be kept; leave it out"),
         ("+trainer.limit_val_batches=0", "trainer.limit_val_batches=0: expected 1 or more"),
         ("optimizer.betas=[2,0.9]", "optimizer and scheduler: Invalid beta parameter"),
         ("optimizer.betas=0.9", "optimizer and scheduler: "),
@@ -207,6 +208,13 @@ def test_a_training_keeps_a_second_one_out_of_its_folder_while_it_runs(
 def test_a_run_without_a_log_trains(small_run: Run, tmp_path: Path) -> None:
     train(small_run("trainer.log_every_n_steps=0", "trainer.max_steps=2"))
     assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
+
+
+def test_loggers_and_callbacks_that_are_null_are_left_out(small_run: Run, tmp_path: Path) -> None:
+    train(small_run(*FROZEN, "logger=wandb", *(f"{name}=null" for name in ("logger.wandb", "callbacks.best"))))
+    assert {path.name for path in (tmp_path / "run").rglob("*.c*")} == {"last.ckpt", "metrics.csv"}
+    train(small_run(*FROZEN, "logger.csv=null", folder="silent"))
+    assert {path.name for path in (tmp_path / "silent").iterdir()} == {"checkpoints", "lock"}
 
 
 def test_it_is_said_before_training_that_a_network_of_elsewhere_cannot_be_loaded(small_run: Run) -> None:

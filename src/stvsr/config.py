@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from stvsr.errors import InvalidInput
@@ -28,6 +29,11 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def made_of(group: DictConfig, **options: Any) -> list[Any]:
+    """What a group such as `logger` or `callbacks` names, without what a user set to null."""
+    return [part for part in instantiate(group, **options).values() if part is not None]
 
 
 def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,13 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import wandb
-from hydra.utils import instantiate
 from omegaconf import DictConfig, open_dict
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
 from wandb.sdk.mailbox import MailboxClosedError
 
-from stvsr.config import resolved
+from stvsr.config import made_of, resolved
 from stvsr.data.clip import SPLITS
 from stvsr.errors import UserError, one_line
 from stvsr.evaluation.results import Results
@@ -136,7 +135,7 @@ def evaluation_metrics(results: Results) -> dict[str, float]:
 
 def track_evaluation(config: DictConfig, results: Results) -> None:
     """Sends the results of an evaluation to the loggers of its config."""
-    loggers: list[Logger] = list(instantiate(config.logger).values())
+    loggers: list[Logger] = made_of(config.logger)
     try:
         describe_run(loggers, config, parameters=results.cost.parameters)
         metrics = evaluation_metrics(results)

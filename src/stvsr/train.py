@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from stvsr.checkpoint import fill, permitted_class, weights_for
 from stvsr.cli import entry_point
-from stvsr.config import WANDB_OFFLINE, check_flag, resolved, targets_in, whole
+from stvsr.config import WANDB_OFFLINE, check_flag, made_of, resolved, targets_in, whole
 from stvsr.data.folders import is_searched
 from stvsr.errors import Interrupted, InvalidInput
 from stvsr.models.blended_start import start_at_blended_frames
@@ -108,8 +108,8 @@ def _train(config: DictConfig) -> dict[str, float]:
     )
     if not _is_helper(config):
         keep_run(config, anew=earlier is None)
-    callbacks: list[pl.Callback] = list(instantiate(config.callbacks, _convert_="all").values())
-    loggers: list[Logger] = list(instantiate(config.logger).values())
+    callbacks: list[pl.Callback] = made_of(config.callbacks, _convert_="all")
+    loggers: list[Logger] = made_of(config.logger)
     # A validation before the first step would take part in choosing best.ckpt.
     trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks, num_sanity_val_steps=0)
     check_processes(trainer)
@@ -194,6 +194,8 @@ def check_values(config: DictConfig) -> None:
         whole("model.channels", config.model.channels, least=1)
     if not isinstance(rate := config.optimizer.get("lr", 0.0), float | int):
         raise InvalidInput(f"optimizer.lr={rate}; expected a number, such as 4e-4")
+    if config.callbacks.get("last") is None:
+        raise InvalidInput("callbacks.last=null: nothing of the run would be kept; leave it out")
     if config.trainer.get("limit_val_batches", 1) == 0:
         raise InvalidInput(
             "trainer.limit_val_batches=0: expected 1 or more, as a run ends with a validation; to validate then alone, "
