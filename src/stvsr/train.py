@@ -205,7 +205,21 @@ def check_values(config: DictConfig) -> None:
         raise InvalidInput(f"seed={config.seed}; expected 0 to {SEEDS - 1}")
     if config.trainer.precision not in PRECISIONS:
         raise InvalidInput(f"trainer.precision={config.trainer.precision}; expected {', '.join(PRECISIONS)}")
+    check_folders(config.data)
     check_apart(config.data)
+
+
+def check_folders(data: DictConfig) -> None:
+    """Refuses null in place of a folder or a pack that clips of ours are read from.
+
+    Raises:
+        InvalidInput: names it.
+    """
+    # What a class of a user's own makes of null is its matter.
+    if all(target.startswith("stvsr.") for target in targets_in(resolved(data))):
+        for name in ("root", "val_root", "pack"):
+            if data.get(name, name) is None:
+                raise InvalidInput(f"data.{name}=null; expected the place of clips: give it, or leave val_root out")
 
 
 def check_apart(data: DictConfig) -> None:

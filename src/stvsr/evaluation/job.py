@@ -67,6 +67,10 @@ class Job:
     def __init__(self, config: DictConfig, device: torch.device) -> None:
         self.config = config
         use_backend(config.deformable)
+        if config.motion is None:
+            raise InvalidInput("motion=null; expected thresholds: leave it out for the usual ones")
+        if config.data.test_source is None:
+            raise InvalidInput("data.test_source=null: no clips to score; leave it out, or choose other data")
         self.protocol: Protocol = instantiate(config.protocol)
         self.thresholds: MotionThresholds = instantiate(config.motion)
         clips: ClipSet = instantiate(config.data.test_source)
