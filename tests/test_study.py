@@ -53,6 +53,7 @@ def studied(
     val_root: Path | None = None,
     clips: int = 3,
     draws: bool = False,
+    flags: tuple[str, ...] = (),
 ) -> str:
     """Runs the command on the videos below a folder, with its output in another; gives the report."""
     settings = {
@@ -69,6 +70,7 @@ def studied(
         f"train={train}",
         *lists,
         *(f"{name}='{place}'" for name, place in places.items()),
+        *flags,
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", command)
@@ -260,6 +262,31 @@ def test_a_run_that_diverges_is_left_out_and_said(
     with pytest.raises(SystemExit):
         run("[b]")
     assert "no run could be finished; choose another output_dir and a lower rate" in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_begin_is_refused_before_the_others_are_trained(
+    run: Callable[..., str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As of a recurrence of one's own, hours after the first; the remedy would be another study by then."""
+    (tmp_path / "ablation").mkdir()
+    own = [
+        "defaults: [override /model/propagation: none]",
+        "variant: f",
+        "model: {propagation: {_target_: torch.nn.Identity}}",
+    ]
+    (tmp_path / "ablation" / "f.yaml").write_text("\n".join(["# @package _global_", *own]), encoding="utf-8")
+    began = list[str]()
+
+    def begin(config: DictConfig) -> None:
+        began.append(config.variant)
+        raise Interrupted("stopped", None)
+
+    monkeypatch.setattr("stvsr.study.train", begin)
+    for settings, expected in (((), []), (("blended_start=false",), ["a"])):
+        with pytest.raises(SystemExit):
+            run("[a,f]", *settings, flags=("--config-dir", str(tmp_path)))
+        assert began == expected
+    assert "error: (f), among the settings of training: Identity: carry_through" in capsys.readouterr().err
 
 
 def test_a_report_says_no_settings_that_are_not_those_of_its_runs(

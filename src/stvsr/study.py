@@ -24,7 +24,7 @@ from stvsr.evaluation.ablations import Trained, curve_figure, ordering_table, ru
 from stvsr.evaluation.figures import save_figure, show_clip
 from stvsr.evaluation.results import Results, read_results
 from stvsr.files import checksum_of, write_text
-from stvsr.train import train
+from stvsr.train import check_start, train
 from stvsr.training.continuation import check_videos, is_finished, read_earlier, settings_of
 from stvsr.training.logs import read_logs
 
@@ -97,11 +97,14 @@ def train_missing(config: DictConfig, wanted: Trainings) -> dict[Run, str]:
     """Trains what is not finished; says which runs have to be left out, and returns them with the reasons.
 
     Raises:
-        InvalidInput: a run has done more steps than asked for, or other videos; nothing is trained then.
+        InvalidInput: a run has done more steps than asked for, has other videos or cannot begin; nothing is trained.
     """
     missing = {run for run, training in wanted.items() if not is_trained(training)}
     if missing:
         check_videos(Path(config.root), Path(config.output_dir) / "train")
+    # Of each ablation once; one of a user's own may be unable to begin with blended frames.
+    for training in {run[1]: made for run, made in wanted.items() if not checkpoint_of(made).is_file()}.values():
+        check_start(training)
     left_out = {}
     for number, (run, training) in enumerate(wanted.items(), 1):
         if run not in missing:

@@ -161,6 +161,18 @@ def set_initial_weights(network: Network, config: DictConfig) -> None:
         start_at_blended_frames(network)
 
 
+def check_start(config: DictConfig) -> None:
+    """Refuses what could not begin, as its training would; for a study, which comes to it after hours.
+
+    Raises:
+        InvalidInput: names the variant, and says what to change.
+    """
+    try:
+        set_initial_weights(instantiate(config.model), config)
+    except InvalidInput as error:
+        raise InvalidInput(f"({config.variant}), among the settings of training: {error}") from None
+
+
 def check_processes(trainer: pl.Trainer) -> None:
     """Refuses devices that nobody would use: a cluster or torchrun has started fewer processes than there are, or more.
 
