@@ -1,5 +1,6 @@
 """`stvsr-upscale` from the outside: files in, files out, kills, bad input. In processes of its own where it matters."""
 
+import json
 import os
 import shutil
 import signal
@@ -952,6 +953,39 @@ def test_a_job_belongs_to_its_device_and_no_two_pipes_are_alike(tmp_path: Path) 
     assert command.identity(arguments, cpu) == command.identity(arguments, cpu)
     assert command.identity(arguments, cpu) != command.identity(arguments, cuda)
     assert command.identity(piped, cpu) != command.identity(piped, cpu)
+
+
+@pytest.mark.parametrize("file", ["upscale.py", "checkpoint.py", "video/muxing.py"])
+def test_a_job_belongs_to_the_code_that_divides_it_into_segments_and_joins_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    """With segments of another length it would take frames for made that are not."""
+    source = write_clip(tmp_path / "in.mkv", moving(2))
+    arguments = parser().parse_args([str(source), "out.mkv", *BICUBIC])
+    code_alone = shutil.ignore_patterns("weights", "__pycache__")
+    shutil.copytree(Path(command.__file__).parent, tmp_path / "stvsr", ignore=code_alone)
+    monkeypatch.setattr("stvsr.unfinished.PACKAGE", tmp_path / "stvsr")
+    before = command.identity(arguments, torch.device("cpu"))
+    with (tmp_path / "stvsr" / file).open("a") as code:
+        code.write("LONGEST_SEGMENT = 8\n")
+    after = command.identity(arguments, torch.device("cpu"))
+    assert {key for key, value in after.items() if value != before[key]} == {"code"}
+
+
+@pytest.mark.parametrize(("library", "name"), [(torch, "torch"), (av, "PyAV")], ids=["torch", "PyAV"])
+def test_a_job_is_not_continued_with_another_version_of_a_library(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Any, name: str
+) -> None:
+    """A joined file has the encoder's settings of its first segment alone."""
+    source = write_clip(tmp_path / "in.mkv", moving(2))
+    arguments = parser().parse_args([str(source), str(tmp_path / "out.mkv"), *BICUBIC])
+    known = command.identity(arguments, torch.device("cpu"))
+    (tmp_path / ".out.mkv.part").mkdir()
+    (tmp_path / ".out.mkv.part" / "job.json").write_text(json.dumps(known))
+    (tmp_path / ".out.mkv.part" / "000000.mkv").touch()
+    monkeypatch.setattr(library, "__version__", "99.1")
+    status, error = run(source, tmp_path / "out.mkv", *BICUBIC)
+    assert (status, f"holds the progress of another upscaling (another version of {name}); add" in error) == (1, True)
 
 
 def test_a_job_belongs_to_its_frames_weights_and_code_but_may_be_given_more_memory(
