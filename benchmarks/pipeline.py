@@ -80,8 +80,8 @@ def through_pipeline(video: Path, folder: Path, upscaler: Upscaler) -> int:
     picture = upscaler.picture(source.picture)
     whole = folder / "whole.mp4"
 
-    def join(segments: list[Path]) -> Path:
-        write_video(whole, EncodedVideo(segments, clock, "h264", picture), None)
+    def join(segments: list[Path], count: int) -> Path:
+        write_video(whole, EncodedVideo(segments, count, clock, "h264", picture), None)
         return whole
 
     sink = SegmentedVideo(

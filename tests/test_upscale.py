@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -32,6 +33,7 @@ from stvsr.video.colour import Colour
 from stvsr.video.job import Job
 from stvsr.video.options import parser
 from stvsr.video.picture import Picture
+from stvsr.video.sinks import SegmentedVideo
 from stvsr.video.sources import Part, VideoFile
 from stvsr.video.tiles import Grid
 from stvsr.video.upscaling import Upscaler, upscale
@@ -922,6 +924,55 @@ def test_long_work_is_kept_when_something_fails_and_said(
     status, error = run("in.mkv", "out.mkv", *BICUBIC)
     assert status == 0, error
     assert not (tmp_path / ".out.mkv.part").exists()
+
+
+def test_of_a_file_that_cannot_be_read_back_the_parts_are_kept_and_go_into_another_kind_of_file(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it has the output's name, which would be taken for a whole video."""
+    write_clip(tmp_path / "in.mkv", moving(8))
+    monkeypatch.setattr(command, "check_form", lambda *_: None)
+    monkeypatch.setattr(delivery, "WORTH_KEEPING", 0.0)
+    options = ("--codec", "vp9", "--pixel-format", "yuv440p", *BICUBIC)
+    status, error = run("in.mkv", "out.mp4", *options)
+    assert status == 1
+    assert error.splitlines()[-1] == (
+        "error: the finished .mp4 file gives back 0 of its 15 frames; choose another --pixel-format, --codec or "
+        "kind of file, .mkv above all; what is done is kept in .out.mp4.part: rename that to .out.mkv.part and give "
+        "the same command with out.mkv to continue"
+    )
+    assert not (tmp_path / "out.mp4").exists()
+    (tmp_path / ".out.mp4.part").rename(tmp_path / ".out.mkv.part")
+    status, error = run("in.mkv", "out.mkv", *options)
+    assert (status, "resuming" in error) == (0, False), error
+    assert len(read_clip(tmp_path / "out.mkv")) == 15
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mkv"]
+
+
+def test_segments_of_another_length_are_not_taken_for_those_of_this_job(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but their number tells which windows they hold; 153 of 249 frames came of it once, with exit status 0."""
+    write_clip(tmp_path / "in.mkv", moving(20))
+    finish = SegmentedVideo.finish
+
+    def killed(self: SegmentedVideo, count: int) -> None:
+        self._close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "LONGEST_SEGMENT", 2)
+    monkeypatch.setattr(SegmentedVideo, "finish", killed)
+    assert run("in.mkv", "out.mkv", *BICUBIC)[0] == 130
+    sorted((tmp_path / ".out.mkv.part").glob("0*.mkv"))[-1].unlink()
+    monkeypatch.setattr(SegmentedVideo, "finish", finish)
+    monkeypatch.setattr(command, "LONGEST_SEGMENT", 4)
+    status, error = run("in.mkv", "out.mkv", *BICUBIC)
+    assert status == 1
+    last = error.splitlines()[-1]
+    assert re.fullmatch(
+        r"error: the parts hold \d+ of 39 frames; start over; what is .*\.part: remove that first", last
+    )
+    assert not (tmp_path / "out.mkv").exists()
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ from stvsr.video.delivery import Place, begun_by, check_free, delivery
 from stvsr.video.job import Job
 from stvsr.video.muxing import EncodedVideo, write_video
 from stvsr.video.options import parser
-from stvsr.video.outputs import can_turn, is_y4m, losses
+from stvsr.video.outputs import can_turn, check_form, is_y4m, losses
 from stvsr.video.picture import Picture
 from stvsr.video.prefetch import still_running
 from stvsr.video.sinks import PngFolder, SegmentedVideo, Sink, Y4mOutput
@@ -147,6 +147,7 @@ def chosen_encoding(arguments: argparse.Namespace) -> Encoding | None:
         return None
     encoding = Encoding(chosen_codec(output, arguments.codec), arguments.crf, arguments.pixel_format)
     encoding.check()
+    check_form(output, encoding)
     return encoding
 
 
@@ -232,8 +233,9 @@ def open_sink(
         whole = place.folder / f"whole{place.output.suffix.lower()}"
         start = Fraction(0) if companions is None else companions.start_of(clock.times.start)
 
-        def join(segments: list[Path]) -> Path:
-            refused = write_video(whole, EncodedVideo(segments, clock, encoding.codec, picture, start), companions)
+        def join(segments: list[Path], count: int) -> Path:
+            pictures = EncodedVideo(segments, count, clock, encoding.codec, picture, start)
+            refused = write_video(whole, pictures, companions)
             if refused:
                 say(f"left out: {refused} damaged packet(s) of sound or subtitles")
             return whole

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -19,7 +20,8 @@ from stvsr.video import sinks
 from stvsr.video.clock import Clock, InputTimes
 from stvsr.video.codecs import BIG_FRAME, CODECS, CONTAINERS, Encoding, chosen_codec
 from stvsr.video.colour import BT2020_NCL, Colour, FromRgb, ToRgb
-from stvsr.video.muxing import EncodedVideo, write_video
+from stvsr.video.muxing import EncodedVideo, Incomplete, Unreadable, write_video
+from stvsr.video.outputs import check_form
 from stvsr.video.picture import Picture
 from stvsr.video.sinks import SegmentedVideo, frame_encoder
 from stvsr.video.sources import Part, VideoFile
@@ -33,9 +35,9 @@ def write(path: Path, encoding: Encoding, frames: list[Tensor], colour: Colour, 
     height, width = frames[0].shape[1:]
     picture = Picture(width, height, colour)
 
-    def join(segments: list[Path]) -> Path:
+    def join(segments: list[Path], count: int) -> Path:
         assert len(segments) == -(-(len(frames) + 7 - first) // 7)
-        write_video(path, EncodedVideo(segments, clock, encoding.codec, picture), None)
+        write_video(path, EncodedVideo(segments, count, clock, encoding.codec, picture), None)
         return path
 
     sink = SegmentedVideo(
@@ -43,7 +45,7 @@ def write(path: Path, encoding: Encoding, frames: list[Tensor], colour: Colour, 
     )
     for number, frame in enumerate(frames):
         sink.write((number + 7 - first) // 7, number, frame)
-    assert sink.finish() == path
+    assert sink.finish(len(frames)) == path
 
 
 class MadeUp:
@@ -99,7 +101,7 @@ def test_a_segment_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkey
 def test_a_unit_too_fine_for_containers_is_given_up_for_that_of_the_frames() -> None:
     clock = Clock(InputTimes(Fraction(25)), interpolated=True, slow_motion=False)
     for start, unit in ((Fraction(1, 60), Fraction(1, 300)), (Fraction(1, 2**31 - 1), Fraction(1, 50))):
-        assert EncodedVideo([], clock, "h264", Picture(16, 16, Colour()), start).unit == unit
+        assert EncodedVideo([], 0, clock, "h264", Picture(16, 16, Colour()), start).unit == unit
 
 
 @pytest.mark.parametrize(("extension", "codec"), PAIRS, ids=lambda value: value)
@@ -232,6 +234,58 @@ def test_frames_too_large_or_too_small_for_an_encoder_are_refused_before_any_wor
 
 
 @pytest.mark.parametrize("codec", CODECS)
+def test_every_pixel_format_can_be_read_back_from_a_file_or_is_refused_before_the_work(
+    noise: Callable[..., list[Tensor]], tmp_path: Path, codec: str
+) -> None:
+    with pytest.raises(InvalidInput, match="expected one of") as refused:
+        Encoding(codec, chosen_pixel_format="none").check()
+    forms, frames = str(refused.value).split("expected one of ")[1].split(", "), noise(2, 64, 64)
+    for extension in (extension for extension, kind in CONTAINERS.items() if codec in kind.codecs):
+        for form in forms:
+            path, encoding = tmp_path / f"{form}{extension}", Encoding(codec, chosen_pixel_format=form)
+            if (codec, form, extension) == ("vp9", "yuv440p", ".mp4"):
+                with pytest.raises(InvalidInput, match=r"--pixel-format yuv440p: .* ends in \.mkv or \.webm"):
+                    check_form(path, encoding)
+                with pytest.raises(Unreadable, match=r"the finished \.mp4 file gives back 0 of its 2 frames; choose"):
+                    write(path, encoding, frames, Colour())
+                assert not path.exists()
+                continue
+            check_form(path, encoding)
+            write(path, encoding, frames, Colour())
+            with av.open(path) as container:
+                assert len(list(container.decode(video=0))) == 2, path.name
+
+
+def test_a_form_that_cannot_be_read_back_from_a_file_is_refused_before_the_work() -> None:
+    chosen = Encoding("vp9", chosen_pixel_format="yuv440p")
+    with pytest.raises(InvalidInput, match=r"--pixel-format yuv440p: vp9 in it cannot be read from \.mp4; choose"):
+        check_form(Path("out.MP4"), chosen)
+    check_form(Path("out.webm"), chosen)
+    check_form(Path("out.mp4"), Encoding("vp9"))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda names: names[1].unlink(), "the parts hold 9 of 16 frames; start over"),
+        (lambda names: shutil.copy(names[0], names[1]), "hold 9 of 16 frames, and 7 that do not belong there; start"),
+    ],
+    ids=["missing", "twice"],
+)
+def test_segments_that_do_not_hold_each_frame_once_are_not_joined(
+    tmp_path: Path, change: Callable[[list[Path]], object], says: str
+) -> None:
+    """As those of which another version of this program made some: without this, frames went unnoticed."""
+    write(tmp_path / "a.mkv", Encoding("h264"), [torch.zeros(3, 48, 64, dtype=torch.uint8)] * 16, Colour())
+    segments = sorted(tmp_path.glob("0*.mkv"))
+    change(segments)
+    clock = Clock(InputTimes(Fraction(25)), interpolated=False, slow_motion=False)
+    left = [path for path in segments if path.exists()]
+    with pytest.raises(Incomplete, match=says):
+        write_video(tmp_path / "b.mkv", EncodedVideo(left, 16, clock, "h264", Picture(64, 48, Colour())), None)
+
+
+@pytest.mark.parametrize("codec", CODECS)
 def test_big_frames_take_no_more_of_an_encoder_for_each_pixel(codec: str) -> None:
     encoding = Encoding(codec)
     assert 0 < encoding.frame_bytes(BIG_FRAME + 1) <= encoding.frame_bytes(BIG_FRAME) < 500
@@ -260,7 +314,7 @@ def test_y4m_has_the_colours_that_readers_assume(tmp_path: Path) -> None:
     sink = sinks.Y4mOutput(tmp_path / "a.y4m", picture=picture, rate=Fraction(25))
     green = torch.tensor([0, 255, 0], dtype=torch.uint8).view(3, 1, 1).expand(3, 720, 1280)
     sink.write(0, 0, green)
-    sink.finish()
+    sink.finish(1)
     (read,) = VideoFile(tmp_path / "a.y4m", Part()).frames()
     assert (read.int() - green.int()).abs().max() <= 3
 

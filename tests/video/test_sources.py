@@ -90,8 +90,8 @@ def test_a_last_frame_that_is_held_is_held_in_the_file_and_read_again(tmp_path: 
     )
     picture = Picture(64, 48, Colour.for_size(64, 48))
 
-    def join(segments: list[Path]) -> Path:
-        muxing.write_video(tmp_path / f"a{suffix}", EncodedVideo(segments, clock, "h264", picture), None)
+    def join(segments: list[Path], count: int) -> Path:
+        muxing.write_video(tmp_path / f"a{suffix}", EncodedVideo(segments, count, clock, "h264", picture), None)
         return tmp_path / f"a{suffix}"
 
     sink = SegmentedVideo(
@@ -100,7 +100,7 @@ def test_a_last_frame_that_is_held_is_held_in_the_file_and_read_again(tmp_path: 
     count = clock.count(frames)
     for number, image in enumerate(moving_frames(count, (48, 64))):
         sink.write(0, number, image)
-    path = sink.finish()
+    path = sink.finish(count)
     assert path is not None
     lasts = Fraction(count - 1, 20) + 3 - Fraction(1, 20)
     with av.open(path) as container:

@@ -20,6 +20,8 @@ import av
 from stvsr.errors import Interrupted, InvalidInput, UserError, one_line
 from stvsr.files import flush_to_disk
 from stvsr.unfinished import Unfinished, alone_in, identity_in, work_in
+from stvsr.video.codecs import CONTAINERS
+from stvsr.video.muxing import Incomplete, Unreadable
 from stvsr.video.sources import STANDARD
 
 JOB = "upscaling"
@@ -150,6 +152,13 @@ def delivery(
                 unfinished.remove()
                 raise
             then = "run the same command again to continue"
+            if isinstance(error, Incomplete):
+                then = "remove that first"
+            kind = CONTAINERS.get(output.suffix.lower())
+            if isinstance(error, Unreadable) and kind is not None and kind.quicktime:
+                # It takes all of their codecs, and turns frames as they do.
+                other = output.with_suffix(".mkv")
+                then = f"rename that to {_folder(other).name} and give the same command with {other} to continue"
             if not resumable:
                 then = "a pipe cannot be continued; to send it again remove that, or add --overwrite"
             kept = f"what is done is kept in {folder}: {then}"

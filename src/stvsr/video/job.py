@@ -85,6 +85,7 @@ class Job:
 
         Raises:
             InvalidInput: the source has no frame in the requested part.
+            Incomplete: what is there of an earlier run does not belong to the rest.
         """
         try:
             self._fill(expected)
@@ -93,7 +94,7 @@ class Job:
             raise
         if not self.count:
             raise InvalidInput(f"{self.source.path}: no frame in the requested part; choose an earlier --start")
-        return self.sink.finish()
+        return self.sink.finish(self.count)
 
     def _fill(self, expected: int | None) -> None:
         first = None

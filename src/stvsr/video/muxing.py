@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from math import gcd, lcm
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from stvsr.data.containers import open_input, open_output
+from stvsr.errors import UserError
+from stvsr.files import OF_A_DISK, OF_LIMITS
 from stvsr.video.clock import Clock
 from stvsr.video.codecs import CODECS, CONTAINERS, Container
 from stvsr.video.companions import Companions, add_copy, describe, options_for
@@ -27,12 +30,21 @@ FINEST = 2**31 - 1
 """Units a second that every container can count."""
 
 
+class Incomplete(UserError):
+    """The segments of a video do not hold its frames; to join them again would end the same."""
+
+
+class Unreadable(Incomplete):
+    """The file made of the segments does not give back what they hold."""
+
+
 @dataclass(frozen=True)
 class EncodedVideo:
     """The new pictures, compressed.
 
     Attributes:
         segments: files that follow each other; the time of a frame in them is its number.
+        count: frames that they hold together.
         clock: their times.
         codec: one of `CODECS`.
         picture: their size, and how they are shown.
@@ -40,6 +52,7 @@ class EncodedVideo:
     """
 
     segments: list[Path]
+    count: int
     clock: Clock
     codec: str
     picture: Picture
@@ -60,12 +73,20 @@ class EncodedVideo:
             stream: of the file they go into.
             quicktime: whether that is MP4 or QuickTime, which keeps when frames are decoded and shown, and a duration
                 only of the frame that is decoded last.
+
+        Raises:
+            Incomplete: the segments do not hold each frame once.
         """
         unit = self.unit
         scale, shift = self.clock.time_base / unit, round(self.start / unit)
         numbers = list(map(numbers_in, self.segments))
+        # A name alone tells which segment is there: of shorter ones, made by other code, frames would be missing.
+        if sorted(held := list(chain.from_iterable(numbers))) != list(range(self.count)):
+            found = len(set(held).intersection(range(self.count)))
+            again = f", and {len(held) - found} that do not belong there" if len(held) > found else ""
+            raise Incomplete(f"the parts hold {found} of {self.count} frames{again}; start over")
         # A frame is decoded so many frames earlier than it is shown; the same for all segments, so that they join.
-        delay, count = max(map(reordering, numbers)), sum(map(len, numbers))
+        delay = max(map(reordering, numbers))
         decoded = 0
         for path in self.segments:
             for packet in _picture_packets(path):
@@ -73,8 +94,8 @@ class EncodedVideo:
                 assert number is not None
                 packet.time_base = unit
                 # To the end of a frame that is held, which is shown last.
-                ends = quicktime and self.clock.times.held and decoded == count - 1
-                until = self.clock.ticks(count if ends else number + 1)
+                ends = quicktime and self.clock.times.held and decoded == self.count - 1
+                until = self.clock.ticks(self.count if ends else number + 1)
                 packet.duration = int((until - self.clock.ticks(number)) * scale)
                 packet.pts = int(self.clock.ticks(number) * scale) + shift
                 packet.dts = int(self.clock.ticks(decoded - delay) * scale) + shift
@@ -107,9 +128,9 @@ def write_video(path: Path, video: EncodedVideo, companions: Companions | None) 
 
     Raises:
         av.FFmpegError: it cannot be written, or the input can no longer be read.
+        Incomplete: the segments do not hold all frames, or the file does not give them back.
     """
     refused: list[av.FFmpegError] = []
-    given = 0
     extension = path.suffix.lower()
     kind = CONTAINERS[extension]
     with ExitStack() as stack:
@@ -128,14 +149,17 @@ def write_video(path: Path, video: EncodedVideo, companions: Companions | None) 
             others = companions.packets(source, copies)
         ours: Iterable[Packet[Any]] = video.packets(stream, quicktime=kind.quicktime)
         for packet in heapq.merge(ours, others, key=_decoding_time):
-            given += packet.stream is stream
             try:
                 output.mux(packet)
             except (av.InvalidDataError, av.ArgumentError) as error:
                 # Damaged sound shows here alone, where all frames are made; and often with the packet after it.
                 refused.append(error)
-    if refused and sum(1 for _ in _picture_packets(path)) < given:
-        raise refused[0]
+    if (held := _held(path)) < video.count:
+        path.unlink()
+        raise Unreadable(
+            f"the finished {extension} file gives back {held} of its {video.count} frames; choose another "
+            f"--pixel-format, --codec or kind of file{'' if extension == '.mkv' else ', .mkv above all'}"
+        )
     return len(refused)
 
 
@@ -156,6 +180,17 @@ def _add_pictures(output: OutputContainer, template: VideoStream, video: Encoded
 def _picture_packets(path: Path) -> Iterator[Packet[VideoStream]]:
     with open_input(path) as container:
         yield from (packet for packet in container.demux(container.streams.video[0]) if packet.size)
+
+
+def _held(path: Path) -> int:
+    """How many pictures can be had of a file; muxers take some that no demuxer then reads."""
+    try:
+        return sum(1 for _ in _picture_packets(path))
+    except (av.FFmpegError, IndexError) as error:
+        # Of a file that the system does not give, or for which there is no memory, nothing is known.
+        if getattr(error, "errno", None) in (*OF_A_DISK, *OF_LIMITS):
+            raise
+        return 0
 
 
 def _decoding_time(packet: Packet[Any]) -> Fraction:

@@ -3,11 +3,15 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from stvsr.errors import InvalidInput
 from stvsr.video.clock import Clock
 from stvsr.video.codecs import CONTAINERS, Encoding, keeps_shapes
 from stvsr.video.colour import HDR, WIDE_GAMUT
 from stvsr.video.picture import Picture
 from stvsr.video.sources import STANDARD
+
+NO_QUICKTIME = {"vp9": ("yuv440p",)}
+"""Pixel formats that MP4 has no number for (VP codec ISO media file format binding): nothing reads such a file."""
 
 
 def can_turn(output: Path) -> bool:
@@ -19,6 +23,21 @@ def can_turn(output: Path) -> bool:
 def is_y4m(output: Path) -> bool:
     """Whether an output is raw video."""
     return output == STANDARD or output.suffix.lower() == ".y4m"
+
+
+def check_form(output: Path, encoding: Encoding) -> None:
+    """Refuses pictures in a form that a kind of file cannot tell its readers.
+
+    Raises:
+        InvalidInput: it cannot; says which files can.
+    """
+    extension, form = output.suffix.lower(), encoding.pixel_format
+    if CONTAINERS[extension].quicktime and form in NO_QUICKTIME.get(encoding.codec, ()):
+        fitting = [name for name, kind in CONTAINERS.items() if encoding.codec in kind.codecs and not kind.quicktime]
+        raise InvalidInput(
+            f"--pixel-format {form}: {encoding.codec} in it cannot be read from {extension}; choose another, or an "
+            f"output that ends in {' or '.join(fitting)}"
+        )
 
 
 def losses(lr: Picture, picture: Picture, clock: Clock, output: Path, encoding: Encoding | None) -> Iterator[str]:

@@ -57,8 +57,12 @@ class Sink(Protocol):
         """Takes one frame `(3, H, W)`, uint8 RGB."""
         ...
 
-    def finish(self) -> Path | None:
-        """All frames are there: makes the whole; says where it is, or None where it is gone."""
+    def finish(self, count: int) -> Path | None:
+        """All frames are there: makes the whole; says where it is, or None where it is gone.
+
+        Args:
+            count: how many that are.
+        """
         ...
 
     def abandon(self) -> None:
@@ -92,7 +96,7 @@ class SegmentedVideo:
         rate: of the frames; times are given to them later.
         encoding: how.
         windows_per_segment: how many.
-        join: makes one file of the segments.
+        join: makes one file of the segments and the number of all their frames.
     """
 
     def __init__(
@@ -103,7 +107,7 @@ class SegmentedVideo:
         rate: Fraction,
         encoding: Encoding,
         windows_per_segment: int,
-        join: Callable[[list[Path]], Path],
+        join: Callable[[list[Path], int], Path],
     ) -> None:
         self.folder = folder
         self.picture = replace(picture, colour=encoding.stored(picture.colour))
@@ -139,10 +143,10 @@ class SegmentedVideo:
         assert self.stream is not None
         self._mux(self.stream.encode(encoded))
 
-    def finish(self) -> Path | None:
+    def finish(self, count: int) -> Path | None:
         """See `Sink`."""
         self._close()
-        return self.join(self.segments)
+        return self.join(self.segments, count)
 
     def abandon(self) -> None:
         """See `Sink`."""
@@ -204,7 +208,7 @@ class PngFolder:
         self.folder.mkdir(exist_ok=True)
         write_png(self._path(number), frame)
 
-    def finish(self) -> Path | None:
+    def finish(self, count: int) -> Path | None:
         """See `Sink`."""
         return self.folder
 
@@ -242,7 +246,7 @@ class Y4mOutput:
         self.file.write(b"FRAME\n")
         self.file.write(self.convert(frame).to_ndarray().tobytes())
 
-    def finish(self) -> Path | None:
+    def finish(self, count: int) -> Path | None:
         """See `Sink`."""
         self.file.close()
         return self.path
