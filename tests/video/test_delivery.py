@@ -94,6 +94,16 @@ def test_of_two_jobs_begun_at_once_one_is_refused_and_the_folder_is_the_others(t
         assert [path.name for path in folder.iterdir()] == ["lock"]
 
 
+def test_a_lock_that_cannot_be_opened_leaves_no_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stvsr.unfinished.LOCK", "no/lock")
+    with (
+        pytest.raises(FileNotFoundError),
+        delivery(tmp_path / "out.mkv", {}, overwrite=False, resumable=True, in_parts=True),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_no_job_made_stays(tmp_path: Path) -> None:
     (tmp_path / ".out.mkv.part").mkdir()
     (tmp_path / ".out.mkv.part" / "letter.txt").write_text("precious")

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,8 +122,15 @@ def delivery(
                 # Of the output: its user knows nothing of the hidden folder, and a second try ends the same.
                 raise InvalidInput(f"{output}: {error.strerror}; choose a folder that can be written to") from None
             raise
-    # Not `unfinished.alone()`, which would advise --overwrite: a job that runs keeps that out as well.
-    with alone_in(folder, JOB, "choose another output"):
+    with ExitStack() as stack:
+        try:
+            # Not `unfinished.alone()`, which would advise --overwrite: a job that runs keeps that out as well.
+            stack.enter_context(alone_in(folder, JOB, "choose another output"))
+        except OSError:
+            # As where there are too many open files. What is not empty stays.
+            with suppress(OSError):
+                folder.rmdir()
+            raise
         try:
             with _in_words(output):
                 unfinished.claim(discard_other=overwrite)
