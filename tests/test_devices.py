@@ -4,6 +4,7 @@ import mmap
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,6 +91,11 @@ def test_a_peak_that_is_forgotten_begins_with_what_is_held() -> None:
     held.close()
     forget_peak_memory(CPU)
     assert peak_memory(CPU) < before - 200
+
+
+def test_a_system_that_does_not_tell_the_peak_is_asked_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "Name:\tpython\nVmRSS:\t1 kB\n")
+    assert peak_memory(CPU) > 50
 
 
 def test_the_peak_of_a_process_is_its_own_and_not_that_of_its_parent() -> None:

@@ -74,9 +74,10 @@ def peak_memory(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MIB
     status = Path("/proc/self/status")
-    if status.is_file():
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) / 1024
+    lines = status.read_text().splitlines() if status.is_file() else []
+    # Some sandboxes have the file and not the line.
+    if peaks := [line for line in lines if line.startswith("VmHWM:")]:
+        return int(peaks[0].split()[1]) / 1024
     # Of a child process it may be the peak of its parent, so only where nothing else is known.
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / MIB if sys.platform == "darwin" else used / 1024
