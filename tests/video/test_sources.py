@@ -1,8 +1,12 @@
 """Sources: what is known of the frames before the first is read."""
 
+import os
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from threading import Timer
 
 import av
 import numpy as np
@@ -12,6 +16,7 @@ from av.video.stream import VideoStream
 
 from conftest import moving_frames, write_video
 from stvsr.data.decoding import VideoIndex, stream_frames
+from stvsr.errors import Interrupted
 from stvsr.video import muxing
 from stvsr.video.clock import Clock, InputTimes
 from stvsr.video.codecs import Encoding
@@ -19,7 +24,9 @@ from stvsr.video.colour import Colour
 from stvsr.video.muxing import EncodedVideo
 from stvsr.video.picture import Picture
 from stvsr.video.sinks import SegmentedVideo
-from stvsr.video.sources import Part, VideoFile
+from stvsr.video.sources import Part, VideoFile, Y4mInput
+
+Y4M_FRAME = b"YUV4MPEG2 W24 H16 F25:1 Ip C444\nFRAME\n" + bytes(3 * 24 * 16)
 
 
 @pytest.mark.parametrize(
@@ -153,3 +160,28 @@ def test_colours_may_change_within_a_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert changed[:2] == limited[:2] == pytest.approx([200, 200], abs=1)
     # What is 16 to 235 there is 0 to 255 here.
     assert changed[2:] == pytest.approx(2 * [16 + 200 * 219 / 255], abs=1)
+
+
+@pytest.mark.parametrize("came", [b"", Y4M_FRAME[:-9]], ids=["nothing", "most of a frame"])
+def test_ctrl_c_while_the_first_frame_of_a_pipe_is_waited_for_ends_that(came: bytes) -> None:
+    """Within what FFmpeg calls, where PyAV would print it and wait for more."""
+    reader, writer = os.pipe()
+    kept, heard = os.dup(0), signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Should nobody take notice of it the pipe ends, and so does this test.
+    timers = [Timer(1, os.kill, (os.getpid(), signal.SIGINT)), Timer(20, os.close, (writer,))]
+    try:
+        os.dup2(reader, 0)
+        os.write(writer, came)
+        for timer in timers:
+            timer.start()
+        with pytest.raises(Interrupted, match="stopped before the work began; nothing is saved"):
+            Y4mInput(Part())
+    finally:
+        for timer in timers:
+            timer.cancel()
+            timer.join()
+        os.dup2(kept, 0)
+        signal.signal(signal.SIGINT, heard)
+        for number in {kept, reader, writer}:
+            with suppress(OSError):
+                os.close(number)

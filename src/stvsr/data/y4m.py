@@ -2,6 +2,8 @@
 
 import os
 
+from stvsr.errors import Interrupted
+
 Y4M_START = 2**10
 """Bytes that hold at least the header of the whole and that of its first frame."""
 
@@ -27,15 +29,26 @@ class CountedPipe:
     Attributes:
         start: its first bytes, `Y4M_START` at most.
         total: how many bytes have been read.
+        stopped: whether Ctrl-C ended the reading.
     """
 
     def __init__(self) -> None:
         self.start = b""
         self.total = 0
+        self.stopped = False
 
     def read(self, most: int) -> bytes:
-        """The next bytes, as soon as there are any; none at the end."""
-        read = os.read(0, most)
-        self.start += read[: max(0, Y4M_START - self.total)]
-        self.total += len(read)
+        """The next bytes, as soon as there are any; none at the end.
+
+        Raises:
+            Interrupted: by Ctrl-C, which reaches the main thread alone; that reads no further than to the first frame.
+        """
+        try:
+            read = os.read(0, most)
+            self.start += read[: max(0, Y4M_START - self.total)]
+            self.total += len(read)
+        except KeyboardInterrupt:
+            # PyAV passes on what is an Exception, if not always; this it would print, and go on waiting.
+            self.stopped = True
+            raise Interrupted("stopped before the work began", None) from None
         return read

@@ -24,7 +24,7 @@ from stvsr.data.packets import video_stream
 from stvsr.data.png import read_png
 from stvsr.data.videos import pauses
 from stvsr.data.y4m import PIPE_BUFFER, CountedPipe, is_whole_y4m
-from stvsr.errors import DamagedClip, InvalidInput
+from stvsr.errors import DamagedClip, Interrupted, InvalidInput
 from stvsr.video.clock import InputTimes, times_of
 from stvsr.video.colour import Colour, ToRgb
 from stvsr.video.picture import Picture
@@ -214,21 +214,26 @@ class Y4mInput:
 
     Raises:
         DamagedClip: something else comes, or nothing.
+        Interrupted: by Ctrl-C before the first frame came.
     """
 
     def __init__(self, part: Part) -> None:
         self.path = STANDARD
+        self.pipe = CountedPipe()
         try:
-            self.pipe = CountedPipe()
             self.container = av.open(self.pipe, "r", format="yuv4mpegpipe", buffer_size=PIPE_BUFFER)
             stream = video_stream(self.container, self.path)
             self.decoded = self._frames_of(stream)
             self.head = next(self.decoded)
         # OSError: a shell has closed it.
         except (av.FFmpegError, OSError, StopIteration):
-            raise DamagedClip(
-                "standard input: not Y4M, or empty; expected raw video as written by ffmpeg -f yuv4mpegpipe -"
-            ) from None
+            if not self.pipe.stopped:
+                raise DamagedClip(
+                    "standard input: not Y4M, or empty; expected raw video as written by ffmpeg -f yuv4mpegpipe -"
+                ) from None
+        if self.pipe.stopped:
+            # FFmpeg makes do with what came before.
+            raise Interrupted("stopped before the work began", None)
         self.picture = Picture.of(self.head, stream)
         self.times = InputTimes(stream.guessed_rate or Fraction(25))
         self.first, self.stop = part.of(self.times, None, self.path)
