@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 
 from conftest import moving_frames, write_video
 from stvsr.data.decoding import VideoIndex, stream_frames
-from stvsr.errors import Interrupted
+from stvsr.errors import Interrupted, InvalidInput
 from stvsr.video import muxing
 from stvsr.video.clock import Clock, InputTimes
 from stvsr.video.codecs import Encoding
@@ -160,6 +160,24 @@ def test_colours_may_change_within_a_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert changed[:2] == limited[:2] == pytest.approx([200, 200], abs=1)
     # What is 16 to 235 there is 0 to 255 here.
     assert changed[2:] == pytest.approx(2 * [16 + 200 * 219 / 255], abs=1)
+
+
+def test_a_matrix_that_cannot_be_converted_shows_in_the_check_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a file that was joined it would end hours of it."""
+    write_video(tmp_path / "a.mkv", moving_frames(4, (48, 64)))
+
+    def joined(index: VideoIndex, first: int, stop: int) -> Iterator[av.VideoFrame]:
+        for number, frame in enumerate(stream_frames(index, first, stop)):
+            if number >= 2:
+                frame = frame.reformat(format="yuv420p")
+                frame.colorspace = 8
+            yield frame
+
+    monkeypatch.setattr("stvsr.video.sources.stream_frames", joined)
+    with pytest.raises(InvalidInput, match=r"a\.mkv: the video's colour matrix has the number 8"):
+        list(VideoFile(tmp_path / "a.mkv", Part()).read())
 
 
 @pytest.mark.parametrize("came", [b"", Y4M_FRAME[:-9]], ids=["nothing", "most of a frame"])

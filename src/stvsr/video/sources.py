@@ -168,6 +168,10 @@ class VideoFile:
                     f"{self.path}: frames change from {self.picture.width}x{self.picture.height} to "
                     f"{frame.width}x{frame.height}; expected one size: split the video there"
                 )
+            try:
+                Colour.of(frame)
+            except InvalidInput as error:
+                raise InvalidInput(f"{self.path}: {error}") from None
             yield frame
 
 
