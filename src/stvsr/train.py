@@ -210,8 +210,8 @@ def check_values(config: DictConfig) -> None:
         raise InvalidInput("callbacks.last=null: nothing of the run would be kept; leave it out")
     if config.trainer.get("limit_val_batches", 1) == 0:
         raise InvalidInput(
-            "trainer.limit_val_batches=0: expected 1 or more, as validations choose best.ckpt; to validate once, at the "
-            "end, add trainer.val_check_interval='${trainer.max_steps}'"
+            "trainer.limit_val_batches=0: expected 1 or more, as validations choose best.ckpt; to validate once, at "
+            "the end, add trainer.val_check_interval='${trainer.max_steps}'"
         )
     if config.seed >= SEEDS:
         raise InvalidInput(f"seed={config.seed}; expected 0 to {SEEDS - 1}")
