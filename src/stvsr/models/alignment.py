@@ -114,7 +114,7 @@ class DeformableSampling(nn.Module):
 
 
 class Alignment(nn.Module):
-    """Samples one pyramid towards another; the part that Table 2 compares. One of your own needs `forward` alone."""
+    """Samples one pyramid towards another, which (a) and (b) do differently. One of your own needs `forward` alone."""
 
     def share_of_source(self, source: Pyramid) -> tuple[Tensor, ...]:
         """What a pyramid that is sampled contributes, whatever the other is: one map often meets several others."""
