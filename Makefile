@@ -11,7 +11,7 @@ help: ## show what there is
 
 # Hashed versions from requirements.lock, then this project itself; uv if it is there, else pip.
 $(READY): pyproject.toml requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 or 3.12 is needed: make PYTHON=python3.12 …")'
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 …")'
 	@echo "installing into .venv (once; some gigabytes, minutes)"
 	@if command -v uv >/dev/null 2>&1; then \
 	  { test -d .venv || uv venv --quiet --python $(PYTHON) .venv; } && \

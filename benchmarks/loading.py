@@ -55,7 +55,7 @@ def make_pack(source: Vimeo90K, output: Path) -> PackedClips:
     """A pack of all clips of a source."""
     packing = Packing(output, source, {})
     todo = list(range(len(source)))
-    with packing.alone():
+    with packing.locked():
         for _ in tqdm(packing.write(todo, workers=2), total=len(todo), desc="packing", unit="clip", file=sys.stderr):
             pass
         return packing.indexed({})

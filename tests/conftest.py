@@ -243,8 +243,8 @@ def write_frames(folder: Path, frames: torch.Tensor, first: int = 1, name: str =
 def taken_elsewhere(folder: Path, job: str) -> Iterator[None]:
     """Another process runs a job in a folder: a lock of this kind keeps nobody out of its own process."""
     # Without torch, which takes seconds to import.
-    code = "import sys; from pathlib import Path; from stvsr.unfinished import alone_in\n"
-    code += "with alone_in(Path(sys.argv[1]), sys.argv[2], '-'): print('in', flush=True); sys.stdin.read()"
+    code = "import sys; from pathlib import Path; from stvsr.unfinished import folder_lock\n"
+    code += "with folder_lock(Path(sys.argv[1]), sys.argv[2], '-'): print('in', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(folder), job]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
@@ -255,8 +255,8 @@ def taken_elsewhere(folder: Path, job: str) -> Iterator[None]:
 def is_taken(folder: Path) -> bool:
     """Whether another process finds that a job runs in a folder."""
     # Without torch, which takes seconds to import.
-    code = "import sys; from pathlib import Path; from stvsr.unfinished import alone_in\n"
-    code += "with alone_in(Path(sys.argv[1]), 'job', '-'): pass"
+    code = "import sys; from pathlib import Path; from stvsr.unfinished import folder_lock\n"
+    code += "with folder_lock(Path(sys.argv[1]), 'job', '-'): pass"
     done = subprocess.run([sys.executable, "-c", code, str(folder)], stderr=subprocess.PIPE, text=True, check=False)
     return "another job is running there" in done.stderr
 

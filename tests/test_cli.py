@@ -200,7 +200,7 @@ BAD_TRAIN = {
     "variant-of-several": (["variant=[a]"], "variant=['a']; expected a name of at most 64 characters"),
     "letters-beyond-a-to-z": (
         ["output_dir=ü"],
-        "output_dir=ü: letters beyond a to z, and ~, need quotes",
+        "output_dir=ü: letters that are not English, and ~, need quotes",
     ),
     "unwritable-output": (["output_dir=/dev/null/out"], "/dev/null/out"),
     "no-choice-of-a-group": (

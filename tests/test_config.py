@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from stvsr.config import check_paths, flattened, override, refuse_missing, refuse_unread, targets_in, typed, whole
+from stvsr.config import check_int, check_paths, flattened, override, refuse_missing, refuse_unread, targets_in, typed
 from stvsr.errors import InvalidInput
 
 PARSER = OverridesParser.create()
@@ -77,9 +77,9 @@ def test_a_number_is_refused_where_a_path_is_meant_and_nowhere_else(settings: di
 
 @pytest.mark.parametrize("value", [0, 1.5, 1.0, "auto", None, True])
 def test_only_a_whole_number_that_is_large_enough_is_taken(value: object) -> None:
-    whole("crop", 1, least=1)
+    check_int("crop", 1, least=1)
     with pytest.raises(InvalidInput, match=f"crop={value}; expected a whole number, 1 or more"):
-        whole("crop", value, least=1)
+        check_int("crop", value, least=1)
 
 
 def test_what_is_missing_is_named_and_numbers_may_be_keys() -> None:

@@ -218,7 +218,7 @@ def test_slurm_launcher_has_resources_for_one_run() -> None:
     assert config.hydra.launcher.gpus_per_node == 1
 
 
-def test_a_diverged_run_ends_and_a_crash_loses_a_thousand_steps_at_most(
+def test_the_guard_the_saving_and_the_validation_are_as_documented(
     configure: Callable[..., DictConfig],
 ) -> None:
     config = configure("train")
@@ -267,7 +267,7 @@ def test_all_test_clips_of_vimeo_are_scored_and_a_few_validated_on(configure: Ca
     assert data.val_source.clips_per_split == 16
 
 
-def test_lr_frames_that_somebody_gives_are_trained_validated_and_scored_on(
+def test_lr_root_reaches_the_scorer_and_the_sources_that_refuse_it(
     configure: Callable[..., DictConfig],
 ) -> None:
     data = configure("train", "data=clips", "data.root=/hr", "data.lr_root=/lr").data
@@ -327,5 +327,5 @@ def test_the_deformable_convolution_is_chosen_on_the_spot_unless_told_otherwise(
     assert {configure(name).deformable for name in ("train", "evaluate")} == {"auto"}
 
 
-def test_the_seed_decides_the_crops(configure: Callable[..., DictConfig]) -> None:
+def test_the_loader_takes_the_seed_of_the_run(configure: Callable[..., DictConfig]) -> None:
     assert configure("train", "seed=7").loader.seed == 7

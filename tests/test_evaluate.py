@@ -531,7 +531,7 @@ def test_of_several_sets_those_with_lr_frames_are_told(
         frames = {"_target_": "stvsr.data.frame_folders.FrameFolders"}
         given = {**frames, "root": "hr", "lr_root": "lr"}
         sets = [given, {**frames, "root": "vid4", "lr_root": None}]
-        config.data.test_source = {"_target_": "stvsr.data.clip_sets.Several", "sets": sets}
+        config.data.test_source = {"_target_": "stvsr.data.clip_sets.ConcatClipSet", "sets": sets}
     settings = Job(config, torch.device("cpu")).settings()
     assert settings["lr_frames"] == f"given in {tmp_path}/lr, of the other sets MATLAB bicubic"
     assert [part["root"] for part in settings["data"]["sets"]] == [f"{tmp_path}/hr", str(vid4)]

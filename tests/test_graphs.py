@@ -16,7 +16,7 @@ from stvsr import graphs
 from stvsr.errors import InvalidInput
 from stvsr.graphs import MOST_FORMS, MOST_PIXELS, Replayed, recorded_step
 from stvsr.models.blocks import conv3x3
-from stvsr.models.network import Network
+from stvsr.models.network import Forward, Network
 from stvsr.ops.deformable import Sizes
 
 IS_WORTH_RECORDING = Replayed._is_worth_recording
@@ -143,7 +143,7 @@ def counted(small_network: Callable[..., Network], monkeypatch: pytest.MonkeyPat
     # Of (a), which is the fastest: what is recorded does not matter here.
     network = Counted(small_network("a"))
 
-    def record(network: Counted, lr: Tensor, *, pool: object) -> graphs.Pass:
+    def record(network: Counted, lr: Tensor, *, pool: object) -> Forward:
         network.recordings.append(lr.shape)
         return network.network.forward
 
@@ -158,10 +158,10 @@ def windows(count: int, size: int = 16) -> list[Tensor]:
     return [torch.rand(1, 4, 3, size, size, generator=draw) for _ in range(count)]
 
 
-def failing(failure: Exception) -> Callable[..., graphs.Pass]:
+def failing(failure: Exception) -> Callable[..., Forward]:
     """In place of what records."""
 
-    def record(network: Counted, lr: Tensor, *, pool: object) -> graphs.Pass:
+    def record(network: Counted, lr: Tensor, *, pool: object) -> Forward:
         raise failure
 
     return record
@@ -183,7 +183,7 @@ def test_a_recording_that_repeats_what_it_recorded_is_not_used(
 ) -> None:
     """As one would from which kernels had escaped: right for the frames that were recorded, wrong for all others."""
 
-    def record(network: Counted, lr: Tensor, *, pool: object) -> graphs.Pass:
+    def record(network: Counted, lr: Tensor, *, pool: object) -> Forward:
         recorded = network.network(lr)
         return lambda frames: recorded.clone()
 

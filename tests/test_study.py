@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from conftest import SMALL_NETWORK, moving_frames, write_video
 from stvsr.checkpoint import SETTINGS_KEY
 from stvsr.errors import Interrupted, TrainingDiverged
-from stvsr.evaluation.ablations import Trained
+from stvsr.evaluation.ablations import TrainedRun
 from stvsr.files import write_text
 from stvsr.study import Trainings, checkpoint_of, draw, main
 from stvsr.train import train
@@ -38,7 +38,7 @@ CLIPS = "data.test_source.sets.1.source"
 SMALL_CLIPS = [f"{CLIPS}.height=32", f"{CLIPS}.width=48"]
 
 
-def could_be_drawn(config: DictConfig, trainings: Trainings, runs: list[Trained]) -> None:
+def could_be_drawn(config: DictConfig, trainings: Trainings, runs: list[TrainedRun]) -> None:
     """Looks, in place of drawing, which takes longer than the rest of a study, that all is there which is drawn."""
     assert [(run.seed, run.ablation) for run in runs] == list(trainings)
     assert all(checkpoint_of(training).is_file() for training in trainings.values())

@@ -18,7 +18,8 @@ from stvsr.errors import InvalidInput
 from stvsr.models.frame_interpolation.blend import Blend
 from stvsr.models.frame_upscaling.rcan import RCAN
 from stvsr.models.two_stage import TwoStage
-from stvsr.train import check_apart, set_initial_weights, train
+from stvsr.train import set_initial_weights, train
+from stvsr.training.settings import check_apart
 
 FROZEN = ["optimizer.lr=1e-20", "scheduler.minimum=0", "trainer.max_steps=1", "trainer.val_check_interval=1"]
 """A run that ends with the weights it began with."""
@@ -180,7 +181,7 @@ def test_a_second_machine_of_a_run_does_not_ask_for_the_lock_that_the_first_hold
         raise InvalidInput("another training is running there")
 
     monkeypatch.setattr("stvsr.train._train", lambda config: {"trained": 1.0})
-    monkeypatch.setattr("stvsr.train.alone_in", taken)
+    monkeypatch.setattr("stvsr.train.folder_lock", taken)
     for number, machines, helps in (("0", 2, False), ("1", 2, True), ("1", 1, False)):
         monkeypatch.setenv(name, number)
         with nullcontext() if helps else pytest.raises(InvalidInput, match="another training is running there"):

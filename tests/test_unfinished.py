@@ -10,7 +10,7 @@ import pytest
 
 from conftest import taken_elsewhere
 from stvsr.errors import InvalidInput
-from stvsr.unfinished import Unfinished, code_of
+from stvsr.unfinished import Unfinished, code_checksum
 
 IDENTITY = {"input": "in.mp4"}
 
@@ -25,19 +25,19 @@ def test_what_a_kill_left_of_the_first_file_keeps_nobody_out(tmp_path: Path, mon
 
     monkeypatch.setattr(Path, "replace", killed)
     monkeypatch.setattr(Path, "unlink", lambda *arguments, **options: None)
-    with pytest.raises(KeyboardInterrupt), unfinished(tmp_path).alone():
+    with pytest.raises(KeyboardInterrupt), unfinished(tmp_path).locked():
         pass
     monkeypatch.undo()
     assert len(list(tmp_path.iterdir())) == 2, "the lock and a text half written"
-    with unfinished(tmp_path).alone():
+    with unfinished(tmp_path).locked():
         pass
 
 
 def test_a_process_that_outlives_a_kill_keeps_nobody_out(tmp_path: Path) -> None:
     """As loader processes do for seconds."""
     program = (
-        "import os, sys; from pathlib import Path; from stvsr.unfinished import alone_in\n"
-        "with alone_in(Path(sys.argv[1]), 'job', '-'):\n"
+        "import os, sys; from pathlib import Path; from stvsr.unfinished import folder_lock\n"
+        "with folder_lock(Path(sys.argv[1]), 'job', '-'):\n"
         "    if os.fork() == 0: sys.stdin.read()\n"
         "    os._exit(0)"
     )
@@ -47,7 +47,7 @@ def test_a_process_that_outlives_a_kill_keeps_nobody_out(tmp_path: Path) -> None
     with subprocess.Popen(command, stdin=subprocess.PIPE) as killed:
         assert killed.stdin is not None
         assert killed.wait() == 0
-        with unfinished(folder).alone():
+        with unfinished(folder).locked():
             pass
         killed.stdin.close()
 
@@ -57,28 +57,28 @@ def test_work_of_another_job_is_refused_or_thrown_away_and_that_of_the_same_job_
 ) -> None:
     folder = tmp_path / ".out.part"
     work = folder / "000000.mkv"
-    with unfinished(folder).alone():
+    with unfinished(folder).locked():
         work.touch()
     for discard_other in (False, True):
-        with unfinished(folder).alone(discard_other=discard_other):
+        with unfinished(folder).locked(discard_other=discard_other):
             assert work.is_file()
     other = unfinished(folder, input="other.mp4", device="cpu")
     with (
         pytest.raises(InvalidInput, match=r"another job \(another input, device\); choose another output"),
-        other.alone(),
+        other.locked(),
     ):
         pass
     assert capsys.readouterr().err == ""
-    with other.alone(discard_other=True):
+    with other.locked(discard_other=True):
         assert not work.exists()
     assert "held the progress of another job (another input, device), which is thrown away" in capsys.readouterr().err
-    with unfinished(folder).alone():  # there is no work, of which it could be said whose it is
+    with unfinished(folder).locked():  # there is no work, of which it could be said whose it is
         pass
 
 
 def test_work_that_is_half_thrown_away_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The job it was of would go on with what is left."""
-    with unfinished(tmp_path).alone():
+    with unfinished(tmp_path).locked():
         for name in ("0.mkv", "1.mkv"):
             (tmp_path / name).touch()
     unlink = Path.unlink
@@ -91,31 +91,31 @@ def test_work_that_is_half_thrown_away_is_nobodys(tmp_path: Path, monkeypatch: p
     other = unfinished(tmp_path, input="other.mp4")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", killed_at_the_first_picture)
-        with pytest.raises(KeyboardInterrupt), other.alone(discard_other=True):
+        with pytest.raises(KeyboardInterrupt), other.locked(discard_other=True):
             pass
-    with pytest.raises(InvalidInput, match="files that are not of an unfinished job"), unfinished(tmp_path).alone():
+    with pytest.raises(InvalidInput, match="files that are not of an unfinished job"), unfinished(tmp_path).locked():
         pass
 
 
 @pytest.mark.parametrize("told", ["", "[1]", "\x00\x00"])
 def test_work_of_which_a_damaged_disk_no_longer_tells_whose_it_is_is_nobodys(tmp_path: Path, told: str) -> None:
     (tmp_path / "job.json").write_text(told)
-    with unfinished(tmp_path).alone():
+    with unfinished(tmp_path).locked():
         pass
     (tmp_path / "job.json").write_text(told)
     (tmp_path / "000000.mkv").touch()
-    with pytest.raises(InvalidInput, match="files that are not of an unfinished job"), unfinished(tmp_path).alone():
+    with pytest.raises(InvalidInput, match="files that are not of an unfinished job"), unfinished(tmp_path).locked():
         pass
-    with unfinished(tmp_path).alone(discard_other=True):
+    with unfinished(tmp_path).locked(discard_other=True):
         assert not (tmp_path / "000000.mkv").exists()
 
 
 def test_of_two_jobs_begun_at_once_one_alone_says_whose_the_folder_is(tmp_path: Path) -> None:
-    with unfinished(tmp_path).alone():
+    with unfinished(tmp_path).locked():
         pass
     said = (tmp_path / "job.json").read_text()
     other = unfinished(tmp_path, input="other.mp4")
-    with taken_elsewhere(tmp_path, "job"), pytest.raises(InvalidInput, match="is running there"), other.alone():
+    with taken_elsewhere(tmp_path, "job"), pytest.raises(InvalidInput, match="is running there"), other.locked():
         pass
     assert (tmp_path / "job.json").read_text() == said
 
@@ -125,7 +125,7 @@ def test_what_a_kill_leaves_of_a_folder_that_is_being_removed_is_still_taken_for
 ) -> None:
     folder = tmp_path / ".out.part"
     job = unfinished(folder)
-    with job.alone(), monkeypatch.context() as killed:
+    with job.locked(), monkeypatch.context() as killed:
         (folder / "000000.mkv").touch()
 
         def kill(path: Path, missing_ok: bool = False) -> None:
@@ -134,7 +134,7 @@ def test_what_a_kill_leaves_of_a_folder_that_is_being_removed_is_still_taken_for
         killed.setattr(Path, "unlink", kill)
         with pytest.raises(KeyboardInterrupt):
             job.remove()
-    with unfinished(folder).alone():
+    with unfinished(folder).locked():
         assert (folder / "000000.mkv").is_file()
 
 
@@ -149,12 +149,12 @@ def test_a_folder_that_stays_because_its_lock_is_open_is_used_again(
 
     folder = tmp_path / ".out.part"
     job = unfinished(folder)
-    with job.alone(), monkeypatch.context() as nfs:
+    with job.locked(), monkeypatch.context() as nfs:
         (folder / "000000.mkv").touch()
         nfs.setattr(os, "rmdir", silly_rename)
         job.remove()
     assert [path.name for path in folder.iterdir()] == [".nfs0001"]
-    with unfinished(folder).alone():
+    with unfinished(folder).locked():
         pass
 
 
@@ -164,14 +164,14 @@ def test_other_code_is_another_job(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (package / file).parent.mkdir(parents=True, exist_ok=True)
         (package / file).write_text(f"# {file}")
     monkeypatch.setattr("stvsr.unfinished.PACKAGE", package)
-    before = code_of("models", "graphs")
+    before = code_checksum("models", "graphs")
     (package / "video" / "c.py").write_text("# of another room")
     # An editor's, of text that is not saved, or a copy.
     (package / "models" / ".#a.py").symlink_to("me@here.1:2")
     (package / "models" / ".ipynb_checkpoints").mkdir()
     (package / "models" / ".ipynb_checkpoints" / "a-checkpoint.py").write_text("# of yesterday")
-    assert code_of("models", "graphs") == before
+    assert code_checksum("models", "graphs") == before
     for file in ("models/deep/b.py", "graphs.py"):
         (package / file).write_text(f"# {file}, again")
-        assert code_of("models", "graphs") != before
-        before = code_of("models", "graphs")
+        assert code_checksum("models", "graphs") != before
+        before = code_checksum("models", "graphs")

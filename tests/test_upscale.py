@@ -693,7 +693,7 @@ BAD_COMMANDS = {
     "its-own-folder": ([*BICUBIC, "{folder}", "--overwrite"], "contains it; choose another output"),
     "codec": ([*BICUBIC, "out.webm", "--codec", "h264"], "--codec h264 does not go into .webm"),
     "codec-of-frames": ([*BICUBIC, "frames", "--crf", "3"], "--crf: frames is not compressed"),
-    "scale": ([*BICUBIC, "--scale", "3"], "--scale 3; expected 4 or 2"),
+    "scale": ([*BICUBIC, "--scale", "3"], "argument --scale: invalid choice: 3 (choose from 4, 2)"),
     "both": ([*BICUBIC, "--slow-motion", "--no-interpolate"], "not allowed with argument --slow-motion"),
     "rate-of-a-file": ([*BICUBIC, "--rate", "25"], "in.mkv has a frame rate of its own; omit it"),
     "start": ([*BICUBIC, "--start", "0:10"], "no frame in the part asked for (the video lasts 0.32 s)"),

@@ -483,7 +483,7 @@ def test_subtitles_that_step_back_are_shown_with_those_before() -> None:
 def test_sound_of_another_programme_is_left_out(start: int | None, duration: int | None, says: str | None) -> None:
     """Each has a clock of its own: pictures would begin hours late."""
     stream = SimpleNamespace(start_time=start, duration=duration, time_base=Fraction(1), type="audio")
-    pictures = SimpleNamespace(start=Fraction(2), last=Fraction(60), lasts=Fraction(0))
+    pictures = SimpleNamespace(start=Fraction(2), last_time=Fraction(60), last_duration=Fraction(0))
     assert companions._elsewhere(stream, pictures) == says  # type: ignore[arg-type]
 
 

@@ -1,1 +1,1 @@
-"""Space-time video super-resolution: a re-creation of Zooming Slow-Mo (CVPR 2020) and a house around it."""
+"""Space-time video super-resolution: trains, scores and applies Zooming Slow-Mo (Xiang et al., CVPR 2020)."""

@@ -116,7 +116,7 @@ def fill(network: nn.Module, weights: dict[str, Tensor], path: str | Path) -> No
 def _config_and_weights(content: dict[str, Any], path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     tensors = find_tensors(content)
     if RELEASED.fits(tensors):
-        return from_released(tensors)
+        return from_released(tensors, origin=str(path))
     found = from_published(tensors, origin=str(path)) or own_network(content)
     if found is None:
         raise InvalidInput(

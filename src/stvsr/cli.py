@@ -56,11 +56,11 @@ INTERRUPTED = 130
 CONFIG_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
 
 
-class Told(SystemExit):
+class ReportedExit(SystemExit):
     """The end of a process whose user has been told why; no other exit is taken for one, such as a launcher's own."""
 
 
-class Failed:
+class FailedJob:
     """A job of a sweep that failed, noted in the process that makes it.
 
     What a job returns, a launcher hands to the process that began the sweep, if need be from another one: made anew
@@ -71,15 +71,15 @@ class Failed:
         seen: where its error can be read.
     """
 
-    noted: ClassVar[list["Failed"]] = []
+    noted: ClassVar[list["FailedJob"]] = []
 
     def __init__(self, job: int, seen: str) -> None:
         self.job = job
         self.seen = seen
         self.noted.append(self)
 
-    def __reduce__(self) -> tuple[type["Failed"], tuple[int, str]]:
-        return Failed, (self.job, self.seen)
+    def __reduce__(self) -> tuple[type["FailedJob"], tuple[int, str]]:
+        return FailedJob, (self.job, self.seen)
 
 
 def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
@@ -90,7 +90,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
 
     def decorate(run: Callable[[DictConfig], object]) -> Callable[[], None]:
 
-        def job(config: DictConfig) -> Failed | None:
+        def job(config: DictConfig) -> FailedJob | None:
             config.output_dir = HydraConfig.get().runtime.output_dir
             try:
                 # Here and not only around Hydra, which would add lines of its own to an error of a job.
@@ -99,7 +99,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
                     refuse_unread(HydraConfig.get().runtime.config_sources, CONFIG_DIR)
                     check_paths(config)
                     _run(run, config)
-            except Told as stop:
+            except ReportedExit as stop:
                 if not _is_one_of_several() or (stop.code == INTERRUPTED and _others_wait()):
                     raise
                 # A job that failed does not take the others of its sweep with it.
@@ -114,7 +114,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
 
         @wraps(run)
         def main() -> None:
-            Failed.noted.clear()
+            FailedJob.noted.clear()
             # Hydra prints errors in its own way unless told to raise them.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             try:
@@ -122,12 +122,12 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
                     hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
             finally:
                 # Also where the report of the sweep failed.
-                if Failed.noted:
-                    jobs = ", ".join(str(failed.job) for failed in Failed.noted)
-                    seen = Failed.noted[0].seen
+                if FailedJob.noted:
+                    jobs = ", ".join(str(failed.job) for failed in FailedJob.noted)
+                    seen = FailedJob.noted[0].seen
                     others = "" if sys.exc_info()[0] else ", all others are done"
                     print(f"error: job {jobs} of the sweep failed (see {seen}){others}", file=sys.stderr)
-            if Failed.noted:
+            if FailedJob.noted:
                 sys.exit(1)
 
         return main
@@ -162,11 +162,11 @@ def _others_wait() -> bool:
     return bool(HydraConfig.get().launcher._target_.endswith(".BasicLauncher"))
 
 
-def _failed() -> Failed:
+def _failed() -> FailedJob:
     """This job, noted as one that failed.
 
     Raises:
-        Told: no other job can follow it in this process.
+        ReportedExit: no other job can follow it in this process.
     """
     config = HydraConfig.get()
     if _has_helpers():
@@ -176,8 +176,8 @@ def _failed() -> Failed:
             "give the same command again",
             file=sys.stderr,
         )
-        raise Told(1)
-    return Failed(config.job.num, "above" if _others_wait() else f"the launcher's logs below {config.sweep.dir}")
+        raise ReportedExit(1)
+    return FailedJob(config.job.num, "above" if _others_wait() else f"the launcher's logs below {config.sweep.dir}")
 
 
 @contextmanager
@@ -193,7 +193,7 @@ def _quiet_without_reader() -> Iterator[None]:
     except BrokenPipeError:
         # What is left would be written at the end of the process, and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise Told(1) from None
+        raise ReportedExit(1) from None
 
 
 @contextmanager
@@ -206,19 +206,19 @@ def one_line_errors() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         print("stopped", file=TERMINAL)
-        raise Told(INTERRUPTED) from None
+        raise ReportedExit(INTERRUPTED) from None
     except Interrupted as stop:
         # All processes of a run stop together. Lightning kills the first as soon as another's status is not 0.
         if int(os.environ.get("LOCAL_RANK", "0")) > 0:
             sys.exit(0)
         print(stop, file=TERMINAL)
-        raise Told(INTERRUPTED) from None
+        raise ReportedExit(INTERRUPTED) from None
     except Exception as error:
         message, status = explain(error)
         if message is None:
             raise
         print(f"error: {message}", file=TERMINAL)
-        raise Told(status) from None
+        raise ReportedExit(status) from None
 
 
 def explain(error: BaseException) -> tuple[str | None, int]:
@@ -243,7 +243,7 @@ def _said(error: BaseException) -> str:
         )
     if "LexerNoViableAlt" in str(error):
         wrong = one_line(error).partition("Exception: ")[2].partition(" ^ See")[0]
-        return f"{wrong}: letters beyond a to z, and ~, need quotes within quotes, such as 'data.root=\"DIR\"'"
+        return f"{wrong}: letters that are not English, and ~, need quotes within quotes, such as 'data.root=\"DIR\"'"
     message, *hint = one_line(error).split(", set env var HYDRA_FULL_ERROR=1")
     return f"{message}: {one_line(chain_of(error)[-1])}" if hint else message
 

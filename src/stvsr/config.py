@@ -23,6 +23,9 @@ PLAIN = re.compile(r"[\w./:+-]+", re.ASCII)
 WANDB_OFFLINE = "logger.wandb.offline"
 """The setting that keeps runs off the network."""
 
+LONGEST_VARIANT = 64
+"""Characters by which loggers know a run, as W&B has it for tags."""
+
 
 def resolved(config: DictConfig) -> dict[str, Any]:
     """A config as plain values, without references to other parts of it."""
@@ -111,7 +114,7 @@ def check_list(config: DictConfig, name: str) -> None:
         raise InvalidInput(f"{name}={config[name]}; expected a list: {name}=[{config[name]}]")
 
 
-def whole(name: str, value: object, *, least: int) -> None:
+def check_int(name: str, value: object, *, least: int) -> None:
     """Refuses anything but a whole number that is large enough.
 
     Args:

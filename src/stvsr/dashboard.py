@@ -18,9 +18,19 @@ from stvsr.config import check_flag, check_list
 from stvsr.data.clip import SPLITS
 from stvsr.errors import InvalidInput, UserError
 from stvsr.files import write_text
-from stvsr.tracking import SHORT, STEP, VALIDATION, score_name
+from stvsr.tracking import (
+    CLIPS_PER_SECOND,
+    LEARNING_RATE,
+    LOSS,
+    OFFSET_MAGNITUDE,
+    PICTURE,
+    SHORT,
+    STEP,
+    VALIDATION,
+    score_name,
+)
 
-HEALTH = ("train/loss", "train/learning_rate", "train/offset_magnitude", "train/clips_per_second")
+HEALTH = (LOSS, LEARNING_RATE, OFFSET_MAGNITUDE, CLIPS_PER_SECOND)
 """What every training run logs of itself."""
 
 GROUP = "Group"
@@ -42,7 +52,7 @@ def workspace(*, entity: str, project: str, sets: list[str]) -> ws.Workspace:
         for clip_set in sets
         for name in (score_name(clip_set, metric, split) for metric in SHORT.values() for split in SPLITS)
     ]
-    pictures = MediaBrowser(title="validation clips", media_keys=[f"val/picture/{i}" for i in range(3)])
+    pictures = MediaBrowser(title="validation clips", media_keys=[f"{PICTURE}/{number}" for number in range(3)])
     return ws.Workspace(
         entity=entity,
         project=project,

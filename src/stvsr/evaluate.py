@@ -15,8 +15,8 @@ from typing import Any
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from stvsr.cli import entry_point
-from stvsr.config import WANDB_OFFLINE, check_flag, whole
+from stvsr.cli import CONFIG_DIR, entry_point
+from stvsr.config import LONGEST_VARIANT, WANDB_OFFLINE, check_flag, check_int
 from stvsr.devices import chosen_device, forget_peak_memory
 from stvsr.errors import Interrupted, InvalidInput
 from stvsr.evaluation.costs import Cost, measured_cost
@@ -33,16 +33,13 @@ from stvsr.evaluation.windows import check_text
 from stvsr.terminal import BAR
 from stvsr.unfinished import work_in
 
-LONGEST_TAG = 64
-"""W&B takes no longer ones."""
-
 COUNTS = {"batch_size": 1, "workers": 0, "processes": 1, "pictures": 0}
 """Settings that are whole numbers, each with its minimum."""
 
 WRITTEN = (RESULTS, "clips.csv", "frames.csv", "report.html")
 """What other programs read of a finished evaluation."""
 
-ABLATIONS = frozenset("abcde")
+ABLATIONS = frozenset(file.stem for file in (CONFIG_DIR / "ablation").glob("*.yaml"))
 """In tables these letters stand in brackets, as in the paper."""
 
 
@@ -65,16 +62,10 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
     from stvsr.tracking import track_evaluation
 
     check_one_method(config)
-    for count, minimum in COUNTS.items():
-        whole(count, config[count], least=minimum)
-    for flag in ("save_frames", "protocol.cover_tail", "protocol.average_folders", WANDB_OFFLINE):
-        check_flag(config, flag)
-    if config.save_frames and config.predictions is not None:
-        raise InvalidInput("save_frames=true with predictions: those are saved already; leave one out")
-    check_processes(config.processes, str(config.device))
+    check_values(config)
     name = method_name(config)
     check_text("the method", name, "give name=…")
-    config.variant = name[:LONGEST_TAG]
+    config.variant = name[:LONGEST_VARIANT]
     # Where others score, this process keeps off their GPUs.
     device = chosen_device("cpu" if config.processes > 1 else config.device)
     # Of this method, not of those that were trained or scored before it in this process.
@@ -85,7 +76,7 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
     if (finished := finished_before(job, key, name)) is not None:
         return finished
     progress = Progress(progress_folder(config), key)
-    with progress.alone(discard_other=discard_other):
+    with progress.locked(discard_other=discard_other):
         records = score(job, progress)
 
         windows = [window for record in records for window in record.windows]
@@ -113,6 +104,21 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
         # Last: whatever fails before can be done again without scoring again.
         progress.remove()
         return results
+
+
+def check_values(config: DictConfig) -> None:
+    """Refuses values that nothing that is made of a config would refuse, or not in words.
+
+    Raises:
+        InvalidInput: names the value.
+    """
+    for count, minimum in COUNTS.items():
+        check_int(count, config[count], least=minimum)
+    for flag in ("save_frames", "protocol.cover_tail", "protocol.average_folders", WANDB_OFFLINE):
+        check_flag(config, flag)
+    if config.save_frames and config.predictions is not None:
+        raise InvalidInput("save_frames=true with predictions: those are saved already; leave one out")
+    check_processes(config.processes, str(config.device))
 
 
 def finished_before(job: Job, key: dict[str, Any], name: str) -> Results | None:

@@ -1,8 +1,14 @@
 """Which errors a user can cause and mend, whatever a library wrapped them in, and what is said of each."""
 
+import errno
+from pathlib import Path
+
 from stvsr.devices import is_out_of_memory
 from stvsr.errors import UserError, chain_of, one_line
-from stvsr.files import beyond_limits, explain_os_error
+from stvsr.files import OF_A_DISK
+
+OF_LIMITS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""What the system says when it gives no more threads or processes, memory, or open files."""
 
 LONGEST = 150
 """At most this many characters of what a library says of the memory are repeated; more are byte counts."""
@@ -66,3 +72,37 @@ def in_one_line(error: BaseException) -> str | None:
                 "no program srun here; start the sweep where SLURM's jobs are submitted, or omit hydra/launcher=slurm"
             )
     return None
+
+
+def explain_os_error(error: BaseException) -> str | None:
+    """One line for what the system refused, also where a library raised its own error from it; None for any other."""
+    for link in chain_of(error):
+        # Errors that only derive from OSError have no reason of the system's; those of connections are of no file.
+        if isinstance(link, OSError) and not isinstance(link, ConnectionError) and link.strerror is not None:
+            # A stream that does not wait has no room for the moment.
+            if link.errno in OF_LIMITS and "write could not complete" not in link.strerror:
+                return beyond_limits(link.strerror)
+            named = "" if link.filename is None else f"{link.filename}: "
+            if link.errno in OF_A_DISK and not (named and link.errno == errno.EROFS):
+                return f"{named}{link.strerror}; make room or check the disk, then give the same command again"
+            if named:
+                return f"{named}{link.strerror}; choose a file or folder that can be used"
+            if link.errno == errno.ENOENT and not _has_current_folder():
+                return "the folder that this command was given in does not exist any more; change to one that does"
+    return None
+
+
+def beyond_limits(said: str) -> str:
+    """One line for what is told by one of `OF_LIMITS`, or in other words."""
+    return (
+        f"{said}: the system gives no more threads, memory or open files; raise its limits (ulimit -u, -v, -n, or a "
+        "container's --pids-limit and --memory), or use fewer workers"
+    )
+
+
+def _has_current_folder() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True

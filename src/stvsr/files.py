@@ -1,4 +1,4 @@
-"""Files appear under their name only when they are whole; what the system says of one, for people."""
+"""Files appear under their name only when they are whole; checksums of what is in them."""
 
 import errno
 import hashlib
@@ -7,13 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stvsr.errors import chain_of
-
 OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 """What the system says of a disk without naming a file."""
-
-OF_LIMITS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-"""What the system says when it gives no more threads or processes, memory, or open files."""
 
 
 @contextmanager
@@ -78,37 +73,3 @@ def _told(path: Path) -> str:
     except FileNotFoundError:
         return f"{path.name} missing"
     return f"{path.name} {status.st_size} {status.st_mtime_ns}"
-
-
-def explain_os_error(error: BaseException) -> str | None:
-    """One line for what the system refused, also where a library raised its own error from it; None for any other."""
-    for link in chain_of(error):
-        # Errors that only derive from OSError have no reason of the system's; those of connections are of no file.
-        if isinstance(link, OSError) and not isinstance(link, ConnectionError) and link.strerror is not None:
-            # A stream that does not wait has no room for the moment.
-            if link.errno in OF_LIMITS and "write could not complete" not in link.strerror:
-                return beyond_limits(link.strerror)
-            named = "" if link.filename is None else f"{link.filename}: "
-            if link.errno in OF_A_DISK and not (named and link.errno == errno.EROFS):
-                return f"{named}{link.strerror}; make room or check the disk, then give the same command again"
-            if named:
-                return f"{named}{link.strerror}; choose a file or folder that can be used"
-            if link.errno == errno.ENOENT and not _has_current_folder():
-                return "the folder that this command was given in does not exist any more; change to one that does"
-    return None
-
-
-def beyond_limits(said: str) -> str:
-    """One line for what is told by one of `OF_LIMITS`, or in other words."""
-    return (
-        f"{said}: the system gives no more threads, memory or open files; raise its limits (ulimit -u, -v, -n, or a "
-        "container's --pids-limit and --memory), or use fewer workers"
-    )
-
-
-def _has_current_folder() -> bool:
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        return False
-    return True

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from stvsr.devices import check_answering
 from stvsr.errors import InvalidInput, one_line
 from stvsr.models.alignment import DeformableSampling
-from stvsr.models.network import Network
+from stvsr.models.network import Forward, Network
 from stvsr.ops.deformable import Sizes, backend_on, computed_in
 
 MOST_PIXELS = 2**18
@@ -29,8 +29,6 @@ MOST_FORMS = 8
 
 CAPTURE_ERROR_MODE = "thread_local"
 """While one thread records, others may decode, encode or fill pinned memory."""
-
-Pass = Callable[[Tensor], Tensor]
 
 
 class Replayed(Network):
@@ -49,7 +47,7 @@ class Replayed(Network):
         self.network = network
         self.requirements = network.requirements
         self._sizes = _deformable_sizes(network)
-        self._passes: dict[tuple[torch.Size, torch.dtype | None], Pass] = {}
+        self._passes: dict[tuple[torch.Size, torch.dtype | None], Forward] = {}
         self._pool: Any = None
         self._failed = False
 
@@ -72,7 +70,7 @@ class Replayed(Network):
             and _can_be_recorded(self._sizes, lr)
         )
 
-    def _replay(self, lr: Tensor) -> Pass | None:
+    def _replay(self, lr: Tensor) -> Forward | None:
         """A pass over inputs shaped like `lr`, replayed; None where that does not work."""
         # The recorded frames would agree with what they left in memory, even if kernels had escaped the recording.
         other = (1 - lr).flip(-1)
@@ -102,7 +100,7 @@ class Replayed(Network):
         return replay
 
 
-def recorded_pass(network: nn.Module, lr: Tensor, *, pool: Any) -> Pass:
+def recorded_pass(network: nn.Module, lr: Tensor, *, pool: Any) -> Forward:
     """A forward pass as a CUDA graph, for inputs shaped like `lr`, under the autocast that is active now.
 
     Args:
@@ -130,7 +128,7 @@ def recorded_pass(network: nn.Module, lr: Tensor, *, pool: Any) -> Pass:
     return replay
 
 
-def recorded_step(network: nn.Module, lr: Tensor) -> Pass:
+def recorded_step(network: nn.Module, lr: Tensor) -> Forward:
     """The network as CUDA graphs, for training on inputs shaped like `lr`, under the autocast that is active now.
 
     Args:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from stvsr.cli import entry_point
-from stvsr.config import resolved, whole
+from stvsr.config import check_int, resolved
 from stvsr.data.clip_sets import NamedSource
 from stvsr.data.packed import PackedClips
 from stvsr.data.packing import Packing, read_back
@@ -35,7 +35,7 @@ def pack(config: DictConfig) -> PackedClips:
         UserError: the data, the disk or the pack is not as it should be.
         Interrupted: stopped; called again with the same config, it continues.
     """
-    whole("workers", config.workers, least=0)
+    check_int("workers", config.workers, least=0)
     output = Path(config.output)
     if not output.parent.is_dir():
         raise InvalidInput(f"output={output}: the folder {output.parent} does not exist; make it first")
@@ -47,7 +47,7 @@ def pack(config: DictConfig) -> PackedClips:
         if output.exists():
             return verified_again(output, source, config.workers)
         packing = Packing(output, source, resolved(config.data.train_source))
-        with packing.alone():
+        with packing.locked():
             damaged = pack_missing(packing, config.workers)
             made = finished_pack(packing, damaged, config.workers)
             made.folder.rename(output)

@@ -20,7 +20,7 @@ from stvsr.config import check_flag, check_list, override, resolved
 from stvsr.data.datasets import ValidationClips
 from stvsr.errors import Interrupted, InvalidInput, TrainingDiverged, one_line
 from stvsr.evaluate import evaluate
-from stvsr.evaluation.ablations import Trained, curve_figure, ordering_table, run_name, score_table, training_table
+from stvsr.evaluation.ablations import TrainedRun, curve_figure, ordering_table, run_name, score_table, training_table
 from stvsr.evaluation.figures import save_figure, show_clip
 from stvsr.evaluation.results import Results, read_results
 from stvsr.files import checksum_of, write_text
@@ -119,17 +119,17 @@ def train_missing(config: DictConfig, wanted: Trainings) -> dict[Run, str]:
     return left_out
 
 
-def scored(config: DictConfig, trainings: Trainings) -> list[Trained]:
+def scored(config: DictConfig, trainings: Trainings) -> list[TrainedRun]:
     """Runs with their scores and logs."""
     runs = []
     for number, ((seed, ablation), training) in enumerate(trainings.items(), 1):
         print(f"scoring {run_name(seed, ablation)}: {number} of {len(trainings)}", flush=True)
         results = results_of(config, f"{ablation}-{seed}", checkpoint=checkpoint_of(training))
-        runs.append(Trained(ablation, seed, results, *read_logs(training)))
+        runs.append(TrainedRun(ablation, seed, results, *read_logs(training)))
     return runs
 
 
-def draw(config: DictConfig, trainings: Trainings, runs: list[Trained]) -> None:
+def draw(config: DictConfig, trainings: Trainings, runs: list[TrainedRun]) -> None:
     """Writes the curves of the runs, and pictures of what each ablation makes of generated clips."""
     folder = Path(config.output_dir)
     save_figure(curve_figure(runs), folder / PICTURES / "curves.png")
@@ -248,7 +248,7 @@ def results_of(config: DictConfig, name: str, checkpoint: Path | None = None) ->
     return evaluate(scoring_config(config, folder, method), discard_other=True)
 
 
-def as_markdown(training: DictConfig, runs: list[Trained], baseline: Results, left_out: dict[Run, str]) -> str:
+def as_markdown(training: DictConfig, runs: list[TrainedRun], baseline: Results, left_out: dict[Run, str]) -> str:
     """The report.
 
     Args:

@@ -29,6 +29,16 @@ SHORT = {"psnr_y": "psnr", "ssim_y": "ssim"}
 STEP = "trainer/global_step"
 """Lightning's name for the step that the other values belong to."""
 
+LOSS = "train/loss"
+LEARNING_RATE = "train/learning_rate"
+CLIPS_PER_SECOND = "train/clips_per_second"
+OFFSET_MAGNITUDE = "train/offset_magnitude"
+SKIPPED_STEPS = "train/skipped_steps"
+DAMAGED_CLIPS = "train/damaged_clips"
+
+PICTURE = "val/picture"
+"""Of validation clip `number` below it."""
+
 VALIDATION = [f"val/{metric}/{split}" for metric in SHORT.values() for split in (*SPLITS, "mean")]
 """What validation may log, by motion split."""
 

@@ -3,7 +3,7 @@
 import os
 import warnings
 from contextlib import nullcontext
-from itertools import count, product
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,10 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from stvsr.checkpoint import fill, permitted_class, weights_for
 from stvsr.cli import entry_point
-from stvsr.config import WANDB_OFFLINE, check_flag, made_of, resolved, targets_in, whole
-from stvsr.data.folders import is_searched
+from stvsr.config import made_of, resolved, targets_in
 from stvsr.errors import Interrupted, InvalidInput
 from stvsr.models.blended_start import start_at_blended_frames
-from stvsr.models.network import Network, parameter_count
+from stvsr.models.network import Network, check_network, parameter_count
 from stvsr.models.two_stage import TwoStage
 from stvsr.ops.deformable import use_backend
 from stvsr.stage_weights import load_stages
@@ -29,16 +28,8 @@ from stvsr.training.checkpoints import LastCheckpoint, to_continue
 from stvsr.training.continuation import is_finished, run_to_continue, settings_of
 from stvsr.training.guards import NonFiniteGuard
 from stvsr.training.module import SpaceTimeModule
-from stvsr.unfinished import alone_in
-
-PRECISIONS = ("32-true", "64-true", "bf16-mixed")
-"""Not float16, whose gradient scaler would skip steps unseen by `NonFiniteGuard`, nor rounded weights (`bf16-true`)."""
-
-LONGEST_VARIANT = 64
-"""As W&B has it for tags."""
-
-SEEDS = 2**32
-"""As many as NumPy takes."""
+from stvsr.training.settings import check_values
+from stvsr.unfinished import folder_lock
 
 
 def train(config: DictConfig) -> dict[str, float]:
@@ -56,7 +47,7 @@ def train(config: DictConfig) -> dict[str, float]:
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     # The first process of a run holds the lock for all of them.
-    lock = nullcontext() if _is_helper(config) else alone_in(folder, "training", "choose another output_dir")
+    lock = nullcontext() if _is_helper(config) else folder_lock(folder, "training", "choose another output_dir")
     with lock:
         return _train(config)
 
@@ -89,9 +80,7 @@ def _train(config: DictConfig) -> dict[str, float]:
     data = instantiate(config.loader)
     data.setup("fit")
 
-    network = instantiate(config.model)
-    if not isinstance(network, Network):
-        raise InvalidInput(f"model: {type(network).__name__} is no stvsr.models.network.Network; make it one")
+    network = check_network(instantiate(config.model), "model")
     # A run that goes on has its own weights; the files that it began with may be gone.
     if earlier is None:
         set_initial_weights(network, config)
@@ -116,18 +105,7 @@ def _train(config: DictConfig) -> dict[str, float]:
     keep_earlier_logs(loggers)
     try:
         describe_run(loggers, config, parameters=parameter_count(module.network))
-        # A checkpoint holds tensors and plain values, nothing to be executed.
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-        if any(isinstance(c, LastCheckpoint) and c.lacks_validation(trainer) for c in callbacks):
-            # It failed or was killed after the last step was saved; for Lightning such a run is finished. Without a
-            # path it would load what an earlier job on SLURM may have left.
-            trained = resume or Path(config.callbacks.last.path)
-            trainer.validate(module, datamodule=data, ckpt_path=trained, weights_only=True, verbose=False)
-        stopped = next((c.interruption for c in callbacks if isinstance(c, LastCheckpoint) and c.interruption), None)
-        for guard in (c for c in callbacks if isinstance(c, NonFiniteGuard) and c.in_a_row > 0):
-            if stopped is None:
-                # Its last steps changed nothing and were not saved.
-                raise guard.divergence(trainer)
+        stopped = fit(trainer, callbacks, module, data, last=Path(config.callbacks.last.path), resume=resume)
     except SystemExit as stop:
         # Lightning's answers to SIGTERM in a validation by itself, and to a second Ctrl-C, once the other processes
         # are gone: status 0, as if all were done, and 1, as of an error.
@@ -142,6 +120,42 @@ def _train(config: DictConfig) -> dict[str, float]:
         # A sweep or a study does not go on.
         raise stopped
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+
+def fit(
+    trainer: pl.Trainer,
+    callbacks: list[pl.Callback],
+    module: SpaceTimeModule,
+    data: pl.LightningDataModule,
+    *,
+    last: Path,
+    resume: Path | None,
+) -> Interrupted | None:
+    """Trains to the end, or until it is stopped, which is returned.
+
+    Args:
+        trainer: with its callbacks.
+        callbacks: those that a user chose.
+        module: what is trained.
+        data: what it is trained on.
+        last: the checkpoint that the run writes.
+        resume: the one that it continues from.
+
+    Raises:
+        UserError: training diverged.
+    """
+    # A checkpoint holds tensors and plain values, nothing to be executed.
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    if any(isinstance(c, LastCheckpoint) and c.lacks_validation(trainer) for c in callbacks):
+        # It failed or was killed after the last step was saved; for Lightning such a run is finished. Without a path it
+        # would load what an earlier job on SLURM may have left.
+        trainer.validate(module, datamodule=data, ckpt_path=resume or last, weights_only=True, verbose=False)
+    stopped = next((c.interruption for c in callbacks if isinstance(c, LastCheckpoint) and c.interruption), None)
+    for guard in (c for c in callbacks if isinstance(c, NonFiniteGuard) and c.in_a_row > 0):
+        if stopped is None:
+            # Its last steps changed nothing and were not saved.
+            raise guard.divergence(trainer)
+    return stopped
 
 
 def set_initial_weights(network: Network, config: DictConfig) -> None:
@@ -186,80 +200,6 @@ def check_processes(trainer: pl.Trainer) -> None:
             f"expected one for each device: srun --ntasks-per-node={devices}, hydra.launcher.tasks_per_node={devices} "
             f"or torchrun --nproc-per-node={devices}; or choose another trainer.devices"
         )
-
-
-def check_values(config: DictConfig) -> None:
-    """Refuses values that nothing that is made of a config would refuse, or not in words.
-
-    Raises:
-        InvalidInput: names the value.
-    """
-    for flag in ("cuda_graphs", "blended_start", "model.checkpointing", WANDB_OFFLINE):
-        check_flag(config, flag)
-    if not isinstance(config.variant, str | int | float) or not 0 < len(str(config.variant)) <= LONGEST_VARIANT:
-        raise InvalidInput(f"variant={config.variant}; expected a name of at most {LONGEST_VARIANT} characters")
-    whole("seed", config.seed, least=0)
-    for name in ("max_steps", "val_check_interval"):
-        whole(f"trainer.{name}", config.trainer[name], least=1)
-    whole("trainer.log_every_n_steps", config.trainer.log_every_n_steps, least=0)
-    if config.model._target_ == "stvsr.models.zooming_slow_mo.ZoomingSlowMo":
-        whole("model.channels", config.model.channels, least=1)
-    if not isinstance(rate := config.optimizer.get("lr", 0.0), float | int):
-        raise InvalidInput(f"optimizer.lr={rate}; expected a number, such as 4e-4")
-    if config.callbacks.get("last") is None:
-        raise InvalidInput("callbacks.last=null: nothing of the run would be kept; leave it out")
-    if config.trainer.get("limit_val_batches", 1) == 0:
-        raise InvalidInput(
-            "trainer.limit_val_batches=0: expected 1 or more, as validations choose best.ckpt; to validate once, at "
-            "the end, add trainer.val_check_interval='${trainer.max_steps}'"
-        )
-    if config.seed >= SEEDS:
-        raise InvalidInput(f"seed={config.seed}; expected 0 to {SEEDS - 1}")
-    if config.trainer.precision not in PRECISIONS:
-        raise InvalidInput(f"trainer.precision={config.trainer.precision}; expected {', '.join(PRECISIONS)}")
-    check_folders(config.data)
-    check_apart(config.data)
-
-
-def check_folders(data: DictConfig) -> None:
-    """Refuses null in place of a folder or a pack that clips of ours are read from.
-
-    Raises:
-        InvalidInput: names it.
-    """
-    # What a class of a user's own makes of null is its matter.
-    if all(target.startswith("stvsr.") for target in targets_in(resolved(data))):
-        for name in ("root", "val_root", "pack"):
-            if data.get(name, name) is None:
-                raise InvalidInput(f"data.{name}=null; expected the place of clips: give it, or leave val_root out")
-
-
-def check_apart(data: DictConfig) -> None:
-    """Refuses clips to validate on that would be trained on; where both are the same folder, the user knows.
-
-    Raises:
-        InvalidInput: one of the folders lies in the other.
-    """
-    root, val_root = data.get("root"), data.get("val_root")
-    if root is None or val_root is None:
-        return
-    # However they are named; links within them are not looked at.
-    for ours, theirs in product(_ways_to(root), _ways_to(val_root)):
-        if is_searched(ours, theirs) or is_searched(theirs, ours):
-            raise InvalidInput(
-                f"data.val_root={val_root}: shares a folder with data.root={root}, so clips to validate on would be "
-                "trained on; choose folders apart"
-            )
-
-
-def _ways_to(folder: str) -> list[Path]:
-    """A folder with no link followed on the way to it, with all but the last, and with all."""
-    plain = os.path.abspath(folder)
-    return [
-        Path(plain),
-        Path(os.path.realpath(os.path.dirname(plain)), os.path.basename(plain)),
-        Path(os.path.realpath(plain)),
-    ]
 
 
 def warn_of_foreign_classes(model_config: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ LOCK = "lock"
 PACKAGE = Path(__file__).parent
 
 
-def code_of(*rooms: str) -> str:
+def code_checksum(*rooms: str) -> str:
     """Changes with the code of rooms of this package, which may become another while a job is stopped."""
     files = ((path, path.relative_to(PACKAGE).parts) for path in PACKAGE.rglob("*.py"))
     # Hidden files are an editor's.
@@ -49,7 +49,7 @@ class Unfinished:
         self.elsewhere = elsewhere
 
     @contextmanager
-    def alone(self, *, discard_other: bool = False) -> Iterator[None]:
+    def locked(self, *, discard_other: bool = False) -> Iterator[None]:
         """Makes the folder this job's, and keeps a second run out of it; a killed one keeps nobody out.
 
         Args:
@@ -60,7 +60,7 @@ class Unfinished:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         # First: of two jobs begun at once only one may write whose folder it is.
-        with alone_in(self.folder, self.job, self.elsewhere):
+        with folder_lock(self.folder, self.job, self.elsewhere):
             self.claim(discard_other=discard_other)
             yield
 
@@ -130,7 +130,7 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def alone_in(folder: Path, job: str, elsewhere: str) -> Iterator[None]:
+def folder_lock(folder: Path, job: str, elsewhere: str) -> Iterator[None]:
     """Keeps a second job out of a folder that exists; a killed one keeps nobody out. Arguments as for `Unfinished`.
 
     Raises:

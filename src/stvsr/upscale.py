@@ -31,7 +31,7 @@ from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.network import Network
 from stvsr.models.released import RELEASED
 from stvsr.terminal import BAR, TERMINAL
-from stvsr.unfinished import code_of
+from stvsr.unfinished import code_checksum
 from stvsr.video.budget import Budget
 from stvsr.video.clock import Clock
 from stvsr.video.codecs import Encoding, chosen_codec
@@ -190,7 +190,7 @@ def identity(arguments: argparse.Namespace, device: torch.device) -> dict[str, A
     decides = {key: value for key, value in vars(arguments).items() if key not in ("overwrite", "output", "memory")}
     known: dict[str, Any] = {key: None if value is None else str(value) for key, value in decides.items()}
     # Of this file the length of segments, by which a resumed job knows what it has.
-    known["code"] = code_of("checkpoint", "data", "graphs", "models", "ops", "upscale", "video")
+    known["code"] = code_checksum("checkpoint", "data", "graphs", "models", "ops", "upscale", "video")
     # Segments of one encoder alone join: players have the settings of the first for all.
     known |= {"version of torch": str(torch.__version__), "version of PyAV": av.__version__}
     if arguments.method is None:

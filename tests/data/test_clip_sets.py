@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stvsr.data.clip_sets import Several, ShortClips
+from stvsr.data.clip_sets import ConcatClipSet, ShortClips
 from stvsr.data.synthetic import SyntheticScenes
 
 
@@ -23,7 +23,7 @@ def test_short_clips_describe_what_the_source_gives() -> None:
 
 
 def test_several_sets_keep_their_names_and_order() -> None:
-    sets = Several(sets=[ShortClips(name="A", source=scenes()), ShortClips(name="B", source=scenes(1))])
+    sets = ConcatClipSet(sets=[ShortClips(name="A", source=scenes()), ShortClips(name="B", source=scenes(1))])
     assert len(sets) == 8
     assert [sets.describe(index).clip_set for index in range(8)] == [*"AAAABBBB"]
     assert torch.equal(sets.excerpt(5, 0, 7).hr, scenes(1).read(1, np.random.default_rng(0)).frames)

@@ -42,7 +42,7 @@ class NamedNoise(NoiseSource):
 
 def make_pack(source: Any, folder: Path) -> PackedClips:
     packing = Packing(folder / "a.pack", source, {})
-    with packing.alone():
+    with packing.locked():
         written = list(packing.write(list(range(len(source))), workers=0))
         damaged = {clip.index: clip.problem for clip in written if clip.checksum is None}
         return packing.indexed(damaged)

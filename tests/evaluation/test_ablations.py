@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stvsr.evaluation.ablations import Trained, curve_figure, ordering_table, score_table, training_table
+from stvsr.evaluation.ablations import TrainedRun, curve_figure, ordering_table, score_table, training_table
 from stvsr.evaluation.costs import Cost
 from stvsr.evaluation.figures import save_figure
 from stvsr.evaluation.protocols import Protocol
@@ -26,9 +26,9 @@ def scored(name: str, **psnr: float) -> Results:
     return Results(name, Protocol("paper", True, False), Cost(parameters=1000), rows, {}, {})
 
 
-def run(ablation: str, seed: int, **psnr: float) -> Trained:
+def run(ablation: str, seed: int, **psnr: float) -> TrainedRun:
     curve = [(100 * i, 20.0 + i) for i in range(1, 5)]
-    return Trained(ablation, seed, scored(ablation, **psnr), curve, 1.5)
+    return TrainedRun(ablation, seed, scored(ablation, **psnr), curve, 1.5)
 
 
 def row(table: Table, *start: str) -> list[str]:

@@ -147,7 +147,8 @@ def test_a_set_scored_alone_and_among_others_is_the_same_one() -> None:
     named = {"root": "/a/vid4", "name": "Vid4"}
     among = run("Vid4/all", "Vimeo-90K/all", method="theirs")
     for part, expected in ((named, []), (unnamed, ["root: /a/vid4 (ours) or /a/Vid4 (theirs)"])):
-        told = {"data": {"_target_": "Several", "sets": [others, part]}, "thresholds": alone.settings["thresholds"]}
+        data = {"_target_": "ConcatClipSet", "sets": [others, part]}
+        told = {"data": data, "thresholds": alone.settings["thresholds"]}
         assert differing(alone, replace(among, settings=told)) == [
             f"methods were scored on different versions of Vid4: {what}" for what in expected
         ]

@@ -51,14 +51,14 @@ def test_a_line_that_was_cut_off_does_not_count(tmp_path: Path, cut: int) -> Non
 
 def test_progress_of_another_evaluation_is_refused_and_says_what_differs(tmp_path: Path) -> None:
     ours, other = Progress(tmp_path, IDENTITY), Progress(tmp_path, IDENTITY | {"checkpoint": "def"})
-    with ours.alone(), ours.part(0):
+    with ours.locked(), ours.part(0):
         pass
     says = r"another evaluation \(another checkpoint\); choose another output_dir"
-    with pytest.raises(InvalidInput, match=says), other.alone():
+    with pytest.raises(InvalidInput, match=says), other.locked():
         pass
-    with ours.alone():
+    with ours.locked():
         ours.remove()
-    with other.alone():
+    with other.locked():
         pass
 
 
@@ -68,10 +68,10 @@ def test_a_second_evaluation_in_the_same_folder_is_refused_while_the_first_runs(
     with (
         taken_elsewhere(tmp_path / "progress", "evaluation"),
         pytest.raises(InvalidInput, match="another evaluation is running there; wait for it, or choose another"),
-        progress.alone(),
+        progress.locked(),
     ):
         pass
-    with progress.alone():
+    with progress.locked():
         pass
 
 
@@ -87,7 +87,7 @@ def test_a_file_system_without_locks_keeps_nobody_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
     refuses_locks(monkeypatch, number)
-    with Progress(tmp_path / "progress", {}).alone():
+    with Progress(tmp_path / "progress", {}).locked():
         pass
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: {tmp_path / 'progress'}: cannot be locked ({os.strerror(number)})")
@@ -100,6 +100,6 @@ def test_either_way_a_system_says_that_a_lock_is_held_keeps_a_second_evaluation_
     refuses_locks(monkeypatch, number)
     with (
         pytest.raises(InvalidInput, match="another evaluation is running there"),
-        Progress(tmp_path / "progress", {}).alone(),
+        Progress(tmp_path / "progress", {}).locked(),
     ):
         pass

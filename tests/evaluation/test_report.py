@@ -306,7 +306,7 @@ def score(configure: Callable[..., DictConfig], tmp_path: Path) -> Callable[...,
         if len(roots) > 1:
             sets = [{"_target_": "stvsr.data.frame_folders.FrameFolders", "root": str(root)} for root in roots]
             with open_dict(config):
-                config.data.test_source = {"_target_": "stvsr.data.clip_sets.Several", "sets": sets}
+                config.data.test_source = {"_target_": "stvsr.data.clip_sets.ConcatClipSet", "sets": sets}
         evaluate(config)
         return folder
 

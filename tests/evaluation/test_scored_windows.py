@@ -13,7 +13,7 @@ from torch import Tensor
 
 from conftest import moving_frames, write_frames, write_video
 from stvsr.data.clip import FRAMES, to_float
-from stvsr.data.clip_sets import ClipInfo, Excerpt, RandomExcerpts, Several
+from stvsr.data.clip_sets import ClipInfo, ConcatClipSet, Excerpt, RandomExcerpts
 from stvsr.data.degradation import downsample
 from stvsr.data.frame_folders import FrameFolders
 from stvsr.data.whole_videos import WholeVideos
@@ -182,7 +182,7 @@ def test_a_window_is_read_anew_when_a_frame_around_it_changed(tmp_path: Path) ->
 def test_a_set_that_is_named_twice_is_refused() -> None:
     """Frames and rows of one would be taken for those of the other."""
     with pytest.raises(InvalidInput, match="two clips are called clip in set; rename one"):
-        plan(Several(sets=[Numbered(7), Numbered(9)]), PAPER)
+        plan(ConcatClipSet(sets=[Numbered(7), Numbered(9)]), PAPER)
 
 
 def test_a_clip_whose_name_is_no_text_is_refused_before_anything_is_scored() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from conftest import moving_frames, write_frames
 from stvsr.data.clip import to_8bit, to_float
-from stvsr.data.clip_sets import Several
+from stvsr.data.clip_sets import ConcatClipSet
 from stvsr.data.degradation import downsample
 from stvsr.data.frame_folders import FrameFolders
 from stvsr.data.png import read_png, write_png
@@ -38,7 +38,7 @@ def show(data: Windows, folder: Path, clips: int) -> ShownClips:
 def test_clips_of_several_sets_have_folders_of_their_sets_and_those_of_one_do_not(tmp_path: Path) -> None:
     one, other = windows(tmp_path / "one", 1, frames=7), windows(tmp_path / "other", 1, frames=7)
     assert [task.folder for task in one.tasks] == ["clip0"]
-    both = plan(Several(sets=[one.clips, other.clips]), PAPER)
+    both = plan(ConcatClipSet(sets=[one.clips, other.clips]), PAPER)
     assert [task.folder for task in both] == ["one/clip0", "other/clip0"]
     shown = ShownClips(folder=tmp_path, clips=1, tasks=both)
     assert shown.folders() == [{"set": "other", "clip": "clip0", "folder": "other/clip0"}]
@@ -128,4 +128,4 @@ def test_of_large_frames_the_middle_is_kept_and_input_and_truth_still_match(tmp_
 
 def test_a_set_without_clips_is_refused() -> None:
     with pytest.raises(InvalidInput, match="the clip set is empty"):
-        plan(Several(sets=[]), PAPER)
+        plan(ConcatClipSet(sets=[]), PAPER)

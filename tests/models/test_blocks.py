@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stvsr.models.blocks import ResidualBlock, conv3x3, exact_conv, residual_blocks, share
+from stvsr.models.blocks import ResidualBlock, conv3x3, conv_part, exact_conv, residual_blocks
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -31,7 +31,7 @@ def test_shares_of_joined_maps_add_up_to_the_convolution_of_all() -> None:
     """Maps of different widths; the bias comes once, also where it is asked for in another order."""
     conv = conv3x3(6, 4).double()
     first, second, third = (torch.randn(1, channels, 5, 7, dtype=torch.float64) for channels in (1, 3, 2))
-    summed = share(conv, third, 4) + share(conv, first, 0) + share(conv, second, 1)
+    summed = conv_part(conv, third, 4) + conv_part(conv, first, 0) + conv_part(conv, second, 1)
     torch.testing.assert_close(summed, conv(torch.cat([first, second, third], dim=1)))
 
 

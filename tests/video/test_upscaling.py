@@ -281,12 +281,12 @@ def test_a_network_that_comes_from_a_training_is_no_longer_in_it(noise: Frames) 
 
 
 def test_another_scale_is_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"--scale 3; expected 4 or 2"):
+    with pytest.raises(InvalidInput, match=r"scale=3; expected 4 or 2"):
         Upscaler(BicubicBlend(), scale=3)
 
 
 def test_another_precision_is_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"--precision bfloat16; expected auto, float32, bf16"):
+    with pytest.raises(InvalidInput, match=r"precision=bfloat16; expected auto, float32, bf16"):
         Upscaler(BicubicBlend(), precision="bfloat16")
 
 

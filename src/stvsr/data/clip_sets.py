@@ -134,7 +134,7 @@ class ShortClips:
         return self.source.files(index)
 
 
-class Several:
+class ConcatClipSet:
     """Clip sets one after the other, to be scored in one run; each keeps its rows.
 
     Args:

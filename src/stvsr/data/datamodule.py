@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Sampler
 
-from stvsr.config import whole
+from stvsr.config import check_int
 from stvsr.data.clip import Batch, Clip, Source
 from stvsr.data.datasets import TrainingClips, ValidationClips
 from stvsr.data.workers import leave_signals_to_parent, prepare_for
@@ -79,7 +79,7 @@ class ClipDataModule(pl.LightningDataModule):
             ("crop", crop, 4),
             ("workers", workers, 0),
         ):
-            whole(f"loader.{name}", value, least=least)
+            check_int(f"loader.{name}", value, least=least)
         if crop % 4:
             raise InvalidInput(f"loader.crop={crop}; expected a multiple of 4 LR pixels, such as 32")
         for name, source in (("train_source", train_source), ("val_source", val_source)):

@@ -35,7 +35,7 @@ from stvsr.data.containers import can_be_read, ffmpeg_name, open_input
 from stvsr.data.orientation import UPRIGHT, Orientation, display_matrix
 from stvsr.data.packets import Packet, scan, shown_last, starts_afresh, video_stream
 from stvsr.errors import DamagedClip, InvalidInput, UserError
-from stvsr.files import beyond_limits
+from stvsr.explanations import beyond_limits
 
 try:
     import decord
@@ -75,7 +75,7 @@ class VideoIndex:
         seekable: False where the container stores no presentation times, which FFmpeg then guesses.
         decord: whether decord's random access into this file is right.
         orientation: what makes the decoded frames upright.
-        lasts: the last frame, in units of the stream's time base; 0 where the file does not tell.
+        last_duration: of the last frame, in units of the stream's time base; 0 where the file does not tell.
     """
 
     path: Path
@@ -84,7 +84,7 @@ class VideoIndex:
     seekable: bool
     decord: bool
     orientation: Orientation
-    lasts: int = 0
+    last_duration: int = 0
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -212,7 +212,7 @@ def _index(
         seekable=container.format.name != "avi",
         decord=trusted,
         orientation=orientation,
-        lasts=shown_last(packets, in_decoding_order="mp4" in container.format.name),
+        last_duration=shown_last(packets, in_decoding_order="mp4" in container.format.name),
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stvsr.data.clip import FRAMES, Footage, whole_pixels
-from stvsr.data.clip_sets import ClipSet, Several, ShortClips
+from stvsr.data.clip_sets import ClipSet, ConcatClipSet, ShortClips
 from stvsr.data.scene_cuts import scene_starts
 from stvsr.data.synthetic import SyntheticScenes
 from stvsr.data.whole_videos import WholeVideos
@@ -65,7 +65,7 @@ def videos_with_scenes(*, root: str | Path, scenes: int, side: int) -> HeldClips
         side: of their frames, HR pixels.
     """
     generated = SyntheticScenes(clips=scenes, height=side, width=side, seed=0)
-    return HeldClips(clips=Several(sets=[WholeVideos(root=root), ShortClips(name="synthetic", source=generated)]))
+    return HeldClips(clips=ConcatClipSet(sets=[WholeVideos(root=root), ShortClips(name="synthetic", source=generated)]))
 
 
 def _read(clips: ClipSet, index: int) -> tuple[Tensor, list[int]]:

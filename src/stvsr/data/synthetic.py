@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stvsr.config import whole
+from stvsr.config import check_int
 from stvsr.data.clip import FRAMES, MOTION_SPLITS, SCALE, Footage
 from stvsr.data.motion import Motion
 from stvsr.data.textures import DENSITY, Array, cut_out, sample, surface
@@ -170,12 +170,12 @@ class SyntheticScenes:
     frames = FRAMES
 
     def __init__(self, *, clips: int, height: int, width: int, seed: int) -> None:
-        whole("clips", clips, least=1)
+        check_int("clips", clips, least=1)
         for name, side in (("height", height), ("width", width)):
-            whole(name, side, least=MIN_SIDE)
+            check_int(name, side, least=MIN_SIDE)
             if side % SCALE:
                 raise InvalidInput(f"{name}={side}; expected a multiple of {SCALE}: take {side - side % SCALE}")
-        whole("seed", seed, least=0)
+        check_int("seed", seed, least=0)
         self.clips, self.height, self.width, self.seed = clips, height, width, seed
 
     def __len__(self) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stvsr.config import whole
+from stvsr.config import check_int
 from stvsr.data.clip import FRAMES, UNSPLIT, Footage, whole_pixels
 from stvsr.data.decoding import VideoIndex, index_video, read_frames
 from stvsr.data.folders import searched
@@ -61,7 +61,7 @@ class VideoFolder:
     """
 
     def __init__(self, *, root: str | Path, clips_per_video: int) -> None:
-        whole("clips_per_video", clips_per_video, least=1)
+        check_int("clips_per_video", clips_per_video, least=1)
         self.root = Path(root)
         self.clips_per_video = clips_per_video
         # Where the windows of a file have a cut, by first frame: a long run comes by again and again.

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stvsr.config import whole
+from stvsr.config import check_int
 from stvsr.data.clip import FRAMES, MOTION_SPLITS, UNSPLIT, Footage
 from stvsr.data.packed import PackedClips
 from stvsr.data.png import read_png
@@ -118,7 +118,7 @@ def scoring_clips(*, root: str | Path, clips_per_split: int | None = None) -> Vi
         InvalidInput: as `Vimeo90K`, or `clips_per_split` is below 1.
     """
     if clips_per_split is not None:
-        whole("clips_per_split", clips_per_split, least=1)
+        check_int("clips_per_split", clips_per_split, least=1)
     entries = []
     for motion in MOTION_SPLITS:
         names = motion_list(motion)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from stvsr.data.clip import SPLITS, UNSPLIT
 from stvsr.evaluation.results import Results, listed
-from stvsr.evaluation.scores import PART_NAMES, PARTS
+from stvsr.evaluation.scores import ALL_FRAMES, PART_NAMES, PARTS, SYNTHESISED_FRAMES
 from stvsr.evaluation.tables import NOTHING, Table, decimals
 
 ORDERINGS = (
@@ -25,12 +25,12 @@ ORDERINGS = (
 SMALLEST_LEAD = 0.005
 """dB; a smaller one is printed as none."""
 
-COMPARED = (PARTS[0], PARTS[2])
+COMPARED = (ALL_FRAMES, SYNTHESISED_FRAMES)
 """All frames, as in the paper, and the synthesised ones, which are what (b) does otherwise than (a)."""
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedRun:
     """An ablation, trained from one seed.
 
     Attributes:
@@ -48,7 +48,7 @@ class Trained:
     minutes: float
 
 
-def score_table(clip_set: str, runs: Sequence[Trained], baseline: Results) -> Table:
+def score_table(clip_set: str, runs: Sequence[TrainedRun], baseline: Results) -> Table:
     """PSNR and SSIM on one clip set for each ablation, and given and synthesised frames apart.
 
     Args:
@@ -74,7 +74,7 @@ def score_table(clip_set: str, runs: Sequence[Trained], baseline: Results) -> Ta
     )
 
 
-def ordering_table(runs: Sequence[Trained]) -> Table:
+def ordering_table(runs: Sequence[TrainedRun]) -> Table:
     """Which of the paper's orderings the runs have: by how much PSNR one ablation leads another, seed by seed."""
     of = {(run.ablation, run.seed): run.results for run in runs}
     seeds = sorted({run.seed for run in runs})
@@ -100,7 +100,7 @@ def ordering_table(runs: Sequence[Trained]) -> Table:
     )
 
 
-def curve_figure(runs: Sequence[Trained]) -> Figure:
+def curve_figure(runs: Sequence[TrainedRun]) -> Figure:
     """Validation PSNR over steps, a colour for each ablation, a line for each seed."""
     drawing = Figure(figsize=(7, 4.2), dpi=130, layout="constrained")
     axis = drawing.subplots()
@@ -126,7 +126,7 @@ def run_name(seed: int, ablation: str) -> str:
     return f"({ablation}), seed {seed}"
 
 
-def training_table(runs: Sequence[Trained]) -> Table:
+def training_table(runs: Sequence[TrainedRun]) -> Table:
     """What each training took, where it ended, and what its last quarter still brought."""
     rows = []
     for run in sorted(runs, key=lambda run: (run.ablation, run.seed)):
@@ -159,7 +159,7 @@ def _spread(results: Sequence[Results], clip_set: str, split: str, name: str, di
     return f"{mean} ± {decimals((max(values) - min(values)) / 2, digits)}" if len(values) > 1 else mean
 
 
-def _other_clips(clip_set: str, runs: Sequence[Trained], baseline: Results) -> list[str]:
+def _other_clips(clip_set: str, runs: Sequence[TrainedRun], baseline: Results) -> list[str]:
     """For each run whose means are over other clips than the baseline's, a line."""
     usual = _left_out(baseline, clip_set)
     return [

@@ -31,12 +31,12 @@ from stvsr.evaluation.shown import PICTURES, ShownClips
 from stvsr.evaluation.windows import Windows, plan
 from stvsr.files import checksum_of
 from stvsr.ops.deformable import use_backend
-from stvsr.unfinished import JOB_FILE, code_of
+from stvsr.unfinished import JOB_FILE, code_checksum
 
 IDENTITY = ("model", "method", "predictions", "protocol", "batch_size", "extras", "save_frames", "pictures")
 """Settings that decide what an evaluation leaves behind, besides the checkpoint and the clips."""
 
-CODE = code_of("data", "evaluation", "graphs", "models", "ops")
+CODE = code_checksum("data", "evaluation", "graphs", "models", "ops")
 """The code that decides it, too: as it is loaded, whatever its files become while a study runs."""
 
 SAVED = "frames"

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from stvsr.checkpoint import load_network, variant_of
 from stvsr.errors import InvalidInput
-from stvsr.models.network import Network, Stage
+from stvsr.models.network import Network, Stage, check_network
 from stvsr.models.two_stage import TwoStage
 from stvsr.stage_weights import load_stages
 
@@ -39,10 +39,7 @@ def chosen_network(config: DictConfig) -> Network | None:
     if config.predictions is not None:
         return None
     if config.get("model") is None:
-        network = instantiate(config.method)
-        if not isinstance(network, Network):
-            raise InvalidInput(f"method: {type(network).__name__} is no stvsr.models.network.Network; make it one")
-        return network.eval()
+        return check_network(instantiate(config.method), "method").eval()
     system = instantiate(config.model)
     if not isinstance(system, TwoStage):
         raise InvalidInput(

@@ -5,7 +5,8 @@ Y is BT.601 luma in studio range, `16 + 65.481 R + 128.553 G + 24.966 B`. The pr
 over the valid area, K1 = 0.01, K2 = 0.03, L = 255. PSNR on RGB is of the three channels together.
 
 Arithmetic is float64: in float32 the variances of SSIM are differences of large numbers. The Gaussian is separable
-and applied as sums of shifted images: on a CPU thirty times as fast as a convolution in float64.
+and applied as sums of shifted images: on a CPU thirty times as fast as a convolution in float64. SSIM is not that of
+torchmetrics, which also averages over a border that it reflects.
 """
 
 from collections.abc import Sequence
@@ -76,27 +77,8 @@ def frame_scores(prediction: Tensor, target: Tensor, metrics: Sequence[str] = ME
     Raises:
         InvalidInput: as `psnr_y` and `ssim_y`, or there is no such metric.
     """
-    if not set(metrics) <= set(METRICS):
-        raise InvalidInput(f"metrics={metrics}; expected some of {', '.join(METRICS)}")
-    if not (isinstance(prediction, Tensor) and isinstance(target, Tensor)):
-        kinds = " and ".join(type(frames).__name__ for frames in (prediction, target))
-        raise InvalidInput(f"prediction and target are of {kinds}; expected torch.Tensor: use torch.from_numpy")
-    if prediction.shape != target.shape or prediction.ndim < 3 or prediction.shape[-3] != 3:
-        raise InvalidInput(
-            f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)}: expected the same (…, 3, H, W)"
-        )
-    if any(not (frames.dtype == torch.uint8 or frames.is_floating_point()) for frames in (prediction, target)):
-        raise InvalidInput(
-            f"prediction {prediction.dtype} and target {target.dtype}: expected uint8, or floating point in [0, 1]"
-        )
-    # A prediction may leave the range, and is clamped; the truth is stored frames.
-    if target.is_floating_point() and ((target.abs() > 1 + 1 / PEAK) & target.isfinite()).any():
-        raise InvalidInput(
-            f"the target reaches {target.abs().max():g}; expected [0, 1]: divide by {PEAK}, or give uint8"
-        )
+    _check_frames(prediction, target, metrics)
     leading, (h, w) = prediction.shape[:-3], prediction.shape[-2:]
-    if "ssim_y" in metrics and min(h, w) < SSIM_WINDOW:
-        raise InvalidInput(f"frames are {w}x{h}; SSIM needs at least {SSIM_WINDOW}x{SSIM_WINDOW}")
     scores: dict[str, list[Tensor]] = {name: [] for name in metrics}
     images = [frames.reshape(-1, 3, h, w) for frames in (prediction, target)]
     # A CPU is fast on what fits its cache, a GPU on what is large: one Full HD frame takes some 300 MiB.
@@ -115,6 +97,31 @@ def frame_scores(prediction: Tensor, target: Tensor, metrics: Sequence[str] = ME
                 mean = mean.mean(dim=-1) * PEAK**2
             values.append((mean if name == "ssim_y" else 10 * torch.log10(PEAK**2 / mean)).where(finite, torch.nan))
     return {name: torch.cat(values).reshape(leading) for name, values in scores.items()}
+
+
+def _check_frames(prediction: Tensor, target: Tensor, metrics: Sequence[str]) -> None:
+    """Refuses what `frame_scores` cannot score, with `InvalidInput`."""
+    if not set(metrics) <= set(METRICS):
+        raise InvalidInput(f"metrics={metrics}; expected some of {', '.join(METRICS)}")
+    if not (isinstance(prediction, Tensor) and isinstance(target, Tensor)):
+        kinds = " and ".join(type(frames).__name__ for frames in (prediction, target))
+        raise InvalidInput(f"prediction and target are of {kinds}; expected torch.Tensor: use torch.from_numpy")
+    if prediction.shape != target.shape or prediction.ndim < 3 or prediction.shape[-3] != 3:
+        raise InvalidInput(
+            f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)}: expected the same (…, 3, H, W)"
+        )
+    if any(not (frames.dtype == torch.uint8 or frames.is_floating_point()) for frames in (prediction, target)):
+        raise InvalidInput(
+            f"prediction {prediction.dtype} and target {target.dtype}: expected uint8, or floating point in [0, 1]"
+        )
+    # A prediction may leave the range, and is clamped; the truth is stored frames.
+    if target.is_floating_point() and ((target.abs() > 1 + 1 / PEAK) & target.isfinite()).any():
+        raise InvalidInput(
+            f"the target reaches {target.abs().max():g}; expected [0, 1]: divide by {PEAK}, or give uint8"
+        )
+    h, w = prediction.shape[-2:]
+    if "ssim_y" in metrics and min(h, w) < SSIM_WINDOW:
+        raise InvalidInput(f"frames are {w}x{h}; SSIM needs at least {SSIM_WINDOW}x{SSIM_WINDOW}")
 
 
 def _by_row(prediction: Tensor, target: Tensor, *, rows: int, metrics: Sequence[str]) -> dict[str, Tensor]:

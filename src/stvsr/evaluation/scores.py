@@ -16,7 +16,7 @@ from stvsr.data.motion_measure import MotionThresholds
 from stvsr.evaluation.metrics import METRICS
 from stvsr.evaluation.windows import Task
 
-PARTS = ("", "_given", "_synthesised")
+ALL_FRAMES, GIVEN_FRAMES, SYNTHESISED_FRAMES = PARTS = ("", "_given", "_synthesised")
 """All frames, those the network was given in low resolution, those it was not; endings of column names."""
 
 PART_NAMES = dict(zip(PARTS, ("all", "given", "synthesised"), strict=True))
@@ -92,7 +92,11 @@ class ClipScore:
 
     def mean(self, metric: str, part: str) -> float | None:
         """Mean over the frames of a part (of `PARTS`); None if it has none."""
-        values = [frame.metrics[metric] for frame in self.frames if part in ("", "_given" if frame.given else PARTS[2])]
+        values = [
+            frame.metrics[metric]
+            for frame in self.frames
+            if part in (ALL_FRAMES, GIVEN_FRAMES if frame.given else SYNTHESISED_FRAMES)
+        ]
         return fmean(values) if values else None
 
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
-from stvsr.models.blocks import conv1x1, conv3x3, conv_of_two, leaky_relu, share, start_at_zero
+from stvsr.models.blocks import conv1x1, conv3x3, conv_of_two, conv_part, leaky_relu, start_at_zero
 from stvsr.ops.deformable import Sizes, deform_conv2d
 from stvsr.ops.deformable_cpu import TAPS
 
@@ -193,7 +193,8 @@ class PCDAlignment(Alignment):
         return Pyramid(level1, level2, level3)
 
     def _shares(self, pyramid: Pyramid, first: int) -> Pyramid:
-        return Pyramid(*(share(*of_level, first) for of_level in zip(self._first_of_offset(), pyramid, strict=True)))
+        levels = zip(self._first_of_offset(), pyramid, strict=True)
+        return Pyramid(*(conv_part(conv, features, first) for conv, features in levels))
 
     def _first_of_offset(self) -> list[nn.Conv2d]:
         """Of each level the convolution of both pyramids."""

@@ -35,10 +35,10 @@ def conv_of_two(conv: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:
     Returns:
         `conv(torch.cat([first, second], dim=1))`, up to rounding.
     """
-    return share(conv, first, 0).add_(share(conv, second, first.shape[1]))
+    return conv_part(conv, first, 0).add_(conv_part(conv, second, first.shape[1]))
 
 
-def share(conv: nn.Conv2d, part: Tensor, first: int) -> Tensor:
+def conv_part(conv: nn.Conv2d, part: Tensor, first: int) -> Tensor:
     """What one of several maps joined along their channels contributes to a convolution of them.
 
     Args:
@@ -51,9 +51,9 @@ def share(conv: nn.Conv2d, part: Tensor, first: int) -> Tensor:
 
 
 def exact_conv(conv: nn.Conv2d, part: Tensor, first: int = 0) -> Tensor:
-    """As `share` (of all channels: the convolution itself), in the precision of its weights even under autocast."""
+    """As `conv_part` (of all channels: the convolution itself), in the precision of its weights even under autocast."""
     with torch.autocast(part.device.type, enabled=False):
-        return share(conv, part.to(conv.weight.dtype), first)
+        return conv_part(conv, part.to(conv.weight.dtype), first)
 
 
 def exact_sum(features: Tensor, residual: Tensor, conv: nn.Conv2d) -> Tensor:

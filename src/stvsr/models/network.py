@@ -5,7 +5,7 @@ refuses what does not fit; `run_padded` pads, runs and cuts back, so that caller
 they hold.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from stvsr.data.clip import SCALE
 from stvsr.errors import InvalidInput
 from stvsr.models.weight_files import WeightFile
+
+Forward = Callable[[Tensor], Tensor]
+"""A network, or a recording that gives what the whole network gives."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,25 @@ class Network(nn.Module):
     replayable: ClassVar[bool] = False
     reach: int = 0
 
+    def forward(self, lr: Tensor) -> Tensor:
+        """The frames of `(b, n, 3, h, w)`; what does not meet the requirements is refused with `InvalidInput`."""
+        raise NotImplementedError
+
     @property
     def stages(self) -> Mapping[str, Stage]:
         """The parts whose cost tables tell apart, in the order they run; none of most networks."""
         return {}
+
+
+def check_network(made: object, setting: str) -> Network:
+    """What a setting has made, if it is a network.
+
+    Raises:
+        InvalidInput: it is something else.
+    """
+    if not isinstance(made, Network):
+        raise InvalidInput(f"{setting}: {type(made).__name__} is no stvsr.models.network.Network; make it one")
+    return made
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from stvsr.models.alignment import AlignedFusion, Partner, deformable_fusion
-from stvsr.models.blocks import conv1x1, conv3x3, conv_of_two, share
+from stvsr.models.blocks import conv1x1, conv3x3, conv_of_two, conv_part
 from stvsr.models.chunking import in_row_chunks, needs_chunks
 
 
@@ -39,11 +39,11 @@ class ConvLSTMCell(nn.Module):
 
     def share_of_frame(self, frame: Tensor) -> Tensor:
         """What a frame `(b, c, h, w)` contributes to the gates: `(b, 4c, h, w)`."""
-        return share(self.gates, frame, 0)
+        return conv_part(self.gates, frame, 0)
 
     def forward(self, share_of_frame: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """A frame's share and two states `(b, c, h, w)` to the next hidden and cell state."""
-        i, f, o, g = share(self.gates, hidden, hidden.shape[1]).add_(share_of_frame).chunk(4, dim=1)
+        i, f, o, g = conv_part(self.gates, hidden, hidden.shape[1]).add_(share_of_frame).chunk(4, dim=1)
         cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
         return o.sigmoid() * cell.tanh(), cell
 
@@ -218,8 +218,8 @@ class Bidirectional(nn.Module):
     def _one_way_after_the_other(self, features: Tensor) -> Tensor:
         """As `forward`; of each direction nothing is kept but what it contributes to the blend."""
         frames = features.unbind()
-        blended = [share(self.fuse, hidden, 0) for hidden in self.recurrence.hidden_states(frames)]
+        blended = [conv_part(self.fuse, hidden, 0) for hidden in self.recurrence.hidden_states(frames)]
         backward = self.recurrence.hidden_states(frames[::-1])
         for frame, hidden in zip(reversed(blended), backward, strict=True):
-            frame.add_(share(self.fuse, hidden, hidden.shape[1]))
+            frame.add_(conv_part(self.fuse, hidden, hidden.shape[1]))
         return torch.stack(blended)

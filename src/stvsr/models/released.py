@@ -47,11 +47,12 @@ RELEASED = WeightFile(
 )
 
 
-def from_released(tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def from_released(tensors: dict[str, Tensor], *, origin: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The authors' weights as ours.
 
     Args:
         tensors: of the file, as `find_tensors` gives them; `RELEASED` fits them.
+        origin: where they are from, for messages.
 
     Returns:
         The model config of a network that fits, and its state dict.
@@ -63,7 +64,7 @@ def from_released(tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str,
 
     def shape(name: str) -> tuple[int, ...]:
         if name not in weights:
-            raise InvalidInput(f"the authors' weights lack the tensor that is {name} here; download the file again")
+            raise InvalidInput(f"{origin}: the authors' weights without {name} (our name); download the file again")
         return tuple(weights[name].shape)
 
     def depth(trunk: str) -> int:

@@ -39,14 +39,22 @@ class FrameInterpolator(Stage):
 class FrameUpscaler(Stage):
     """Frames to frames of four times the height and width.
 
-    `forward(frames)`: `(b, t, 3, h, w)`, RGB in [0, 1], of any `t`, height and width, to `(b, t, 3, 4h, 4w)`, not
-    clamped.
-
     Attributes:
         reach: how many frames before and after a frame it looks at.
     """
 
     reach: int = 0
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Enlarges frames.
+
+        Args:
+            frames: `(b, t, 3, h, w)`, RGB in [0, 1], of any `t`, height and width.
+
+        Returns:
+            `(b, t, 3, 4h, 4w)`, not clamped.
+        """
+        raise NotImplementedError
 
 
 class TwoStage(Network):

@@ -13,15 +13,15 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from stvsr.config import typed, whole
+from stvsr.config import check_int, typed
 from stvsr.errors import Interrupted, UserError, one_line
 from stvsr.files import beside_then_rename, flush_to_disk
 from stvsr.tracking import MONITORED
 from stvsr.training.guards import NonFiniteGuard
-from stvsr.training.remembering import Remembering
+from stvsr.training.stateful_callback import StatefulCallback
 
 
-class WholeFiles(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its name: Lightning's goes through the folder of temporary files, which may be full.
 
     Attributes:
@@ -48,7 +48,7 @@ def save_whole(trainer: pl.Trainer, path: Path) -> None:
         OSError: in all processes; the system refused to write.
         UserError: in all processes; it could not be read again, because something is kept in it that is no plain value.
     """
-    files, usual = WholeFiles(), trainer.strategy.checkpoint_io
+    files, usual = AtomicCheckpointIO(), trainer.strategy.checkpoint_io
     with beside_then_rename(path) if trainer.is_global_zero else nullcontext(path) as beside:
         trainer.strategy.checkpoint_io = files
         try:
@@ -83,14 +83,14 @@ def why_unreadable(path: Path) -> str | None:
     return None
 
 
-class BestCheckpoint(Remembering):
+class BestCheckpoint(StatefulCallback):
     """Writes `best.ckpt` after each validation with a higher mean PSNR than any before, in resumed runs too.
 
     Args:
         path: where to write.
     """
 
-    remembered = ("best",)
+    saved_attributes = ("best",)
 
     def __init__(self, *, path: str) -> None:
         self.path = Path(path)
@@ -105,7 +105,7 @@ class BestCheckpoint(Remembering):
             save_whole(trainer, self.path)
 
 
-class LastCheckpoint(Remembering):
+class LastCheckpoint(StatefulCallback):
     """Writes `last.ckpt` every so many steps, after each validation, at the end, and when the run is asked to stop.
 
     The first SIGINT or SIGTERM lets the step in progress finish, and the validation if one is due, saves and stops; a
@@ -120,10 +120,10 @@ class LastCheckpoint(Remembering):
             raises it, after a validation that is due; where no step is left, whoever called `fit` has to.
     """
 
-    remembered = ("validated",)
+    saved_attributes = ("validated",)
 
     def __init__(self, *, path: str, every_steps: int) -> None:
-        whole("callbacks.last.every_steps", every_steps, least=1)
+        check_int("callbacks.last.every_steps", every_steps, least=1)
         self.path = Path(path)
         self.every_steps = every_steps
         self.stop_requested = False

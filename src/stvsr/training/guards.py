@@ -8,12 +8,13 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from stvsr.config import whole
+from stvsr.config import check_int
 from stvsr.errors import TrainingDiverged
-from stvsr.training.remembering import Remembering
+from stvsr.tracking import SKIPPED_STEPS
+from stvsr.training.stateful_callback import StatefulCallback
 
 
-class NonFiniteGuard(Remembering):
+class NonFiniteGuard(StatefulCallback):
     """Skips a step whose loss or gradient is not finite, counts it, and stops after too many in a row.
 
     Without gradients the optimizer changes nothing, neither weights nor moments. Gradients are looked at after they
@@ -24,10 +25,10 @@ class NonFiniteGuard(Remembering):
         last: the checkpoint to go back to.
     """
 
-    remembered = ("skipped", "in_a_row")
+    saved_attributes = ("skipped", "in_a_row")
 
     def __init__(self, *, patience: int, last: str) -> None:
-        whole("callbacks.non_finite.patience", patience, least=1)
+        check_int("callbacks.non_finite.patience", patience, least=1)
         self.patience = patience
         self.last = Path(last)
         self.skipped = 0
@@ -50,7 +51,7 @@ class NonFiniteGuard(Remembering):
         optimizer.zero_grad(set_to_none=True)
         self.skipped += 1
         self.in_a_row += 1
-        pl_module.log("train/skipped_steps", float(self.skipped))
+        pl_module.log(SKIPPED_STEPS, float(self.skipped))
         rank_zero_warn(
             f"step {trainer.global_step}: loss or gradient not finite, or too large; skipped ({self.skipped} so far)"
         )

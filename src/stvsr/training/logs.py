@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from stvsr.tracking import MONITORED
+from stvsr.tracking import CLIPS_PER_SECOND, MONITORED
 
 
 def read_logs(training: DictConfig) -> tuple[list[tuple[int, float]], float]:
@@ -22,6 +22,6 @@ def read_logs(training: DictConfig) -> tuple[list[tuple[int, float]], float]:
     for row in sorted(whole, key=lambda row: int(row["step"])):
         if row.get(MONITORED):
             curve.append((int(row["step"]) + 1, float(row[MONITORED])))
-        if row.get("train/clips_per_second"):
-            seconds += logged * training.loader.batch_size / float(row["train/clips_per_second"])
+        if row.get(CLIPS_PER_SECOND):
+            seconds += logged * training.loader.batch_size / float(row[CLIPS_PER_SECOND])
     return curve, seconds / 60

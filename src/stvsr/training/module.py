@@ -21,10 +21,10 @@ from stvsr.devices import check_answering, refuses_bf16
 from stvsr.errors import InvalidInput, one_line
 from stvsr.evaluation.splits import MotionSplitScores
 from stvsr.graphs import recorded_step
-from stvsr.models.network import Network, run_padded
-from stvsr.tracking import MONITORED
+from stvsr.models.network import Forward, Network, run_padded
+from stvsr.tracking import LOSS, MONITORED
 from stvsr.training.micro_batches import loss_in_micro_batches
-from stvsr.training.objectives import Objective, Trained
+from stvsr.training.objectives import Objective
 
 
 class SpaceTimeModule(pl.LightningModule):
@@ -62,7 +62,7 @@ class SpaceTimeModule(pl.LightningModule):
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.cuda_graphs = cuda_graphs
-        self._recorded: Trained | None = None
+        self._recorded: Forward | None = None
         self._saved_by: str | None = None
         self.val_scores = MotionSplitScores()
 
@@ -75,19 +75,19 @@ class SpaceTimeModule(pl.LightningModule):
         loss_of = partial(self._loss, self._in_training(batch))
         on_cpu = batch.lr.device.type == "cpu"
         loss = loss_in_micro_batches(loss_of, batch, self.objective.part(self.network)) if on_cpu else loss_of(batch)
-        self.log("train/loss", loss.detach() / batch.hr.numel(), prog_bar=True, batch_size=len(batch))
+        self.log(LOSS, loss.detach() / batch.hr.numel(), prog_bar=True, batch_size=len(batch))
         # The loss is a sum over the whole batch, but gradients are averaged over processes: undo the average.
         whole: Tensor = loss * self.trainer.world_size
         # Where squares overflow the loss is infinite, but its gradients may be 0: NaN, so that the guard sees them.
         return whole * torch.where(whole.detach().isfinite(), 1.0, torch.nan)
 
-    def _loss(self, trained: Trained, batch: Batch) -> Tensor:
-        loss = self.objective(trained, batch)
+    def _loss(self, network: Forward, batch: Batch) -> Tensor:
+        loss = self.objective(network, batch)
         if loss.ndim:
             raise InvalidInput(f"the loss of a batch has shape {tuple(loss.shape)}; expected a sum, a scalar")
         return loss
 
-    def _in_training(self, batch: Batch) -> Trained:
+    def _in_training(self, batch: Batch) -> Forward:
         """The network, or its recording, which is made with the first batch."""
         if self.cuda_graphs and self._recorded is None:
             try:

@@ -15,12 +15,13 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from stvsr.config import whole
+from stvsr.config import check_int
 from stvsr.data.clip import Batch
 from stvsr.evaluation.figures import comparison_figure, save_figure
 from stvsr.models.alignment import DeformableSampling
 from stvsr.terminal import TERMINAL
-from stvsr.training.remembering import Remembering
+from stvsr.tracking import CLIPS_PER_SECOND, DAMAGED_CLIPS, LEARNING_RATE, OFFSET_MAGNITUDE, PICTURE
+from stvsr.training.stateful_callback import StatefulCallback
 
 
 def log_interval(trainer: pl.Trainer) -> int:
@@ -89,15 +90,15 @@ class Monitor(pl.Callback):
         if trainer.global_step % log_interval(trainer):
             return
         if self._magnitudes:
-            pl_module.log("train/offset_magnitude", torch.stack(self._magnitudes).mean(), batch_size=len(batch))
+            pl_module.log(OFFSET_MAGNITUDE, torch.stack(self._magnitudes).mean(), batch_size=len(batch))
         self._magnitudes.clear()
 
         assert self._since is not None  # set when the step began
         now, (then, step) = time.monotonic(), self._since
         clips = (trainer.global_step - step) * len(batch) * trainer.world_size
         self._since = (now, trainer.global_step)
-        pl_module.log("train/clips_per_second", clips / (now - then))
-        pl_module.log("train/learning_rate", self._rate)
+        pl_module.log(CLIPS_PER_SECOND, clips / (now - then))
+        pl_module.log(LEARNING_RATE, self._rate)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validation does not count as training time."""
@@ -107,13 +108,13 @@ class Monitor(pl.Callback):
         self._magnitudes.append(offset.detach().abs().mean())
 
 
-class DamagedClips(Remembering):
+class DamagedClips(StatefulCallback):
     """Names and counts the damaged clips that training met and skipped, on all processes together.
 
     Each is named once, and counted each time it is met; `train/damaged_clips` is the count.
     """
 
-    remembered = ("count",)
+    saved_attributes = ("count",)
 
     def __init__(self) -> None:
         self.count = 0
@@ -139,7 +140,7 @@ class DamagedClips(Remembering):
             rank_zero_warn(f"damaged clip skipped ({self.count} so far): {message}")
         self._named |= set(met)
         if self.count:
-            pl_module.log("train/damaged_clips", float(self.count))
+            pl_module.log(DAMAGED_CLIPS, float(self.count))
 
 
 class Pictures(pl.Callback):
@@ -151,7 +152,7 @@ class Pictures(pl.Callback):
     """
 
     def __init__(self, *, folder: str, clips: int) -> None:
-        whole("callbacks.pictures.clips", clips, least=0)
+        check_int("callbacks.pictures.clips", clips, least=0)
         self.folder = Path(folder)
         self.clips = clips
 
@@ -179,4 +180,4 @@ class Pictures(pl.Callback):
             if isinstance(logger, WandbLogger):
                 # Lightning counts the steps of scores from 0. W&B alone would take the step of what was logged last.
                 step = trainer.global_step - 1
-                logger.log_image(key=f"val/picture/{batch_idx}", images=[str(path)], step=step)
+                logger.log_image(key=f"{PICTURE}/{batch_idx}", images=[str(path)], step=step)

@@ -2,9 +2,10 @@
 
 An objective maps a network and a batch to a loss, a sum over everything, and tells which part of the network it trains.
 The stages of a two-stage system are trained apart: the interpolator on LR frames, of which the missing ones are made
-from the HR clip as the given ones were; the upscaler on true LR frames, all of them. The interpolation of a one-stage
-network can be trained alone as well, on features. LR frames made here know nothing beyond the crop: at its border, two
-pixels wide, they differ a little from those of the whole frame.
+from the HR clip as the given ones were; the upscaler on true LR frames, all of them. Of a one-stage network the
+interpolation (on features), its sampling offsets (towards optical flow) and the reconstruction can be trained alone. LR
+frames made here know nothing beyond the crop: at its border, two pixels wide, they differ a little from those of the
+whole frame.
 """
 
 from collections.abc import Callable
@@ -18,13 +19,10 @@ from stvsr.data.clip import Batch
 from stvsr.data.degradation import downsample
 from stvsr.errors import InvalidInput
 from stvsr.models.interpolation import DeformableInterpolation, neighbours
-from stvsr.models.network import Stage
+from stvsr.models.network import Forward, Stage
 from stvsr.models.two_stage import FrameInterpolator, FrameUpscaler, TwoStage
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 from stvsr.training.offset_guidance import flow_from_missing, offset_fidelity
-
-Trained = Callable[[Tensor], Tensor]
-"""A network, or a recording that gives what the whole network gives."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -44,7 +42,7 @@ class Objective(Protocol):
         """
         ...
 
-    def __call__(self, network: Trained, batch: Batch) -> Tensor:
+    def __call__(self, network: Forward, batch: Batch) -> Tensor:
         """The loss of a batch, a scalar; errors as `part`."""
         ...
 
@@ -63,7 +61,7 @@ class SpaceTime:
         """All of it."""
         return network
 
-    def __call__(self, network: Trained, batch: Batch) -> Tensor:
+    def __call__(self, network: Forward, batch: Batch) -> Tensor:
         """The loss of the frames of a batch."""
         return self.loss(network(batch.lr), batch.hr)
 
@@ -78,11 +76,11 @@ class FrameInterpolation:
 
     loss: InterpolationLoss
 
-    def part(self, network: Trained) -> FrameInterpolator:
+    def part(self, network: Forward) -> FrameInterpolator:
         """The interpolator."""
         return _learning(_two_stage(network).interpolator)
 
-    def __call__(self, network: Trained, batch: Batch) -> Tensor:
+    def __call__(self, network: Forward, batch: Batch) -> Tensor:
         """The loss of all triplets of a batch."""
         missing = downsample(batch.hr[:, 1::2])
         before, after = batch.lr[:, :-1], batch.lr[:, 1:]
@@ -104,11 +102,11 @@ class SuperResolution:
 
     loss: Loss
 
-    def part(self, network: Trained) -> FrameUpscaler:
+    def part(self, network: Forward) -> FrameUpscaler:
         """The upscaler."""
         return _learning(_two_stage(network).upscaler)
 
-    def __call__(self, network: Trained, batch: Batch) -> Tensor:
+    def __call__(self, network: Forward, batch: Batch) -> Tensor:
         """The loss of the frames of a batch."""
         return self.loss(self.part(network)(downsample(batch.hr)), batch.hr)
 
@@ -127,11 +125,11 @@ class FeatureInterpolation:
 
     loss: Loss
 
-    def part(self, network: Trained) -> nn.Module:
+    def part(self, network: Forward) -> nn.Module:
         """The interpolation."""
         return _one_stage(network).interpolation
 
-    def __call__(self, network: Trained, batch: Batch) -> Tensor:
+    def __call__(self, network: Forward, batch: Batch) -> Tensor:
         """The loss of the features of a batch."""
         one_stage = _one_stage(network)
         with torch.no_grad():
@@ -146,7 +144,7 @@ class FlowGuidedOffsets:
     Nothing is sampled. What `FeatureInterpolation` then has to learn is where flow is wrong, and how to blend.
     """
 
-    def part(self, network: Trained) -> DeformableInterpolation:
+    def part(self, network: Forward) -> DeformableInterpolation:
         """The interpolation; what comes after its offsets is left as it is."""
         interpolation = _one_stage(network).interpolation
         if not isinstance(interpolation, DeformableInterpolation):
@@ -156,7 +154,7 @@ class FlowGuidedOffsets:
             )
         return interpolation
 
-    def __call__(self, network: Trained, batch: Batch) -> Tensor:
+    def __call__(self, network: Forward, batch: Batch) -> Tensor:
         """The distance of the offsets of a batch from flow, in pixels, summed."""
         fusion = self.part(network).fusion
         with torch.no_grad():
@@ -181,11 +179,11 @@ class FeatureReconstruction:
 
     loss: Loss
 
-    def part(self, network: Trained) -> nn.Module:
+    def part(self, network: Forward) -> nn.Module:
         """The reconstruction."""
         return _one_stage(network).reconstruction
 
-    def __call__(self, network: Trained, batch: Batch) -> Tensor:
+    def __call__(self, network: Forward, batch: Batch) -> Tensor:
         """The loss of the frames of a batch."""
         one_stage = _one_stage(network)
         with torch.no_grad():
@@ -193,7 +191,7 @@ class FeatureReconstruction:
         return self.loss(one_stage.reconstruct(features), batch.hr)
 
 
-def _one_stage(network: Trained) -> ZoomingSlowMo:
+def _one_stage(network: Forward) -> ZoomingSlowMo:
     if not isinstance(network, ZoomingSlowMo):
         raise InvalidInput(
             "the objective trains a part of a one-stage network, the network is a "
@@ -202,7 +200,7 @@ def _one_stage(network: Trained) -> ZoomingSlowMo:
     return network
 
 
-def _two_stage(network: Trained) -> TwoStage:
+def _two_stage(network: Forward) -> TwoStage:
     if not isinstance(network, TwoStage):
         raise InvalidInput(
             f"the objective trains a stage of a two-stage system, the network is a {type(network).__name__}: use an "

@@ -110,10 +110,10 @@ class Clock:
             return number * round(1 / self.rate / self.time_base)
         first, between = divmod(number, self._factor)
         if first + between >= len(pts):
-            return self.ticks(self.count(len(pts)) - 1) + self.stretch * self._last_lasts(pts)
+            return self.ticks(self.count(len(pts)) - 1) + self.stretch * self._last_duration(pts)
         return int(pts[first] + pts[first + between] - 2 * pts[0]) * self.stretch
 
-    def _last_lasts(self, pts: npt.NDArray[np.int64]) -> int:
+    def _last_duration(self, pts: npt.NDArray[np.int64]) -> int:
         """How long the last output frame is shown: as long as a usual one, or as it is held, in half units of `pts`."""
         if len(pts) == 1:
             return 2 * max(round(1 / self.times.rate / self.times.time_base), self.times.held, 1)
@@ -123,7 +123,7 @@ class Clock:
 
 
 def times_of(
-    pts: npt.NDArray[np.int64], time_base: Fraction, declared: Sequence[Fraction | None], lasts: int
+    pts: npt.NDArray[np.int64], time_base: Fraction, declared: Sequence[Fraction | None], last_duration: int
 ) -> InputTimes:
     """The times of a file.
 
@@ -131,11 +131,11 @@ def times_of(
         pts: as of `constant_rate`, as are the next two.
         time_base: see there.
         declared: see there.
-        lasts: how long the last frame is shown, in the same unit; 0 where nobody tells.
+        last_duration: how long the last frame is shown, in the same unit; 0 where nobody tells.
     """
     rate, start = constant_rate(pts, time_base, declared), int(pts[0]) * time_base
     # A picture alone is held.
-    held = lasts if len(pts) == 1 or lasts > HELD * np.median(np.diff(pts)) else 0
+    held = last_duration if len(pts) == 1 or last_duration > HELD * np.median(np.diff(pts)) else 0
     if rate is None:
         return InputTimes(mean_rate(pts, time_base), pts, time_base, start, held)
     if held:

@@ -41,8 +41,7 @@ NOT_PASSED_ON = (
 NEEDED = Fraction(1, 10)
 """Seconds of sound that is not heard, but that a decoder may need for what follows it."""
 
-
-LASTS = Fraction(1)
+LONGEST_LAST_FRAME = Fraction(1)
 """Seconds that a last frame may be shown, or the only one, before sound that begins counts as of another time."""
 
 
@@ -207,7 +206,8 @@ def _elsewhere(stream: Stream, source: VideoFile) -> str | None:
         return None
     first = stream.start_time * stream.time_base
     last = first + (stream.duration or 0) * stream.time_base
-    if first > source.last + max(LASTS, source.lasts) or (stream.duration and last < source.start):
+    end = source.last_time + max(LONGEST_LAST_FRAME, source.last_duration)
+    if first > end or (stream.duration and last < source.start):
         return f"it begins {float(first - source.start):+.1f} s from the pictures, as of another programme"
     return None
 

@@ -19,7 +19,7 @@ import av
 
 from stvsr.errors import Interrupted, InvalidInput, UserError, one_line
 from stvsr.files import flush_to_disk
-from stvsr.unfinished import Unfinished, alone_in, identity_in, work_in
+from stvsr.unfinished import Unfinished, folder_lock, identity_in, work_in
 from stvsr.video.codecs import CONTAINERS
 from stvsr.video.muxing import Incomplete, Unreadable
 from stvsr.video.sources import STANDARD
@@ -35,6 +35,8 @@ LONGEST_NAME = 255
 
 WORTH_KEEPING = 60.0
 """Seconds of work that a job that failed keeps."""
+
+FROM_A_PIPE = "a pipe cannot be continued; to send it again remove that, or add --overwrite"
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,8 @@ def delivery(
             raise
     with ExitStack() as stack:
         try:
-            # Not `unfinished.alone()`, which would advise --overwrite: a job that runs keeps that out as well.
-            stack.enter_context(alone_in(folder, JOB, "choose another output"))
+            # Not `unfinished.locked()`, which would advise --overwrite: a job that runs keeps that out as well.
+            stack.enter_context(folder_lock(folder, JOB, "choose another output"))
         except OSError:
             # As where there are too many open files. What is not empty stays.
             with suppress(OSError):
@@ -158,21 +160,23 @@ def delivery(
             if not in_parts or short or not place.begun:
                 unfinished.remove()
                 raise
-            then = "run the same command again to continue"
-            if isinstance(error, Incomplete):
-                then = "remove that first"
-            kind = CONTAINERS.get(output.suffix.lower())
-            if isinstance(error, Unreadable) and kind is not None and kind.quicktime:
-                # It takes all of their codecs, and turns frames as they do.
-                other = output.with_suffix(".mkv")
-                then = f"rename that to {_folder(other).name} and give the same command with {other} to continue"
-            if not resumable:
-                then = "a pipe cannot be continued; to send it again remove that, or add --overwrite"
-            kept = f"what is done is kept in {folder}: {then}"
             if isinstance(error, UserError):
-                raise UserError(f"{one_line(error)}; {kept}") from None
+                then = _way_on(error, output) if resumable else FROM_A_PIPE
+                raise UserError(f"{one_line(error)}; what is done is kept in {folder}: {then}") from None
             raise
         unfinished.remove()
+
+
+def _way_on(error: UserError, output: Path) -> str:
+    """What to do with the work that is kept after an error."""
+    if isinstance(error, Incomplete):
+        return "remove that first"
+    kind = CONTAINERS.get(output.suffix.lower())
+    if isinstance(error, Unreadable) and kind is not None and kind.quicktime:
+        # It takes all of their codecs, and turns frames as they do.
+        other = output.with_suffix(".mkv")
+        return f"rename that to {_folder(other).name} and give the same command with {other} to continue"
+    return "run the same command again to continue"
 
 
 def check_free(output: Path, *, overwrite: bool) -> None:

@@ -20,7 +20,8 @@ from av.video.stream import VideoStream
 
 from stvsr.data.containers import open_input, open_output
 from stvsr.errors import UserError
-from stvsr.files import OF_A_DISK, OF_LIMITS
+from stvsr.explanations import OF_LIMITS
+from stvsr.files import OF_A_DISK
 from stvsr.video.clock import Clock
 from stvsr.video.codecs import CODECS, CONTAINERS, Container
 from stvsr.video.companions import Companions, add_copy, describe, options_for

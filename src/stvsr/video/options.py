@@ -6,9 +6,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NoReturn
 
+from stvsr.data.clip import SCALE
 from stvsr.video.clock import RATE_DENOMINATOR, snapped
 from stvsr.video.codecs import CODECS, CONTAINERS
-from stvsr.video.upscaling import PRECISIONS
+from stvsr.video.upscaling import PRECISIONS, SCALES
 
 HIGHEST_RATE = 1000
 """Frames per second; far more would not fit into the 32 bits that encoders have for a rate."""
@@ -55,7 +56,9 @@ def parser() -> argparse.ArgumentParser:
     )
     rates.add_argument("--no-interpolate", action="store_true", help="only enlarge; keep the rate")
     frames.add_argument("--rate", type=_rate, help="frames per second of a folder of PNG frames, such as 24000/1001")
-    frames.add_argument("--scale", type=int, default=4, help="4, or 2: downsampled afterwards (default: 4)")
+    frames.add_argument(
+        "--scale", type=int, choices=SCALES, default=SCALE, help="4, or 2: downsampled afterwards (default: 4)"
+    )
     frames.add_argument(
         "--preview", action="store_true", help="bicubic + blending on the left, the method on the right"
     )

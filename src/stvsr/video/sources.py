@@ -94,9 +94,9 @@ class Part:
         first = times.first_at(self.start, known)
         stop = count if self.duration is None else times.first_at(self.start + self.duration, known)
         if first == stop:
-            lasts = "" if count is None else f" (the video lasts {float(count / times.rate):.2f} s)"
+            length = "" if count is None else f" (the video lasts {float(count / times.rate):.2f} s)"
             raise InvalidInput(
-                f"{path}: no frame in the part asked for{lasts}; choose an earlier --start or a longer --duration"
+                f"{path}: no frame in the part asked for{length}; choose an earlier --start or a longer --duration"
             )
         return first, stop
 
@@ -110,7 +110,8 @@ class VideoFile:
 
     Attributes:
         start: when the file's first frame is shown, in seconds of its own time.
-        last: when its last frame is.
+        last_time: when its last frame is.
+        last_duration: how long that is shown, in seconds; 0 where the file does not tell.
         begin: when the part begins; its first frame may be shown later.
 
     Raises:
@@ -135,13 +136,14 @@ class VideoFile:
             frame = next(container.decode(stream))
             self.picture = Picture.of(frame, stream)
             self.stream_index = stream.index
-        pts, lasts = self.index.pts, self.index.lasts
-        self.start, self.last, self.lasts = int(pts[0]) * time_base, int(pts[-1]) * time_base, lasts * time_base
+        pts, last_duration = self.index.pts, self.index.last_duration
+        self.start, self.last_time = int(pts[0]) * time_base, int(pts[-1]) * time_base
+        self.last_duration = last_duration * time_base
         self.begin = self.start + part.start
         if part.duration is not None:
             # To the end of the part at most.
-            lasts = min(lasts, int((self.begin + part.duration - self.last) / time_base))
-        times = times_of(pts, time_base, declared, lasts)
+            last_duration = min(last_duration, int((self.begin + part.duration - self.last_time) / time_base))
+        times = times_of(pts, time_base, declared, last_duration)
         self.first, stop = part.of(times, len(pts), path)
         assert stop is not None
         self.stop = stop

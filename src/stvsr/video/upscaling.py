@@ -78,12 +78,12 @@ class Upscaler:
         precision: str = "float32",
     ) -> None:
         if scale not in SCALES:
-            raise InvalidInput(f"--scale {scale!r}; expected {' or '.join(map(str, SCALES))}")
+            raise InvalidInput(f"scale={scale!r}; expected {' or '.join(map(str, SCALES))}")
         if precision not in PRECISIONS:
-            raise InvalidInput(f"--precision {precision}; expected {', '.join(PRECISIONS)}")
+            raise InvalidInput(f"precision={precision}; expected {', '.join(PRECISIONS)}")
         self.device = chosen_device(str(device))
         if precision == "bf16" and refuses_bf16(self.device):
-            raise InvalidInput("--precision bf16 on a GPU without bfloat16; expected compute capability 8.0 or newer")
+            raise InvalidInput("precision=bf16 on a GPU without bfloat16; expected compute capability 8.0 or newer")
         self.network = Replayed(network.to(self.device).eval())
         self.interpolate = interpolate
         self.scale = scale

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stvsr.models.alignment import upsample2
-from stvsr.models.blocks import conv3x3, share, start_at_zero
+from stvsr.models.blocks import conv3x3, conv_part, start_at_zero
 from stvsr.models.frame_interpolation import megadepth, pwc_net
 from stvsr.models.two_stage import FrameInterpolator
 from stvsr.models.weight_files import WeightFile
@@ -220,7 +220,7 @@ class RectifyNet(nn.Module):
         # The convolution of the maps joined, without joining them.
         features, first = self.head.weight.new_zeros(()), 0
         for clue in clues:
-            features = share(self.head, clue, first).add_(features)
+            features = conv_part(self.head, clue, first).add_(features)
             first += clue.shape[1]
             # It is large, and the next one is about to be made.
             del clue

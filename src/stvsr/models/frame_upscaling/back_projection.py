@@ -11,7 +11,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from stvsr.data.clip import SCALE
-from stvsr.models.blocks import conv1x1, conv3x3, share
+from stvsr.models.blocks import conv1x1, conv3x3, conv_part
 
 
 def activated(conv: nn.Module) -> nn.Sequential:
@@ -87,9 +87,9 @@ class BackProjection(nn.Module):
         """`(b, in_channels, h, w)` to `(b, channels, 4h, 4w)`."""
         hr = self.ups[0](self.reduce(features))
         first = len(self.downs) * hr.shape[1]
-        merged = share(self.merge, hr, first)
+        merged = conv_part(self.merge, hr, first)
         for down, up in zip(self.downs, self.ups[1:], strict=True):
             hr = up(down(hr))
             first -= hr.shape[1]
-            merged.add_(share(self.merge, hr, first))
+            merged.add_(conv_part(self.merge, hr, first))
         return merged

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from stvsr.data.clip import SCALE
 from stvsr.errors import InvalidInput
 from stvsr.models.alignment import DeformableSampling, FeaturePyramid, PCDAlignment, Pyramid
-from stvsr.models.blocks import conv3x3, leaky_relu, share
+from stvsr.models.blocks import conv3x3, conv_part, leaky_relu
 from stvsr.models.features import FeatureExtraction
 from stvsr.models.frame_upscaling.tsa_fusion import TSAFusion
 from stvsr.models.network import pad_to_multiple
@@ -99,11 +99,11 @@ def window_around(middle: int, *, length: int, size: int) -> list[int]:
     ]
 
 
-class Source(NamedTuple):
+class PreparedFrame(NamedTuple):
     """A frame as windows take it: what does not depend on the window."""
 
     pyramid: Pyramid
-    share: Pyramid  # what it contributes to the offsets at which it is sampled
+    in_offsets: Pyramid  # what it contributes to the offsets at which it is sampled
 
 
 class Cascade(nn.Module):
@@ -116,11 +116,11 @@ class Cascade(nn.Module):
 
     def share_of_target(self, target: Tensor) -> Tensor:
         """What the features `(b, c, h, w)` that others are sampled towards contribute to the offsets."""
-        return share(self.offset1, target, target.shape[1])
+        return conv_part(self.offset1, target, target.shape[1])
 
     def forward(self, aligned: Tensor, share_of_target: Tensor) -> Tensor:
         """`(b, c, h, w)` to the same shape."""
-        offset = leaky_relu(share(self.offset1, aligned, 0).add_(share_of_target))
+        offset = leaky_relu(conv_part(self.offset1, aligned, 0).add_(share_of_target))
         return leaky_relu(self.sample(aligned, leaky_relu(self.offset2(offset))))
 
 
@@ -181,7 +181,7 @@ class EDVR(FrameUpscaler):
     def forward(self, frames: Tensor) -> Tensor:
         """See `FrameUpscaler`."""
         t, _, h, w = frames.shape[1:]
-        sources: dict[int, Source] = {}
+        sources: dict[int, PreparedFrame] = {}
         enlarged = []
         padded = pad_to_multiple(frames, MULTIPLE)
         for middle in range(t):
@@ -191,16 +191,18 @@ class EDVR(FrameUpscaler):
             enlarged.append(self.enlarge_middle(padded[:, middle], [sources[index] for index in window]))
         return torch.stack(enlarged, dim=1)[..., : SCALE * h, : SCALE * w]
 
-    def prepare(self, frame: Tensor) -> Source:
+    def prepare(self, frame: Tensor) -> PreparedFrame:
         """What a frame `(b, 3, h, w)` contributes to any window; height and width are multiples of 4."""
         # Channels last is what convolutions are fastest with.
         pyramid = self.pyramid(self.features(frame.contiguous(memory_format=torch.channels_last)))
-        return Source(pyramid, self.align.share_of_source(pyramid))
+        return PreparedFrame(pyramid, self.align.share_of_source(pyramid))
 
-    def enlarge_middle(self, middle: Tensor, window: list[Source]) -> Tensor:
+    def enlarge_middle(self, middle: Tensor, window: list[PreparedFrame]) -> Tensor:
         """The network as published: the frame `(b, 3, h, w)` in the middle of a window to `(b, 3, 4h, 4w)`."""
         target = window[len(window) // 2].pyramid
-        share, share_in_cascade = self.align.share_of_target(target), self.cascade.share_of_target(target.level1)
-        aligned = [self.cascade(self.align(source.pyramid, source.share, share), share_in_cascade) for source in window]
-        frame: Tensor = self.reconstruction(self.fusion(aligned))
-        return frame + F.interpolate(middle, scale_factor=SCALE, mode="bilinear", align_corners=False)
+        for_pyramid, for_cascade = self.align.share_of_target(target), self.cascade.share_of_target(target.level1)
+        aligned = [
+            self.cascade(self.align(frame.pyramid, frame.in_offsets, for_pyramid), for_cascade) for frame in window
+        ]
+        enlarged: Tensor = self.reconstruction(self.fusion(aligned))
+        return enlarged + F.interpolate(middle, scale_factor=SCALE, mode="bilinear", align_corners=False)

@@ -5,20 +5,20 @@ from typing import Any, ClassVar
 import pytorch_lightning as pl
 
 
-class Remembering(pl.Callback):
+class StatefulCallback(pl.Callback):
     """A callback that continues with a resumed run.
 
     Attributes:
-        remembered: names of the attributes that checkpoints keep.
+        saved_attributes: names of the attributes that checkpoints keep.
     """
 
-    remembered: ClassVar[tuple[str, ...]]
+    saved_attributes: ClassVar[tuple[str, ...]]
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {name: getattr(self, name) for name in self.remembered}
+        return {name: getattr(self, name) for name in self.saved_attributes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
-        for name in self.remembered:
+        for name in self.saved_attributes:
             setattr(self, name, state_dict[name])

@@ -1,0 +1,91 @@
+"""What of a training's settings is refused before anything is made of them."""
+
+import os
+from itertools import product
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from stvsr.config import LONGEST_VARIANT, WANDB_OFFLINE, check_flag, check_int, resolved, targets_in
+from stvsr.data.folders import is_searched
+from stvsr.errors import InvalidInput
+
+PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+"""Not float16, whose gradient scaler would skip steps unseen by `NonFiniteGuard`, nor rounded weights (`bf16-true`)."""
+
+SEEDS = 2**32
+"""As many as NumPy takes."""
+
+
+def check_values(config: DictConfig) -> None:
+    """Refuses values that nothing that is made of a config would refuse, or not in words.
+
+    Raises:
+        InvalidInput: names the value.
+    """
+    for flag in ("cuda_graphs", "blended_start", "model.checkpointing", WANDB_OFFLINE):
+        check_flag(config, flag)
+    if not isinstance(config.variant, str | int | float) or not 0 < len(str(config.variant)) <= LONGEST_VARIANT:
+        raise InvalidInput(f"variant={config.variant}; expected a name of at most {LONGEST_VARIANT} characters")
+    check_int("seed", config.seed, least=0)
+    for name in ("max_steps", "val_check_interval"):
+        check_int(f"trainer.{name}", config.trainer[name], least=1)
+    check_int("trainer.log_every_n_steps", config.trainer.log_every_n_steps, least=0)
+    if config.model._target_ == "stvsr.models.zooming_slow_mo.ZoomingSlowMo":
+        check_int("model.channels", config.model.channels, least=1)
+    if not isinstance(rate := config.optimizer.get("lr", 0.0), float | int):
+        raise InvalidInput(f"optimizer.lr={rate}; expected a number, such as 4e-4")
+    if config.callbacks.get("last") is None:
+        raise InvalidInput("callbacks.last=null: nothing of the run would be kept; leave it out")
+    if config.trainer.get("limit_val_batches", 1) == 0:
+        raise InvalidInput(
+            "trainer.limit_val_batches=0: expected 1 or more, as validations choose best.ckpt; to validate once, at "
+            "the end, add trainer.val_check_interval='${trainer.max_steps}'"
+        )
+    if config.seed >= SEEDS:
+        raise InvalidInput(f"seed={config.seed}; expected 0 to {SEEDS - 1}")
+    if config.trainer.precision not in PRECISIONS:
+        raise InvalidInput(f"trainer.precision={config.trainer.precision}; expected {', '.join(PRECISIONS)}")
+    check_folders(config.data)
+    check_apart(config.data)
+
+
+def check_folders(data: DictConfig) -> None:
+    """Refuses null in place of a folder or a pack that clips of ours are read from.
+
+    Raises:
+        InvalidInput: names it.
+    """
+    # What a class of a user's own makes of null is its matter.
+    if all(target.startswith("stvsr.") for target in targets_in(resolved(data))):
+        for name in ("root", "val_root", "pack"):
+            if data.get(name, name) is None:
+                raise InvalidInput(f"data.{name}=null; expected the place of clips: give it, or leave val_root out")
+
+
+def check_apart(data: DictConfig) -> None:
+    """Refuses clips to validate on that would be trained on; where both are the same folder, the user knows.
+
+    Raises:
+        InvalidInput: one of the folders lies in the other.
+    """
+    root, val_root = data.get("root"), data.get("val_root")
+    if root is None or val_root is None:
+        return
+    # However they are named; links within them are not looked at.
+    for ours, theirs in product(_ways_to(root), _ways_to(val_root)):
+        if is_searched(ours, theirs) or is_searched(theirs, ours):
+            raise InvalidInput(
+                f"data.val_root={val_root}: shares a folder with data.root={root}, so clips to validate on would be "
+                "trained on; choose folders apart"
+            )
+
+
+def _ways_to(folder: str) -> list[Path]:
+    """A folder with no link followed on the way to it, with all but the last, and with all."""
+    plain = os.path.abspath(folder)
+    return [
+        Path(plain),
+        Path(os.path.realpath(os.path.dirname(plain)), os.path.basename(plain)),
+        Path(os.path.realpath(plain)),
+    ]
