@@ -294,7 +294,7 @@ def test_bf16_on_a_gpu_that_has_none_is_refused(monkeypatch: pytest.MonkeyPatch)
     """It ended in ever smaller tiles, for want of memory as it seemed."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     monkeypatch.setattr("stvsr.video.upscaling.chosen_device", torch.device)
-    with pytest.raises(InvalidInput, match="--precision bf16 on a GPU without bfloat16; expected compute capability"):
+    with pytest.raises(InvalidInput, match="precision=bf16 on a GPU without bfloat16; expected compute capability"):
         Upscaler(BicubicBlend(), device="cuda", precision="bf16")
 
 
@@ -411,7 +411,7 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 
 
 def test_a_factor_that_is_no_number_is_shown_as_it_is() -> None:
-    with pytest.raises(InvalidInput, match="--scale '2'; expected 4 or 2"):
+    with pytest.raises(InvalidInput, match="scale='2'; expected 4 or 2"):
         Upscaler(BicubicBlend(), scale="2")  # type: ignore[arg-type]
 
 

@@ -169,14 +169,12 @@ def delivery(
 
 def _way_on(error: UserError, output: Path) -> str:
     """What to do with the work that is kept after an error."""
-    if isinstance(error, Incomplete):
-        return "remove that first"
     kind = CONTAINERS.get(output.suffix.lower())
     if isinstance(error, Unreadable) and kind is not None and kind.quicktime:
         # It takes all of their codecs, and turns frames as they do.
         other = output.with_suffix(".mkv")
         return f"rename that to {_folder(other).name} and give the same command with {other} to continue"
-    return "run the same command again to continue"
+    return "remove that first" if isinstance(error, Incomplete) else "run the same command again to continue"
 
 
 def check_free(output: Path, *, overwrite: bool) -> None:
