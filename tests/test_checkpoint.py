@@ -226,6 +226,17 @@ def test_part_of_a_network_is_refused(saved: dict[str, Any], tmp_path: Path) -> 
         load_network(write(saved, tmp_path / "a.ckpt"))
 
 
+@pytest.mark.parametrize("groups", [0, -1])
+def test_numbers_that_no_network_has_are_refused(saved: dict[str, Any], tmp_path: Path, groups: int) -> None:
+    saved[MODEL_KEY]["interpolation"] = {
+        "_target_": "stvsr.models.interpolation.DeformableInterpolation",
+        "channels": 8,
+        "deformable_groups": groups,
+    }
+    with pytest.raises(InvalidInput, match=r"a\.ckpt: the network it names cannot be built \("):
+        load_network(write(saved, tmp_path / "a.ckpt"))
+
+
 @pytest.mark.parametrize("place", ["top", "nested"])
 def test_arguments_that_a_network_does_not_take_are_named_with_the_file_once(
     saved: dict[str, Any], tmp_path: Path, place: str
@@ -305,11 +316,13 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, content: object, wh
     assert_refused(write(content, tmp_path / "a.pt"), why)
 
 
-def test_whole_numbers_are_exported_whole(tmp_path: Path) -> None:
-    """Half precision ends at 65504; a count of batches does not."""
+def test_numbers_beyond_half_precision_are_exported_whole(tmp_path: Path) -> None:
+    """It ends at 65504; a count of batches does not, nor a variance."""
     system = TwoStage(interpolator=DAIN(channels=2), upscaler=Bicubic())
     state = {
-        f"network.{name}": torch.tensor(100_001) if name.endswith("num_batches_tracked") else tensor
+        f"network.{name}": torch.full_like(tensor, 100_001)
+        if name.endswith(("num_batches_tracked", "running_var"))
+        else tensor
         for name, tensor in system.state_dict().items()
     }
     config = {
@@ -319,7 +332,10 @@ def test_whole_numbers_are_exported_whole(tmp_path: Path) -> None:
     }
     export(write({MODEL_KEY: config, "state_dict": state}, tmp_path / "a.ckpt"), tmp_path / "a.safetensors")
     read = load_network(tmp_path / "a.safetensors").state_dict()
-    assert {read[name].item() for name in read if name.endswith("num_batches_tracked")} == {100_001}
+    for ending in ("num_batches_tracked", "running_var"):
+        assert {number for name in read if name.endswith(ending) for number in read[name].flatten().tolist()} == {
+            100_001
+        }
 
 
 def test_a_file_that_may_not_be_read_is_not_called_damaged(

@@ -44,7 +44,7 @@ def test_without_a_driver_cuda_is_refused_in_torchs_words() -> None:
         chosen_device("cuda")
 
 
-@pytest.mark.parametrize("name", ["cuda:99", "gpu", "meta", ""])
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", "meta", "hpu", ""])
 def test_a_device_that_is_not_there_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(InvalidInput, match=f"device={name}: not usable here"):
         chosen_device(name)

@@ -85,12 +85,17 @@ def export(path: str | Path, output: Path) -> None:
     config, weights = _config_and_weights(content, path)
     _rebuilt(config, weights, path)  # refuses what would not load
     metadata = {MODEL_KEY: json.dumps(config), VARIANT_KEY: str(content.get(VARIANT_KEY) or "")}
-    # Whole numbers, such as a normalisation's count of batches, may be larger than half precision goes.
-    halves = {name: (part.half() if part.is_floating_point() else part).contiguous() for name, part in weights.items()}
+    halves = {name: _halved(part).contiguous() for name, part in weights.items()}
     with beside_then_rename(output) as beside:
         # Not its save_file, whose files only their owner may read.
         beside.write_bytes(save(halves, metadata=metadata))
         flush_to_disk(beside)
+
+
+def _halved(part: Tensor) -> Tensor:
+    """In half precision, if that goes as far: a normalisation's variance or its count of batches may be larger."""
+    half = part.half()
+    return half if part.is_floating_point() and half.isfinite().all() else part
 
 
 def fill(network: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:
@@ -270,7 +275,8 @@ def _build(config: object, origin: str) -> Any:
     parts = {key: _build(value, origin) for key, value in arguments.items()}
     try:
         return permitted(**parts)
-    except (TypeError, ValueError) as error:
+    except Exception as error:
+        # Whatever comes of numbers that no network has.
         reason = one_line(error)[:200]
         raise InvalidInput(f"{origin}: the network it names cannot be built ({reason}); use another file") from None
 

@@ -35,7 +35,7 @@ def chosen_device(name: str, rank: int = 0) -> torch.device:
         # Not only made there: the device `meta` holds nothing, and this torch may have no kernels for an old GPU. And
         # scores are in float64, which Apple's GPUs do not have.
         torch.ones(1, device=device, dtype=torch.float64).add(1).cpu()
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise InvalidInput(
             f"device={name}: not usable here ({one_line(error)[:90]}); expected auto, cpu, or the name of a GPU"
         ) from None

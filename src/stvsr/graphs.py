@@ -47,7 +47,7 @@ class Replayed(Network):
         self.network = network
         self.requirements = network.requirements
         self._sizes = _deformable_sizes(network)
-        self._passes: dict[tuple[torch.Size, torch.dtype | None], Forward] = {}
+        self._passes: dict[tuple[Any, ...], Forward] = {}
         self._pool: Any = None
         self._failed = False
 
@@ -55,10 +55,15 @@ class Replayed(Network):
         """`(b, n, 3, h, w)` to `(b, 2n-1, 3, 4h, 4w)`, as the network."""
         if not self._is_worth_recording(lr):
             return cast(Tensor, self.network(lr))
-        form = (lr.shape, _autocast_dtype())
+        form = (lr.shape, lr.dtype, lr.device, _autocast_dtype())
         if form not in self._passes and len(self._passes) < MOST_FORMS:
             self._passes[form] = self._replay(lr) or self.network
         return self._passes.get(form, self.network)(lr)
+
+    def forget(self) -> None:
+        """Gives back the memory of all recordings, where another size of input is next."""
+        self._passes.clear()
+        self._pool = None
 
     def _is_worth_recording(self, lr: Tensor) -> bool:
         return (

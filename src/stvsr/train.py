@@ -24,7 +24,7 @@ from stvsr.models.two_stage import TwoStage
 from stvsr.ops.deformable import use_backend
 from stvsr.stage_weights import load_stages
 from stvsr.tracking import describe_run, finish, keep_run
-from stvsr.training.checkpoints import LastCheckpoint, to_continue
+from stvsr.training.checkpoints import BestCheckpoint, LastCheckpoint, to_continue
 from stvsr.training.continuation import is_finished, run_to_continue, settings_of
 from stvsr.training.guards import NonFiniteGuard
 from stvsr.training.module import SpaceTimeModule
@@ -98,6 +98,8 @@ def _train(config: DictConfig) -> dict[str, float]:
     if not _is_helper(config):
         keep_run(config, anew=earlier is None)
     callbacks: list[pl.Callback] = made_of(config.callbacks, _convert_="all")
+    # A checkpoint holds what the others make of its step, such as a mean of weights.
+    callbacks.sort(key=lambda callback: isinstance(callback, BestCheckpoint | LastCheckpoint))
     loggers: list[Logger] = made_of(config.logger)
     # A validation before the first step would take part in choosing best.ckpt.
     trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks, num_sanity_val_steps=0)

@@ -260,6 +260,25 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     deformable._try_triton.cache_clear()
 
 
+def test_deterministic_algorithms_do_not_keep_the_fused_kernels_from_inference(
+    as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have no gradients of such; the trial asks for gradients, and inference does not."""
+
+    def refused_if_asked(*inputs: torch.Tensor) -> torch.Tensor:
+        assert not torch.are_deterministic_algorithms_enabled()
+        return torchvision_deform_conv2d(*inputs)
+
+    monkeypatch.setattr(deformable, "triton_deform_conv2d", refused_if_asked)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        assert backend_on("cuda", torch.float32, Sizes(8, 1, 8)) == "triton"
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 @pytest.mark.parametrize("fused", [another_value, another_gradient], ids=lambda operator: operator.__name__)
 def test_the_fused_kernels_are_not_used_where_they_differ(
     as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch, fused: Operator

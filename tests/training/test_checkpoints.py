@@ -16,7 +16,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from conftest import SMALL_RUN, wait_until, with_callback
 from stvsr.checkpoint import variant_of
@@ -120,16 +120,46 @@ def test_a_checkpoint_that_nothing_could_read_does_not_replace_the_one_before(tm
         save_checkpoint=lambda path, weights_only: torch.save({"own": Path()}, path),
         strategy=ALONE,
     )
-    with pytest.raises(UserError, match=r"could not be read again \(.*PosixPath.*\): a callback, .* turn it into"):
+    with pytest.raises(UserError, match=r"cannot be kept \(.*PosixPath.*\): a callback, .* turn it into"):
         save_whole(trainer, last)  # type: ignore[arg-type]
     assert last.read_text() == "before"
 
 
+class Unpicklable(pl.Callback):
+    """Keeps a function, which cannot even be written."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"own": lambda step: step}
+
+
+def test_a_state_that_cannot_be_written_is_told_in_a_line(small_run: Callable[..., DictConfig]) -> None:
+    with pytest.raises(UserError, match=r"cannot be kept \(Can't .*lambda.*\): a callback, .* turn it into"):
+        train(with_callback(small_run("trainer.max_steps=1"), Unpicklable))
+
+
+def test_a_mean_of_weights_is_kept_with_the_last_step_and_continues(
+    small_run: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    """A callback of a user's own is asked after ours; its step would be missing in the checkpoint of that very step."""
+
+    def averaged(steps: int, folder: str) -> dict[str, Any]:
+        config = small_run(f"trainer.max_steps={steps}", "trainer.val_check_interval=10", folder=folder)
+        with open_dict(config):
+            config.callbacks.mean = {"_target_": "pytorch_lightning.callbacks.EMAWeightAveraging", "decay": 0.5}
+        train(config)
+        return load(tmp_path / folder / "checkpoints/last.ckpt")
+
+    averaged(2, "parts")
+    whole, parts = averaged(4, "whole"), averaged(4, "parts")
+    assert whole["averaging_state"]["n_averaged"] == parts["averaging_state"]["n_averaged"] == 4
+    assert all(torch.equal(parts["state_dict"][name], tensor) for name, tensor in whole["state_dict"].items())
+
+
 def test_processes_that_do_not_write_end_with_the_one_that_does(tmp_path: Path) -> None:
     """Or they would wait for it in their next step."""
-    strategy = SimpleNamespace(broadcast=lambda found: (None, "Unsupported global: PosixPath"), checkpoint_io=None)
+    strategy = SimpleNamespace(broadcast=lambda found: UserError("Unsupported global: PosixPath"), checkpoint_io=None)
     helper = SimpleNamespace(is_global_zero=False, save_checkpoint=lambda path, weights_only: None, strategy=strategy)
-    with pytest.raises(UserError, match=r"could not be read again \(Unsupported global: PosixPath\)"):
+    with pytest.raises(UserError, match="Unsupported global: PosixPath"):
         save_whole(helper, tmp_path / "last.ckpt")  # type: ignore[arg-type]
 
 

@@ -12,6 +12,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, open_dict
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+from torch.optim.lr_scheduler import LambdaLR
 from torchvision.ops import DeformConv2d
 
 from conftest import SMALL_RUN
@@ -189,6 +190,52 @@ def test_the_state_of_another_optimizer_is_refused(small_run: Run, tmp_path: Pat
     other = ["optimizer=adamax", "trainer.max_steps=2", f"resume='{tmp_path}/run/checkpoints/last.ckpt'"]
     with pytest.raises(InvalidInput, match="the run was trained with Adam, expected Adamax; choose that optimizer"):
         train(small_run(*other, folder="other"))
+
+
+def test_the_state_of_an_optimizer_that_does_not_survive_another_ones_is_refused_before_it_is_loaded(
+    small_run: Run, tmp_path: Path
+) -> None:
+    """Adam looks for the steps of what it is given."""
+    sgd = ["optimizer._target_=torch.optim.SGD", "~optimizer.betas", "+optimizer.momentum=0.9", "optimizer.lr=1e-6"]
+    train(small_run(*sgd, "scheduler.minimum=0", "trainer.max_steps=1"))
+    with pytest.raises(InvalidInput, match="the run was trained with SGD, expected Adam; choose that optimizer"):
+        train(small_run("trainer.max_steps=2"))
+
+
+def test_a_switch_of_the_optimizer_that_a_resumed_run_did_not_have_is_refused(small_run: Run) -> None:
+    """It was told as taken, and was not; Adam would miss the largest squares that amsgrad keeps."""
+    train(small_run("trainer.max_steps=1"))
+    with pytest.raises(InvalidInput, match=r"optimizer\.amsgrad=True: the run was trained with False; choose that, or"):
+        train(small_run("+optimizer.amsgrad=true", "trainer.max_steps=2"))
+
+
+class Decay:
+    """A schedule with settings of its own."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def __call__(self, step: int) -> float:
+        return self.rate**step
+
+
+def decaying(optimizer: torch.optim.Optimizer, *, rate: float) -> LambdaLR:
+    return LambdaLR(optimizer, Decay(rate))
+
+
+def test_a_resumed_run_takes_the_configured_settings_of_a_schedule_that_is_an_object(
+    small_run: Run, tmp_path: Path
+) -> None:
+    def trained(rate: float, steps: int) -> float:
+        config = small_run(f"trainer.max_steps={steps}", "optimizer.lr=1e-3")
+        with open_dict(config):
+            config.scheduler = {"_target_": f"{__name__}.decaying", "_partial_": True, "rate": rate}
+        train(config)
+        saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+        return float(saved["optimizer_states"][0]["param_groups"][0]["lr"])
+
+    trained(0.5, 1)
+    assert trained(0.9, 2) == pytest.approx(1e-3 * 0.9**2)
 
 
 def test_a_run_whose_steps_cannot_be_recorded_trains_without_and_says_so(

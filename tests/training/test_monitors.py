@@ -110,7 +110,7 @@ def test_damaged_clips_are_named_and_counted_and_do_not_end_the_run(
         metrics = train(small_run("data.train_source.clips=4"))
     assert metrics["train/damaged_clips"] == 2
     checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
-    assert checkpoint["callbacks"]["DamagedClips"] == {"count": 2}
+    assert checkpoint["callbacks"]["DamagedClips"] == {"count": 2, "met": []}
 
 
 def test_wandb_gets_the_metrics_offline_and_best_as_summary(
@@ -158,6 +158,16 @@ def test_a_damaged_clip_is_named_once_and_counted_each_time_that_of_the_last_ste
         train_on({1: "a", 2: "a", 4: "a", 5: "b"})
     assert [str(warning.message).split(": ")[1] for warning in said] == ["a", "b"]
     assert logged == {"train/damaged_clips": 4.0}
+
+
+def test_a_damaged_clip_met_since_the_last_log_is_counted_after_a_stop() -> None:
+    before, after, logged = DamagedClips(), DamagedClips(), {}
+    before.on_train_batch_end(at(1), None, None, SimpleNamespace(skipped=["a"]), 1)
+    after.load_state_dict(before.state_dict())
+    trained = SimpleNamespace(log=lambda name, value: logged.update({name: value}))
+    with pytest.warns(UserWarning, match="damaged clip skipped.*: a"):
+        after.on_train_batch_end(at(2), trained, None, SimpleNamespace(skipped=[]), 2)
+    assert logged == {"train/damaged_clips": 1.0}
 
 
 def test_the_offset_magnitude_is_the_mean_of_absolute_offsets_since_it_was_last_logged() -> None:

@@ -49,6 +49,12 @@ def test_reconstruction_is_the_sum_of_absolute_differences_of_the_frames_own_pix
     torch.testing.assert_close(loss, 3 * (interpolator(before, after) - target).abs().sum())
 
 
+def test_frames_too_small_for_vgg_are_refused(interpolator: SuperSloMo, random_vgg: nn.Sequential) -> None:
+    before, after, target = triplet(7, 45)
+    with pytest.raises(InvalidInput, match=r"frames of 45x7 are too small for VGG-16; expected sides of 8 or more"):
+        SuperSloMoLoss(**NO_TERM | {"perceptual": 1.0})(interpolator, before, after, target)
+
+
 def test_warping_carries_each_frame_to_the_time_of_the_others(interpolator: SuperSloMo) -> None:
     before, after, target = triplet()
     loss = SuperSloMoLoss(**NO_TERM | {"warping": 2.0})(interpolator, before, after, target)

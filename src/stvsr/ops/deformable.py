@@ -12,8 +12,9 @@ out; samples outside the features are zero. `benchmarks/deformable.py` measures 
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
 
@@ -162,7 +163,7 @@ def _try_triton(sizes: Sizes, dtype: torch.dtype, gpu: int | None) -> bool:
     try:
         # In a thread of its own: the first call may come under autocast, in which the two round differently, without
         # gradients, or where those of a stage are to be computed again.
-        with ThreadPoolExecutor(1) as thread:
+        with ThreadPoolExecutor(1) as thread, _any_order():
             agrees = thread.submit(_agree, sizes, dtype, device).result()
     except Exception as error:  # of a compiler or a driver: anything
         check_answering(device)
@@ -171,6 +172,17 @@ def _try_triton(sizes: Sizes, dtype: torch.dtype, gpu: int | None) -> bool:
     if not agrees:
         warnings.warn("the Triton kernel and torchvision's differ on this GPU; torchvision's is used", stacklevel=2)
     return agrees
+
+
+@contextmanager
+def _any_order() -> Iterator[None]:
+    """Without deterministic algorithms: they have no gradients of these, which inference does not need."""
+    asked, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(asked, warn_only=warned)
 
 
 def _agree(

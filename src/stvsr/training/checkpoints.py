@@ -5,7 +5,7 @@ import threading
 from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
-from pickle import UnpicklingError
+from pickle import PicklingError, UnpicklingError
 from types import FrameType
 from typing import Any
 
@@ -25,20 +25,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its name: Lightning's goes through the folder of temporary files, which may be full.
 
     Attributes:
-        failure: what the system refused. It is not raised: the other processes wait until all have saved.
+        failure: what the system refused, or why the content could not be written down. It is not raised: the other
+            processes wait until all have saved.
     """
 
-    failure: OSError | None = None
+    failure: OSError | UserError | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Writes a file, and its folder if there is none."""
         content, file = BytesIO(), Path(path)
-        torch.save(checkpoint, content)
         try:
+            torch.save(checkpoint, content)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content.getbuffer())
         except OSError as error:
             self.failure = error
+        # Each for a kind of object.
+        except (PicklingError, AttributeError, TypeError) as error:
+            self.failure = no_plain_value(error)
 
 
 def save_whole(trainer: pl.Trainer, path: Path) -> None:
@@ -46,7 +50,7 @@ def save_whole(trainer: pl.Trainer, path: Path) -> None:
 
     Raises:
         OSError: in all processes; the system refused to write.
-        UserError: in all processes; it could not be read again, because something is kept in it that is no plain value.
+        UserError: in all processes; something is to be kept in it that is no plain value.
     """
     files, usual = AtomicCheckpointIO(), trainer.strategy.checkpoint_io
     with beside_then_rename(path) if trainer.is_global_zero else nullcontext(path) as beside:
@@ -59,28 +63,32 @@ def save_whole(trainer: pl.Trainer, path: Path) -> None:
             trainer.strategy.checkpoint_io = usual
         written = trainer.is_global_zero and files.failure is None
         # To all, or the others would wait for the first one in their next step.
-        failure, unreadable = trainer.strategy.broadcast((files.failure, why_unreadable(beside) if written else None))
+        failure = trainer.strategy.broadcast(why_unreadable(beside) if written else files.failure)
         if failure is not None:
             raise failure
-        if unreadable is not None:
-            raise UserError(
-                f"the checkpoint could not be read again ({unreadable}): a callback, an optimizer or a schedule keeps "
-                "something in it that is no tensor and no plain value; turn it into numbers, texts, lists or dicts"
-            )
         if trainer.is_global_zero:
             flush_to_disk(beside)
 
 
-def why_unreadable(path: Path) -> str | None:
+def why_unreadable(path: Path) -> UserError | None:
     """Why no command could read a checkpoint: a class of a user's own may keep in it whatever it likes."""
     try:
         # Without the content of its tensors.
         torch.load(path, weights_only=True, map_location="meta")
     except UnpicklingError as error:
-        said = one_line(error)
-        # Torch's advice comes first.
-        return said[max(0, said.find("Unsupported")) :][:200]
+        return no_plain_value(error)
     return None
+
+
+def no_plain_value(error: Exception) -> UserError:
+    """What to say where something is kept in a checkpoint that does not belong there."""
+    said = one_line(error)
+    # Torch's advice comes first.
+    told = said[max(0, said.find("Unsupported")) :][:200]
+    return UserError(
+        f"the checkpoint cannot be kept ({told}): a callback, an optimizer or a schedule keeps something in it that is "
+        "no tensor and no plain value; turn it into numbers, texts, lists or dicts"
+    )
 
 
 class BestCheckpoint(StatefulCallback):

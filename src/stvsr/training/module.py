@@ -26,6 +26,9 @@ from stvsr.tracking import LOSS, MONITORED
 from stvsr.training.micro_batches import loss_in_micro_batches
 from stvsr.training.objectives import Objective
 
+KERNELS = ("fused", "foreach", "capturable", "differentiable")
+"""Switches of optimizers that choose the kernels of a step."""
+
 
 class SpaceTimeModule(pl.LightningModule):
     """Trains a network on clips and validates it per motion split.
@@ -115,7 +118,7 @@ class SpaceTimeModule(pl.LightningModule):
         """The optimizer, and the schedule stepped once a batch.
 
         Raises:
-            InvalidInput: values that they do not take.
+            InvalidInput: values that they do not take, or the run that is resumed had another optimizer.
         """
         try:
             optimizer = self.make_optimizer(self.network.parameters())
@@ -130,6 +133,12 @@ class SpaceTimeModule(pl.LightningModule):
                 f"optimizer and scheduler: {one_line(error)}; choose other values of optimizer.… or scheduler.…, or "
                 "leave out what a recipe sets and they do not take: ~scheduler.period"
             ) from None
+        # Here, as Lightning gives it its state next, which that of another class may not survive.
+        if self._saved_by not in (None, used := type(optimizer).__name__):
+            raise InvalidInput(
+                f"the run was trained with {self._saved_by}, expected {used}; choose that optimizer, or begin anew "
+                "with initial_weights= and another output_dir"
+            )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
@@ -178,14 +187,17 @@ class SpaceTimeModule(pl.LightningModule):
         """Applies the configured hyperparameters in a resumed run; otherwise the saved ones would hold.
 
         Raises:
-            InvalidInput: the state that was resumed is another optimizer's, or gradients could not be clipped.
+            InvalidInput: the optimizer that was resumed had a switch set otherwise, or gradients could not be clipped.
         """
         optimizer, scheduler = self.trainer.optimizers[0], self.lr_schedulers()
-        if self._saved_by not in (None, used := type(optimizer).__name__):
-            raise InvalidInput(
-                f"the run was trained with {self._saved_by}, expected {used}; choose that optimizer, or begin anew "
-                "with initial_weights= and another output_dir"
-            )
+        for group, configured in zip(optimizer.param_groups, self.configured, strict=True):
+            for name, value in configured.items():
+                # It may need a state that the run does not have, as amsgrad does.
+                if isinstance(value, bool) and group.get(name, value) != value:
+                    raise InvalidInput(
+                        f"optimizer.{name}={value}: the run was trained with {group[name]}; choose that, or begin anew "
+                        "with initial_weights= and another output_dir"
+                    )
         # Lightning would refuse it at the first step, without a remedy.
         clips = self.trainer.precision == "bf16-mixed" and self.trainer.gradient_clip_val
         if clips and optimizer.defaults.get("fused"):
@@ -209,23 +221,26 @@ class SpaceTimeModule(pl.LightningModule):
         checkpoint[OPTIMIZER_KEY] = type(self.trainer.optimizers[0]).__name__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps what is checked once there is an optimizer."""
+        """Keeps what is checked once there is an optimizer, and leaves a schedule the settings it is made with."""
         self._saved_by = checkpoint.get(OPTIMIZER_KEY)
+        for schedule in checkpoint.get("lr_schedulers", []):
+            # Of a schedule that is an object LambdaLR would put its saved attributes back.
+            schedule["lr_lambdas"] = [None] * len(schedule.get("lr_lambdas", []))
 
 
 def hyperparameters(optimizer: Optimizer) -> list[dict[str, Any]]:
     """Of each group of parameters, what the optimizer was made with.
 
-    Numbers alone: which kernel computes a step decides where its state lies. And no others than its classes take: some
-    optimizers keep in their groups what they have learned of the rate.
+    Numbers and switches alone, but for those that choose the kernels of a step, which decide where its state lies. And
+    no others than its classes take: some optimizers keep in their groups what they have learned of the rate.
     """
     taken = (signature(kind).parameters for kind in type(optimizer).__mro__ if issubclass(kind, Optimizer))
-    names = {"lr", *chain.from_iterable(taken)} - {"params"}
+    names = {"lr", *chain.from_iterable(taken)} - {"params", *KERNELS}
     return [
         {
             name: value
             for name, value in group.items()
-            if name in names and isinstance(value, float | int | list | tuple) and not isinstance(value, bool)
+            if name in names and isinstance(value, float | int | list | tuple)
         }
         for group in optimizer.param_groups
     ]

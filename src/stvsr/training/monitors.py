@@ -72,7 +72,9 @@ class Monitor(pl.Callback):
         if (trainer.global_step + 1) % log_interval(trainer) == 0:
             # Once the step is done, the schedule has set the next one's.
             self._rate = float(trainer.optimizers[0].param_groups[0]["lr"])
-            samplings = [m for m in pl_module.modules() if isinstance(m, DeformableSampling)]
+            # In a step that is recorded, what listens would be recorded with it.
+            recorded = getattr(pl_module, "cuda_graphs", False)
+            samplings = [m for m in pl_module.modules() if isinstance(m, DeformableSampling) and not recorded]
             self._hooks = [sampling.offsets.register_forward_hook(self._listen) for sampling in samplings]
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
@@ -114,27 +116,27 @@ class DamagedClips(StatefulCallback):
     Each is named once, and counted each time it is met; `train/damaged_clips` is the count.
     """
 
-    saved_attributes = ("count",)
+    saved_attributes = ("count", "met")
 
     def __init__(self) -> None:
         self.count = 0
-        self._met: list[str] = []
+        self.met: list[str] = []
         self._named: set[str] = set()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Gathers what all processes met, in the steps that are logged."""
-        self._met += batch.skipped
+        self.met += batch.skipped
         if trainer.global_step % log_interval(trainer) and trainer.global_step != trainer.max_steps:
             return
-        met = self._met
+        met = self.met
         if trainer.world_size > 1:
             # All processes take part, or those that met none would leave the others waiting.
             everywhere: list[list[str]] = [[] for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(everywhere, self._met)
+            torch.distributed.all_gather_object(everywhere, self.met)
             met = [message for messages in everywhere for message in messages]
-        self._met = []
+        self.met = []
         self.count += len(met)
         for message in sorted(set(met) - self._named):
             rank_zero_warn(f"damaged clip skipped ({self.count} so far): {message}")

@@ -20,5 +20,5 @@ class StatefulCallback(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
-        for name in self.saved_attributes:
+        for name in state_dict.keys() & {*self.saved_attributes}:
             setattr(self, name, state_dict[name])

@@ -54,6 +54,10 @@ class PerceptualFeatures:
         return features
 
 
+SMALLEST = 8
+"""Height and width of which three poolings leave a pixel."""
+
+
 class SuperSloMoLoss:
     """The weighted sum of the four terms.
 
@@ -97,6 +101,11 @@ class SuperSloMoLoss:
                 "frame_interpolator=superslomo, or objective=frame_interpolation_l1"
             )
         h, w = target.shape[-2:]
+        if self.features is not None and min(h, w) < SMALLEST:
+            raise InvalidInput(
+                f"perceptual: frames of {w}x{h} are too small for VGG-16; expected sides of {SMALLEST} or more: choose "
+                f"loader.crop={SMALLEST} or more, or objective.loss.perceptual=0"
+            )
 
         def difference(ours: Tensor, theirs: Tensor) -> Tensor:
             return F.l1_loss(ours[..., :h, :w], theirs[..., :h, :w])

@@ -177,6 +177,7 @@ class Upscaler:
                 )
             self.grid = smaller
             if self.device.type == "cuda":
+                self.network.forget()
                 torch.cuda.empty_cache()
 
     def _through(self, network: Network, lr: Tensor, positions: slice, on_tile: OnTile) -> Tensor:
