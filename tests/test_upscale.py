@@ -337,6 +337,14 @@ def test_y4m_goes_through_a_pipe_and_what_is_cut_off_is_refused(run: Run, tmp_pa
     assert not (tmp_path / "out.y4m").exists()
 
 
+def test_the_rate_of_a_pipe_is_taken_as_it_is_meant(run: Run, tmp_path: Path) -> None:
+    """As that of a file: 29.97 is 30000/1001."""
+    with standard_input(write_y4m(tmp_path / "in.y4m", moving(3), Fraction(2997, 100))):
+        assert run("-", "out.mp4", *BICUBIC)[0] == 0
+    with av.open(tmp_path / "out.mp4") as container:
+        assert container.streams.video[0].average_rate == Fraction(60000, 1001)
+
+
 # --- kills
 
 INPUT = 26
@@ -676,8 +684,8 @@ BAD_COMMANDS = {
     "endless-start": ([*BICUBIC, "--start", "1e400"], "argument --start: 1e400 is too large"),
     "endless-minutes": ([*BICUBIC, "--start", "1e308:0"], "argument --start: 1e308:0 is too large"),
     "endless-rate": ([*BICUBIC, "--rate", "1e400"], "argument --rate: 1e400 is too large"),
-    "high-rate": ([*BICUBIC, "--rate", "1e9"], "argument --rate: 1e9 frames per second; expected 1/10000 to 1000"),
-    "low-rate": ([*BICUBIC, "--rate", "1e-9"], "argument --rate: 1e-9 frames per second; expected 1/10000 to 1000"),
+    "high-rate": ([*BICUBIC, "--rate", "1e9"], "argument --rate: 1e9 frames per second; expected 1/100 to 1000"),
+    "low-rate": ([*BICUBIC, "--rate", "1e-9"], "argument --rate: 1e-9 frames per second; expected 1/100 to 1000"),
     "no-rate": ([*BICUBIC, "--rate", "0"], "argument --rate: 0 is not positive"),
     "no-time": ([*BICUBIC, "--start", "soon"], "argument --start: 'soon' is not a number"),
     "negative": ([*BICUBIC, "--duration", "-1"], "argument --duration: -1 is negative"),
@@ -1039,9 +1047,12 @@ def test_a_job_belongs_to_its_frames_weights_and_code_but_may_be_given_more_memo
     with monkeypatch.context() as updated:
         updated.setattr("stvsr.unfinished.PACKAGE", tmp_path)
         assert {key for key, value in known(source).items() if value != before[0][key]} == {"code"}
+    parts = tmp_path / "parts.m3u8"
+    parts.write_text("#EXTM3U\n#EXTINF:1,\nin.mkv\n#EXT-X-ENDLIST\n")
+    before, inputs = [*before, known(parts)], (source, folder, parts)
     write_clip(source, moving(3))
     write_png(folder / "00000002.png", moving(1, seed=1)[0])
-    for path, old in zip((source, folder), before, strict=True):
+    for path, old in zip(inputs, before, strict=True):
         assert {key for key, value in known(path).items() if value != old[key]} == {"input"}
 
 
@@ -1062,6 +1073,7 @@ def test_help_reads_like_a_page(run: Run, capsys: pytest.CaptureFixture[str], mo
 
 
 def test_a_long_job_on_a_cpu_is_said_with_its_hours(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Upscaler, "is_learned", True)
     write_clip(tmp_path / "in.mkv", moving(8))
     status, error = run("in.mkv", "quick.mkv", *BICUBIC)
     assert "hours on the CPU" not in error

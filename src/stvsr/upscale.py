@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from stvsr.checkpoint import STARTER, load_network, weight_file
 from stvsr.cli import one_line_errors
+from stvsr.data.containers import files_of
 from stvsr.data.orientation import UPRIGHT
 from stvsr.devices import chosen_device, device_name
 from stvsr.errors import InvalidInput
@@ -97,7 +98,7 @@ def upscale(arguments: argparse.Namespace) -> None:
         )
     if encoding is not None:
         encoding.check_size(output.suffix.lower(), picture.width, picture.height)
-        encoding.check_rate(clock.rate)
+        encoding.check_rate(output.suffix.lower(), clock.rate)
     announce(source, picture, clock, companions, device)
     for loss in losses(source.picture, picture, clock, output, encoding):
         say(loss)
@@ -205,7 +206,8 @@ def state_of_input(path: Path) -> str:
     if path == STANDARD:
         # Nobody knows whether the same comes again.
         return f"- {time.time_ns()}"
-    files = [file for file in sorted(path.iterdir()) if file.suffix.lower() == ".png"] if path.is_dir() else [path]
+    frames = [file for file in sorted(path.iterdir()) if file.suffix.lower() == ".png"] if path.is_dir() else []
+    files = frames if path.is_dir() else files_of(path)
     return f"{path.resolve()} {state_of(files)}"
 
 

@@ -335,13 +335,21 @@ def test_big_frames_are_looked_ahead_at_less() -> None:
 
 
 def test_more_frames_per_second_than_the_encoder_takes_are_refused_before_the_work() -> None:
-    Encoding("av1").check_rate(Fraction(240))
-    Encoding("h264").check_rate(Fraction(2000))
+    Encoding("av1").check_rate(".mp4", Fraction(240))
+    Encoding("h264").check_rate(".mp4", Fraction(2000))
     with pytest.raises(InvalidInput, match=r"480 frames per second; av1 takes 240 at most: choose another --codec"):
-        Encoding("av1").check_rate(Fraction(480))
+        Encoding("av1").check_rate(".mp4", Fraction(480))
 
 
 def test_an_encoder_that_is_not_there_is_named_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CODECS, "av1", replace(CODECS["av1"], encoder="libnowhere"))
     with pytest.raises(InvalidInput, match="--codec av1: PyAV was built without libnowhere"):
         Encoding("av1").check()
+
+
+@pytest.mark.parametrize(("extension", "codec"), [(".mkv", "h264"), (".webm", "vp9")])
+def test_frames_closer_than_a_file_can_tell_apart_are_refused(extension: str, codec: str) -> None:
+    """Two would have the time of one, and no program would read all of them."""
+    Encoding(codec).check_rate(extension, Fraction(1000))
+    with pytest.raises(InvalidInput, match=rf"1920 frames per second; \{extension} counts milliseconds: choose \.mp4"):
+        Encoding(codec).check_rate(extension, Fraction(1920))

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from conftest import taken_elsewhere
-from stvsr.errors import InvalidInput, UserError
-from stvsr.video.delivery import Place, check_free, delivery
+from stvsr.errors import Interrupted, InvalidInput, UserError
+from stvsr.video.delivery import SETTINGS, Place, check_free, delivery
 
 
 def test_only_a_folder_of_nothing_but_files_of_frames_is_replaced(tmp_path: Path) -> None:
@@ -137,3 +137,17 @@ def test_an_output_that_cannot_be_put_in_its_place_leaves_there_what_was(tmp_pat
     with pytest.raises(FileNotFoundError):
         place.deliver(tmp_path / ".out.part" / "gone")
     assert kept.read_text() == "old"
+
+
+def test_a_job_that_is_stopped_before_a_frame_is_finished_leaves_nothing_that_promises_to_go_on(tmp_path: Path) -> None:
+    """What it found out for its frames alone would keep the next one out, with other options."""
+
+    def stop() -> None:
+        with delivery(tmp_path / "out.mkv", {}, overwrite=False, resumable=True, in_parts=True) as place:
+            assert place.folder is not None
+            (place.folder / SETTINGS).write_text("{}")
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="stopped before the work began"):
+        stop()
+    assert list(tmp_path.iterdir()) == []

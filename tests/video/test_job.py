@@ -175,6 +175,7 @@ def test_nothing_is_interpolated_across_a_pause(tmp_path: Path) -> None:
 def test_the_hours_that_are_said_are_those_of_the_frames_that_are_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Upscaler, "is_learned", True)
     # Each window takes 56 minutes: 8 for each of the first window's 7 frames.
     monkeypatch.setattr("stvsr.video.job.time", SimpleNamespace(monotonic=count_up(step=3360).__next__))
     said: list[str] = []
@@ -192,9 +193,19 @@ def test_the_hours_that_are_said_are_those_of_the_frames_that_are_left(
     assert [text.partition(" hours")[0] for text in said if "hours" in text] == ["this will take about 3.1"]
 
 
+def test_without_a_network_no_hours_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding and encoding take them then, and to go without a network is no remedy."""
+    monkeypatch.setattr("stvsr.video.job.time", SimpleNamespace(monotonic=count_up(step=3360).__next__))
+    said: list[str] = []
+    sink = PngFolder(tmp_path / "frames")
+    Job(source=Frames(14), upscaler=Upscaler(BicubicBlend()), sink=sink, folder=tmp_path, say=said.append).run(27)
+    assert said == []
+
+
 def test_of_a_large_frame_tiles_are_counted_and_the_first_tells_how_many_hours_all_will_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(Upscaler, "is_learned", True)
     # A tile takes 14 minutes, a window of two 28, which is 4 for each of its 7 frames.
     monkeypatch.setattr("stvsr.video.job.time", SimpleNamespace(monotonic=count_up(step=840).__next__))
     said: list[str] = []

@@ -1,6 +1,8 @@
 """Files of moving pictures and sound, opened by FFmpeg under any name and with any tags."""
 
 import io
+import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +13,9 @@ from stvsr.errors import DamagedClip
 
 PLAYLIST, PLAYLIST_SIZE = b"#EXTM3U", 2**24
 """How a playlist of HLS begins, and more bytes than one has."""
+
+IN_A_TAG = re.compile(rb'^#[^\r\n]*\bURI="([^"\r\n]+)"', re.MULTILINE)
+"""Where a playlist names a file elsewhere than in a line of its own: a key, or the beginning of all parts."""
 
 FAR = {"analyzeduration": "60000000", "probesize": "100000000"}
 """Microseconds and bytes that FFmpeg reads at most before it tells what a file holds; usually five seconds."""
@@ -38,13 +43,31 @@ def open_input(path: Path, *, thorough: bool = False) -> InputContainer:
         av.FFmpegError: FFmpeg cannot read it.
         DamagedClip: a playlist without an end, which FFmpeg takes for live: it would read the last parts, and wait.
     """
-    playlist = b""
-    # What cannot be read FFmpeg tells.
-    with suppress(OSError), path.open("rb") as file:
-        playlist = file.read(PLAYLIST_SIZE) if file.read(len(PLAYLIST)) == PLAYLIST else b""
+    playlist = _playlist(path)
     if b"#EXTINF" in playlist and b"#EXT-X-ENDLIST" not in playlist:
         raise DamagedClip(f"{path}: a playlist that has not ended; add #EXT-X-ENDLIST as its last line")
     return av.open(ffmpeg_name(path), metadata_errors=ANY_TAGS, container_options=FAR if thorough else {})
+
+
+def files_of(path: Path) -> list[Path]:
+    """A file, and all that it names if it is a playlist, by other playlists too; some need not be there."""
+    found: list[Path] = []
+    waiting = [path]
+    while waiting:
+        found.append(waiting.pop())
+        named = [line for line in _playlist(found[-1]).splitlines()[1:] if line.strip() and not line.startswith(b"#")]
+        named += IN_A_TAG.findall(_playlist(found[-1]))
+        names = [found[-1].parent / os.fsdecode(name.strip()) for name in named]
+        waiting += [name for name in dict.fromkeys(names) if name not in found]
+    return found
+
+
+def _playlist(path: Path) -> bytes:
+    """What a playlist of HLS says; nothing of any other file."""
+    # What cannot be read FFmpeg tells.
+    with suppress(OSError), path.open("rb") as file:
+        return PLAYLIST + file.read(PLAYLIST_SIZE) if file.read(len(PLAYLIST)) == PLAYLIST else b""
+    return b""
 
 
 def open_output(target: Path | io.BytesIO, form: str, options: dict[str, str] | None = None) -> OutputContainer:

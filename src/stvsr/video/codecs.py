@@ -240,13 +240,18 @@ class Encoding:
                 f"{''.join(f'--codec {codec}, ' for codec in others)}{scale}or a folder of PNG frames"
             )
 
-    def check_rate(self, rate: Fraction) -> None:
-        """Refuses more frames per second than the encoder takes.
+    def check_rate(self, extension: str, rate: Fraction) -> None:
+        """Refuses more frames per second than the encoder takes, or than the kind of file can tell apart.
 
         Raises:
             InvalidInput: says how many it takes.
         """
         highest = CODECS[self.codec].highest_rate
+        if rate > 1000 and not CONTAINERS[extension].quicktime:
+            raise InvalidInput(
+                f"{float(rate):g} frames per second; {extension} counts milliseconds: choose .mp4 or .mov, "
+                "--slow-motion, or a folder of PNG frames"
+            )
         if rate > highest:
             raise InvalidInput(
                 f"{float(rate):g} frames per second; {self.codec} takes {highest:g} at most: choose another --codec, "

@@ -27,6 +27,9 @@ from stvsr.video.sources import STANDARD
 JOB = "upscaling"
 """What a job is called in messages."""
 
+SETTINGS = "settings.json"
+"""What was found out for the frames, which is of use with frames alone."""
+
 OF_A_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS)
 """What the system says of a place where nothing of that name can be made, now or later."""
 
@@ -56,7 +59,7 @@ class Place:
     @property
     def begun(self) -> bool:
         """Whether some of the work lies there already."""
-        return self.folder is not None and bool(work_in(self.folder))
+        return self.folder is not None and any(entry.name != SETTINGS for entry in work_in(self.folder))
 
     def deliver(self, whole: Path | None) -> None:
         """Gives the whole its name, in place of what had it before."""
@@ -141,9 +144,9 @@ def delivery(
             if not found:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
-        # What another job had left may be gone.
-        resumed = bool(work_in(folder))
         place = Place(output, folder, overwrite)
+        # What another job had left may be gone.
+        resumed = place.begun
         try:
             with _in_words(output):
                 yield place

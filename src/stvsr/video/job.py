@@ -21,6 +21,7 @@ from stvsr.data.scene_cuts import scene_starts
 from stvsr.errors import InvalidInput
 from stvsr.files import write_text
 from stvsr.terminal import BAR
+from stvsr.video.delivery import SETTINGS
 from stvsr.video.prefetch import prefetched
 from stvsr.video.sinks import Sink
 from stvsr.video.sources import Source
@@ -63,7 +64,7 @@ class Job:
         self.source = source
         self.upscaler = upscaler
         self.sink = sink
-        self.settings = None if folder is None else folder / "settings.json"
+        self.settings = None if folder is None else folder / SETTINGS
         self.fits = fits
         self.say = say
         self.count = 0
@@ -119,7 +120,8 @@ class Job:
             if not self.sink.has(number, numbers):
                 left = ((expected or 0) - numbers.start) / len(numbers)
                 # A window that is made in both precisions takes longer than those that follow.
-                telling = not self._told and self.upscaler.bf16 is not None
+                # Without a network decoding and encoding take the time, of which tiles tell nothing.
+                telling = not self._told and self.upscaler.bf16 is not None and self.upscaler.is_learned
                 on_tile = partial(self._on_tile, bar, time.monotonic(), left if telling else None)
                 for place, frame in zip(numbers, self._upscaled(number, window, on_tile), strict=True):
                     yield number, place, frame

@@ -11,7 +11,7 @@ from stvsr.video.clock import RATE_DENOMINATOR, snapped
 from stvsr.video.codecs import CODECS, CONTAINERS
 from stvsr.video.upscaling import PRECISIONS, SCALES
 
-HIGHEST_RATE = 1000
+LOWEST_RATE, HIGHEST_RATE = Fraction(1, 100), 1000
 """Frames per second; far more would not fit into the 32 bits that encoders have for a rate."""
 
 EPILOG = """\
@@ -114,8 +114,8 @@ def _time(text: str) -> Fraction:
 def _rate(text: str) -> Fraction:
     """Frames per second, as it is meant and as encoders take it."""
     rate = snapped(_positive(text, zero=False)).limit_denominator(RATE_DENOMINATOR)
-    if not 0 < rate <= HIGHEST_RATE:
-        raise argparse.ArgumentTypeError(f"{text} frames per second; expected 1/{RATE_DENOMINATOR} to {HIGHEST_RATE}")
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise argparse.ArgumentTypeError(f"{text} frames per second; expected {LOWEST_RATE} to {HIGHEST_RATE}")
     return rate
 
 

@@ -25,7 +25,7 @@ from stvsr.data.png import read_png
 from stvsr.data.videos import pauses
 from stvsr.data.y4m import PIPE_BUFFER, CountedPipe, is_whole_y4m
 from stvsr.errors import DamagedClip, Interrupted, InvalidInput
-from stvsr.video.clock import InputTimes, times_of
+from stvsr.video.clock import InputTimes, snapped, times_of
 from stvsr.video.colour import Colour, ToRgb
 from stvsr.video.picture import Picture
 
@@ -241,7 +241,7 @@ class Y4mInput:
             # FFmpeg makes do with what came before.
             raise Interrupted("stopped before the work began", None)
         self.picture = Picture.of(self.head, stream)
-        self.times = InputTimes(stream.guessed_rate or Fraction(25))
+        self.times = InputTimes(snapped(stream.guessed_rate or Fraction(25)))
         self.first, self.stop = part.of(self.times, None, self.path)
         self.count: int | None = None
         self.breaks: frozenset[int] = frozenset()
