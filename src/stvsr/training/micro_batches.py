@@ -34,18 +34,19 @@ def loss_in_micro_batches(loss_of: Callable[[Batch], Tensor], batch: Batch, netw
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     losses: list[Tensor] = []
-    sums: dict[int, Tensor] = {}
+    sums: dict[nn.Parameter, Tensor] = {}
     for part in [batch] if _clips_depend_on_each_other(network) else micro_batches(batch):
         loss = loss_of(part)
         losses.append(loss.detach())
-        for index, gradient in enumerate(torch.autograd.grad(loss, parameters, allow_unused=True)):
+        for parameter, gradient in zip(
+            parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True
+        ):
             if gradient is not None:
                 # Not in place: parameters may share a gradient.
-                sums[index] = sums[index] + gradient if index in sums else gradient
+                sums[parameter] = sums[parameter] + gradient if parameter in sums else gradient
     # Parameters that the loss does not use stay out of the graph, so that processes which share a batch
     # (`find_unused_parameters`) do not wait for their gradients.
-    used = [parameters[index] for index in sums]
-    whole: Tensor = _GradientsKnown.apply(torch.stack(losses).sum(), list(sums.values()), *used)
+    whole: Tensor = _GradientsKnown.apply(torch.stack(losses).sum(), list(sums.values()), *sums)
     return whole
 
 
