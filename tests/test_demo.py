@@ -1,11 +1,13 @@
 """The demo says honestly how the network compares, and leaves what it says it leaves."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from conftest import SMALL_RUN
-from stvsr.demo import as_comparison, demo
+from stvsr.demo import as_comparison, demo, main
+from stvsr.errors import Interrupted, InvalidInput
 from stvsr.evaluation.rows import Row
 
 
@@ -40,3 +42,31 @@ def test_demo_trains_scores_and_shows(
         assert (tmp_path / name).is_file()
     assert str(tmp_path / "comparison.png") in said
     assert "does not beat" in said
+
+
+@pytest.mark.parametrize(
+    ("stop", "done"),
+    [(Interrupted("stopped after 3 of 30 windows", "…"), "after 3 of 30 windows"), (KeyboardInterrupt(), "")],
+)
+def test_a_demo_that_is_stopped_says_the_command_that_continues_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stop: BaseException, done: str
+) -> None:
+    """Not an option of its parts, which it does not have; its folder is named by the time if nobody names it."""
+
+    def stopped(folder: Path, overrides: list[str]) -> None:
+        raise stop
+
+    monkeypatch.setattr("stvsr.demo.demo", stopped)
+    monkeypatch.setattr(sys, "argv", ["demo", "--output", "my demo", "trainer.max_steps=2"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    command = f"python -m stvsr.demo --output '{tmp_path}/my demo' trainer.max_steps=2"
+    assert capsys.readouterr().err == f"{f'stopped {done}'.strip()}; to continue: {command}\n"
+
+
+@pytest.mark.parametrize("setting", ["output_dir=mine", "++output_dir=mine"])
+def test_another_folder_among_the_settings_of_a_demo_is_refused(tmp_path: Path, setting: str) -> None:
+    """It would be left empty."""
+    with pytest.raises(InvalidInput, match=r"output_dir=mine: expected settings of .* the folder is --output DIR"):
+        demo(tmp_path, [setting])

@@ -5,6 +5,7 @@ bicubic + blending, whichever way that goes.
 """
 
 import argparse
+import shlex
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from stvsr.checkpoint import load_network
 from stvsr.cli import CONFIG_DIR, one_line_errors
 from stvsr.config import override
 from stvsr.data.datasets import ValidationClips
+from stvsr.errors import Interrupted, InvalidInput
 from stvsr.evaluate import evaluate
 from stvsr.evaluation.figures import show_clip
 from stvsr.evaluation.report import write_report
@@ -36,7 +38,13 @@ def demo(folder: Path, overrides: list[str], *, test_clips: int = 30) -> None:
         folder: where everything is written.
         overrides: further settings of the training run.
         test_clips: how many clips to score.
+
+    Raises:
+        InvalidInput: a setting names another folder.
     """
+    for setting in overrides:
+        if setting.lstrip("+~").partition("=")[0] == "output_dir":
+            raise InvalidInput(f"{setting}: expected settings of the training alone; the folder is --output DIR")
     started = time.monotonic()
     checkpoint = folder / "train" / "checkpoints" / "last.ckpt"
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
@@ -98,11 +106,23 @@ def main() -> None:
         prog="python -m stvsr.demo", description="Train, score and show a small network in minutes."
     )
     folder = Path("outputs/demo") / time.strftime("%Y-%m-%d_%H-%M-%S")
-    parser.add_argument("--output", type=Path, default=folder, help="a new folder for everything it writes")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=folder,
+        help="a folder for everything it writes: a new one, or one of a demo that was stopped",
+    )
     parser.add_argument("overrides", nargs="*", help="further training settings, such as trainer.max_steps=100")
     arguments = parser.parse_args()
+    output = arguments.output.resolve()
+    again = shlex.join(["python", "-m", "stvsr.demo", "--output", str(output), *arguments.overrides])
     with one_line_errors():
-        demo(arguments.output.resolve(), arguments.overrides)
+        try:
+            demo(output, arguments.overrides)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            # Training and scoring tell how far they came; what is between them does not.
+            done = stop.done if isinstance(stop, Interrupted) else "stopped"
+            raise Interrupted(done, f"to continue: {again}") from None
 
 
 if __name__ == "__main__":
