@@ -268,6 +268,21 @@ def test_a_frame_is_as_high_in_every_slice(tmp_path: Path) -> None:
     assert heights == [140, round(140 * 37 / 41), 140]
 
 
+def test_a_clip_that_runs_have_in_different_splits_has_all_of_them(
+    configure: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    write_frames(tmp_path / "clips" / "a", moving_frames(7, (32, 48)))
+    common = ["method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/clips'", "logger=csv", "workers=0"]
+    folders = [tmp_path / name for name in ("one", "two", "three")]
+    for folder, (medium, fast) in zip(folders, [(100, 200), (0.001, 0.002), (100, 200)], strict=True):
+        thresholds = [f"motion.medium={medium}", f"motion.fast={fast}"]
+        evaluate(configure("evaluate", *common, *thresholds, f"output_dir='{folder}'"))
+    write_report(tmp_path, folders)
+    text = (tmp_path / "report.html").read_text()
+    assert '"split":"slow / fast"' in text
+    assert "<td>slow / fast</td>" in text
+
+
 @needs_chromium
 def test_each_of_many_methods_has_a_colour_of_its_own(browser: Any, report: Path, tmp_path: Path) -> None:
     write_report(tmp_path, 9 * [report.parent / "dark"])

@@ -132,7 +132,7 @@ def page(runs: list[Run], comparison: Table, parts: Table) -> str:
 
 
 def clip_data(runs: list[Run]) -> dict[tuple[str, str], dict[str, Any]]:
-    """For each clip of any run, by set and name: its motion, and for each run its PSNR and its `Frames`, or None.
+    """For each clip of any run, by set and name: its split, and for each run its PSNR and its `Frames`, or None.
 
     Raises:
         InvalidInput: a table of a run was changed or cut off.
@@ -159,6 +159,9 @@ def _add_clips(clips: dict[tuple[str, str], dict[str, Any]], folder: Path, place
                 "frames": [None] * runs,
             },
         )
+        # Runs of different thresholds may have it in different splits.
+        if row["motion"] not in clip["split"].split(" / "):
+            clip["split"] += f" / {row['motion']}"
         clip["psnr"][place] = _number(row["psnr_y"], 3)
         clip["frames"][place] = []
     for row in _rows(folder / "frames.csv"):
