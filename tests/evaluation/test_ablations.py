@@ -99,6 +99,11 @@ def test_a_run_that_was_never_validated_has_a_row_without_scores() -> None:
     assert row(training_table([never]), "(a), seed 1") == ["1,000", "-", "1.5", "-", "-"]
 
 
+def test_minutes_that_were_not_measured_are_a_dash() -> None:
+    unmeasured = replace(run("a", 1, all=24.0), minutes=None)
+    assert row(training_table([unmeasured]), "(a), seed 1")[2] == "-"
+
+
 def test_curves_are_drawn_for_every_run(tmp_path: Path) -> None:
     drawing = curve_figure([run("b", 1), run("a", 1), run("a", 2)])
     (axis,) = drawing.axes

@@ -38,14 +38,14 @@ class TrainedRun:
         seed: of the run.
         results: its scores.
         curve: steps done and validation PSNR, in dB.
-        minutes: what training took, validation not counted.
+        minutes: what training took, validation not counted; None where it was not measured.
     """
 
     ablation: str
     seed: int
     results: Results
     curve: list[tuple[int, float]]
-    minutes: float
+    minutes: float | None
 
 
 def score_table(clip_set: str, runs: Sequence[TrainedRun], baseline: Results) -> Table:
@@ -137,7 +137,7 @@ def training_table(runs: Sequence[TrainedRun]) -> Table:
         parameters = f"{run.results.cost.parameters:,}" if run.results.cost.parameters else NOTHING
         name = run_name(run.seed, run.ablation)
         rows.append(
-            [name, parameters, str(steps) if run.curve else NOTHING, f"{run.minutes:.1f}", decimals(end, 2), gained]
+            [name, parameters, str(steps) if run.curve else NOTHING, decimals(run.minutes, 1), decimals(end, 2), gained]
         )
     columns = ["run", "parameters", "validated at step", "minutes", "PSNR Y there", "gain in the last quarter, dB"]
     return Table(columns, rows, "last validation: seven frames of each video; minutes of training without validation")

@@ -2,19 +2,23 @@
 
 import csv
 from pathlib import Path
+from statistics import fmean
 
 from omegaconf import DictConfig
 
 from stvsr.tracking import CLIPS_PER_SECOND, MONITORED
 
 
-def read_logs(training: DictConfig) -> tuple[list[tuple[int, float]], float]:
-    """Steps done and validation PSNR of a run, in dB, and the minutes it trained without validations.
+def read_logs(training: DictConfig) -> tuple[list[tuple[int, float]], float | None]:
+    """Steps done and validation PSNR of a finished run, in dB, and the minutes it trained without validations.
+
+    The speed is measured from one log entry to the next; steps after the last entry count as those before. There are no
+    minutes where there is no entry, as in a run of fewer steps than `trainer.log_every_n_steps`.
 
     Args:
         training: the run's config; its `logger` writes CSV.
     """
-    curve, seconds, logged = [], 0.0, training.trainer.log_every_n_steps
+    curve, seconds_a_step = list[tuple[int, float]](), list[float]()
     logs = Path(training.output_dir, "csv").glob("metrics*.csv")
     rows = [row for log in logs for row in csv.DictReader(log.read_text(encoding="utf-8").splitlines())]
     # A disk that was full may have cut a row off.
@@ -23,5 +27,6 @@ def read_logs(training: DictConfig) -> tuple[list[tuple[int, float]], float]:
         if row.get(MONITORED):
             curve.append((int(row["step"]) + 1, float(row[MONITORED])))
         if row.get(CLIPS_PER_SECOND):
-            seconds += logged * training.loader.batch_size / float(row[CLIPS_PER_SECOND])
-    return curve, seconds / 60
+            seconds_a_step.append(training.loader.batch_size / float(row[CLIPS_PER_SECOND]))
+    minutes = training.trainer.max_steps * fmean(seconds_a_step) / 60 if seconds_a_step else None
+    return curve, minutes
