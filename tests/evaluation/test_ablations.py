@@ -71,6 +71,13 @@ def test_an_ordering_is_reproduced_or_not_where_leads_are_larger_than_what_seeds
     ]
 
 
+def test_a_lead_stands_in_the_place_of_its_seed_and_a_missing_one_is_a_dash_that_does_not_count() -> None:
+    runs = [run("a", seed, all=24.0) for seed in (1, 2, 3)] + [run("b", 3, all=24.3), run("b", 1, all=24.25)]
+    table = ordering_table(runs)
+    assert row(table, "(b) > (a)", "videos", "all", "all") == ["+0.25, -, +0.30", "yes"]
+    assert "for seeds 1, 2, 3 (a dash: no such runs)" in table.caption
+
+
 def test_means_over_other_clips_are_told_and_not_compared() -> None:
     """A network that makes an all-black frame exactly has an infinite score there, which is left out."""
     runs = [run("a", 1, slow=30.0, all=25.0), run("b", 1, slow=31.0, all=26.0), run("d", 1, slow=32.0, all=27.0)]

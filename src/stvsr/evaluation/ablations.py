@@ -81,22 +81,22 @@ def ordering_table(runs: Sequence[TrainedRun]) -> Table:
     sets = dict.fromkeys(row.clip_set for run in runs for row in run.results.rows)
     rows = []
     for (better, worse, split), clip_set, part in product(ORDERINGS, sets, COMPARED):
-        leads = []
+        leads = list[float | None]()
         for seed in seeds:
             both = [of[letter, seed] for letter in (better, worse) if (letter, seed) in of]
             found = (_score(results, clip_set, split, f"psnr_y{part}") for results in both)
             scores = [score for score in found if score is not None]
             # Means over other clips do not compare: one network may make an all-black frame exactly, the other nearly.
-            if len(scores) == 2 and _left_out(both[0], clip_set) == _left_out(both[1], clip_set):
-                leads.append(scores[0] - scores[1])
-        if leads:
-            told = ", ".join(f"{lead:+.2f}" for lead in leads)
-            rows.append([f"({better}) > ({worse})", clip_set, split, PART_NAMES[part], told, _verdict(leads)])
+            compare = len(scores) == 2 and _left_out(both[0], clip_set) == _left_out(both[1], clip_set)
+            leads.append(scores[0] - scores[1] if compare else None)
+        if known := [lead for lead in leads if lead is not None]:
+            told = ", ".join(NOTHING if lead is None else f"{lead:+.2f}" for lead in leads)
+            rows.append([f"({better}) > ({worse})", clip_set, split, PART_NAMES[part], told, _verdict(known)])
     return Table(
         ["ordering", "clips", "motion", "frames", "lead in dB, by seed", "reproduced"],
         rows,
-        "by PSNR Y, of runs over the same clips; 'unclear' with fewer than two seeds, or where the mean lead is not "
-        "larger than the range of the leads, or reads 0.00",
+        f"by PSNR Y, of runs over the same clips, for seeds {', '.join(map(str, seeds))} (a dash: no such runs); "
+        "'unclear' with fewer than two leads, or where their mean is not larger than their range, or reads 0.00",
     )
 
 
