@@ -53,12 +53,13 @@ def studied(
     val_root: Path | None = None,
     clips: int = 3,
     draws: bool = False,
+    scoring: tuple[str, ...] = (),
     flags: tuple[str, ...] = (),
 ) -> str:
     """Runs the command on the videos below a folder, with its output in another; gives the report."""
     settings = {
         "training": [*TINY, *training],
-        "scoring": [*SMALL_CLIPS, f"{CLIPS}.clips={clips}", "pictures=0", "workers=0"],
+        "scoring": [*SMALL_CLIPS, f"{CLIPS}.clips={clips}", "pictures=0", "workers=0", *scoring],
     }
     lists = [f"{name}=[{','.join(map(repr, values))}]" for name, values in settings.items()]
     places = {"root": videos / "train", "val_root": val_root or videos / "val", "output_dir": folder}
@@ -155,9 +156,9 @@ def test_a_report_needs_no_videos_but_scores_of_what_is_there_all_made_alike(
     assert "nowhere: no such folder; taking the scores in" in capsys.readouterr().err
     scores = tmp_path / "study" / "scores"
     for name, key, says in (
-        ("a-1", "checkpoint", "a-1: scores with another checkpoint; give val_root=DIR"),
-        ("a-1", "extras", "a-1: scores with another extras; give val_root=DIR"),
-        ("bicubic_blend", "protocol", "bicubic_blend: scores with another protocol; give val_root=DIR"),
+        ("a-1", "checkpoint", "a-1: scored with other settings: checkpoint; give val_root=DIR"),
+        ("a-1", "extras", "a-1: scored with other settings: extras; give val_root=DIR"),
+        ("bicubic_blend", "protocol", "bicubic_blend: scored with other settings: protocol; give val_root=DIR"),
         ("bicubic_blend", "files", "(a), seed 1 and bicubic_blend were scored on other clips; give val_root=DIR"),
     ):
         before = (scores / name / "results.json").read_text()
@@ -168,6 +169,9 @@ def test_a_report_needs_no_videos_but_scores_of_what_is_there_all_made_alike(
             reported()
         assert says in capsys.readouterr().err
         (scores / name / "results.json").write_text(before)
+    with pytest.raises(SystemExit):
+        reported(clips=4, scoring=("motion.medium=2",))
+    assert "bicubic_blend: scored with other settings: thresholds, data; give" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("finished")

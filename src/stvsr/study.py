@@ -22,8 +22,9 @@ from stvsr.errors import Interrupted, InvalidInput, TrainingDiverged, one_line
 from stvsr.evaluate import evaluate
 from stvsr.evaluation.ablations import TrainedRun, curve_figure, ordering_table, run_name, score_table, training_table
 from stvsr.evaluation.figures import save_figure, show_clip
+from stvsr.evaluation.job import other_settings
 from stvsr.evaluation.results import Results, read_results
-from stvsr.files import checksum_of, write_text
+from stvsr.files import write_text
 from stvsr.train import check_start, train
 from stvsr.training.continuation import check_videos, is_finished, read_earlier, settings_of
 from stvsr.training.logs import read_logs
@@ -235,17 +236,16 @@ def results_of(config: DictConfig, name: str, checkpoint: Path | None = None) ->
     """Of a checkpoint, or of bicubic + blending: evaluated unless they were, in the same way."""
     folder = Path(config.output_dir) / "scores" / name
     method = "method=bicubic_blend" if checkpoint is None else override("checkpoint", checkpoint)
+    scoring = scoring_config(config, folder, method)
     # A report of what is finished: its videos may be on another machine.
     if not config.train and not Path(config.val_root).is_dir():
         results = read_results(folder)
-        asked = {name: resolved(scoring_config(config, folder, method)).get(name) for name in ("protocol", "extras")}
-        asked["checkpoint"] = None if checkpoint is None else checksum_of([checkpoint])
-        if other := [name for name, value in asked.items() if results.made_with.get(name) != value]:
-            raise InvalidInput(f"{folder}: scores with another {', '.join(other)}; give val_root=DIR to score it again")
+        if other := ", ".join(other_settings(results.made_with, scoring)):
+            raise InvalidInput(f"{folder}: scored with other settings: {other}; give val_root=DIR to score it again")
         print(f"val_root={config.val_root}: no such folder; taking the scores in {folder}", file=sys.stderr)
         return results
     # What was stopped while it scored an earlier state of the run, or other clips, is of no use.
-    return evaluate(scoring_config(config, folder, method), discard_other=True)
+    return evaluate(scoring, discard_other=True)
 
 
 def as_markdown(training: DictConfig, runs: list[TrainedRun], baseline: Results, left_out: dict[Run, str]) -> str:

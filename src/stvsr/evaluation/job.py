@@ -212,6 +212,22 @@ class Job:
         return all(target.startswith("stvsr.") for target in targets_in(parts))
 
 
+def other_settings(made_with: dict[str, Any], config: DictConfig) -> list[str]:
+    """What a config asks for otherwise than finished results were made, wherever their clips and weights lie.
+
+    Args:
+        made_with: of the results.
+        config: of the evaluation.
+    """
+    chosen = resolved(config)
+    asked = {name: chosen.get(name) for name in ("protocol", "extras")}
+    asked["checkpoint"] = None if config.checkpoint is None else checksum_of([weight_file(config.checkpoint)])
+    asked["thresholds"] = None if config.motion is None else asdict(instantiate(config.motion))
+    asked["data"] = without_roots(chosen["data"]["test_source"])
+    made = made_with | {"data": without_roots(made_with.get("data"))}
+    return [name for name, value in asked.items() if made.get(name) != value]
+
+
 def _code_of_modules(names: set[str]) -> str:
     """Changes with the files of modules of a user's own."""
     own = {name for name in names if name.partition(".")[0] not in ("stvsr", "torch")}
@@ -229,6 +245,15 @@ def with_absolute_roots(settings: Any) -> Any:
         name: str(Path(value).resolve()) if name.endswith("root") and value is not None else with_absolute_roots(value)
         for name, value in settings.items()
     }
+
+
+def without_roots(settings: Any) -> Any:
+    """Settings of data without the folders they name: the same clips may lie elsewhere on another machine."""
+    if isinstance(settings, list):
+        return [without_roots(value) for value in settings]
+    if not isinstance(settings, dict):
+        return settings
+    return {name: without_roots(value) for name, value in settings.items() if not name.endswith("root")}
 
 
 def roots_in(settings: Any) -> list[str]:
