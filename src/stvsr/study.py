@@ -203,11 +203,11 @@ def check_settings(trainings: Iterable[DictConfig]) -> None:
             )
         if not last.is_file():
             continue
-        changed = (earlier := read_earlier(last, resolved(training.model))).changed(settings_of(training))
+        earlier = read_earlier(last, resolved(training.model))
         # A run that goes on has a longer schedule, if that is as long as the training.
-        if earlier.steps != trainer.max_steps == training.scheduler.get("period"):
-            changed = [name for name in changed if name != "scheduler.period"]
-        if changed:
+        goes_on = earlier.steps != trainer.max_steps == training.scheduler.get("period")
+        ignored = {"scheduler.period"} if goes_on else set()
+        if changed := sorted(set(earlier.changed(settings_of(training))) - ignored):
             raise InvalidInput(
                 f"{training.output_dir}: was trained with another {', '.join(changed)}; choose another output_dir, "
                 "or remove that folder"
