@@ -350,6 +350,17 @@ def test_runs_are_made_seed_by_seed_and_networks_of_the_first_are_shown(monkeypa
     assert [list(networks.items()) for networks in shown] == [[("(a)", Path("a-2")), ("(b)", Path("b-2"))]] * 2
 
 
+@pytest.mark.parametrize("name", ["root", "val_root"])
+def test_null_in_place_of_a_folder_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    places = {"root": "r", "val_root": "v", name: "null"}
+    monkeypatch.setattr(sys, "argv", ["stvsr.study", *(f"{key}={place}" for key, place in places.items())])
+    with pytest.raises(SystemExit):
+        main()
+    assert f"error: {name}=null; expected a folder of videos: {name}=DIR" in capsys.readouterr().err
+
+
 def test_no_is_not_taken_for_true(run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("[a]", train="no")

@@ -62,6 +62,9 @@ def study(config: DictConfig) -> Path:
     for name in ("ablations", "seeds"):
         if not config[name]:
             raise InvalidInput(f"{name}=[]; expected one at least")
+    for name in ("root", "val_root"):
+        if config[name] is None:
+            raise InvalidInput(f"{name}=null; expected a folder of videos: {name}=DIR")
     check_flag(config, "train")
     folder = Path(config.output_dir)
     # Seed by seed, so that one stopped early has something to compare.
