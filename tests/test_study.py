@@ -361,6 +361,10 @@ def test_null_in_place_of_a_folder_is_refused(
     assert f"error: {name}=null; expected a folder of videos: {name}=DIR" in capsys.readouterr().err
 
 
+def test_a_study_of_an_optimizer_with_its_own_rate_is_reported(run: Callable[..., str]) -> None:
+    assert "LR pixels, 32-true, begun with blended frames, seeds 1;" in run("[a]", "~optimizer.lr")
+
+
 def test_no_is_not_taken_for_true(run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("[a]", train="no")

@@ -28,6 +28,7 @@ from stvsr.files import write_text
 from stvsr.train import check_start, train
 from stvsr.training.continuation import check_videos, is_finished, read_earlier, settings_of
 from stvsr.training.logs import read_logs
+from stvsr.training.summary import summary
 
 CONTINUE = "give the same command again to continue the study"
 
@@ -260,18 +261,13 @@ def as_markdown(training: DictConfig, runs: list[TrainedRun], baseline: Results,
         baseline: bicubic + blending.
         left_out: runs that are not among them, and why.
     """
-    model, loader = training.model, training.loader
     seeds = ", ".join(map(str, dict.fromkeys(run.seed for run in runs)))
     sets = dict.fromkeys(row.clip_set for row in baseline.rows)
     devices = dict.fromkeys(run.results.cost.device for run in runs if run.results.cost.device)
     omissions = "; ".join(f"{run_name(*run)} ({reason})" for run, reason in left_out.items())
     parts = [
         "# The ablations (a) to (e), trained and scored",
-        f"{model.channels} channels, {model.feature_blocks} + {model.reconstruction_blocks} residual blocks; "
-        f"{training.trainer.max_steps} steps of {loader.batch_size} crops of {loader.crop}x{loader.crop} LR pixels, "
-        f"learning rate {training.optimizer.lr:g}, {training.trainer.precision}, begun "
-        f"{'with blended frames' if training.blended_start else 'at noise'}, seeds {seeds}; "
-        f"scored on {' and '.join(devices)}.",
+        f"{summary(training)}, seeds {seeds}; scored on {' and '.join(devices)}.",
         *([f"Left out: {omissions}."] if left_out else []),
         *(f"## Scores: {name}\n\n{score_table(name, runs, baseline).as_markdown()}" for name in sets),
         "## The orderings of the paper's Table 2",
