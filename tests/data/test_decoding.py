@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from itertools import islice
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from stvsr.data import decoding
+from stvsr.data import decoding, packets
 from stvsr.data.decoding import index_video, read_frames
 from stvsr.errors import DamagedClip, InvalidInput, UserError
 
@@ -161,6 +162,51 @@ def test_decord_misreads_the_files_that_pyav_is_preferred_for(tmp_path, name, co
         frames = torch.from_numpy(reader.get_batch(range(first, first + 7)).asnumpy()).permute(0, 3, 1, 2)
         wrong += numbers(frames) != list(range(first, first + 7))
     assert wrong > 0
+
+
+def true_frames(path: Path) -> np.ndarray:
+    """As they come out of a decoder that begins with the file: `(t, H, W, 3)`."""
+    with av.open(path) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "refreshed"),
+    [
+        ("a.mp4", "libx264", "keyint=12:bframes=0"),
+        ("a.ts", "libx264", "keyint=12:bframes=0"),
+        ("a.mp4", "libx264", "keyint=9:bframes=1:b-adapt=2"),
+        ("a.mkv", "libx264", "keyint=12:bframes=2:b-adapt=1"),
+        ("a.mp4", "libx265", "keyint=12:bframes=2"),
+        ("a.ts", "libx265", "keyint=12:bframes=0"),
+    ],
+)
+def test_frames_are_not_read_from_where_an_intra_refresh_has_only_begun(tmp_path, name, codec, refreshed):
+    """FFmpeg gives such frames out as if they were whole, at the right times."""
+    options = {f"{codec[3:]}-params": f"{refreshed}:intra-refresh=1:log-level=none"}
+    index = index_video(write_video(tmp_path / name, codec, options))
+    whole = true_frames(index.path)
+    for first in range(FRAMES - 6):
+        frames = read_frames(index, first, 7).permute(0, 2, 3, 1).numpy()
+        np.testing.assert_array_equal(frames, whole[first : first + 7])
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+@pytest.mark.parametrize(("codec", "params"), [("libx264", CLOSED), ("libx264", OPEN), ("libx265", OPEN)])
+def test_ordinary_files_are_read_from_the_key_frames_nearby(tmp_path, name, codec, params):
+    """Not from the beginning: of an hour that would take minutes."""
+    index = index_video(write_video(tmp_path / name, codec, {f"{codec[3:]}-params": params}))
+    assert np.searchsorted(index.pts, index.keys).tolist() == [0, 12, 24, 36, 48]
+    assert None not in decoding._starts(index, int(index.pts[50]))[:3]
+
+
+def test_a_recovery_point_is_found_among_other_messages():
+    other = bytes([5, 255, 1]) + bytes(256)
+    protected = re.sub(b"\0\0(?=[\0-\3])", b"\0\0\3", other)
+    for point, at_once in ((0b11000100, True), (0b10000100, False), (0b01011000, False)):
+        messages = bytes([6]) + protected + bytes([6, 1, point, 0x80])
+        assert packets._recovers_at_once(messages) == at_once
+    assert not packets._recovers_at_once(bytes([6]) + protected + b"\x80")
 
 
 def test_avi_with_reordered_h264_is_exact_or_refused(tmp_path):
@@ -544,12 +590,13 @@ def test_a_whole_video_is_not_called_damaged_where_the_system_gives_no_more_thre
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Training would go on without it."""
-    path = write_video(tmp_path / "clip.mkv", images=map(picture, range(4)))
+    index = index_video(write_video(tmp_path / "clip.mkv", images=map(picture, range(4))))
 
     def refuse(*arguments: object, **options: object) -> None:
         raise av.error.BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     monkeypatch.setattr(decoding, "open_input", refuse)
+    decoding._indexed.cache_clear()
     with pytest.raises(UserError, match=r"Resource temporarily unavailable: the system gives no more threads") as told:
-        _ = index_video(path) if step == "index" else list(decoding._decoded(path, None, None, threads=1))
+        _ = index_video(index.path) if step == "index" else list(decoding._decoded(index, None, None, threads=1))
     assert not isinstance(told.value, DamagedClip)

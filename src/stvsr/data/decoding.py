@@ -6,11 +6,11 @@ frames are not IDR (intra refresh); where the size of frames changes; and in AVI
 indexed from its packets, without decoding: presentation times in order, key frames, and whether decord may be
 trusted with it.
 
-PyAV seeks to the key frame before the window, decodes, and accepts only frames with the indexed times; if
-some do not come out, it starts from an earlier key frame and at last from the beginning.
+PyAV seeks to the key frame before the window, decodes, and accepts only frames with the indexed times; if some do not
+come out, it starts from an earlier key frame and at last from the beginning. Key frames after which the picture is
+renewed bit by bit (intra refresh) do not count: FFmpeg gives frames out before all of it is.
 
 Nothing stays open between reads: no fork inherits a reader, nothing needs pickling, memory is given back.
-
 Limits: a damaged bit stream is refused where FFmpeg reports the damage; decord conceals more of it than PyAV.
 Frames come upright (rotation metadata applied) and 8-bit; the file's colour matrix and range are honoured.
 """
@@ -19,7 +19,7 @@ import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, islice, zip_longest
+from itertools import chain, dropwhile, islice, zip_longest
 from pathlib import Path
 
 import av
@@ -61,7 +61,7 @@ ENCODE_AGAIN = "replace the file, encode it again with ffmpeg, which conceals da
 """What to do with damage within a file."""
 
 EARLIER_KEY_FRAMES = 3
-"""Key frames to try before decoding from the beginning; one is enough but for intra refresh."""
+"""Key frames to try before decoding from the beginning; one is enough but in MPEG-TS, where seeking goes too far."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class VideoIndex:
     Attributes:
         path: the file.
         pts: presentation times of the frames, ascending, in units of the stream's time base.
-        keys: presentation times of the key frames, ascending.
+        keys: presentation times of the key frames that decoding may start with, ascending.
         seekable: False where the container stores no presentation times, which FFmpeg then guesses.
         decord: whether decord's random access into this file is right.
         orientation: what makes the decoded frames upright.
@@ -157,14 +157,14 @@ def stream_frames(index: VideoIndex, first: int, stop: int) -> Iterator[av.Video
     if not index.seekable:
         # The times are guesses; the order is right.
         made = first
-        for frame in islice(_decoded(index.path, None, int(index.pts[0]), threads=0), first, stop):
+        for frame in islice(_decoded(index, None, int(index.pts[0]), threads=0), first, stop):
             yield frame
             made += 1
         if made < first + len(expected):
             raise _other_times(index, f"frame {made}")
         return
     for start in _starts(index, expected[0]):
-        frames = _decoded(index.path, start, expected[0], threads=0)
+        frames = _decoded(index, start, expected[0], threads=0)
         head = next(frames, None)
         if head is None or head.pts != expected[0]:
             continue
@@ -177,15 +177,12 @@ def stream_frames(index: VideoIndex, first: int, stop: int) -> Iterator[av.Video
 
 
 def _index(
-    path: Path,
-    container: InputContainer,
-    stream: VideoStream,
-    packets: list[Packet],
-    first: av.VideoFrame,
+    path: Path, container: InputContainer, stream: VideoStream, packets: list[Packet], first: av.VideoFrame
 ) -> VideoIndex:
-    keys = sorted(packet.pts for packet in packets if packet.key)
+    beginning = min((packet.pts for packet in packets if packet.key), default=0)
+    keys = sorted(packet.pts for packet in packets if packet.key and packet.exact)
     # Frames shown before the first key frame (a file cut out of a longer one) have lost their references.
-    pts = sorted(packet.pts for packet in packets if packet.shown and keys and packet.pts >= keys[0])
+    pts = sorted(packet.pts for packet in packets if packet.shown and packet.pts >= beginning)
     if len(set(pts)) < len(pts) or not pts:
         raise DamagedClip(f"{path}: frames share timestamps or no key frame exists: encode the video again")
     if first.rotation % 90:
@@ -234,7 +231,7 @@ def _read_with_pyav(index: VideoIndex, first: int, count: int) -> npt.NDArray[np
     for start in _starts(index, wanted[0]):
         # From the beginning every frame must have its indexed time, so guessed times show.
         expected: list[int] = index.pts[: first + count].tolist() if start is None else wanted
-        frames = _decode(index.path, start, expected, count)
+        frames = _decode(index, start, expected, count)
         if frames is not None:
             return frames
     raise _other_times(index, f"frames {first} to {first + count - 1}")
@@ -253,7 +250,7 @@ def _other_times(index: VideoIndex, which: str) -> DamagedClip:
     )
 
 
-def _decode(path: Path, start: int | None, expected: list[int], count: int) -> npt.NDArray[np.uint8] | None:
+def _decode(index: VideoIndex, start: int | None, expected: list[int], count: int) -> npt.NDArray[np.uint8] | None:
     """Decodes from the key frame at `start` (None: from the beginning) to the last of the `expected` times.
 
     Returns:
@@ -264,7 +261,7 @@ def _decode(path: Path, start: int | None, expected: list[int], count: int) -> n
     times: list[int | None] = []
     # One for all frames: it keeps its conversion tables, which a frame's own would build anew each time.
     converter = VideoReformatter()
-    for frame in _decoded(path, start, expected[0], threads=1):
+    for frame in _decoded(index, start, expected[0], threads=1):
         times.append(frame.pts)
         if len(times) > len(expected) - count:
             rgb = converter.reformat(frame, format="rgb24").to_ndarray()
@@ -274,20 +271,23 @@ def _decode(path: Path, start: int | None, expected: list[int], count: int) -> n
     if times != expected:
         return None
     if len({frame.shape for frame in frames}) > 1:
-        raise DamagedClip(f"{path}: the frame size changes within a clip; expected one size: split the video")
+        raise DamagedClip(f"{index.path}: the frame size changes within a clip; expected one size: split the video")
     return np.stack(frames)
 
 
-def _decoded(path: Path, start: int | None, since: int | None, *, threads: int) -> Iterator[av.VideoFrame]:
+def _decoded(index: VideoIndex, start: int | None, since: int | None, *, threads: int) -> Iterator[av.VideoFrame]:
     """Frames from `since` on as they come out of a decoder that starts at the key frame `start` (None: at all)."""
+    path = index.path
     try:
         with open_input(path) as container:
             stream = video_stream(container, path, threads=threads)
-            if start is not None:
-                container.seek(start, stream=stream)
             # A packet without content repeats the frame before, in Theora; one without a time either ends decoding.
             packets = (packet for packet in container.demux(stream) if packet.size or packet.pts is None)
-            for frame in chain.from_iterable(packet.decode() for packet in packets):
+            if start is not None:
+                container.seek(start, stream=stream)
+            # Seeking may end at another key frame, and at one with which decoding must not start.
+            exact = dropwhile(lambda packet: start is not None and packet.pts not in index.keys, packets)
+            for frame in chain.from_iterable(packet.decode() for packet in exact):
                 if since is not None and frame.pts is not None and frame.pts < since:
                     continue
                 # Frames that lack references after a seek are withheld by FFmpeg; these are damaged ones.

@@ -1,8 +1,10 @@
 """What the packets of a video file tell without decoding: the times of its frames, and where decoding can start."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +20,14 @@ from stvsr.errors import DamagedClip
 MISSING_SECONDS = 0.25
 """A file that ends this many seconds before its declared duration is cut off. Less is the rounding of containers."""
 
+IDR, SEI = 5, 6
+"""Types of H.264 units: of a picture that decoding can start with, and of messages."""
 
-IDR = 5
-"""Type of an H.264 unit of a picture that decoding can start with."""
+RECOVERY_POINT = 6
+"""Type of a message: from where on frames are right if decoding starts here (ITU-T H.264, D.2.8)."""
 
+IRAP = range(16, 24)
+"""Types of HEVC units of a picture that decoding can start with."""
 
 VP8_SHOWN = 0x10
 """The bit of the first byte of a VP8 frame that says that it is shown (RFC 6386, 9.1)."""
@@ -46,7 +52,9 @@ class Packet:
     Attributes:
         pts: its presentation time, in units of the stream's time base.
         key: whether it is a key frame.
-        idr: of a key frame, whether decoding can start with it.
+        idr: of a key frame, whether nothing that is decoded after it needs anything from before; True where the order
+            of the frames tells that.
+        exact: of a key frame, whether decoding that starts with it gives it, and all that is shown later, as they are.
         familiar: of a key frame, False where it brings parameters, of size above all, that the file's header does not
             have, or where that cannot be told.
         shown: False where the file's edit list hides it, or the codec: it is decoded, for others need it.
@@ -56,6 +64,7 @@ class Packet:
     pts: int
     key: bool
     idr: bool
+    exact: bool
     familiar: bool
     shown: bool
     duration: int
@@ -114,15 +123,20 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
             raise DamagedClip(f"{path}: a frame {problem}, so frames cannot be told apart: encode the video again")
         sizes.append(packet.size)
         pictures_end = max(pictures_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-        idr = familiar = True
+        idr = exact = familiar = True
         if packet.is_keyframe and (coding := CODINGS.get(codec)):
             units = list(_units(bytes(packet), coding, header))
-            idr = codec != "h264" or any(kind == IDR for kind, _ in units)
+            if codec == "h264":
+                idr = any(kind == IDR for kind, _ in units)
+                exact = idr or any(kind == SEI and _recovers_at_once(unit) for kind, unit in units)
+            else:
+                exact = any(kind in IRAP for kind, _ in units)
             own = (unit for kind, unit in units if kind == coding.parameters)
-            familiar = bool(units) and all(unit in header for unit in own) and not packet.has_sidedata("new_extradata")
+            known = _length_bytes(coding, header) > 0 and all(unit in header for unit in own)
+            familiar = known and not packet.has_sidedata("new_extradata")
         # VP8 has frames that others refer to and nobody sees.
         hidden = packet.is_discard or (codec == "vp8" and not bytes(packet)[0] & VP8_SHOWN)
-        yield Packet(packet.pts, packet.is_keyframe, idr, familiar, not hidden, packet.duration or 0)
+        yield Packet(packet.pts, packet.is_keyframe, idr, exact, familiar, not hidden, packet.duration or 0)
     if container.format.name == "yuv4mpegpipe":
         with path.open("rb") as file:
             whole = is_whole_y4m(file.read(Y4M_START), path.stat().st_size, sizes)
@@ -169,14 +183,52 @@ def starts_afresh(packets: list[Packet]) -> bool:
     return True
 
 
+def _length_bytes(coding: Coding, header: bytes) -> int:
+    """How many bytes tell the length of a unit; 0 where start codes divide units, as in MPEG-TS."""
+    return (header[coding.length_at] & 3) + 1 if len(header) > coding.length_at and header[0] == 1 else 0
+
+
 def _units(data: bytes, coding: Coding, header: bytes) -> Iterator[tuple[int, bytes]]:
-    """The units of a packet of an MP4 or Matroska file with their types; none where the header is of another form."""
-    if len(header) <= coding.length_at or header[0] != 1:
+    """The units of a packet with their types."""
+    for unit in _divided(data, _length_bytes(coding, header)):
+        if unit:
+            yield unit[0] >> coding.type_at & coding.type_mask, unit
+
+
+def _divided(data: bytes, length_bytes: int) -> Iterator[bytes]:
+    if not length_bytes:
+        yield from re.split(rb"\0\0+\x01", data)[1:]
         return
-    length_bytes = (header[coding.length_at] & 3) + 1
     position = 0
     while position + length_bytes < len(data):
         size = int.from_bytes(data[position : position + length_bytes], "big")
         position += length_bytes
-        yield data[position] >> coding.type_at & coding.type_mask, data[position : position + size]
+        yield data[position : position + size]
         position += size
+
+
+def _recovers_at_once(unit: bytes) -> bool:
+    """Whether an H.264 unit of messages says that decoding which starts here is exact from this very frame on.
+
+    So it is where a GOP is open. With intra refresh it takes some frames, which FFmpeg may give out all the same.
+    """
+    # A 3 was put in wherever content would look like a start code.
+    content = iter(unit[1:].replace(b"\0\0\3", b"\0\0"))
+
+    def number() -> int:
+        """As many bytes of 255 as go into it, and what is left."""
+        total = 0
+        for byte in content:
+            total += byte
+            if byte < 255:
+                break
+        return total
+
+    while True:
+        kind, size = number(), number()
+        message = bytes(islice(content, size))
+        if not message:
+            return False
+        if kind == RECOVERY_POINT:
+            # The number of frames that it takes, of which 0 is written as a single 1; and whether the match is exact.
+            return message[0] >> 6 == 0b11
