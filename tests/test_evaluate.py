@@ -366,6 +366,8 @@ def test_what_no_evaluation_made_is_not_removed(scored: Evaluate, vid4: Path, tm
     precious = tmp_path / "out" / name / "holiday.jpg"
     precious.parent.mkdir(parents=True)
     precious.write_text("precious")
+    # As other programs write it.
+    (tmp_path / "out" / "results.json").write_text('{"accuracy": 0.9}')
     with pytest.raises(InvalidInput, match=f"out/{name}: .*; choose another output_dir"):
         scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'", "save_frames=true")
     assert precious.read_text() == "precious"

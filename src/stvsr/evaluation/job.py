@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +26,7 @@ from stvsr.evaluation.perceptual import EXTRAS
 from stvsr.evaluation.predictions import SavedFrames
 from stvsr.evaluation.progress import BatchRecord, progress_folder
 from stvsr.evaluation.protocols import Protocol
-from stvsr.evaluation.results import RESULTS
+from stvsr.evaluation.results import RESULTS, read_results
 from stvsr.evaluation.scoring import Scorer, fixed_batches
 from stvsr.evaluation.shown import PICTURES, ShownClips
 from stvsr.evaluation.windows import Windows, plan
@@ -133,7 +134,10 @@ class Job:
     def _made_here(self) -> bool:
         """Whether an evaluation scored something in the folder before; its progress may have been removed."""
         folder = Path(self.config.output_dir)
-        return (folder / RESULTS).is_file() or (folder / OURS).is_file()
+        # Any program may have left a results.json.
+        with suppress(InvalidInput):
+            return (folder / OURS).is_file() or bool(read_results(folder).rows)
+        return False
 
     def _read_in(self, folder: Path) -> Path | None:
         """A folder that this evaluation reads and that is, or lies in, another one."""
