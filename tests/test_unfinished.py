@@ -10,7 +10,7 @@ import pytest
 
 from conftest import taken_elsewhere
 from stvsr.errors import InvalidInput
-from stvsr.unfinished import Unfinished, code_checksum
+from stvsr.unfinished import Unfinished, code_checksum, folder_lock
 
 IDENTITY = {"input": "in.mp4"}
 
@@ -50,6 +50,13 @@ def test_a_process_that_outlives_a_kill_keeps_nobody_out(tmp_path: Path) -> None
         with unfinished(folder).locked():
             pass
         killed.stdin.close()
+
+
+def test_a_file_of_the_users_that_is_called_lock_keeps_its_content(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("precious")
+    with folder_lock(tmp_path, "job", "choose another output"):
+        pass
+    assert (tmp_path / "lock").read_text() == "precious"
 
 
 def test_work_of_another_job_is_refused_or_thrown_away_and_that_of_the_same_job_stays(

@@ -136,7 +136,8 @@ def folder_lock(folder: Path, job: str, elsewhere: str) -> Iterator[None]:
     Raises:
         InvalidInput: another one is running there.
     """
-    with (folder / LOCK).open("w") as file:
+    # Not emptied: it may be a file of the user's.
+    with (folder / LOCK).open("a") as file:
         try:
             # Unlike flock's, this lock is not passed on to loader processes, which outlive a kill for seconds.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
