@@ -605,6 +605,18 @@ def test_an_output_dir_can_be_used_again_for_other_clips(scored: Evaluate, tmp_p
     assert not list((tmp_path / "out" / "pictures" / "y").glob("slice-truth-00000008.png"))
 
 
+def test_frames_of_an_earlier_evaluation_go_where_their_folder_is_a_link_too(scored: Evaluate, tmp_path: Path) -> None:
+    """As to a larger disk."""
+    (large := tmp_path / "large").mkdir()
+    (frames := tmp_path / "out" / "frames").parent.mkdir()
+    frames.symlink_to(large)
+    for clip in ("x", "y"):
+        write_frames(tmp_path / clip / clip, moving_frames(7, (32, 48)))
+        scored("method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/{clip}'", "save_frames=true")
+        assert [path.name for path in large.iterdir()] == [clip]
+    assert frames.is_symlink()
+
+
 @pytest.mark.parametrize("size", [(3, 3), (8, 8), (12, 8), (11, 48)])
 def test_frames_too_small_to_score_are_named(scored: Evaluate, tmp_path: Path, size: tuple[int, int]) -> None:
     write_frames(tmp_path / "clips" / "tiny", torch.zeros(7, 3, *size, dtype=torch.uint8))

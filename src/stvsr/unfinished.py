@@ -89,15 +89,15 @@ class Unfinished:
             print(f"{self.folder}: held {holds}, which is thrown away", file=TERMINAL)
             # First whose it was: nobody may go on with a part of it.
             for entry in [path, *work]:
-                _remove(entry)
+                remove(entry)
         write_text(path, said)
 
     def remove(self) -> None:
         """Removes the folder; what was to be done is done."""
         # Last whose it was: what a kill in the middle leaves is still taken for a part of this job.
         for entry in work_in(self.folder):
-            _remove(entry)
-        _remove(self.folder)
+            remove(entry)
+        remove(self.folder)
 
 
 def identity_in(folder: Path) -> dict[str, Any] | None:
@@ -120,8 +120,8 @@ def _is_hidden(*names: str) -> bool:
     return any(name.startswith(".") for name in names)
 
 
-def _remove(path: Path) -> None:
-    """Removes what lies in a folder whose lock this process holds, or that folder."""
+def remove(path: Path) -> None:
+    """Removes what lies in a folder whose lock this process holds, or that folder; nothing where nothing is there."""
     # On NFS the lock, which is open, keeps its folder from going; what is left is empty and does no harm.
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)

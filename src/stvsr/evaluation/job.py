@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -32,7 +31,7 @@ from stvsr.evaluation.shown import PICTURES, ShownClips
 from stvsr.evaluation.windows import Windows, plan
 from stvsr.files import checksum_of
 from stvsr.ops.deformable import use_backend
-from stvsr.unfinished import JOB_FILE, code_checksum
+from stvsr.unfinished import JOB_FILE, code_checksum, remove
 
 IDENTITY = ("model", "method", "predictions", "protocol", "batch_size", "extras", "save_frames", "pictures")
 """Settings that decide what an evaluation leaves behind, besides the checkpoint and the clips."""
@@ -126,9 +125,10 @@ class Job:
         theirs = self._made_here() and self._read_in(frames) is None
         # First: without them nobody takes what is left, or what is new, for a finished evaluation.
         (folder / RESULTS).unlink(missing_ok=True)
-        shutil.rmtree(folder / PICTURES, ignore_errors=True)
-        if theirs or self.scorer.save_to is not None:
-            shutil.rmtree(frames, ignore_errors=True)
+        for made in [folder / PICTURES, *([frames] if theirs or self.scorer.save_to is not None else [])]:
+            # A link to a folder on another disk stays.
+            for entry in made.iterdir() if made.is_symlink() and made.is_dir() else [made]:
+                remove(entry)
         (folder / OURS).touch()
 
     def _made_here(self) -> bool:
