@@ -844,6 +844,13 @@ def test_a_finished_evaluation_is_not_done_again_but_where_something_decides_oth
             scored(*data)
 
 
+def test_a_saved_frame_that_is_gone_is_made_again(scored: Evaluate, tmp_path: Path) -> None:
+    write_frames(tmp_path / "clips" / "a", moving_frames(7, (32, 48)))
+    for _ in range(2):
+        scored("method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/clips'", "save_frames=true")
+        (tmp_path / "out" / "frames" / "a" / "00000003.png").unlink()
+
+
 def test_what_a_class_of_ones_own_took_part_in_is_scored_again(
     scored: Evaluate, few: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from stvsr.evaluation.costs import Cost, measured_cost
 from stvsr.evaluation.job import Job
 from stvsr.evaluation.method import check_one_method, method_name
 from stvsr.evaluation.motion_cache import write_motion
+from stvsr.evaluation.predictions import saved_files
 from stvsr.evaluation.processes import check_processes, score_here, score_in_processes
 from stvsr.evaluation.progress import BatchRecord, Progress, progress_folder
 from stvsr.evaluation.report import write_report
@@ -122,9 +123,11 @@ def check_values(config: DictConfig) -> None:
 
 
 def finished_before(job: Job, key: dict[str, Any], name: str) -> Results | None:
-    """What this very evaluation left in its folder; None where another one did, or something of it is missing."""
+    """What this very evaluation left in its folder; None where another one did, or a file that others read is gone."""
     folder = Path(job.config.output_dir)
-    needed = [*(folder / name for name in WRITTEN), *filter(None, [job.scorer.save_to])]
+    needed = [folder / name for name in WRITTEN]
+    if (saved := job.scorer.save_to) is not None:
+        needed += [file for task in job.tasks for file in saved_files(saved / task.folder, task.numbers)]
     if work_in(progress_folder(job.config)) or not all(path.exists() for path in needed) or not job.is_all_ours():
         return None
     # Those of another version cannot be read.

@@ -92,8 +92,13 @@ def check_numbers(clip: ClipInfo, folder: FrameFolder, needed: set[int]) -> None
         )
 
 
+def saved_files(folder: Path, numbers: list[int]) -> list[Path]:
+    """Where `save_frames` writes frames."""
+    return [folder / f"{number:08d}.png" for number in numbers]
+
+
 def save_frames(folder: Path, numbers: list[int], frames: Tensor) -> None:
     """Writes frames `(t, 3, H, W)`, uint8, as `00000001.png`, …"""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, frame in zip(numbers, torch.unbind(frames), strict=True):
-        write_png(folder / f"{number:08d}.png", frame)
+    for file, frame in zip(saved_files(folder, numbers), torch.unbind(frames), strict=True):
+        write_png(file, frame)
