@@ -141,6 +141,20 @@ def test_an_interrupted_packing_goes_on(run: Run, tmp_path: Path, monkeypatch: p
     check_whole(tmp_path)
 
 
+@pytest.mark.parametrize("left", [bytes(8), b"7 ", b"7 x", b"\xff 1"])
+def test_lines_that_a_power_cut_damaged_do_not_count(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: bytes
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, 7)
+        run()
+    with (tmp_path / ".v.pack.part" / "done.txt").open("ab") as record:
+        record.write(left + b"\n")
+    status, _, error = run()
+    assert status == 0, error
+    check_whole(tmp_path)
+
+
 def test_a_damaged_clip_is_left_out_with_a_word(run: Run, tmp_path: Path, configure: Callable[..., DictConfig]) -> None:
     (tmp_path / "vimeo" / "sequences" / NAMES[3] / "im2.png").write_bytes(b"no picture")
     status, output, error = run("workers=2")

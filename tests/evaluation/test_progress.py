@@ -49,6 +49,16 @@ def test_a_line_that_was_cut_off_does_not_count(tmp_path: Path, cut: int) -> Non
     assert list(progress.records(bool)) == [0, 1]
 
 
+@pytest.mark.parametrize("left", [bytes(8), b'{"batch": 1, ' + bytes(8), b"\xff"])
+def test_lines_that_a_power_cut_damaged_do_not_count(tmp_path: Path, left: bytes) -> None:
+    progress = Progress(tmp_path, IDENTITY)
+    with progress.part(0) as part:
+        part.add(record(0))
+    (path,) = tmp_path.glob("part-*")
+    path.write_bytes(path.read_bytes() + left + b"\n")
+    assert list(progress.records(bool)) == [0]
+
+
 def test_progress_of_another_evaluation_is_refused_and_says_what_differs(tmp_path: Path) -> None:
     ours, other = Progress(tmp_path, IDENTITY), Progress(tmp_path, IDENTITY | {"checkpoint": "def"})
     with ours.locked(), ours.part(0):

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -93,10 +94,10 @@ class Packing(Unfinished):
 
     def done(self) -> dict[int, int]:
         """Checksums of the clips that are packed, by number."""
-        if not self.record.is_file():
-            return {}
-        lines = self.record.read_text().split("\n")[:-1]  # what follows the last line break was cut off
-        return {int(index): int(checksum) for index, checksum in map(str.split, lines)}
+        # What follows the last line break was cut off, and a power cut may leave anything.
+        lines = self.record.read_bytes().split(b"\n")[:-1] if self.record.is_file() else []
+        found = filter(None, (re.fullmatch(rb"(\d+) (\d+)", line) for line in lines))
+        return {int(match[1]): int(match[2]) for match in found}
 
     def forget(self, indices: list[int]) -> None:
         """Takes clips off the record, to be packed again, and a line that was cut off."""

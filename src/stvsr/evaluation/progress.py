@@ -1,7 +1,7 @@
 """What is already scored, kept on disk while a long evaluation runs, so that it can be killed and go on.
 
-Each process appends a line to a file of its own after every batch. A line that was cut off by a kill is not
-counted and its batch is scored again. When the results are written the folder goes.
+Each process appends a line to a file of its own after every batch. A line that was cut off by a kill, or
+damaged by a power cut, is not counted and its batch is scored again. When the results are written the folder goes.
 """
 
 import json
@@ -72,8 +72,11 @@ class Progress(Unfinished):
         """
         records = {}
         for path in sorted(self.folder.glob("part-*.jsonl")):
-            for line in path.read_text().split("\n")[:-1]:  # what follows the last line break was cut off
-                record = _parse(line)
+            for line in path.read_bytes().split(b"\n")[:-1]:  # what follows the last line break was cut off
+                try:
+                    record = _parse(line)
+                except ValueError:  # a power cut may leave anything
+                    continue
                 if is_current(record):
                     records[record.batch] = record
         return records
@@ -98,7 +101,7 @@ class Part:
         self.file.flush()
 
 
-def _parse(line: str) -> BatchRecord:
+def _parse(line: bytes) -> BatchRecord:
     values = json.loads(line)
     windows = [WindowScore(**window | {"size": tuple(window["size"])}) for window in values["windows"]]
     return BatchRecord(**{**values, "windows": windows, "lr_size": tuple(values["lr_size"])})
