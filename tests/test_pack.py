@@ -63,6 +63,11 @@ def last_line(error: str) -> str:
     return error.replace("\r", "\n").strip().splitlines()[-1]
 
 
+def stop(*_: object) -> None:
+    """Ctrl-C."""
+    raise KeyboardInterrupt
+
+
 def stop_at(monkeypatch: pytest.MonkeyPatch, clip: int) -> list[int]:
     """Ctrl-C when a clip is read; gives the clips that were read."""
     read, seen = Vimeo90K.read, []
@@ -150,6 +155,20 @@ def test_lines_that_a_power_cut_damaged_do_not_count(
         run()
     with (tmp_path / ".v.pack.part" / "done.txt").open("ab") as record:
         record.write(left + b"\n")
+    status, _, error = run()
+    assert status == 0, error
+    check_whole(tmp_path)
+
+
+def test_a_record_that_a_kill_left_of_a_finished_pack_does_not_count(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pack may have been removed since."""
+    with monkeypatch.context() as patch:
+        patch.setattr("stvsr.pack.Packing.remove", stop)
+        run()
+    assert (tmp_path / ".v.pack.part" / "done.txt").is_file()
+    shutil.rmtree(tmp_path / "v.pack")
     status, _, error = run()
     assert status == 0, error
     check_whole(tmp_path)

@@ -94,8 +94,11 @@ class Packing(Unfinished):
 
     def done(self) -> dict[int, int]:
         """Checksums of the clips that are packed, by number."""
-        # What follows the last line break was cut off, and a power cut may leave anything.
-        lines = self.record.read_bytes().split(b"\n")[:-1] if self.record.is_file() else []
+        # A kill may leave the record of a pack that is finished, and no longer there.
+        if not self.record.is_file() or not (self.whole / CLIPS).is_file():
+            return {}
+        lines = self.record.read_bytes().split(b"\n")[:-1]  # what follows the last line break was cut off
+        # A power cut may leave anything.
         found = filter(None, (re.fullmatch(rb"(\d+) (\d+)", line) for line in lines))
         return {int(match[1]): int(match[2]) for match in found}
 
