@@ -66,6 +66,27 @@ def targets_in(settings: Any) -> list[str]:
     return [str(value) for name, value in entries(settings) if name == "_target_" and value is not None]
 
 
+def with_absolute_roots(settings: Any) -> Any:
+    """Settings of data with absolute paths of the folders they name: they are the same from anywhere."""
+    if isinstance(settings, list):
+        return [with_absolute_roots(value) for value in settings]
+    if not isinstance(settings, dict):
+        return settings
+    return {
+        name: str(Path(value).resolve()) if name.endswith("root") and value is not None else with_absolute_roots(value)
+        for name, value in settings.items()
+    }
+
+
+def without_roots(settings: Any) -> Any:
+    """Settings of data without the folders they name: the same clips may lie elsewhere on another machine."""
+    if isinstance(settings, list):
+        return [without_roots(value) for value in settings]
+    if not isinstance(settings, dict):
+        return settings
+    return {name: without_roots(value) for name, value in settings.items() if not name.endswith("root")}
+
+
 def refuse_missing(config: DictConfig) -> None:
     """Refuses a config in which a value that only the user knows is not given.
 

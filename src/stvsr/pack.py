@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from stvsr.cli import entry_point
-from stvsr.config import check_int, resolved
+from stvsr.config import check_int, resolved, with_absolute_roots
 from stvsr.data.clip_sets import NamedSource
 from stvsr.data.packed import PackedClips
 from stvsr.data.packing import Packing, read_back
@@ -46,7 +46,7 @@ def pack(config: DictConfig) -> PackedClips:
     try:
         if output.exists():
             return verified_again(output, source, config.workers)
-        packing = Packing(output, source, resolved(config.data.train_source))
+        packing = Packing(output, source, with_absolute_roots(resolved(config.data.train_source)))
         with packing.locked():
             damaged = pack_missing(packing, config.workers)
             made = finished_pack(packing, damaged, config.workers)

@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from stvsr.checkpoint import weight_file
-from stvsr.config import check_list, entries, resolved, targets_in
+from stvsr.config import check_list, entries, resolved, targets_in, with_absolute_roots, without_roots
 from stvsr.data.clip_sets import ClipSet
 from stvsr.data.motion_measure import MotionThresholds
 from stvsr.errors import InvalidInput
@@ -237,27 +237,6 @@ def _code_of_modules(names: set[str]) -> str:
     own = {name for name in names if name.partition(".")[0] not in ("stvsr", "torch")}
     files = {file for name in own if (file := getattr(sys.modules.get(name), "__file__", None))}
     return checksum_of(map(Path, files))
-
-
-def with_absolute_roots(settings: Any) -> Any:
-    """Settings of data with absolute paths of the folders they name: a report may be made from another folder."""
-    if isinstance(settings, list):
-        return [with_absolute_roots(value) for value in settings]
-    if not isinstance(settings, dict):
-        return settings
-    return {
-        name: str(Path(value).resolve()) if name.endswith("root") and value is not None else with_absolute_roots(value)
-        for name, value in settings.items()
-    }
-
-
-def without_roots(settings: Any) -> Any:
-    """Settings of data without the folders they name: the same clips may lie elsewhere on another machine."""
-    if isinstance(settings, list):
-        return [without_roots(value) for value in settings]
-    if not isinstance(settings, dict):
-        return settings
-    return {name: without_roots(value) for name, value in settings.items() if not name.endswith("root")}
 
 
 def roots_in(settings: Any) -> list[str]:
