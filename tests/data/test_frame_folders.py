@@ -65,6 +65,10 @@ def test_the_folder_of_a_run_is_not_taken_for_a_clip(tmp_path: Path) -> None:
     (tmp_path / "outputs" / "now" / ".hydra").mkdir(parents=True)
     with pytest.raises(InvalidInput, match=r"outputs/now: the output_dir of a run; expected one outside of .*: choose"):
         FrameFolders(root=tmp_path)
+    # The clips themselves were named as output_dir: another one does not help by itself.
+    (tmp_path / "a" / ".hydra").mkdir()
+    with pytest.raises(InvalidInput, match=r"where it holds clips remove .*/a/\.hydra and the run's \.log"):
+        FrameFolders(root=tmp_path / "a")
 
 
 def test_two_clips_of_one_name_are_refused(tmp_path: Path) -> None:

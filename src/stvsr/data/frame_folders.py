@@ -128,7 +128,8 @@ def clip_folders(root: Path) -> dict[str, Path]:
         any_png |= has_png
         if (path / HYDRA).is_dir():
             raise InvalidInput(
-                f"{path}: the output_dir of a run; expected one outside of {root}: choose another, or move it"
+                f"{path}: the output_dir of a run; expected one outside of {root}: choose another, and move this one, "
+                f"or where it holds clips remove {path / HYDRA} and the run's .log"
             )
         # A folder without folders is a clip, even if empty, and so are frames of another kind: opening refuses them.
         if has_png or (path != root and (names or not folders)):
