@@ -155,7 +155,13 @@ def test_links_that_lead_nowhere_or_in_circles_are_refused(tmp_path: Path) -> No
         with pytest.raises(InvalidInput, match=rf"{name}: {problem}; remove"):
             FrameFolders(root=tmp_path / "set")
         (tmp_path / "set" / name).unlink()
+    # Two folders with links to each other.
+    (tmp_path / "set" / "a" / "to_b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "to_a").symlink_to(tmp_path / "set" / "a")
+    with pytest.raises(InvalidInput, match="a/to_b/to_a: a link to a folder that it is in; remove it"):
+        FrameFolders(root=tmp_path / "set")
     # Where the root is a link itself.
+    (tmp_path / "elsewhere" / "to_a").unlink()
     (tmp_path / "set" / "c").symlink_to(tmp_path / "set")
     (tmp_path / "link").symlink_to(tmp_path / "set")
     with pytest.raises(InvalidInput, match="a folder that it is in"):

@@ -47,8 +47,11 @@ def check_link(path: Path) -> None:
     Raises:
         InvalidInput: it is one.
     """
-    around = path.parent.resolve()
-    if path.is_symlink() and not path.exists():
+    if not path.is_symlink():
+        return
+    if not path.exists():
         raise InvalidInput(f"{path}: a broken link; remove or fix it")
-    if path.is_symlink() and path.resolve() in (around, *around.parents):
+    # Of two folders with links to each other neither is in the other one but by way of a link.
+    around = path.parent.resolve()
+    if path.resolve() in (around, *around.parents, *(above.resolve() for above in path.absolute().parents)):
         raise InvalidInput(f"{path}: a link to a folder that it is in; remove it")
