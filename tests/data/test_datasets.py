@@ -130,6 +130,9 @@ def test_clips_too_small_for_the_crop_say_how_large_a_crop_may_be(noise_source: 
     clips = TrainingClips(source=noise_source(clips=40, size=(48, 64)), crop=32, draws=1, seed=0)
     with pytest.raises(DamagedClip, match=r"64x48, too small for a crop of 128x128; .* at most 12"):
         clips[0]
+    clips = TrainingClips(source=noise_source(clips=1, size=(12, 64)), crop=32, draws=1, seed=0)
+    with pytest.raises(DamagedClip, match=r"64x12, too small for a crop of 128x128; take it out$"):
+        clips[0]
 
 
 def test_scoring_takes_whole_frames_and_cuts_odd_edges(noise_source: Any) -> None:

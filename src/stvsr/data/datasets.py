@@ -76,9 +76,10 @@ class TrainingClips(Dataset[Clip]):
         frames = whole_pixels(footage.frames)
         h, w = frames.shape[-2:]
         if min(h, w) < side:
+            largest = min(h, w) // SCALE // 4 * 4
             raise DamagedClip(
-                f"clip {footage.name} is {w}x{h}, too small for a crop of {side}x{side}; "
-                f"take it out or set loader.crop to at most {min(h, w) // SCALE // 4 * 4}"
+                f"clip {footage.name} is {w}x{h}, too small for a crop of {side}x{side}; take it out"
+                + (f" or set loader.crop to at most {largest}" if largest else "")
             )
         top, left = (SCALE * int(rng.integers((size - side) // SCALE + 1)) for size in (h, w))
         footage.prefetch_rows(max(top - MARGIN, 0), min(top + side + MARGIN, h))

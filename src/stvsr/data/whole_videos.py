@@ -4,6 +4,7 @@ Training takes windows at random from such a folder (`videos.py`); scoring takes
 crosses a scene cut or a pause says so: nothing between two such frames could be right.
 """
 
+from collections import Counter
 from pathlib import Path
 
 from stvsr.data.clip_sets import ClipInfo, Excerpt
@@ -31,8 +32,9 @@ class WholeVideos:
         self.indices = [index_video(path) for path in self.paths]
         names = [path.relative_to(self.root).with_suffix("").as_posix() for path in self.paths]
         # Two files may differ in their ending alone.
+        count = Counter(names)
         self.names = [
-            name if names.count(name) == 1 else path.relative_to(self.root).as_posix()
+            name if count[name] == 1 else path.relative_to(self.root).as_posix()
             for name, path in zip(names, self.paths, strict=True)
         ]
 
