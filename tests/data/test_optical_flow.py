@@ -1,5 +1,8 @@
 """Optical flow: its direction and unit, pairs, small frames, and what a network needs of it."""
 
+import subprocess
+import sys
+
 import cv2
 import pytest
 import torch
@@ -74,3 +77,11 @@ def test_tensors_without_content_have_flow_without_content() -> None:
         flow = optical_flow(torch.empty(3, 3, 20, 30, dtype=torch.uint8), [(0, 1), (2, 1)], finest_scale=0)
     assert flow.shape == (2, 2, 20, 30)
     assert flow.dtype == torch.float32
+
+
+@pytest.mark.parametrize("module", ["optical_flow", "scene_cuts", "synthetic"])
+def test_opencv_keeps_to_one_thread_whatever_uses_it(module: str) -> None:
+    """Threads of its own do not outlive the fork of loader processes, and would fight them."""
+    code = f"import cv2; cv2.setNumThreads(4); import stvsr.data.{module}; print(cv2.getNumThreads())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"

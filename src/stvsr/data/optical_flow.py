@@ -10,9 +10,10 @@ that uses it can be tried with tensors that have no content (`video/memory.py`).
 
 from collections.abc import Sequence
 
-import cv2
 import torch
 from torch import Tensor
+
+from stvsr.data.opencv import cv2
 
 MIN_SIDE = 32
 """Smaller frames are enlarged by their border before DIS sees them."""

@@ -17,10 +17,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, pairwise, repeat
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
+
+from stvsr.data.opencv import cv2
 
 CUT_SCORE = 20.0
 """Least change of a cut, in the 0 to 255 of PySceneDetect's `content_val`."""

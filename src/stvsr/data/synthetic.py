@@ -15,7 +15,6 @@ Limits: no shadows, blur, noise or change of light: motion and occlusion alone e
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from torch import Tensor
 from stvsr.config import check_int
 from stvsr.data.clip import FRAMES, MOTION_SPLITS, SCALE, Footage
 from stvsr.data.motion import Motion
+from stvsr.data.opencv import cv2
 from stvsr.data.textures import DENSITY, Array, cut_out, sample, surface
 from stvsr.errors import InvalidInput
 

@@ -10,15 +10,13 @@ of HR pixels, so that sampling them at HR spacing does not alias. Colours are RG
 Reference: A. Lee, D. Mumford and J. Huang, "Occlusion models for natural images", IJCV 2001 (dead leaves).
 """
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stvsr.data.opencv import cv2
+
 Array = NDArray[np.float32]
 Image = NDArray[np.uint8]
-
-# Loader workers are the unit of parallelism; OpenCV's own threads would fight them and do not outlive a fork.
-cv2.setNumThreads(0)
 
 DENSITY = 2
 """Texels per HR pixel and axis: at two, bicubic sampling is accurate at every sub-pixel phase."""

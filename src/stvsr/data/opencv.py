@@ -1,0 +1,7 @@
+"""OpenCV on one thread: loader workers are the unit of parallelism, and its own threads do not outlive a fork."""
+
+import cv2
+
+__all__ = ["cv2"]
+
+cv2.setNumThreads(0)
