@@ -12,10 +12,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from stvsr.data.opencv import cv2
 from stvsr.data.png import encode_png, png_size, read_png
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.comparison import comparison_csv, comparison_table, entries
