@@ -5,6 +5,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -175,6 +176,23 @@ def test_deformable_groups_that_do_not_divide_the_channels_are_refused() -> None
 
     with pytest.raises(InvalidInput, match="deformable_groups=8 does not divide channels=12; choose a multiple"):
         DeformableInterpolation(channels=12, deformable_groups=8)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("interpolation.channels=16", "DeformableInterpolation has channels=16, what it is a part of channels=8"),
+        ("propagation.channels=16", "DeformableConvLSTM has channels=8, what it is a part of channels=16"),
+        ("propagation.recurrence.channels=16", "DeformableConvLSTM has channels=16, what it is a part of channels=8"),
+    ],
+)
+def test_parts_of_different_widths_are_refused_before_any_step(
+    configure: Callable[..., DictConfig], setting: str, says: str
+) -> None:
+    config = configure("train", *SMALL_NETWORK, f"model.{setting}")
+    # What Hydra makes it wraps.
+    with pytest.raises((InvalidInput, InstantiationException), match=says):
+        instantiate(config.model)
 
 
 def test_bicubic_blend_keeps_given_frames_and_averages_between() -> None:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stvsr.errors import InvalidInput
+
 LEAKY_SLOPE = 0.1
 """Slope of every LeakyReLU of the method."""
 
@@ -68,6 +70,20 @@ def exact_sum(features: Tensor, residual: Tensor, conv: nn.Conv2d) -> Tensor:
     """
     exact = torch.promote_types(features.dtype, conv.weight.dtype)
     return residual.add_(features) if residual.dtype == exact else features.to(exact) + residual
+
+
+def check_channels(part: nn.Module, channels: int) -> None:
+    """Refuses a part for maps of another width than those around it; one without `channels` is taken as it is.
+
+    Raises:
+        InvalidInput: names the part, and both widths.
+    """
+    own = getattr(part, "channels", channels)
+    if own != channels:
+        raise InvalidInput(
+            f"{type(part).__name__} has channels={own}, what it is a part of channels={channels}; expected one width: "
+            "set model.channels alone"
+        )
 
 
 def start_at_zero(layer: nn.Module) -> None:

@@ -64,6 +64,7 @@ class DeformableInterpolation(FusedInterpolation):
 
     def __init__(self, *, channels: int, deformable_groups: int) -> None:
         super().__init__(deformable_fusion(channels=channels, deformable_groups=deformable_groups))
+        self.channels = channels
 
 
 class NaiveInterpolation(FusedInterpolation):
@@ -76,3 +77,4 @@ class NaiveInterpolation(FusedInterpolation):
     def __init__(self, *, channels: int) -> None:
         first, second = (NaiveAlignment(channels=channels) for _ in range(2))
         super().__init__(AlignedFusion(channels=channels, align_first=first, align_second=second))
+        self.channels = channels

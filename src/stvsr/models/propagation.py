@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from stvsr.models.alignment import AlignedFusion, Partner, deformable_fusion
-from stvsr.models.blocks import conv1x1, conv3x3, conv_of_two, conv_part
+from stvsr.models.blocks import check_channels, conv1x1, conv3x3, conv_of_two, conv_part
 from stvsr.models.chunking import in_row_chunks, needs_chunks
 
 
@@ -114,6 +114,7 @@ class ConvLSTM(Recurrence):
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()
+        self.channels = channels
         self.cell = ConvLSTMCell(channels)
 
     def prepare(self, frames: Tensor) -> Tensor:
@@ -152,6 +153,7 @@ class AlignedConvLSTM(Recurrence):
 
     def __init__(self, *, channels: int, align_hidden: AlignedFusion, align_cell: AlignedFusion) -> None:
         super().__init__()
+        self.channels = channels
         self.align_hidden, self.align_cell = align_hidden, align_cell
         self.cell = ConvLSTMCell(channels)
 
@@ -203,6 +205,8 @@ class Bidirectional(nn.Module):
 
     def __init__(self, *, channels: int, recurrence: Recurrence) -> None:
         super().__init__()
+        check_channels(recurrence, channels)
+        self.channels = channels
         self.recurrence = recurrence
         self.fuse = conv1x1(2 * channels, channels)
 

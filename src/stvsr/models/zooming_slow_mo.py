@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
+from stvsr.models.blocks import check_channels
 from stvsr.models.chunking import frames_per_chunk
 from stvsr.models.features import FeatureExtraction
 from stvsr.models.network import InputRequirements, Network
@@ -41,7 +42,7 @@ class ZoomingSlowMo(Network):
             keeping it: less memory, about a third more work, the same gradients.
 
     Raises:
-        InvalidInput: a number of residual blocks below 0.
+        InvalidInput: a number of residual blocks below 0, or a part of another width.
     """
 
     requirements = InputRequirements(multiple_of=4)
@@ -61,6 +62,8 @@ class ZoomingSlowMo(Network):
         for name, count in (("feature_blocks", feature_blocks), ("reconstruction_blocks", reconstruction_blocks)):
             if count < 0:
                 raise InvalidInput(f"{name}={count}; expected 0 or more")
+        for part in (interpolation, propagation):
+            check_channels(part, channels)
         self.checkpointing = checkpointing
         self.features = FeatureExtraction(channels=channels, residual_blocks_count=feature_blocks)
         self.interpolation = interpolation
