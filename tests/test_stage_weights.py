@@ -114,6 +114,14 @@ def test_a_missing_file_is_one_line_that_says_which_from_which_project() -> None
     assert "network-l1.pytorch of github.com/sniklaus/sepconv-slomo" in message
 
 
+def test_of_a_stage_without_published_weights_a_checkpoint_is_expected() -> None:
+    class Own(Stage):
+        title = "own"
+
+    with pytest.raises(InvalidInput, match=r"none: no such file; expected a checkpoint of stvsr\.train$"):
+        load_stage(Own(), "none")
+
+
 def test_a_file_of_another_network_is_refused(sepconv_file: Path, tmp_path: Path) -> None:
     interpolator, upscaler = (kind(**sizes) for kind, sizes in SMALL.values())
     with pytest.raises(InvalidInput, match="holds no RCAN"):

@@ -91,6 +91,7 @@ def test_a_blended_start_is_part_of_a_run(small_run: Run, tmp_path: Path) -> Non
         ("+trainer.limit_val_batches=0", "trainer.limit_val_batches=0: expected 1 or more"),
         ("optimizer.betas=[2,0.9]", "optimizer and scheduler: Invalid beta parameter"),
         ("optimizer.betas=0.9", "optimizer and scheduler: "),
+        ("optimizer.betas=[0.9]", "optimizer and scheduler: list index out of range; choose other values"),
         ("scheduler.period=soon", "optimizer and scheduler: "),
         ("scheduler.minimum=1", "scheduler.minimum=1; expected 0 to optimizer.lr="),
         ("scheduler.minimum=-1e-7", "scheduler.minimum=-1e-07; expected 0 to"),

@@ -31,10 +31,7 @@ def load_stages(system: TwoStage, files: Mapping[str, str | None], *, required: 
         if path is not None:
             load_stage(stage, path)
         elif required:
-            raise InvalidInput(
-                f"{stage.title} has no weights: give weights.{stage.option}=FILE, {_published(stage)}, "
-                "or a checkpoint of stvsr.train"
-            )
+            raise InvalidInput(f"{stage.title} has no weights: give weights.{stage.option}=FILE, {_expected(stage)}")
 
 
 def load_stage(stage: Stage, path: str | Path) -> None:
@@ -48,7 +45,7 @@ def load_stage(stage: Stage, path: str | Path) -> None:
         InvalidInput: the file is missing or holds no such network, or one of another size.
     """
     if not Path(path).exists():
-        raise InvalidInput(f"{path}: no such file; expected {_published(stage)}, or a checkpoint of stvsr.train")
+        raise InvalidInput(f"{path}: no such file; expected {_expected(stage)}")
     content = read_file(path)
     tensors = find_tensors(content)
     if (kind := kind_of(type(stage), tensors)) is not None:
@@ -75,10 +72,9 @@ def load_stage(stage: Stage, path: str | Path) -> None:
                     "given already the file is damaged)"
                 ) from None
             return
-    raise InvalidInput(
-        f"{path}: holds no {stage.title}; expected {_published(stage)}, or a checkpoint of stvsr.train that has one"
-    )
+    raise InvalidInput(f"{path}: holds no {stage.title}; expected {_expected(stage)} that has one")
 
 
-def _published(stage: Stage) -> str:
-    return " or ".join(f"{kind.name} of {kind.project}" for kind in stage.weight_files)
+def _expected(stage: Stage) -> str:
+    published = " or ".join(f"{kind.name} of {kind.project}" for kind in stage.weight_files)
+    return f"{published}, or a checkpoint of stvsr.train" if published else "a checkpoint of stvsr.train"

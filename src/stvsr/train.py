@@ -28,6 +28,7 @@ from stvsr.training.checkpoints import BestCheckpoint, LastCheckpoint, to_contin
 from stvsr.training.continuation import is_finished, run_to_continue, settings_of
 from stvsr.training.guards import NonFiniteGuard
 from stvsr.training.module import SpaceTimeModule
+from stvsr.training.objectives import check_loss
 from stvsr.training.settings import check_values
 from stvsr.unfinished import folder_lock
 
@@ -84,12 +85,15 @@ def _train(config: DictConfig) -> dict[str, float]:
     # A run that goes on has its own weights; the files that it began with may be gone.
     if earlier is None:
         set_initial_weights(network, config)
+    objective = instantiate(config.objective, _convert_="all")
+    if hasattr(objective, "loss"):
+        check_loss(objective.loss)
     module = SpaceTimeModule(
         network=network,
         model_config=model_config,
         variant=config.variant,
         settings=settings_of(config),
-        objective=instantiate(config.objective, _convert_="all"),
+        objective=objective,
         # Plain values: some optimizers keep their settings as given, and a checkpoint holds nothing of Hydra.
         optimizer=instantiate(config.optimizer, _convert_="all"),
         scheduler=instantiate(config.scheduler, _convert_="all"),

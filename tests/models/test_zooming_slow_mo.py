@@ -178,15 +178,32 @@ def test_deformable_groups_that_do_not_divide_the_channels_are_refused() -> None
         DeformableInterpolation(channels=12, deformable_groups=8)
 
 
+def test_a_dropout_of_ones_own_has_the_same_gradients_with_checkpointing(
+    small_network: Callable[..., nn.Module],
+) -> None:
+    network = small_network("a")
+    network.propagation = nn.Dropout(0.5)
+    found = []
+    for network.checkpointing in (False, True):
+        torch.manual_seed(0)
+        loss = network(torch.linspace(0, 1, 2 * 3 * 64).view(1, 2, 3, 8, 8)).sum()
+        found.append(torch.autograd.grad(loss, [*network.features.parameters()]))
+    for without, having in zip(*found, strict=True):
+        torch.testing.assert_close(having, without)
+
+
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
         ("interpolation.channels=16", "DeformableInterpolation has channels=16, what it is a part of channels=8"),
         ("propagation.channels=16", "DeformableConvLSTM has channels=8, what it is a part of channels=16"),
         ("propagation.recurrence.channels=16", "DeformableConvLSTM has channels=16, what it is a part of channels=8"),
+        ("interpolation=null", "interpolation=None; expected one of the parts in conf/model"),
+        ("propagation=null", "propagation=None; expected one of the parts in conf/model"),
+        ("propagation.recurrence=null", "recurrence=None; expected one of the parts in conf/model"),
     ],
 )
-def test_parts_of_different_widths_are_refused_before_any_step(
+def test_parts_of_another_width_or_none_are_refused_before_any_step(
     configure: Callable[..., DictConfig], setting: str, says: str
 ) -> None:
     config = configure("train", *SMALL_NETWORK, f"model.{setting}")

@@ -30,6 +30,16 @@ def test_the_state_of_random_numbers_is_not_saved(monkeypatch: pytest.MonkeyPatc
     assert not asked
 
 
+def test_what_draws_random_numbers_draws_the_same_again() -> None:
+    """Otherwise a dropout of one's own would have the gradients of another draw."""
+    given = torch.ones(100, requires_grad=True)
+    output = recomputed(torch.nn.functional.dropout, given, may_draw=True)
+    torch.rand(7)
+    (gradient,) = torch.autograd.grad(output.sum(), given)
+    assert torch.equal(gradient, output)
+    assert 0 < output.count_nonzero() < 100
+
+
 def test_without_gradients_the_function_is_just_called() -> None:
     with torch.no_grad():
         assert recomputed(lambda: "a value of any kind") == "a value of any kind"

@@ -255,6 +255,28 @@ def test_a_loss_that_is_a_map_is_refused(small_run: Run) -> None:
         train(small_run("objective.loss._target_=torch.sub"))
 
 
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("objective.loss=null", "objective.loss=None; expected a function"),
+        ("objective.loss._target_=torch.nn.L1Loss", "L1Loss is a class.*add objective.loss._partial_=false"),
+    ],
+)
+def test_a_loss_that_cannot_be_called_is_refused(small_run: Run, setting: str, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        train(small_run(setting))
+
+
+def test_a_network_without_parameters_is_refused_in_words(configure: Run, tmp_path: Path) -> None:
+    settings = [setting for setting in SMALL_RUN if not setting.startswith("model.")]
+    config = configure(
+        "train", "experiment=two_stage/end_to_end", "frame_interpolator=blend", "frame_upscaler=bicubic", *settings
+    )
+    config.output_dir = str(tmp_path)
+    with pytest.raises(InvalidInput, match="the network has nothing to learn; choose another model"):
+        train(config)
+
+
 def test_a_validation_has_the_scores_of_its_own_clips_alone() -> None:
     done: list[str] = []
     scores = SimpleNamespace(compute=lambda: done.append("compute") or {}, reset=lambda: done.append("reset"))

@@ -217,6 +217,26 @@ def test_a_training_of_a_part_changes_it_alone(
     assert changed == {part}
 
 
+def test_frames_of_another_shape_are_refused_at_the_first_step(batch: Batch) -> None:
+    """A loss would spread one channel over three, and only a validation would notice."""
+
+    class Grey(FrameUpscaler):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, frames: Tensor) -> Tensor:
+            return self.scale * frames.repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2)[:, :, :1]
+
+    system = TwoStage(interpolator=Brightness(), upscaler=Grey())
+    says = r"the network makes frames \(.*, 1, .*\); expected \(.*, 3, .*\)"
+    for objective in (SpaceTime(l1), SuperResolution(l1)):
+        with pytest.raises(InvalidInput, match=says):
+            objective(system, batch)
+    with pytest.raises(InvalidInput, match=r"the network makes frames \(.*, 1, .*\)"):
+        frame_loss(lambda before, after: before[:, :1], *batch.lr[:, :3].unbind(1), loss=l1)
+
+
 @pytest.mark.parametrize("objective", [FrameInterpolation(l1), SuperResolution(l1)], ids=lambda o: type(o).__name__)
 def test_an_objective_of_a_stage_refuses_a_network_of_one_stage(objective: Any, batch: Batch) -> None:
     with pytest.raises(InvalidInput, match="experiment=two_stage/edvr"):

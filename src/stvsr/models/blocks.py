@@ -72,17 +72,19 @@ def exact_sum(features: Tensor, residual: Tensor, conv: nn.Conv2d) -> Tensor:
     return residual.add_(features) if residual.dtype == exact else features.to(exact) + residual
 
 
-def check_channels(part: nn.Module, channels: int) -> None:
-    """Refuses a part for maps of another width than those around it; one without `channels` is taken as it is.
+def check_part(name: str, part: object, channels: int) -> None:
+    """Refuses a part of a model for maps of another width than it; one without `channels` is taken as it is.
 
     Raises:
-        InvalidInput: names the part, and both widths.
+        InvalidInput: names the part, and both widths; or it is no module.
     """
+    if not isinstance(part, nn.Module):
+        raise InvalidInput(f"{name}={part}; expected one of the parts in conf/model, such as model/propagation=none")
     own = getattr(part, "channels", channels)
     if own != channels:
         raise InvalidInput(
-            f"{type(part).__name__} has channels={own}, what it is a part of channels={channels}; expected one width: "
-            "set model.channels alone"
+            f"{name}: {type(part).__name__} has channels={own}, what it is a part of channels={channels}; expected one "
+            "width: set model.channels alone"
         )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from stvsr.models.alignment import AlignedFusion, Partner, deformable_fusion
-from stvsr.models.blocks import check_channels, conv1x1, conv3x3, conv_of_two, conv_part
+from stvsr.models.blocks import check_part, conv1x1, conv3x3, conv_of_two, conv_part
 from stvsr.models.chunking import in_row_chunks, needs_chunks
 
 
@@ -205,7 +205,7 @@ class Bidirectional(nn.Module):
 
     def __init__(self, *, channels: int, recurrence: Recurrence) -> None:
         super().__init__()
-        check_channels(recurrence, channels)
+        check_part("recurrence", recurrence, channels)
         self.channels = channels
         self.recurrence = recurrence
         self.fuse = conv1x1(2 * channels, channels)

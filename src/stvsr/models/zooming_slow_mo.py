@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from stvsr.errors import InvalidInput
-from stvsr.models.blocks import check_channels
+from stvsr.models.blocks import check_part
 from stvsr.models.chunking import frames_per_chunk
 from stvsr.models.features import FeatureExtraction
 from stvsr.models.network import InputRequirements, Network
@@ -62,8 +62,8 @@ class ZoomingSlowMo(Network):
         for name, count in (("feature_blocks", feature_blocks), ("reconstruction_blocks", reconstruction_blocks)):
             if count < 0:
                 raise InvalidInput(f"{name}={count}; expected 0 or more")
-        for part in (interpolation, propagation):
-            check_channels(part, channels)
+        check_part("interpolation", interpolation, channels)
+        check_part("propagation", propagation, channels)
         self.checkpointing = checkpointing
         self.features = FeatureExtraction(channels=channels, residual_blocks_count=feature_blocks)
         self.interpolation = interpolation
@@ -97,7 +97,8 @@ class ZoomingSlowMo(Network):
         return torch.unflatten(self._stage(self.features, frames), 0, (n, b))
 
     def _stage(self, stage: nn.Module, given: Tensor) -> Tensor:
-        return cast(Tensor, recomputed(stage, given) if self.checkpointing else stage(given))
+        # Parts of one's own may have a dropout.
+        return cast(Tensor, recomputed(stage, given, may_draw=True) if self.checkpointing else stage(given))
 
     def _together(self, features: Tensor) -> Sequence[Tensor]:
         """Frames `(t, b, c, h, w)` in groups `(…, c, h, w)` that are reconstructed together.

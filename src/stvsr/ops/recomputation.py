@@ -9,13 +9,16 @@ from torch.utils.checkpoint import checkpoint
 Value = TypeVar("Value")
 
 
-def recomputed(function: Callable[..., Value], *inputs: Any) -> Value:
+def recomputed(function: Callable[..., Value], *inputs: Any, may_draw: bool = False) -> Value:
     """The function's value; where gradients are wanted, its inside is computed again for them instead of kept.
 
     Args:
-        function: draws no random numbers: the second time they would be others.
+        function: what has a value.
         inputs: of the function; these are kept.
+        may_draw: whether the function may draw random numbers, which are then the same the second time; their state
+            takes time to keep, and cannot be kept while a CUDA graph is recorded.
     """
     if not torch.is_grad_enabled():
         return function(*inputs)
-    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+    recorded = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=may_draw and not recorded)

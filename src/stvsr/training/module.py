@@ -21,7 +21,7 @@ from stvsr.devices import check_answering, refuses_bf16
 from stvsr.errors import InvalidInput, one_line
 from stvsr.evaluation.splits import MotionSplitScores
 from stvsr.graphs import recorded_step
-from stvsr.models.network import Forward, Network, run_padded
+from stvsr.models.network import Forward, Network, parameter_count, run_padded
 from stvsr.tracking import LOSS, MONITORED
 from stvsr.training.micro_batches import loss_in_micro_batches
 from stvsr.training.objectives import Objective
@@ -118,8 +118,11 @@ class SpaceTimeModule(pl.LightningModule):
         """The optimizer, and the schedule stepped once a batch.
 
         Raises:
-            InvalidInput: values that they do not take, or the run that is resumed had another optimizer.
+            InvalidInput: values that they do not take, nothing to learn, or the run that is resumed had another
+                optimizer.
         """
+        if not parameter_count(self.objective.part(self.network)):
+            raise InvalidInput("the network has nothing to learn; choose another model, or other stages of it")
         try:
             optimizer = self.make_optimizer(self.network.parameters())
             # Before the schedule, which sets the rate of the first step.
@@ -127,8 +130,8 @@ class SpaceTimeModule(pl.LightningModule):
             scheduler = self.make_scheduler(optimizer)
             if not isinstance(scheduler, LambdaLR):
                 raise TypeError(f"{type(scheduler).__name__} is no LambdaLR, whose rates a resumed run can change")
-        # A word where a number is meant is a TypeError.
-        except (ValueError, TypeError) as error:
+        # A word where a number is meant is a TypeError, a list that is too short an IndexError.
+        except (ValueError, TypeError, IndexError) as error:
             raise InvalidInput(
                 f"optimizer and scheduler: {one_line(error)}; choose other values of optimizer.… or scheduler.…, or "
                 "leave out what a recipe sets and they do not take: ~scheduler.period"

@@ -63,7 +63,7 @@ class SpaceTime:
 
     def __call__(self, network: Forward, batch: Batch) -> Tensor:
         """The loss of the frames of a batch."""
-        return self.loss(network(batch.lr), batch.hr)
+        return self.loss(_of_form(network(batch.lr), batch.hr), batch.hr)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class FrameInterpolation:
 
 def frame_loss(interpolator: FrameInterpolator, before: Tensor, after: Tensor, target: Tensor, *, loss: Loss) -> Tensor:
     """An interpolation loss that looks at the frame alone."""
-    return loss(interpolator(before, after), target)
+    return loss(_of_form(interpolator(before, after), target), target)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class SuperResolution:
 
     def __call__(self, network: Forward, batch: Batch) -> Tensor:
         """The loss of the frames of a batch."""
-        return self.loss(self.part(network)(downsample(batch.hr)), batch.hr)
+        return self.loss(_of_form(self.part(network)(downsample(batch.hr)), batch.hr), batch.hr)
 
 
 @dataclass(frozen=True)
@@ -189,6 +189,29 @@ class FeatureReconstruction:
         with torch.no_grad():
             features = one_stage.propagate(batch.lr)
         return self.loss(one_stage.reconstruct(features), batch.hr)
+
+
+def check_loss(loss: object) -> None:
+    """Refuses what cannot be called with a prediction and its target.
+
+    Raises:
+        InvalidInput: it is nothing, or a class that nobody has made an object of.
+    """
+    if not callable(loss):
+        raise InvalidInput(f"objective.loss={loss}; expected a function, such as that of objective=space_time")
+    made = getattr(loss, "func", None)
+    if isinstance(made, type):
+        raise InvalidInput(
+            f"objective.loss: {made.__name__} is a class, which would be made of each prediction; add "
+            "objective.loss._partial_=false, and let it give a sum"
+        )
+
+
+def _of_form(made: Tensor, true: Tensor) -> Tensor:
+    """The frames that were made; a loss might spread those of another shape over the true ones."""
+    if made.shape != true.shape:
+        raise InvalidInput(f"the network makes frames {tuple(made.shape)}; expected {tuple(true.shape)}: mend it")
+    return made
 
 
 def _one_stage(network: Forward) -> ZoomingSlowMo:

@@ -63,6 +63,12 @@ def test_a_padding_that_five_levels_do_not_divide_is_refused() -> None:
         SepConv(multiple_of=48)
 
 
+@pytest.mark.parametrize("taps", [-1, 0, 4])
+def test_filters_without_a_middle_are_refused(taps: int) -> None:
+    with pytest.raises(InvalidInput, match=f"taps={taps}; expected an odd number"):
+        SepConv(taps=taps)
+
+
 def test_every_parameter_takes_part() -> None:
     network = small()
     network(*torch.rand(2, 1, 3, 64, 64)).square().sum().backward()

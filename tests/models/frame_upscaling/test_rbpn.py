@@ -64,6 +64,11 @@ def test_a_window_has_a_frame_in_its_middle(frames: int) -> None:
         RBPN(frames=frames)
 
 
+def test_a_back_projection_without_stages_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="stages=0; expected 1 or more"):
+        RBPN(stages=0)
+
+
 @pytest.mark.parametrize(("b", "t", "h", "w"), [(1, 1, 8, 8), (1, 2, 9, 13), (2, 3, 17, 10)])
 def test_frames_of_any_size_and_number_alone_and_in_batches(b: int, t: int, h: int, w: int) -> None:
     network, frames = small_network(), torch.rand(b, t, 3, h, w)

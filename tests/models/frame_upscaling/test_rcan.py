@@ -109,6 +109,12 @@ def test_a_file_with_other_tensors_is_refused(change: Callable[[dict[str, Tensor
         load_weights(network, state, AUTHORS, origin="file")
 
 
+@pytest.mark.parametrize("reduction", [0, 16])
+def test_a_reduction_to_no_channels_is_refused(reduction: int) -> None:
+    with pytest.raises(InvalidInput, match=f"reduction={reduction}; expected 1 to channels=8"):
+        RCAN(channels=8, groups=1, blocks=1, reduction=reduction)
+
+
 @pytest.mark.parametrize(("b", "t", "h", "w"), [(1, 2, 8, 8), (2, 3, 9, 13), (3, 1, 17, 10)])
 def test_frames_of_any_size_are_enlarged_each_by_itself(small: RCAN, b: int, t: int, h: int, w: int) -> None:
     frames = torch.rand(b, t, 3, h, w)

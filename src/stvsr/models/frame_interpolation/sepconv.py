@@ -77,6 +77,8 @@ class SepConv(FrameInterpolator):
         super().__init__()
         if multiple_of % 2 ** len(channels):
             raise InvalidInput(f"multiple_of={multiple_of}; expected a multiple of {2 ** len(channels)}")
+        if taps < 1 or taps % 2 == 0:
+            raise InvalidInput(f"taps={taps}; expected an odd number")
         self.multiple_of = multiple_of
         self.encoder = nn.ModuleList(nn.Sequential(*convolutions(a, b, b, b)) for a, b in pairwise([6, *channels]))
         rising = [channels[-1], *reversed(channels[1:])]

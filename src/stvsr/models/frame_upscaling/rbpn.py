@@ -59,7 +59,7 @@ class RBPN(FrameUpscaler):
         frames: of a window, the frame itself and as many before as after it.
 
     Raises:
-        InvalidInput: a number of frames that is even or below 3.
+        InvalidInput: a number of frames that is even or below 3, or no stage.
     """
 
     title = "RBPN"
@@ -77,6 +77,8 @@ class RBPN(FrameUpscaler):
         super().__init__()
         if frames < 3 or frames % 2 == 0:
             raise InvalidInput(f"frames={frames}; expected an odd number of at least 3")
+        if stages < 1:
+            raise InvalidInput(f"stages={stages}; expected 1 or more")
         self.reach = frames // 2
         self.frame_features = activated(conv3x3(3, lr_channels))
         self.pair_features = activated(conv3x3(8, lr_channels))  # two frames and the flow

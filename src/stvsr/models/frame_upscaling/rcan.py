@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stvsr.data.clip import PEAK
+from stvsr.errors import InvalidInput
 from stvsr.models.blocks import conv1x1, conv3x3, exact_conv, exact_sum
 from stvsr.models.chunking import frames_per_chunk
 from stvsr.models.two_stage import FrameUpscaler
@@ -69,6 +70,8 @@ class RCAN(FrameUpscaler):
 
     def __init__(self, *, channels: int = 64, groups: int = 10, blocks: int = 20, reduction: int = 16) -> None:
         super().__init__()
+        if not 0 < reduction <= channels:
+            raise InvalidInput(f"reduction={reduction}; expected 1 to channels={channels}")
         self.subtract_mean, self.add_mean = MeanShift(-1), MeanShift(1)
         self.head = conv3x3(3, channels)
         self.groups = nn.Sequential(
