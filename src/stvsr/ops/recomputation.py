@@ -20,5 +20,5 @@ def recomputed(function: Callable[..., Value], *inputs: Any, may_draw: bool = Fa
     """
     if not torch.is_grad_enabled():
         return function(*inputs)
-    recorded = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
-    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=may_draw and not recorded)
+    draws = may_draw and not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=draws)
