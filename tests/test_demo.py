@@ -65,6 +65,19 @@ def test_a_demo_that_is_stopped_says_the_command_that_continues_it(
     assert capsys.readouterr().err == f"{f'stopped {done}'.strip()}; to continue: {command}\n"
 
 
+def test_a_demo_names_its_own_option_where_its_training_would_name_a_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(folder: Path, overrides: list[str]) -> None:
+        raise InvalidInput("run: has all its 2 steps, but not with seed=3; choose another output_dir")
+
+    monkeypatch.setattr("stvsr.demo.demo", refused)
+    monkeypatch.setattr(sys, "argv", ["demo", "--output", "run"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "but not with seed=3; choose another --output\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("setting", ["output_dir=mine", "++output_dir=mine"])
 def test_another_folder_among_the_settings_of_a_demo_is_refused(tmp_path: Path, setting: str) -> None:
     """It would be left empty."""

@@ -360,14 +360,52 @@ def test_a_method_whose_name_is_no_text_is_refused_before_anything_is_scored(sco
         scored(f"predictions='{frames}'", "name=null")
 
 
+@pytest.mark.parametrize("name", ["pictures", "frames", "results.json"])
+def test_a_file_of_the_users_is_not_replaced(scored: Evaluate, vid4: Path, tmp_path: Path, name: str) -> None:
+    precious = tmp_path / "out" / name
+    precious.parent.mkdir()
+    precious.write_text('"precious"')
+    with pytest.raises(InvalidInput, match=f"out/{name}: .*; .*choose another output_dir"):
+        scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'", "save_frames=true")
+    assert precious.read_text() == '"precious"'
+
+
+def test_a_link_to_a_disk_that_is_not_there_is_not_replaced(scored: Evaluate, vid4: Path, tmp_path: Path) -> None:
+    (frames := tmp_path / "out" / "frames").parent.mkdir()
+    frames.symlink_to(tmp_path / "unmounted")
+    with pytest.raises(InvalidInput, match="out/frames: is no folder, or a link to none"):
+        scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'", "save_frames=true")
+    assert frames.is_symlink()
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_frames_that_no_evaluation_saved_stay_where_one_is_repeated(
+    scored: Evaluate, vid4: Path, tmp_path: Path, linked: bool
+) -> None:
+    data = ["method=bicubic_blend", "data=clips", f"data.root='{vid4}'"]
+    scored(*data)
+    frames = tmp_path / "out" / "frames"
+    if linked:
+        (tmp_path / "mine").mkdir()
+        frames.symlink_to(tmp_path / "mine")
+    else:
+        frames.mkdir()
+    (frames / "00000001.png").write_text("precious")
+    scored(*data, "batch_size=2")
+    assert (frames / "00000001.png").read_text() == "precious"
+    with pytest.raises(InvalidInput, match="out/frames: is replaced, but no evaluation made it"):
+        scored(*data, "save_frames=true")
+
+
 @pytest.mark.parametrize("name", ["pictures", "progress", "frames"])
 def test_what_no_evaluation_made_is_not_removed(scored: Evaluate, vid4: Path, tmp_path: Path, name: str) -> None:
     """An evaluation replaces what an earlier one left under these names."""
     precious = tmp_path / "out" / name / "holiday.jpg"
     precious.parent.mkdir(parents=True)
     precious.write_text("precious")
-    # As other programs write it.
-    (tmp_path / "out" / "results.json").write_text('{"accuracy": 0.9}')
+    if name != "progress":
+        # As other programs write it.
+        (tmp_path / "out" / "results.json").write_text('{"accuracy": 0.9}')
     with pytest.raises(InvalidInput, match=f"out/{name}: .*; choose another output_dir"):
         scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'", "save_frames=true")
     assert precious.read_text() == "precious"

@@ -119,6 +119,8 @@ def main() -> None:
     with one_line_errors():
         try:
             demo(output, arguments.overrides)
+        except InvalidInput as error:
+            raise InvalidInput(str(error).replace("another output_dir", "another --output")) from None
         except (Interrupted, KeyboardInterrupt) as stop:
             # Training and scoring tell how far they came; what is between them does not.
             done = stop.done if isinstance(stop, Interrupted) else "stopped"

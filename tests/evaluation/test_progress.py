@@ -49,7 +49,7 @@ def test_a_line_that_was_cut_off_does_not_count(tmp_path: Path, cut: int) -> Non
     assert list(progress.records(bool)) == [0, 1]
 
 
-@pytest.mark.parametrize("left", [bytes(8), b'{"batch": 1, ' + bytes(8), b"\xff"])
+@pytest.mark.parametrize("left", [bytes(8), b'{"batch": 1, ' + bytes(8), b"\xff", b"0", b"{}", b'{"windows": [0]}'])
 def test_lines_that_a_power_cut_damaged_do_not_count(tmp_path: Path, left: bytes) -> None:
     progress = Progress(tmp_path, IDENTITY)
     with progress.part(0) as part:

@@ -170,6 +170,16 @@ def test_a_damaged_clip_met_since_the_last_log_is_counted_after_a_stop() -> None
     assert logged == {"train/damaged_clips": 1.0}
 
 
+def test_of_several_processes_one_counts_what_the_first_had_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All read the same checkpoint."""
+    first, second = DamagedClips(), DamagedClips()
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    for rank, damaged in enumerate((first, second)):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        damaged.load_state_dict({"count": 1, "met": ["a"]})
+    assert (first.count, first.met, second.count, second.met) == (1, ["a"], 1, [])
+
+
 def test_the_offset_magnitude_is_the_mean_of_absolute_offsets_since_it_was_last_logged() -> None:
     monitor, logged = Monitor(), []
     trained = SimpleNamespace(log=lambda name, value, **_: logged.append(float(value)) if "offset" in name else None)

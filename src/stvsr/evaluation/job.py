@@ -43,7 +43,7 @@ SAVED = "frames"
 """The folder of saved frames, below `output_dir`."""
 
 OURS = ".evaluation"
-"""A file in `output_dir` that tells that an evaluation made the pictures and frames there."""
+"""A file in `output_dir` that tells that an evaluation made the pictures there, and, in it, the frames."""
 
 
 class Job:
@@ -108,28 +108,39 @@ class Job:
         Raises:
             InvalidInput: names it.
         """
-        ours = self._made_here() or (progress_folder(self.config) / JOB_FILE).is_file()
-        for made in filter(None, (self.scorer.shown.folder, self.scorer.save_to)):
+        unfinished = (progress_folder(self.config) / JOB_FILE).is_file()
+        ours = self._made_here() or unfinished
+        saved = self._saved_here() or unfinished
+        for made, replaceable in ((self.scorer.shown.folder, ours), (self.scorer.save_to, saved)):
+            if made is None:
+                continue
             if (inside := self._read_in(made)) is not None:
                 raise InvalidInput(f"{inside}: lies in {made}, which is replaced; choose another output_dir")
-            if not ours and made.is_dir() and any(made.iterdir()):
+            if not made.is_dir() and (made.exists() or made.is_symlink()):
+                raise InvalidInput(f"{made}: is no folder, or a link to none; remove it, or choose another output_dir")
+            if not replaceable and made.is_dir() and any(made.iterdir()):
                 raise InvalidInput(f"{made}: is replaced, but no evaluation made it; choose another output_dir")
-        if not ours and Path(folder := self.config.output_dir, "checkpoints").is_dir():
+        folder = Path(self.config.output_dir)
+        if not ours and (folder / RESULTS).exists():
+            raise InvalidInput(f"{folder / RESULTS}: is replaced, but no evaluation made it; choose another output_dir")
+        if not ours and (folder / "checkpoints").is_dir():
             raise InvalidInput(f"{folder}: is a training's, whose logs would be replaced; choose another output_dir")
 
     def clear_earlier(self) -> None:
         """Removes results, pictures and frames that an earlier evaluation left in the same folder."""
         folder = Path(self.config.output_dir)
         frames = folder / SAVED
-        # Of another method they would be taken for this one's.
-        theirs = self._made_here() and self._read_in(frames) is None
+        saved, writes = self._saved_here(), self.scorer.save_to is not None
+        # Of another method they would be taken for this one's, unless they are what it scores.
+        stale = saved and self._read_in(frames) is None
         # First: without them nobody takes what is left, or what is new, for a finished evaluation.
         (folder / RESULTS).unlink(missing_ok=True)
-        for made in [folder / PICTURES, *([frames] if theirs or self.scorer.save_to is not None else [])]:
+        replaced = [folder / PICTURES, *([frames] if stale or writes else [])]
+        for made in filter(Path.is_dir, replaced):
             # A link to a folder on another disk stays.
-            for entry in made.iterdir() if made.is_symlink() and made.is_dir() else [made]:
+            for entry in made.iterdir() if made.is_symlink() else [made]:
                 remove(entry)
-        (folder / OURS).touch()
+        (folder / OURS).write_text(SAVED if writes or (saved and not stale) else "")
 
     def _made_here(self) -> bool:
         """Whether an evaluation scored something in the folder before; its progress may have been removed."""
@@ -137,6 +148,16 @@ class Job:
         # Any program may have left a results.json.
         with suppress(InvalidInput):
             return (folder / OURS).is_file() or bool(read_results(folder).rows)
+        return False
+
+    def _saved_here(self) -> bool:
+        """Whether frames that an evaluation saved lie in the folder."""
+        folder = Path(self.config.output_dir)
+        with suppress(FileNotFoundError):
+            if (folder / OURS).read_text() == SAVED:
+                return True
+        with suppress(InvalidInput):
+            return bool(read_results(folder).made_with.get("save_frames"))
         return False
 
     def _read_in(self, folder: Path) -> Path | None:
@@ -188,6 +209,8 @@ class Job:
             named += [type(part).__module__ for part in self.network.modules()]
         named += [EXTRAS[name].__module__ for name in self.config.extras]
         key |= {"code": CODE, "own_code": _code_of_modules({*named}), "torch": version("torch")}
+        if self.config.predictions is not None:
+            key["predictions"] = str(Path(self.config.predictions).resolve())
         key["data"] = with_absolute_roots(chosen["data"]["test_source"])
         clips = dict.fromkeys(task.clip for task in self.tasks)
         listed = "\n".join(f"{clip.clip_set} {clip.name} {clip.frames}" for clip in clips)

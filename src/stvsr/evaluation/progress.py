@@ -75,7 +75,7 @@ class Progress(Unfinished):
             for line in path.read_bytes().split(b"\n")[:-1]:  # what follows the last line break was cut off
                 try:
                     record = _parse(line)
-                except ValueError:  # a power cut may leave anything
+                except (ValueError, TypeError, KeyError):  # a power cut may leave anything
                     continue
                 if is_current(record):
                     records[record.batch] = record

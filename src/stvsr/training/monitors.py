@@ -123,6 +123,12 @@ class DamagedClips(StatefulCallback):
         self.met: list[str] = []
         self._named: set[str] = set()
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint, which every process reads: what the first had met is counted by it alone."""
+        super().load_state_dict(state_dict)
+        if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
+            self.met = []
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
