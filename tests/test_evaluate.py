@@ -643,15 +643,23 @@ def test_an_output_dir_can_be_used_again_for_other_clips(scored: Evaluate, tmp_p
     assert not list((tmp_path / "out" / "pictures" / "y").glob("slice-truth-00000008.png"))
 
 
-def test_frames_of_an_earlier_evaluation_go_where_their_folder_is_a_link_too(scored: Evaluate, tmp_path: Path) -> None:
-    """As to a larger disk."""
+def test_frames_go_to_another_disk_by_a_link_of_which_nothing_is_removed(scored: Evaluate, tmp_path: Path) -> None:
+    """Behind it may lie more than an evaluation made."""
     (large := tmp_path / "large").mkdir()
     (frames := tmp_path / "out" / "frames").parent.mkdir()
     frames.symlink_to(large)
     for clip in ("x", "y"):
         write_frames(tmp_path / clip / clip, moving_frames(7, (32, 48)))
-        scored("method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/{clip}'", "save_frames=true")
-        assert [path.name for path in large.iterdir()] == [clip]
+    settings = ["method=bicubic_blend", "save_frames=true"]
+    scored(*settings, "data=clips", f"data.root='{tmp_path}/x'")
+    before = sorted(large.rglob("*.png"))
+    assert len(before) == 7
+    # It is the same again, and needs nothing removed.
+    scored(*settings, "data=clips", f"data.root='{tmp_path}/x'")
+    for other in (settings, settings[:1]):
+        with pytest.raises(InvalidInput, match="out/frames: is a link to a folder that is not empty; empty it"):
+            scored(*other, "data=clips", f"data.root='{tmp_path}/y'")
+    assert sorted(large.rglob("*.png")) == before
     assert frames.is_symlink()
 
 

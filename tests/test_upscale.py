@@ -337,12 +337,19 @@ def test_y4m_goes_through_a_pipe_and_what_is_cut_off_is_refused(run: Run, tmp_pa
     assert not (tmp_path / "out.y4m").exists()
 
 
-def test_the_rate_of_a_pipe_is_taken_as_it_is_meant(run: Run, tmp_path: Path) -> None:
-    """As that of a file: 29.97 is 30000/1001."""
-    with standard_input(write_y4m(tmp_path / "in.y4m", moving(3), Fraction(2997, 100))):
+@pytest.mark.parametrize(
+    ("rate", "doubled"),
+    [(Fraction(2997, 100), Fraction(60000, 1001)), (Fraction(120000, 1001), Fraction(240000, 1001))],
+    ids=["29.97", "119.88"],
+)
+def test_the_rate_of_a_pipe_is_taken_as_it_is_meant(
+    run: Run, tmp_path: Path, rate: Fraction, doubled: Fraction
+) -> None:
+    """As that of a file: 29.97 is 30000/1001. FFmpeg's guess of a high rate is a round number."""
+    with standard_input(write_y4m(tmp_path / "in.y4m", moving(3), rate)):
         assert run("-", "out.mp4", *BICUBIC)[0] == 0
     with av.open(tmp_path / "out.mp4") as container:
-        assert container.streams.video[0].average_rate == Fraction(60000, 1001)
+        assert container.streams.video[0].average_rate == doubled
 
 
 # --- kills

@@ -76,6 +76,8 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
     key = job.progress_key()
     if (finished := finished_before(job, key, name)) is not None:
         return finished
+    if not work_in(progress_folder(config)):
+        job.check_links()
     progress = Progress(progress_folder(config), key)
     with progress.locked(discard_other=discard_other):
         records = score(job, progress)

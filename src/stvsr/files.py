@@ -70,6 +70,6 @@ def state_of(paths: Iterable[Path]) -> str:
 def _told(path: Path) -> str:
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except OSError:  # also of a name that no file can have
         return f"{path.name} missing"
     return f"{path.name} {status.st_size} {status.st_mtime_ns}"

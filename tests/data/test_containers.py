@@ -19,6 +19,11 @@ def test_a_playlist_that_names_itself_is_one_file(tmp_path: Path) -> None:
     assert files_of(tmp_path / "a.m3u8") == [tmp_path / "a.m3u8"]
 
 
+def test_a_playlist_that_a_power_cut_damaged_has_its_parts(tmp_path: Path) -> None:
+    (tmp_path / "a.m3u8").write_bytes(b"#EXTM3U\n0.ts\n1.ts" + bytes(4) + b"\n" + bytes(3))
+    assert files_of(tmp_path / "a.m3u8") == [tmp_path / name for name in ("a.m3u8", "1.ts", "0.ts")]
+
+
 def test_any_other_file_is_one(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("b.txt\n")
     assert files_of(tmp_path / "a.txt") == [tmp_path / "a.txt"]

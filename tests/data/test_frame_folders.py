@@ -137,6 +137,19 @@ def test_empty_folders_are_refused(tmp_path: Path) -> None:
         FrameFolders(root=tmp_path)
 
 
+def test_the_current_folder_is_not_around_a_root_that_leads_out_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_frames(tmp_path / "runs" / "one", FRAMES)
+    write_frames(tmp_path / "set" / "a", FRAMES)
+    (tmp_path / "set" / "mine").symlink_to(tmp_path / "runs" / "one")
+    monkeypatch.chdir(tmp_path / "runs" / "one")
+    assert FrameFolders(root=Path("../../set")).names == ["a", "mine"]
+    (tmp_path / "set" / "c").symlink_to(tmp_path)
+    with pytest.raises(InvalidInput, match="c: a link to a folder that it is in"):
+        FrameFolders(root=Path("../../set"))
+
+
 def test_links_that_lead_nowhere_or_in_circles_are_refused(tmp_path: Path) -> None:
     """One would be a clip less in the mean, the other forty more."""
     write_frames(tmp_path / "elsewhere", FRAMES)

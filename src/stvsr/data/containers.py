@@ -51,15 +51,18 @@ def open_input(path: Path, *, thorough: bool = False) -> InputContainer:
 
 def files_of(path: Path) -> list[Path]:
     """A file, and all that it names if it is a playlist, by other playlists too; some need not be there."""
-    found: list[Path] = []
+    found: dict[Path, None] = {}
     waiting = [path]
     while waiting:
-        found.append(waiting.pop())
-        named = [line for line in _playlist(found[-1]).splitlines()[1:] if line.strip() and not line.startswith(b"#")]
-        named += IN_A_TAG.findall(_playlist(found[-1]))
-        names = [found[-1].parent / os.fsdecode(name.strip()) for name in named]
-        waiting += [name for name in dict.fromkeys(names) if name not in found]
-    return found
+        if (file := waiting.pop()) in found:
+            continue
+        found[file] = None
+        said = _playlist(file)
+        named = [line for line in said.splitlines()[1:] if not line.startswith(b"#")] + IN_A_TAG.findall(said)
+        # A power cut may leave zeros.
+        names = [name.partition(b"\0")[0].strip() for name in named]
+        waiting += [file.parent / os.fsdecode(name) for name in names if name]
+    return [*found]
 
 
 def _playlist(path: Path) -> bytes:

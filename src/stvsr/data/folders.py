@@ -53,5 +53,7 @@ def check_link(path: Path) -> None:
         raise InvalidInput(f"{path}: a broken link; remove or fix it")
     # Of two folders with links to each other neither is in the other one but by way of a link.
     around = path.parent.resolve()
-    if path.resolve() in (around, *around.parents, *(above.resolve() for above in path.absolute().parents)):
+    # What stands before a `..` is not around it.
+    above = [each.resolve() for each in path.absolute().parents if each.parts.count("..") == path.parts.count("..")]
+    if path.resolve() in (around, *around.parents, *above, *above[-1].parents):
         raise InvalidInput(f"{path}: a link to a folder that it is in; remove it")

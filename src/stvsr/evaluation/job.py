@@ -111,6 +111,7 @@ class Job:
         unfinished = (progress_folder(self.config) / JOB_FILE).is_file()
         ours = self._made_here() or unfinished
         saved = self._saved_here() or unfinished
+        folder = Path(self.config.output_dir)
         for made, replaceable in ((self.scorer.shown.folder, ours), (self.scorer.save_to, saved)):
             if made is None:
                 continue
@@ -120,27 +121,40 @@ class Job:
                 raise InvalidInput(f"{made}: is no folder, or a link to none; remove it, or choose another output_dir")
             if not replaceable and made.is_dir() and any(made.iterdir()):
                 raise InvalidInput(f"{made}: is replaced, but no evaluation made it; choose another output_dir")
-        folder = Path(self.config.output_dir)
         if not ours and (folder / RESULTS).exists():
             raise InvalidInput(f"{folder / RESULTS}: is replaced, but no evaluation made it; choose another output_dir")
         if not ours and (folder / "checkpoints").is_dir():
             raise InvalidInput(f"{folder}: is a training's, whose logs would be replaced; choose another output_dir")
 
+    def check_links(self) -> None:
+        """Refuses a link to a folder that is not empty in place of one that is replaced: nobody knows what else it has.
+
+        Raises:
+            InvalidInput: names it.
+        """
+        for made in self._replaced():
+            if made.is_symlink() and made.is_dir() and any(made.iterdir()):
+                raise InvalidInput(f"{made}: is a link to a folder that is not empty; empty it, or remove the link")
+
     def clear_earlier(self) -> None:
         """Removes results, pictures and frames that an earlier evaluation left in the same folder."""
         folder = Path(self.config.output_dir)
-        frames = folder / SAVED
-        saved, writes = self._saved_here(), self.scorer.save_to is not None
-        # Of another method they would be taken for this one's, unless they are what it scores.
-        stale = saved and self._read_in(frames) is None
+        replaced, saved = self._replaced(), self._saved_here()
         # First: without them nobody takes what is left, or what is new, for a finished evaluation.
         (folder / RESULTS).unlink(missing_ok=True)
-        replaced = [folder / PICTURES, *([frames] if stale or writes else [])]
-        for made in filter(Path.is_dir, replaced):
-            # A link to a folder on another disk stays.
-            for entry in made.iterdir() if made.is_symlink() else [made]:
-                remove(entry)
-        (folder / OURS).write_text(SAVED if writes or (saved and not stale) else "")
+        # A link, to an empty folder on another disk, stays.
+        for made in replaced:
+            if made.is_dir() and not made.is_symlink():
+                remove(made)
+        scored = saved and folder / SAVED not in replaced
+        (folder / OURS).write_text(SAVED if scored or self.scorer.save_to is not None else "")
+
+    def _replaced(self) -> list[Path]:
+        """The folders of pictures and of frames, if those that are there would be taken for this evaluation's."""
+        frames = Path(self.config.output_dir) / SAVED
+        # What it scores stays.
+        stale = self._saved_here() and self._read_in(frames) is None
+        return [self.scorer.shown.folder, *([frames] if stale or self.scorer.save_to is not None else [])]
 
     def _made_here(self) -> bool:
         """Whether an evaluation scored something in the folder before; its progress may have been removed."""

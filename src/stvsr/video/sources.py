@@ -241,7 +241,7 @@ class Y4mInput:
             # FFmpeg makes do with what came before.
             raise Interrupted("stopped before the work began", None)
         self.picture = Picture.of(self.head, stream)
-        self.times = InputTimes(snapped(stream.guessed_rate or Fraction(25)))
+        self.times = InputTimes(snapped(stream.average_rate or Fraction(25)))
         self.first, self.stop = part.of(self.times, None, self.path)
         self.count: int | None = None
         self.breaks: frozenset[int] = frozenset()
