@@ -54,3 +54,8 @@ def test_a_file_that_was_written_again_is_told_by_its_time_its_size_or_its_name(
         states.append(state_of([path]))
     states.append(state_of([path.rename(tmp_path / "2.png")]))
     assert len(set(states)) == len(states)
+
+
+def test_a_name_that_no_file_can_have_is_of_one_that_is_missing(tmp_path: Path) -> None:
+    """A playlist may name one that FFmpeg passes over."""
+    assert state_of([tmp_path / ("a" * 300)]) != state_of([tmp_path / "a"])
