@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ class Job:
         """
         unfinished = (progress_folder(self.config) / JOB_FILE).is_file()
         ours = self._made_here() or unfinished
-        saved = self._saved_here() or unfinished
+        saved = self._saved_here or unfinished
         folder = Path(self.config.output_dir)
         for made, replaceable in ((self.scorer.shown.folder, ours), (self.scorer.save_to, saved)):
             if made is None:
@@ -139,21 +140,21 @@ class Job:
     def clear_earlier(self) -> None:
         """Removes results, pictures and frames that an earlier evaluation left in the same folder."""
         folder = Path(self.config.output_dir)
-        replaced, saved = self._replaced(), self._saved_here()
+        replaced = self._replaced()
         # First: without them nobody takes what is left, or what is new, for a finished evaluation.
         (folder / RESULTS).unlink(missing_ok=True)
         # A link, to an empty folder on another disk, stays.
         for made in replaced:
             if made.is_dir() and not made.is_symlink():
                 remove(made)
-        scored = saved and folder / SAVED not in replaced
+        scored = self._saved_here and folder / SAVED not in replaced
         (folder / OURS).write_text(SAVED if scored or self.scorer.save_to is not None else "")
 
     def _replaced(self) -> list[Path]:
         """The folders of pictures and of frames, if those that are there would be taken for this evaluation's."""
         frames = Path(self.config.output_dir) / SAVED
         # What it scores stays.
-        stale = self._saved_here() and self._read_in(frames) is None
+        stale = self._saved_here and self._read_in(frames) is None
         return [self.scorer.shown.folder, *([frames] if stale or self.scorer.save_to is not None else [])]
 
     def _made_here(self) -> bool:
@@ -164,8 +165,9 @@ class Job:
             return (folder / OURS).is_file() or bool(read_results(folder).rows)
         return False
 
+    @cached_property
     def _saved_here(self) -> bool:
-        """Whether frames that an evaluation saved lie in the folder."""
+        """Whether an evaluation saved frames in the folder before this one began."""
         folder = Path(self.config.output_dir)
         with suppress(FileNotFoundError):
             if (folder / OURS).read_text() == SAVED:

@@ -21,7 +21,7 @@ from stvsr.devices import check_answering, refuses_bf16
 from stvsr.errors import InvalidInput, one_line
 from stvsr.evaluation.splits import MotionSplitScores
 from stvsr.graphs import recorded_step
-from stvsr.models.network import Forward, Network, parameter_count, run_padded
+from stvsr.models.network import Forward, Network, run_padded
 from stvsr.tracking import LOSS, MONITORED
 from stvsr.training.micro_batches import loss_in_micro_batches
 from stvsr.training.objectives import Objective
@@ -121,8 +121,8 @@ class SpaceTimeModule(pl.LightningModule):
             InvalidInput: values that they do not take, nothing to learn, or the run that is resumed had another
                 optimizer.
         """
-        if not parameter_count(self.objective.part(self.network)):
-            raise InvalidInput("the network has nothing to learn; choose another model, or other stages of it")
+        # Without parameters an optimizer's own words would come first.
+        self.objective.part(self.network)
         try:
             optimizer = self.make_optimizer(self.network.parameters())
             # Before the schedule, which sets the rate of the first step.

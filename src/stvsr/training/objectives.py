@@ -59,6 +59,8 @@ class SpaceTime:
 
     def part(self, network: nn.Module) -> nn.Module:
         """All of it."""
+        if next(network.parameters(), None) is None:
+            raise InvalidInput("the network has nothing to learn; choose another model, or other stages of it")
         return network
 
     def __call__(self, network: Forward, batch: Batch) -> Tensor:
