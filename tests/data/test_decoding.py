@@ -418,6 +418,20 @@ def test_frames_before_the_first_key_frame_are_not_counted(tmp_path):
     assert numbers(read_frames(index, 0, 7)) == [*range(12, 19)]
 
 
+@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".ts"])
+def test_a_file_that_begins_with_an_intra_refresh_is_read_from_where_that_is_over(tmp_path, ending):
+    """As in a recording of a stream; until then the decoder gives nothing out."""
+    refreshed = {X264: f"{IN_ORDER}:intra-refresh=1"}
+    source = write_video(tmp_path / f"a{ending}", "libx264", refreshed)
+    index = index_video(repacked(source, tmp_path / f"cut{ending}", without=12))
+    given = len(index)
+    assert 40 < given < FRAMES - 12
+    whole = torch.from_numpy(true_frames(source)[FRAMES - given :]).permute(0, 3, 1, 2)
+    for first in (0, 1, given - 7):
+        torch.testing.assert_close(read_frames(index, first, 7), whole[first : first + 7], rtol=0, atol=0)
+    assert [frame.pts for frame in decoding.stream_frames(index, 0, given)] == index.pts.tolist()
+
+
 def test_an_avi_that_begins_between_key_frames_is_streamed_from_the_first_of_them(tmp_path):
     """Its decoder gives the frames before it all the same, made of what is not there."""
     index = index_video(repacked(write_video(tmp_path / "a.avi", "mpeg4", {}), tmp_path / "cut.avi", without=3))

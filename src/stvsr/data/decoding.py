@@ -33,7 +33,7 @@ from torch import Tensor
 
 from stvsr.data.containers import can_be_read, ffmpeg_name, open_input
 from stvsr.data.orientation import UPRIGHT, Orientation, display_matrix
-from stvsr.data.packets import Packet, scan, shown_last, starts_afresh, video_stream
+from stvsr.data.packets import Packet, begins_at, scan, shown_last, starts_afresh, video_stream
 from stvsr.errors import DamagedClip, InvalidInput, UserError
 from stvsr.explanations import beyond_limits
 
@@ -179,9 +179,8 @@ def stream_frames(index: VideoIndex, first: int, stop: int) -> Iterator[av.Video
 def _index(
     path: Path, container: InputContainer, stream: VideoStream, packets: list[Packet], first: av.VideoFrame
 ) -> VideoIndex:
-    beginning = min((packet.pts for packet in packets if packet.key), default=0)
     keys = sorted(packet.pts for packet in packets if packet.key and packet.exact)
-    # Frames shown before the first key frame (a file cut out of a longer one) have lost their references.
+    beginning = begins_at(packets, first.pts)
     pts = sorted(packet.pts for packet in packets if packet.shown and packet.pts >= beginning)
     if len(set(pts)) < len(pts) or not pts:
         raise DamagedClip(f"{path}: frames share timestamps or no key frame exists: encode the video again")

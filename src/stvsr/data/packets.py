@@ -156,6 +156,22 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
         )
 
 
+def begins_at(packets: list[Packet], first_decoded: int | None) -> int:
+    """Presentation time of the first frame that does not lack references: a file may be cut out of a longer one.
+
+    Args:
+        packets: of a stream.
+        first_decoded: presentation time of the first frame that FFmpeg gives; None where it has none.
+    """
+    first_key = min((packet for packet in packets if packet.key), key=lambda packet: packet.pts, default=None)
+    if first_key is None:
+        return 0
+    if first_key.exact or first_decoded is None:
+        return first_key.pts
+    # It only begins a refresh: FFmpeg withholds frames until that is declared to be over.
+    return max(first_key.pts, first_decoded)
+
+
 def shown_last(packets: list[Packet], *, in_decoding_order: bool) -> int:
     """How long the frame that is shown last is shown, in units of the stream's time base; 0 where nobody tells.
 
@@ -210,7 +226,8 @@ def _divided(data: bytes, length_bytes: int) -> Iterator[bytes]:
 def _recovers_at_once(unit: bytes) -> bool:
     """Whether an H.264 unit of messages says that decoding which starts here is exact from this very frame on.
 
-    So it is where a GOP is open. With intra refresh it takes some frames, which FFmpeg may give out all the same.
+    So it is where a GOP is open. With intra refresh it takes some frames, which FFmpeg may give out all the same; how
+    many is written there, but x264 writes too few where it uses B-frames, so nobody can tell where all is right.
     """
     # A 3 was put in wherever content would look like a start code.
     content = iter(unit[1:].replace(b"\0\0\3", b"\0\0"))
