@@ -50,6 +50,7 @@ def studied(
     ablations: str,
     *training: str,
     train: bool | str = True,
+    root: Path | None = None,
     val_root: Path | None = None,
     clips: int = 3,
     draws: bool = False,
@@ -62,7 +63,7 @@ def studied(
         "scoring": [*SMALL_CLIPS, f"{CLIPS}.clips={clips}", "pictures=0", "workers=0", *scoring],
     }
     lists = [f"{name}=[{','.join(map(repr, values))}]" for name, values in settings.items()]
-    places = {"root": videos / "train", "val_root": val_root or videos / "val", "output_dir": folder}
+    places = {"root": root or videos / "train", "val_root": val_root or videos / "val", "output_dir": folder}
     command = [
         "stvsr.study",
         "runs=study_cpu",
@@ -214,11 +215,16 @@ def test_clips_that_have_changed_are_scored_again_but_not_trained_on(
     run("[a]")
     assert all(path.stat().st_mtime_ns > time for path, time in zip(scores, before, strict=True))
 
+    # They may lie elsewhere by now.
+    (tmp_path / "train").rename(tmp_path / "moved")
+    run("[a,b]", root=tmp_path / "moved")
+    (tmp_path / "moved").rename(tmp_path / "train")
+
     # Others to train on are another study: of them a seed draws other clips. For what is trained they are of no matter.
     write_video(tmp_path / "train" / "b.mp4", moving_frames(8, (48, 64), seed=5))
     run("[a]")
     with pytest.raises(SystemExit):
-        run("[b]")
+        run("[c]")
     assert "has other videos than those that earlier runs were trained on" in capsys.readouterr().err
 
 

@@ -210,7 +210,7 @@ def check_settings(trainings: Iterable[DictConfig]) -> None:
         earlier = read_earlier(last, resolved(training.model))
         # A run that goes on has a longer schedule, if that is as long as the training.
         goes_on = earlier.steps != trainer.max_steps == training.scheduler.get("period")
-        ignored = {"scheduler.period"} if goes_on else set()
+        ignored = {*earlier.moved(), *(["scheduler.period"] if goes_on else [])}
         if changed := sorted(set(earlier.changed(settings_of(training))) - ignored):
             raise InvalidInput(
                 f"{training.output_dir}: was trained with another {', '.join(changed)}; choose another output_dir, "

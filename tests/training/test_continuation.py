@@ -9,9 +9,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from stvsr.checkpoint import SETTINGS_KEY
+from stvsr.config import resolved
 from stvsr.errors import InvalidInput
 from stvsr.train import train
-from stvsr.training.continuation import EarlierRun, checkpoint_to_continue, settings_of
+from stvsr.training.continuation import EarlierRun, checkpoint_to_continue, read_earlier, settings_of
 
 Run = Callable[..., DictConfig]
 
@@ -141,6 +142,38 @@ def test_what_an_earlier_version_kept_of_the_data_is_no_change() -> None:
     before = EarlierRun(Path("last.ckpt"), 1, 1, {"seed": 1, "data.test_source.root": "/a"})
     assert before.changed({"seed": 1}) == []
     assert before.changed({"seed": 1, "callbacks.mean.decay": 0.9}) == ["callbacks.mean.decay"]
+
+
+def test_a_folder_of_data_is_the_same_however_and_from_wherever_it_is_written(
+    configure: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def settings(root: object) -> dict[str, object]:
+        return settings_of(configure("train", "data=videos", f"data.root={root}"))
+
+    (tmp_path / "clips").mkdir()
+    monkeypatch.chdir(tmp_path)
+    earlier = EarlierRun(Path("last.ckpt"), 1, 1, settings("clips"))
+    assert earlier.settings["data.train_source.root"] == str(tmp_path / "clips")
+    for written in ("./clips/", tmp_path / "clips", "clips/../clips"):
+        assert settings(written) == earlier.settings
+    assert earlier.moved() == []
+    (tmp_path / "clips").rename(tmp_path / "elsewhere")
+    assert earlier.moved() == ["data.train_source.root"]
+    assert earlier.changed(settings("elsewhere")) == ["data.train_source.root"]
+
+
+def test_a_folder_that_an_earlier_version_kept_as_it_was_written_is_the_same(
+    small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(small_run(*SHORT))
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    config = small_run()
+    content = torch.load(last, weights_only=True)
+    content[SETTINGS_KEY]["data.train_source.root"] = "clips"
+    torch.save(content, last)
+    earlier = read_earlier(last, resolved(config.model))
+    assert earlier.settings["data.train_source.root"] == str(tmp_path / "clips")
 
 
 def test_the_rest_of_a_command_that_was_left_out_is_not_trained_with(small_run: Run, tmp_path: Path) -> None:

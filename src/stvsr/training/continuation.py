@@ -68,13 +68,28 @@ class EarlierRun:
         names = [name for name in names if _is_of(name, (*SETTINGS, "callbacks"))]
         return [name for name in names if self.settings.get(name) != settings.get(name)]
 
+    def moved(self) -> list[str]:
+        """Which settings name folders of data that are gone: what was in them may lie elsewhere by now."""
+        return [name for name, at in self.settings.items() if _is_root(name, at) and not Path(at).exists()]
+
 
 def settings_of(config: DictConfig) -> dict[str, Any]:
     """The `SETTINGS` of a run, and those of a user's own callbacks, each by its full name."""
     plain = resolved(config)
     callbacks = {name: str(made.get("_target_")) for name, made in plain.get("callbacks", {}).items() if made}
     own = [f"callbacks.{name}" for name, target in callbacks.items() if not target.startswith(WITHOUT_EFFECT)]
-    return {name: value for name, value in flattened(plain).items() if _is_of(name, (*SETTINGS, *own))}
+    chosen = {name: value for name, value in flattened(plain).items() if _is_of(name, (*SETTINGS, *own))}
+    return _with_absolute_roots(chosen)
+
+
+def _with_absolute_roots(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their full names, in which a folder of data is the same however, and from wherever, it is written."""
+    return {name: str(Path(value).resolve()) if _is_root(name, value) else value for name, value in settings.items()}
+
+
+def _is_root(name: str, value: Any) -> bool:
+    """Whether a setting, by its full name, names a folder of data."""
+    return name.startswith("data.") and name.endswith("root") and value is not None
 
 
 def _is_of(name: str, settings: tuple[str, ...]) -> bool:
@@ -91,7 +106,8 @@ def read_earlier(path: Path, model_config: dict[str, Any]) -> EarlierRun:
     content = read_run(path, model_config)
     last = content.get("callbacks", {}).get(LastCheckpoint.__qualname__, {})
     steps = int(content.get("global_step", 0))
-    return EarlierRun(path, steps, last.get("validated"), content.get(SETTINGS_KEY, {}))
+    # Earlier versions kept folders as they were written.
+    return EarlierRun(path, steps, last.get("validated"), _with_absolute_roots(content.get(SETTINGS_KEY, {})))
 
 
 def run_to_continue(config: DictConfig) -> EarlierRun | None:
