@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = _Parser(
         prog="stvsr-upscale",
-        description="Video in, video of twice the frame rate and four times the width and height out.",
+        description="Makes a video of twice the frame rate and four times the width and height.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -57,14 +57,14 @@ def parser() -> argparse.ArgumentParser:
     rates.add_argument("--no-interpolate", action="store_true", help="only enlarge; keep the rate")
     frames.add_argument("--rate", type=_rate, help="frames per second of a folder of PNG frames, such as 24000/1001")
     frames.add_argument(
-        "--scale", type=int, choices=SCALES, default=SCALE, help="4, or 2: downsampled afterwards (default: 4)"
+        "--scale", type=int, choices=SCALES, default=SCALE, help="factor; 2 downsamples the result of 4 (default: 4)"
     )
     frames.add_argument(
-        "--preview", action="store_true", help="bicubic + blending on the left, the method on the right"
+        "--preview", action="store_true", help="side by side: bicubic + blending left, the method right"
     )
 
     part = made.add_argument_group("how much of the input")
-    part.add_argument("--start", type=_time, default=Fraction(0), metavar="TIME", help="seconds, or 1:02:03.5")
+    part.add_argument("--start", type=_time, default=Fraction(0), metavar="TIME", help="skip to: seconds, or 1:02:03.5")
     part.add_argument("--duration", type=_time, metavar="TIME", help="process only this much of the input")
 
     file = made.add_argument_group("how frames are written")
@@ -74,11 +74,11 @@ def parser() -> argparse.ArgumentParser:
         help="default: h264, in .webm vp9 (or av1); prores goes into .mov and .mkv, ffv1 (lossless) into .mkv",
     )
     file.add_argument(
-        "--crf", type=int, help="lower is better quality and a larger file (default: by codec, 18 for h264)"
+        "--crf", type=int, help="quality: lower is better, and a larger file (default: by codec, 18 for h264)"
     )
     file.add_argument("--pixel-format", help="FFmpeg's name, such as yuv444p (default: by codec, mostly yuv420p)")
     file.add_argument(
-        "--overwrite", action="store_true", help="replace an existing output, and unfinished work with other options"
+        "--overwrite", action="store_true", help="replace existing output, or unfinished work begun with other options"
     )
 
     machine = made.add_argument_group("where it runs")
