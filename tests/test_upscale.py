@@ -413,7 +413,7 @@ def pictures(path: Path) -> Tensor:
 
 # How many segments, or sixes of frames, are whole before each stop.
 @pytest.mark.parametrize(
-    ("name", "stops"), [("killed.mkv", (1, 3, 6)), pytest.param("killed", (1, 3), marks=pytest.mark.slow)]
+    ("name", "stops"), [("killed.mkv", (1, 2, 4, 6)), pytest.param("killed", (1, 3), marks=pytest.mark.slow)]
 )
 def test_a_job_killed_and_stopped_by_ctrl_c_gives_the_frames_of_an_undisturbed_one(
     run: Run, job: Callable[[str], list[str]], tmp_path: Path, name: str, stops: tuple[int, ...]

@@ -11,7 +11,8 @@ come out, it starts from an earlier key frame and at last from the beginning. Ke
 renewed bit by bit (intra refresh) do not count: FFmpeg gives frames out before all of it is.
 
 Nothing stays open between reads: no fork inherits a reader, nothing needs pickling, memory is given back.
-Limits: a damaged bit stream is refused where FFmpeg reports the damage; decord conceals more of it than PyAV.
+Limits: a damaged bit stream is refused where FFmpeg reports the damage; decord conceals more of it than PyAV. In AVI,
+after MPEG-4 frames that are announced but not coded (N-VOPs), other frames may come.
 Frames come upright (rotation metadata applied) and 8-bit; the file's colour matrix and range are honoured.
 """
 
