@@ -18,7 +18,7 @@ from omegaconf.errors import InterpolationKeyError
 from PIL import Image
 
 from conftest import SMALL_RUN, SMALL_SCORING, moving_frames, write_video
-from stvsr import dashboard, evaluate, report, train
+from stvsr import dashboard, evaluate, report, study, train
 from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY
 from stvsr.cli import CONFIG_DIR, explain, one_line_errors
 from stvsr.data.vimeo90k import motion_list
@@ -94,6 +94,20 @@ def test_help_of_every_program_names_its_own_file() -> None:
         # As it stands there: it is known to a program that runs, and one of them is run above.
         footer = OmegaConf.to_container(OmegaConf.load(file))["hydra"]["help"]["footer"]  # type: ignore[call-overload,index]
         assert footer.splitlines()[-1] == f"{COMMENTS}${{hydra.runtime.config_sources[1].path}}/{file.name}"
+
+
+def test_help_of_a_program_with_settings_alone_offers_no_groups(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A report has no ablation to choose."""
+    monkeypatch.setattr(sys, "argv", ["stvsr", "--help"])
+    for program in (report, dashboard, study):
+        with pytest.raises(SystemExit, match="0"):
+            program.main()
+        shown = capsys.readouterr().out
+        assert "output_dir: outputs/" in shown
+        assert "For example:\n  python -m stvsr." in shown
+        assert "ablation: a, b" not in shown
 
 
 BAD_EVALUATE = {
