@@ -37,7 +37,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from tqdm import tqdm
 
-from stvsr.cli import CONFIG_DIR, one_line_errors
+from stvsr.cli import one_line_errors
+from stvsr.config import CONFIG_DIR
 from stvsr.data.clip import FRAMES, GIVEN, SCALE, UNSPLIT, Batch
 from stvsr.data.vimeo90k import training_clips
 from stvsr.devices import MIB, chosen_device, device_name, has_bf16, peak_memory, synchronise, used_memory

@@ -16,7 +16,8 @@ from hydra.utils import instantiate
 from torch import Tensor
 from tqdm import trange
 
-from stvsr.cli import CONFIG_DIR, one_line_errors
+from stvsr.cli import one_line_errors
+from stvsr.config import CONFIG_DIR
 from stvsr.data.clip import FRAMES, to_float
 from stvsr.data.decoding import read_frames
 from stvsr.data.degradation import downsample_crop

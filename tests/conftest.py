@@ -24,7 +24,7 @@ from hypothesis import settings
 from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
-from stvsr.cli import CONFIG_DIR
+from stvsr.config import CONFIG_DIR
 from stvsr.data.clip import Footage, to_float
 from stvsr.data.png import write_png
 from stvsr.data.synthetic import SyntheticScenes

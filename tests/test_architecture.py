@@ -9,7 +9,17 @@ PACKAGE = Path(__file__).parents[1] / "src" / "stvsr"
 
 # A room may import from the rooms before it. Entry points know all.
 ROOMS = [
-    *("errors", "terminal", "files", "unfinished", "config", "cgroups", "devices", "explanations"),
+    *(
+        "errors",
+        "terminal",
+        "files",
+        "unfinished",
+        "config",
+        "cgroups",
+        "devices",
+        "explanations",
+        "configuration_errors",
+    ),
     *("data", "ops", "models", "graphs", "checkpoint", "stage_weights", "evaluation", "tracking", "training", "video"),
 ]
 ENTRY_POINTS = {"train", "evaluate", "upscale", "export", "report", "study", "dashboard", "demo", "pack", "cli"}

@@ -20,7 +20,9 @@ from PIL import Image
 from conftest import SMALL_RUN, SMALL_SCORING, moving_frames, write_video
 from stvsr import dashboard, evaluate, report, study, train
 from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY
-from stvsr.cli import CONFIG_DIR, explain, one_line_errors
+from stvsr.cli import one_line_errors
+from stvsr.config import CONFIG_DIR
+from stvsr.configuration_errors import explain
 from stvsr.data.vimeo90k import motion_list
 from stvsr.errors import DamagedClip, Interrupted, InvalidInput
 from stvsr.evaluation import scoring

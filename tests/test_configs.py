@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
-from stvsr.cli import CONFIG_DIR, explain
+from stvsr.config import CONFIG_DIR
+from stvsr.configuration_errors import explain
 from stvsr.data.synthetic import MOTION_RANGES
 from stvsr.evaluation.protocols import Protocol
 

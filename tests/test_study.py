@@ -388,7 +388,7 @@ def test_runs_of_other_settings_are_not_taken_for_those_asked_for(
         ("model.channels=16", "a checkpoint of another network: its channels is 8"),
         (
             "trainer.max_steps=1",
-            "of 2 steps, not 1; choose another output_dir, or trainer.max_steps=2 among the settings of training",
+            "has 2 steps, more than trainer.max_steps=1; expected as many or more, or, to start anew, another",
         ),
     ):
         with pytest.raises(SystemExit):

@@ -140,7 +140,7 @@ def test_what_a_kill_leaves_of_a_folder_that_is_being_removed_is_still_taken_for
 
         killed.setattr(Path, "unlink", kill)
         with pytest.raises(KeyboardInterrupt):
-            job.remove()
+            job.finish()
     with unfinished(folder).locked():
         assert (folder / "000000.mkv").is_file()
 
@@ -159,7 +159,7 @@ def test_a_folder_that_stays_because_its_lock_is_open_is_used_again(
     with job.locked(), monkeypatch.context() as nfs:
         (folder / "000000.mkv").touch()
         nfs.setattr(os, "rmdir", silly_rename)
-        job.remove()
+        job.finish()
     assert [path.name for path in folder.iterdir()] == [".nfs0001"]
     with unfinished(folder).locked():
         pass

@@ -9,8 +9,8 @@ from pathlib import Path
 
 ROOT = Path("/")
 
-# Of either version: where its hierarchy is, the limit, what is used, and what stands in memory.stat before the names of
-# counters that take in the groups below.
+# For each version: where it is mounted, the files with the limit and the usage, and the prefix of those counters in
+# memory.stat that include the groups below.
 VERSIONS = {
     "": ("sys/fs/cgroup", "memory.max", "memory.current", ""),
     "memory": ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),

@@ -13,47 +13,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from io import TextIOWrapper
-from pathlib import Path
 from typing import ClassVar
 
 import hydra
 import torch.distributed
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from stvsr.config import check_paths, refuse_missing, refuse_unread, typed
-from stvsr.errors import Interrupted, chain_of, one_line
-from stvsr.explanations import in_one_line
+from stvsr.config import CONFIG_DIR, check_paths, refuse_missing, refuse_unread, typed
+from stvsr.configuration_errors import explain
+from stvsr.errors import Interrupted
 from stvsr.terminal import TERMINAL
-
-PACKAGE = Path(__file__).parent
-
-CALLED = "Error in call to target '"
-"""Hydra's words for an error that a class raised which it makes."""
-
-LIBRARIES = ("torch.", "pytorch_lightning.", "wandb.", "hydra_plugins.", "stvsr.tracking.")
-"""What one of their classes raises is about the values it was given; of ours, or a user's own, it may be a bug.
-
-The logger of `stvsr.tracking` is Lightning's.
-"""
-
-NO_CHOICE = "Config group override must be a string or a list. Got NoneType"
-"""Hydra's words for `logger=null`."""
-
-NO_SUBMITIT = "Could not load 'hydra/launcher/submitit_slurm'"
-"""Hydra's words where the plugin that `hydra/launcher=slurm` configures is not installed."""
-
-OF_VALUES = (TypeError, ValueError, ZeroDivisionError, RuntimeError)
-"""What comes of values of a wrong kind or size; other errors of ours are bugs, and keep their traceback."""
 
 INTERRUPTED = 130
 """Exit status of a run that was asked to stop, as shells have it."""
-
-# A wheel carries conf/ inside the package; a clone has it at the top, where a user edits it.
-CONFIG_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
 
 
 class ReportedExit(SystemExit):
@@ -100,12 +74,12 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
                     check_paths(config)
                     _run(run, config)
             except ReportedExit as stop:
-                if not _is_one_of_several() or (stop.code == INTERRUPTED and _others_wait()):
+                if not _is_in_sweep() or (stop.code == INTERRUPTED and _jobs_run_here()):
                     raise
                 # A job that failed does not take the others of its sweep with it.
                 return _failed()
             except Exception:
-                if not _is_one_of_several():
+                if not _is_in_sweep():
                     raise
                 # Nor does a bug of ours.
                 traceback.print_exc()
@@ -140,7 +114,7 @@ def _run(run: Callable[[DictConfig], object], config: DictConfig) -> None:
     try:
         run(config)
     except Interrupted as stop:
-        if not _is_one_of_several():
+        if not _is_in_sweep():
             raise
         folder = HydraConfig.get().sweep.dir
         remedy = f"to continue the sweep, give the same command again with {typed('output_dir', folder)}"
@@ -152,12 +126,12 @@ def _has_helpers() -> bool:
     return any(type(thread).__name__ == "_ChildProcessObserver" for thread in threading.enumerate())
 
 
-def _is_one_of_several() -> bool:
+def _is_in_sweep() -> bool:
     """Whether this is a job of a sweep."""
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
-def _others_wait() -> bool:
+def _jobs_run_here() -> bool:
     """Whether the jobs of the sweep run in this process, one after the other."""
     return bool(HydraConfig.get().launcher._target_.endswith(".BasicLauncher"))
 
@@ -177,7 +151,7 @@ def _failed() -> FailedJob:
             file=sys.stderr,
         )
         raise ReportedExit(1)
-    return FailedJob(config.job.num, "above" if _others_wait() else f"the launcher's logs below {config.sweep.dir}")
+    return FailedJob(config.job.num, "above" if _jobs_run_here() else f"the launcher's logs below {config.sweep.dir}")
 
 
 @contextmanager
@@ -221,51 +195,6 @@ def one_line_errors() -> Iterator[None]:
         raise ReportedExit(status) from None
 
 
-def explain(error: BaseException) -> tuple[str | None, int]:
-    """One line and an exit status for an error that a user can cause; None for any other."""
-    # First: Hydra wraps what happens in whatever it makes, and the disk is no matter of the configuration.
-    if (message := in_one_line(error)) is not None:
-        return message, 1
-    for link in chain_of(error):
-        if _is_configuration(link):
-            return f"configuration: {_said(link)}; see the files in {CONFIG_DIR}", 2
-    return None, 1
-
-
-def _said(error: BaseException) -> str:
-    """What Hydra says of an error in a configuration, and where it says no reason, that."""
-    if str(error).startswith(NO_CHOICE):
-        return "null chooses no file of a group of settings; name one, such as logger=csv"
-    if NO_SUBMITIT in str(error):
-        return (
-            "hydra/launcher=slurm needs hydra-submitit-launcher, which is not installed; run make install, or "
-            'pip install ".[slurm]" in the clone'
-        )
-    if "LexerNoViableAlt" in str(error):
-        wrong = one_line(error).partition("Exception: ")[2].partition(" ^ See")[0]
-        return f"{wrong}: letters that are not English, and ~, need quotes within quotes, such as 'data.root=\"DIR\"'"
-    message, *hint = one_line(error).split(", set env var HYDRA_FULL_ERROR=1")
-    return f"{message}: {one_line(chain_of(error)[-1])}" if hint else message
-
-
-def _is_configuration(error: BaseException) -> bool:
-    """Whether an error tells of the config, not of a bug in something of ours that Hydra made."""
-    if isinstance(error, InstantiationException) and (cause := error.__cause__) is not None:
-        _, called, target = str(error).partition(CALLED)
-        is_of_library = not called or target.startswith(LIBRARIES)
-        return is_of_library or isinstance(cause, OF_VALUES) or _is_configuration(cause)
-    # What is made later, such as a source of clips. In a user's own code it is a bug.
-    wrong_key = isinstance(error, TypeError) and "unexpected keyword argument" in str(error) and _is_raised_here(error)
-    return wrong_key or str(error).startswith(NO_CHOICE) or isinstance(error, HydraException | OmegaConfBaseException)
-
-
-def _is_raised_here(error: BaseException) -> bool:
-    """Whether a line of this package raised it, of Hydra, which calls what is made later for us, or of nobody."""
-    raised = traceback.extract_tb(error.__traceback__)
-    ours = (PACKAGE, Path(hydra.__file__).parent)
-    return not raised or any(Path(raised[-1].filename).is_relative_to(package) for package in ours)
-
-
 @contextmanager
 def _one_job() -> Iterator[None]:
     """Lets a job of a sweep start processes of its own, and leaves nothing of it to the next job.
@@ -274,7 +203,7 @@ def _one_job() -> Iterator[None]:
     would make each of them run the whole sweep, so for the duration of a job the command line is the job's own.
     """
     config = HydraConfig.get()
-    if not _is_one_of_several():
+    if not _is_in_sweep():
         yield
         return
     arguments, environment = sys.argv, dict(os.environ)

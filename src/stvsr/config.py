@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,18 +13,22 @@ from omegaconf import DictConfig, OmegaConf
 
 from stvsr.errors import InvalidInput
 
+PACKAGE = Path(__file__).parent
+
+# A wheel carries conf/ inside the package; a clone has it at the top, where a user edits it.
+CONFIG_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
+
 PATHS = ("checkpoint", "initial_weights", "motion_cache", "output", "data.pack", "predictions", "resume")
 """Settings that name a file or folder, besides the roots of data and the weights of stages."""
 
-
 PLAIN = re.compile(r"[\w./:+-]+", re.ASCII)
-"""Values that a shell takes as they are, and Hydra if they are no number, for example."""
+"""Values that need no quotes in a shell, nor for Hydra unless it would read them as a number or the like."""
 
 WANDB_OFFLINE = "logger.wandb.offline"
 """The setting that keeps runs off the network."""
 
 LONGEST_VARIANT = 64
-"""Characters by which loggers know a run, as W&B has it for tags."""
+"""The longest name of a run: W&B allows tags of 64 characters."""
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
@@ -68,23 +72,23 @@ def targets_in(settings: Any) -> list[str]:
 
 def with_absolute_roots(settings: Any) -> Any:
     """Settings of data with absolute paths of the folders they name: they are the same from anywhere."""
-    if isinstance(settings, list):
-        return [with_absolute_roots(value) for value in settings]
-    if not isinstance(settings, dict):
-        return settings
-    return {
-        name: str(Path(value).resolve()) if name.endswith("root") and value is not None else with_absolute_roots(value)
-        for name, value in settings.items()
-    }
+    return _with_roots(settings, lambda root: str(Path(root).resolve()))
 
 
 def without_roots(settings: Any) -> Any:
-    """Settings of data without the folders they name: the same clips may lie elsewhere on another machine."""
+    """Settings of data with null for the folders they name: the same clips may lie elsewhere on another machine."""
+    return _with_roots(settings, lambda root: None)
+
+
+def _with_roots(settings: Any, changed: Callable[[str], str | None]) -> Any:
     if isinstance(settings, list):
-        return [without_roots(value) for value in settings]
+        return [_with_roots(value, changed) for value in settings]
     if not isinstance(settings, dict):
         return settings
-    return {name: without_roots(value) for name, value in settings.items() if not name.endswith("root")}
+    return {
+        name: changed(value) if name.endswith("root") and value is not None else _with_roots(value, changed)
+        for name, value in settings.items()
+    }
 
 
 def refuse_missing(config: DictConfig) -> None:
@@ -117,7 +121,7 @@ def refuse_unread(sources: Iterable[Any], ours_in: Path) -> None:
 
 
 def _missing(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    # As they are: a config of a user's own may have numbers for keys.
+    # Keys are not converted: a user's own config may have numbers for them.
     for key in cast(list[str], list(config)):
         if OmegaConf.is_missing(config, key):
             yield f"{prefix}{key}"

@@ -14,8 +14,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from stvsr.checkpoint import load_network
-from stvsr.cli import CONFIG_DIR, one_line_errors
-from stvsr.config import override
+from stvsr.cli import one_line_errors
+from stvsr.config import CONFIG_DIR, override
 from stvsr.data.datasets import ValidationClips
 from stvsr.errors import Interrupted, InvalidInput
 from stvsr.evaluate import evaluate

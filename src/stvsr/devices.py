@@ -47,7 +47,7 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    return f"{_cpu_name()}, {threads} thread{'' if threads == 1 else 's'}"
+    return f"{_told_by_proc('cpuinfo', 'model name') or 'CPU'}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -62,22 +62,19 @@ def refuses_bf16(device: torch.device) -> bool:
     return device.type == "cuda" and not has_bf16(device)
 
 
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "CPU"
+def _told_by_proc(name: str, key: str) -> str | None:
+    """The value of the first line in a file of `/proc` that begins with `key`; None where the system has no such."""
+    file = Path("/proc", name)
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), None)
 
 
 def peak_memory(device: torch.device) -> float:
     """Most memory held so far, MiB: allocated on a GPU, resident for the whole process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MIB
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.is_file() else []
-    # Some sandboxes have the file and not the line.
-    if peaks := [line for line in lines if line.startswith("VmHWM:")]:
-        return int(peaks[0].split()[1]) / 1024
+    if (peak := _told_by_proc("self/status", "VmHWM:")) is not None:
+        return int(peak.split()[0]) / 1024
     # Of a child process it may be the peak of its parent, so only where nothing else is known.
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / MIB if sys.platform == "darwin" else used / 1024
@@ -112,10 +109,9 @@ def available_memory(device: torch.device) -> int:
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
         return free
-    meminfo = Path("/proc/meminfo")
-    lines = meminfo.read_text().splitlines() if meminfo.is_file() else []
-    available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
-    of_machine = available[0] if available else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    available = _told_by_proc("meminfo", "MemAvailable:")
+    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    of_machine = half if available is None else int(available.split()[0]) * 1024
     return min([of_machine, *within_limits()])
 
 

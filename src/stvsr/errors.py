@@ -4,6 +4,8 @@ Every entry point prints such an error as one line and exits with status 1 (see 
 is raised is a bug of ours and keeps its traceback. A message names the value, what was expected and the remedy.
 """
 
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """Something a user can cause and mend, told in one line."""
@@ -54,3 +56,9 @@ def chain_of(error: BaseException) -> list[BaseException]:
     while cause := chain[-1].__cause__:
         chain.append(cause)
     return chain
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Names in words; those beyond the first few are counted."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -15,8 +15,8 @@ from typing import Any
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from stvsr.cli import CONFIG_DIR, entry_point
-from stvsr.config import LONGEST_VARIANT, WANDB_OFFLINE, check_flag, check_int
+from stvsr.cli import entry_point
+from stvsr.config import CONFIG_DIR, LONGEST_VARIANT, WANDB_OFFLINE, check_flag, check_int
 from stvsr.devices import chosen_device, forget_peak_memory
 from stvsr.errors import Interrupted, InvalidInput
 from stvsr.evaluation.costs import Cost, measured_cost
@@ -69,15 +69,15 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
     config.variant = name[:LONGEST_VARIANT]
     # Where others score, this process keeps off their GPUs.
     device = chosen_device("cpu" if config.processes > 1 else config.device)
-    # Of this method, not of those that were trained or scored before it in this process.
+    # Count the memory of this method, not that of earlier work in this process.
     forget_peak_memory(device)
     job = Job(config, device)
-    job.check_output()
+    job.output.check()
     key = job.progress_key()
     if (finished := finished_before(job, key, name)) is not None:
         return finished
     if not work_in(progress_folder(config)):
-        job.check_links()
+        job.output.check_links()
     progress = Progress(progress_folder(config), key)
     with progress.locked(discard_other=discard_other):
         records = score(job, progress)
@@ -105,7 +105,7 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
         write_report(folder, [folder])
         track_evaluation(config, results)
         # Last: whatever fails before can be done again without scoring again.
-        progress.remove()
+        progress.finish()
         return results
 
 
@@ -150,7 +150,7 @@ def score(job: Job, progress: Progress) -> list[BatchRecord]:
     done = progress.records(job.is_current)
     todo = [number for number in range(len(batches)) if number not in done]
     if not done:
-        job.clear_earlier()
+        job.output.clear()
     bar = tqdm(
         total=len(job.tasks),
         initial=sum(len(record.windows) for record in done.values()),
@@ -181,7 +181,7 @@ def score(job: Job, progress: Progress) -> list[BatchRecord]:
 
 
 def beginnings(clips: list[ClipScore]) -> dict[str, str]:
-    """Of each clip set a checksum of the pixels of the first two true frames of its clips, which may be replaced."""
+    """For each clip set, a checksum of the first two true frames of its clips: they may be replaced under a name."""
     pixels: dict[str, str] = {}
     for clip in clips:
         pixels[clip.info.clip_set] = pixels.get(clip.info.clip_set, "") + clip.beginning

@@ -13,28 +13,8 @@ OF_LIMITS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 LONGEST = 150
 """At most this many characters of what a library says of the memory are repeated; more are byte counts."""
 
-REFUSED_BY_SLURM = "FailedJobError"
-"""submitit's error where sbatch refuses a job, or where one failed on its node, which begins with other words."""
-
-ENDED_BY_SLURM = "UncompletedJobError"
-"""submitit's error where a job left nothing: out of memory, out of time, cancelled, or its node failed."""
-
-FAILED_ON_ITS_NODE = "Job (task="
-
 NO_THREAD = "can't start new thread"
 """Python's words where the system gives none."""
-
-PEER_GONE = ("Connection closed by peer", "Connection reset by peer")
-"""Gloo's words where another process of a run has ended."""
-
-LOADER_GONE = "DataLoader worker (pid"
-"""Torch's words where the system ended a loader process."""
-
-LINKS_IN_A_CIRCLE = "Symlink loop from "
-"""Python 3.11's words where a path is resolved."""
-
-NO_SLURM = 'Could not detect "srun"'
-"""submitit's words where there is no SLURM."""
 
 
 def in_one_line(error: BaseException) -> str | None:
@@ -47,27 +27,37 @@ def in_one_line(error: BaseException) -> str | None:
     if (message := explain_os_error(error)) is not None:
         return message
     for link in links:
+        said, kind = str(link), type(link).__name__
         if is_out_of_memory(link):
-            said = one_line(link)[:LONGEST] or "out of memory"
-            return f"{said}; not enough memory: use smaller batches, crops or frames"
-        if str(link) == NO_THREAD:
+            reason = one_line(link)[:LONGEST] or "out of memory"
+            return f"{reason}; not enough memory: use smaller batches, crops or frames"
+        if said == NO_THREAD:
             return beyond_limits(NO_THREAD)
-        if isinstance(link, RuntimeError) and any(words in str(link) for words in PEER_GONE):
+        # Gloo.
+        if isinstance(link, RuntimeError) and (
+            "Connection closed by peer" in said or "Connection reset by peer" in said
+        ):
             return "another process of this run has ended, often for want of memory; give the same command again"
-        if str(link).startswith(LOADER_GONE):
-            said = one_line(link)[:LONGEST]
-            return f"{said}: often for want of memory; give the same command again, with fewer workers"
-        if str(link).startswith(LINKS_IN_A_CIRCLE):
+        if said.startswith("DataLoader worker (pid"):
+            return (
+                f"{one_line(link)[:LONGEST]}: often for want of memory; give the same command again, with fewer workers"
+            )
+        # Path.resolve of Python 3.11.
+        if said.startswith("Symlink loop from "):
             return f"{one_line(link)}: links lead in a circle; remove one"
-        if type(link).__name__ == REFUSED_BY_SLURM and not str(link).startswith(FAILED_ON_ITS_NODE):
-            said = one_line(link)[-LONGEST:]
-            return f"SLURM takes no such job ({said}); set hydra.launcher.timeout_min, .partition or .account for it"
-        if type(link).__name__ == ENDED_BY_SLURM:
+        # submitit: sbatch refused a job. Where one failed on its node its error begins with these words.
+        if kind == "FailedJobError" and not said.startswith("Job (task="):
+            return (
+                f"SLURM takes no such job ({one_line(link)[-LONGEST:]}); set hydra.launcher.timeout_min, .partition or "
+                ".account for it"
+            )
+        # submitit: a job left nothing, as it was out of memory or time, was cancelled, or its node failed.
+        if kind == "UncompletedJobError":
             return (
                 f"SLURM ended a job ({one_line(link)[:LONGEST]}); the others go on: compare them by stvsr.report in "
                 "the end, and give that job's settings again with its output_dir, and more memory or time if need be"
             )
-        if NO_SLURM in str(link):
+        if 'Could not detect "srun"' in said:
             return (
                 "no program srun here; start the sweep where SLURM's jobs are submitted, or omit hydra/launcher=slurm"
             )

@@ -51,7 +51,7 @@ def pack(config: DictConfig) -> PackedClips:
             damaged = pack_missing(packing, config.workers)
             made = finished_pack(packing, damaged, config.workers)
             made.folder.rename(output)
-            packing.remove()
+            packing.finish()
     except KeyboardInterrupt:
         raise Interrupted("stopped", "run the same command again to continue") from None
     except OSError as error:
@@ -94,7 +94,7 @@ def check_space(packing: Packing, needed: int, total: int) -> None:
     )
     if needed > free:
         if needed == total:
-            packing.remove()
+            packing.finish()
         raise InvalidInput(
             f"output={packing.output}: {needed / GIGABYTE:.3f} GB are left to write and {free / GIGABYTE:.3f} GB are "
             "free on its disk; make room, or choose an output on another disk"

@@ -52,27 +52,25 @@ def load_stage(stage: Stage, path: str | Path) -> None:
         load_weights(stage, tensors, kind, origin=str(path))
         return
     config, weights = own_network(content) or ({}, {})
-    for place, part in config.items():
-        if isinstance(part, dict) and part.get("_target_") == target_of(type(stage)):
-            prefix = f"{place}."
-            own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-            try:
-                fill(stage, own, path)
-            except InvalidInput:
-                settings = {name: value for name, value in part.items() if name != "_target_"}
-                if not settings:
-                    raise
-                given = (
-                    f"++frame_{place}.{name}={json.dumps(value, separators=(',', ':'))}"
-                    for name, value in settings.items()
-                )
-                typed = " ".join(map(shlex.quote, given))
-                raise InvalidInput(
-                    f"{path}: its {stage.title} was trained with settings of its own; add them: {typed} (if they are "
-                    "given already the file is damaged)"
-                ) from None
-            return
-    raise InvalidInput(f"{path}: holds no {stage.title}; expected {_expected(stage)} that has one")
+    parts = {place: part for place, part in config.items() if isinstance(part, dict)}
+    place = next((place for place, part in parts.items() if part.get("_target_") == target_of(type(stage))), None)
+    if place is None:
+        raise InvalidInput(f"{path}: holds no {stage.title}; expected {_expected(stage)} that has one")
+    prefix = f"{place}."
+    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    settings = {name: value for name, value in parts[place].items() if name != "_target_"}
+    try:
+        fill(stage, own, path)
+    except InvalidInput:
+        if not settings:
+            raise
+        given = (
+            f"++frame_{place}.{name}={json.dumps(value, separators=(',', ':'))}" for name, value in settings.items()
+        )
+        raise InvalidInput(
+            f"{path}: its {stage.title} was trained with settings of its own; add them: {shlex.join(given)} (if they "
+            "are given already the file is damaged)"
+        ) from None
 
 
 def _expected(stage: Stage) -> str:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from stvsr.checkpoint import load_network
 from stvsr.cli import entry_point
-from stvsr.config import check_flag, check_list, override, resolved
+from stvsr.config import check_flag, check_list, override
 from stvsr.data.datasets import ValidationClips
 from stvsr.errors import Interrupted, InvalidInput, TrainingDiverged, one_line
 from stvsr.evaluate import evaluate
@@ -107,7 +107,7 @@ def train_missing(config: DictConfig, wanted: Trainings) -> dict[Run, str]:
     missing = {run for run, training in wanted.items() if not is_trained(training)}
     if missing:
         check_videos(Path(config.root), Path(config.output_dir) / "train")
-    # Of each ablation once; one of a user's own may be unable to begin with blended frames.
+    # Once per ablation: a user's own may be unable to start from blended frames.
     for training in {run[1]: made for run, made in wanted.items() if not checkpoint_of(made).is_file()}.values():
         check_start(training)
     left_out = {}
@@ -118,7 +118,7 @@ def train_missing(config: DictConfig, wanted: Trainings) -> dict[Run, str]:
         try:
             train(training)
         except TrainingDiverged as error:
-            # It would end so again; the others are worth as much without it.
+            # A retry would diverge again; the other runs can be compared without it.
             left_out[run] = one_line(error)
             print(f"left out: {left_out[run]}", file=sys.stderr)
     return left_out
@@ -147,7 +147,7 @@ def draw(config: DictConfig, trainings: Trainings, runs: list[TrainedRun]) -> No
 
 
 def generated_clips(config: DictConfig) -> ValidationClips:
-    """Those that runs are scored on."""
+    """The generated clips that runs are scored on."""
     scoring = scoring_config(config, Path(config.output_dir))
     return ValidationClips(source=instantiate(scoring.data.test_source.sets[1].source))
 
@@ -160,12 +160,12 @@ def check_scoring(config: DictConfig) -> None:
 
 
 def data_overrides(config: DictConfig) -> list[str]:
-    """Where the clips are, however a user names it."""
+    """Overrides that name the clip folders by absolute paths."""
     return [override(f"data.{name}", Path(config[name]).resolve()) for name in ("root", "val_root")]
 
 
 def training_config(config: DictConfig, seed: int, ablation: str) -> DictConfig:
-    """Of one run."""
+    """The composed config of one training run."""
     return compose(
         "train",
         [
@@ -180,7 +180,7 @@ def training_config(config: DictConfig, seed: int, ablation: str) -> DictConfig:
 
 
 def scoring_config(config: DictConfig, folder: Path, *method: str) -> DictConfig:
-    """Of the scoring of one method."""
+    """The composed config of one evaluation, which writes to `folder`."""
     common = ["data=held", *data_overrides(config), "logger=csv"]
     cache = override("motion_cache", Path(config.output_dir) / "motion.csv")
     return compose("evaluate", [*common, cache, *config.scoring, *method, override("output_dir", folder)])
@@ -207,7 +207,7 @@ def check_settings(trainings: Iterable[DictConfig]) -> None:
             )
         if not last.is_file():
             continue
-        earlier = read_earlier(last, resolved(training.model))
+        earlier = read_earlier(last, training)
         # A run that goes on has a longer schedule, if that is as long as the training.
         goes_on = earlier.steps != trainer.max_steps == training.scheduler.get("period")
         ignored = {*earlier.moved(), *(["scheduler.period"] if goes_on else [])}
@@ -225,19 +225,11 @@ def is_trained(training: DictConfig) -> bool:
         InvalidInput: it has done more steps than asked for.
     """
     last = checkpoint_of(training)
-    if not last.is_file():
-        return False
-    earlier, wanted = read_earlier(last, resolved(training.model)), training.trainer.max_steps
-    if earlier.steps > wanted:
-        raise InvalidInput(
-            f"{last}: of {earlier.steps} steps, not {wanted}; choose another output_dir, or "
-            f"trainer.max_steps={earlier.steps} among the settings of training"
-        )
-    return is_finished(earlier, training)
+    return last.is_file() and is_finished(read_earlier(last, training), training)
 
 
 def results_of(config: DictConfig, name: str, checkpoint: Path | None = None) -> Results:
-    """Of a checkpoint, or of bicubic + blending: evaluated unless they were, in the same way."""
+    """Scores of a checkpoint, or of bicubic + blending if none is given; evaluated only if that was not done before."""
     folder = Path(config.output_dir) / "scores" / name
     method = "method=bicubic_blend" if checkpoint is None else override("checkpoint", checkpoint)
     scoring = scoring_config(config, folder, method)

@@ -109,15 +109,15 @@ def _train(config: DictConfig) -> dict[str, float]:
     trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks, num_sanity_val_steps=0)
     check_processes(trainer)
     keep_earlier_logs(loggers)
+    last = Path(config.callbacks.last.path)
     try:
         describe_run(loggers, config, parameters=parameter_count(module.network))
-        stopped = fit(trainer, callbacks, module, data, last=Path(config.callbacks.last.path), resume=resume)
+        stopped = fit(trainer, module, data, last=last, resume=resume)
     except SystemExit as stop:
-        # Lightning's answers to SIGTERM in a validation by itself, and to a second Ctrl-C, once the other processes
-        # are gone: status 0, as if all were done, and 1, as of an error.
+        # This is how Lightning ends the process after SIGTERM in a validation by itself (status 0) and after a second
+        # Ctrl-C (status 1).
         if not isinstance(stop, SIGTERMException) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        last = Path(config.callbacks.last.path)
         remedy = f"to go on from the last saved step, {to_continue(last)}" if last.is_file() else None
         raise Interrupted("stopped at once", remedy) from None
     finally:
@@ -130,7 +130,6 @@ def _train(config: DictConfig) -> dict[str, float]:
 
 def fit(
     trainer: pl.Trainer,
-    callbacks: list[pl.Callback],
     module: SpaceTimeModule,
     data: pl.LightningDataModule,
     *,
@@ -141,7 +140,6 @@ def fit(
 
     Args:
         trainer: with its callbacks.
-        callbacks: those that a user chose.
         module: what is trained.
         data: what it is trained on.
         last: the checkpoint that the run writes.
@@ -152,6 +150,7 @@ def fit(
     """
     # A checkpoint holds tensors and plain values, nothing to be executed.
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     if any(isinstance(c, LastCheckpoint) and c.lacks_validation(trainer) for c in callbacks):
         # It failed or was killed after the last step was saved; for Lightning such a run is finished. Without a path it
         # would load what an earlier job on SLURM may have left.

@@ -87,14 +87,14 @@ class Unfinished:
             if not discard_other:
                 raise InvalidInput(f"{self.folder}: holds {holds}; {self.elsewhere}, or {remedy}")
             print(f"{self.folder}: held {holds}, which is thrown away", file=TERMINAL)
-            # First whose it was: nobody may go on with a part of it.
+            # The identity first: nobody may resume from a part of it.
             for entry in [path, *work]:
                 remove(entry)
         write_text(path, said)
 
-    def remove(self) -> None:
-        """Removes the folder; what was to be done is done."""
-        # Last whose it was: what a kill in the middle leaves is still taken for a part of this job.
+    def finish(self) -> None:
+        """Removes the folder: what was to be done is done, or is of no use."""
+        # The identity last: what a kill in the middle leaves still belongs to this job.
         for entry in work_in(self.folder):
             remove(entry)
         remove(self.folder)

@@ -190,7 +190,7 @@ def identity(arguments: argparse.Namespace, device: torch.device) -> dict[str, A
     """Everything that decides the frames, as plain values."""
     decides = {key: value for key, value in vars(arguments).items() if key not in ("overwrite", "output", "memory")}
     known: dict[str, Any] = {key: None if value is None else str(value) for key, value in decides.items()}
-    # Of this file the length of segments, by which a resumed job knows what it has.
+    # This file is among them because it sets the length of segments, on which resuming relies.
     known["code"] = code_checksum("checkpoint", "data", "graphs", "models", "ops", "upscale", "video")
     # Segments of one encoder alone join: players have the settings of the first for all.
     known |= {"version of torch": str(torch.__version__), "version of PyAV": av.__version__}

@@ -39,7 +39,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of two methods on three clips, one of which has a name that is no HTML."""
     from hydra import compose, initialize_config_dir
 
-    from stvsr.cli import CONFIG_DIR
+    from stvsr.config import CONFIG_DIR
 
     folder = tmp_path_factory.mktemp("report")
     for seed, name in enumerate(["street", "<b>sky & sea</b>", "walk"]):

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from stvsr.cli import CONFIG_DIR
+from stvsr.config import CONFIG_DIR
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.job import Job
 from stvsr.models import chunking

@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from conftest import SMALL_RUN
-from stvsr.cli import CONFIG_DIR
+from stvsr.config import CONFIG_DIR
 from stvsr.train import train
 
 DUMP = """

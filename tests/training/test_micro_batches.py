@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from stvsr.cli import CONFIG_DIR
+from stvsr.config import CONFIG_DIR
 from stvsr.data.clip import Batch
 from stvsr.data.degradation import downsample
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo

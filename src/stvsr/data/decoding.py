@@ -276,7 +276,7 @@ def _decode(index: VideoIndex, start: int | None, expected: list[int], count: in
 
 
 def _decoded(index: VideoIndex, start: int | None, since: int | None, *, threads: int) -> Iterator[av.VideoFrame]:
-    """Frames from `since` on as they come out of a decoder that starts at the key frame `start` (None: at all)."""
+    """Frames from `since` on, of a decoder that starts at the key frame `start` (None: at the beginning)."""
     path = index.path
     try:
         with open_input(path) as container:

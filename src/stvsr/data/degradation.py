@@ -136,5 +136,5 @@ def _stored(grey_levels: Tensor) -> Tensor:
 @lru_cache(maxsize=8)
 def _reduction(length: int) -> Tensor:
     """The `(length / 4, length)` matrix by which `bicubic` reduces a side; up to Full HD quicker than its filter."""
-    # Of an identity matrix only the height is reduced: column i weighs pixel i.
+    # Reducing only the height of an identity matrix gives the weights: column i has those of pixel i.
     return _resized(torch.eye(length, dtype=torch.float64), vertical=1 / SCALE, horizontal=1).contiguous()

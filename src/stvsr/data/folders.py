@@ -31,7 +31,7 @@ def searched(root: Path, suffixes: Collection[str]) -> Iterator[tuple[Path, list
         files = [name for name in visible if Path(name).suffix.lower() in suffixes]
         # A link to a folder that is gone is among the files; a clip may be called scene_1.5.
         for name in (*folders, *files, *(name for name in visible if not Path(name).suffix[1:2].isalpha())):
-            check_link(path / name)
+            check_link(path / name, root)
         yield path, folders, files
 
 
@@ -41,8 +41,12 @@ def is_searched(inner: Path, outer: Path) -> bool:
     return bool(parts) and not any(part.startswith(".") for part in parts)
 
 
-def check_link(path: Path) -> None:
+def check_link(path: Path, root: Path) -> None:
     """Refuses a link that leads nowhere, which would be a clip less, and one to a folder around it: clips without end.
+
+    Args:
+        path: what may be a link.
+        root: the folder that is searched, in which it lies.
 
     Raises:
         InvalidInput: it is one.
@@ -51,9 +55,7 @@ def check_link(path: Path) -> None:
         return
     if not path.exists():
         raise InvalidInput(f"{path}: a broken link; remove or fix it")
-    # Of two folders with links to each other neither is in the other one but by way of a link.
-    around = path.parent.resolve()
-    # What stands before a `..` is not around it.
-    above = [each.resolve() for each in path.absolute().parents if each.parts.count("..") == path.parts.count("..")]
-    if path.resolve() in (around, *around.parents, *above, *above[-1].parents):
+    # By the way that led here, which may go through other links.
+    passed = [folder.resolve() for folder in path.parents if folder.is_relative_to(root)]
+    if path.resolve() in (*passed, *root.resolve().parents):
         raise InvalidInput(f"{path}: a link to a folder that it is in; remove it")

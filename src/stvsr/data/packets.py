@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 from av.codec.context import ThreadType
@@ -111,8 +111,9 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
     for packet in container.demux():
         if packet.size == 0 or packet.time_base is None:
             continue
+        shown_until = ((packet.pts or 0) + (packet.duration or 0)) * packet.time_base
         if packet.pts is not None:
-            end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            end = max(end, shown_until)
         if packet.stream_index != stream.index:
             continue
         # In Matroska after a key frame with a time: a frame before a cut, which refers to what was cut off.
@@ -122,21 +123,11 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
             problem = "is cut short" if packet.is_corrupt else "carries no timestamp"
             raise DamagedClip(f"{path}: a frame {problem}, so frames cannot be told apart: encode the video again")
         sizes.append(packet.size)
-        pictures_end = max(pictures_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-        idr = exact = familiar = True
-        if packet.is_keyframe and (coding := CODINGS.get(codec)):
-            units = list(_units(bytes(packet), coding, header))
-            if codec == "h264":
-                idr = any(kind == IDR for kind, _ in units)
-                exact = idr or any(kind == SEI and _recovers_at_once(unit) for kind, unit in units)
-            else:
-                exact = any(kind in IRAP for kind, _ in units)
-            own = (unit for kind, unit in units if kind == coding.parameters)
-            known = _length_bytes(coding, header) > 0 and all(unit in header for unit in own)
-            familiar = known and not packet.has_sidedata("new_extradata")
+        pictures_end = max(pictures_end, shown_until)
+        key = _key_frame(packet, codec, header) if packet.is_keyframe else (True, True, True)
         # VP8 has frames that others refer to and nobody sees.
         hidden = packet.is_discard or (codec == "vp8" and not bytes(packet)[0] & VP8_SHOWN)
-        yield Packet(packet.pts, packet.is_keyframe, idr, exact, familiar, not hidden, packet.duration or 0)
+        yield Packet(packet.pts, packet.is_keyframe, *key, shown=not hidden, duration=packet.duration or 0)
     if container.format.name == "yuv4mpegpipe":
         with path.open("rb") as file:
             whole = is_whole_y4m(file.read(Y4M_START), path.stat().st_size, sizes)
@@ -154,6 +145,22 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
             "the file is cut off: replace or remove it; or, if its last picture is held, make a file that ends there: "
             "ffmpeg -i IN -c copy OUT.mp4"
         )
+
+
+def _key_frame(packet: "av.Packet[Any]", codec: str, header: bytes) -> tuple[bool, bool, bool]:
+    """`Packet.idr`, `Packet.exact` and `Packet.familiar` of a key frame."""
+    coding = CODINGS.get(codec)
+    if coding is None:
+        return True, True, True
+    units = list(_units(bytes(packet), coding, header))
+    if codec == "h264":
+        idr = any(kind == IDR for kind, _ in units)
+        exact = idr or any(kind == SEI and _recovers_at_once(unit) for kind, unit in units)
+    else:
+        idr, exact = True, any(kind in IRAP for kind, _ in units)
+    own = (unit for kind, unit in units if kind == coding.parameters)
+    known = _length_bytes(coding, header) > 0 and all(unit in header for unit in own)
+    return idr, exact, known and not packet.has_sidedata("new_extradata")
 
 
 def begins_at(packets: list[Packet], first_decoded: int | None) -> int:

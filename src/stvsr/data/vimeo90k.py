@@ -29,6 +29,9 @@ class Vimeo90K:
         InvalidInput: no such folder, an entry that is not `folder/clip`, or a clip that is not there.
     """
 
+    first_number = 1
+    frames = FRAMES
+
     def __init__(self, *, root: str | Path, entries: list[tuple[str, str]]) -> None:
         self.sequences = Path(root) / "sequences"
         self.entries = entries
@@ -39,18 +42,14 @@ class Vimeo90K:
         if not entries:
             raise InvalidInput(f"{root}: the clip list is empty; expected lines such as 00001/0266")
         # One listing a folder: to ask for each of 64,612 clips takes minutes on a network disk.
-        present = {
-            folder: _names(self.sequences / folder) for folder in {check_entry(n).split("/")[0] for n, _ in entries}
-        }
-        missing = [name for name, _ in entries if name.split("/")[1] not in present[name.split("/")[0]]]
+        clips = [folder_and_clip(name) for name, _ in entries]
+        present = {folder: _names(self.sequences / folder) for folder in {folder for folder, _ in clips}}
+        missing = [f"{folder}/{clip}" for folder, clip in clips if clip not in present[folder]]
         if missing:
             raise InvalidInput(
                 f"{root}: {len(missing)} of {len(entries)} listed clips are missing, the first is "
                 f"sequences/{missing[0]}; download them, or take them off sep_trainlist.txt if it has them"
             )
-
-    first_number = 1
-    frames = FRAMES
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -132,16 +131,16 @@ def motion_list(motion: str) -> list[str]:
     return (files("stvsr.data") / "splits" / f"vimeo90k_test_{motion}.txt").read_text().split()
 
 
-def check_entry(name: str) -> str:
-    """Refuses a list entry that is not `folder/clip`, such as one that would leave the data folder.
+def folder_and_clip(name: str) -> tuple[str, str]:
+    """The two parts of a list entry.
 
     Raises:
-        InvalidInput: names it.
+        InvalidInput: it is not `folder/clip`, such as one that would leave the data folder.
     """
     parts = name.split("/")
     if len(parts) != 2 or not all(part.isalnum() for part in parts):
         raise InvalidInput(f"clip list entry {name!r}: expected folder/clip, such as 00001/0266; correct the list")
-    return name
+    return parts[0], parts[1]
 
 
 def _training_list(root: str | Path) -> list[tuple[str, str]]:

@@ -8,7 +8,8 @@ from statistics import fmean
 from matplotlib.figure import Figure
 
 from stvsr.data.clip import SPLITS, UNSPLIT
-from stvsr.evaluation.results import Results, listed
+from stvsr.errors import listed
+from stvsr.evaluation.results import Results
 from stvsr.evaluation.scores import ALL_FRAMES, PART_NAMES, PARTS, SYNTHESISED_FRAMES
 from stvsr.evaluation.tables import NOTHING, Table, decimals
 

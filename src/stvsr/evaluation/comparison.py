@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from importlib.resources import files
 
 from stvsr.data.clip import UNSPLIT
+from stvsr.errors import listed
 from stvsr.evaluation.conditions import conditions
+from stvsr.evaluation.costs import Cost
 from stvsr.evaluation.metrics import METRICS
-from stvsr.evaluation.results import Results, listed
+from stvsr.evaluation.results import Results
 from stvsr.evaluation.rows import Row
 from stvsr.evaluation.scores import PARTS
 from stvsr.evaluation.tables import NOTHING, Table, as_csv, decimals, with_parts
@@ -37,15 +39,9 @@ class Entry:
         status: measured (by this program), published, or as remembered.
         counted: clips and frames that counted, set by set.
         scores: PSNR and SSIM on Y by clip set and split, such as `Vid4/all`; either may be None.
-        parameters: millions.
-        multiply_adds: for each output frame, 10^9.
-        seconds_per_frame: of the network.
-        device: that took them.
-        frame_size: width and height of the output frames that multiply-adds, seconds and memory are of.
-        peak_memory: MiB.
+        cost: as far as it is known.
         omissions: what was left out of the rows of whole sets and why, and what was cut off.
         left_out: clips that count in no mean, by set and name.
-        stages: parameters (millions) and seconds of each stage, of a method of several.
         notes: what else a reader must know of the method.
         rows: everything that was measured, by clip set and split.
         conditions: by clip set, what it was scored on, each setting as text.
@@ -56,15 +52,9 @@ class Entry:
     status: str
     counted: str
     scores: dict[str, tuple[float | None, float | None]]
-    parameters: float | None = None
-    multiply_adds: float | None = None
-    seconds_per_frame: float | None = None
-    device: str | None = None
-    frame_size: tuple[int, int] | None = None
-    peak_memory: float | None = None
+    cost: Cost = field(default_factory=Cost)
     omissions: Sequence[str] = ()
     left_out: Sequence[str] = ()
-    stages: Sequence[tuple[float, float | None]] = ()
     notes: Sequence[str] = ()
     rows: Mapping[str, Row] = field(default_factory=dict)
     conditions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -103,10 +93,7 @@ def comparison_table(compared: list[Entry]) -> Table:
             entry.counted,
             *(pair(entry.scores.get(column, (None, None))) for column in columns),
             *(decimals(_value(entry, column, metric), 4) for column, metric in further),
-            with_parts(decimals(entry.parameters, 2), [decimals(parameters, 2) for parameters, _ in entry.stages]),
-            decimals(entry.multiply_adds, 1),
-            with_parts(decimals(entry.seconds_per_frame, 4), [decimals(seconds, 4) for _, seconds in entry.stages]),
-            decimals(entry.peak_memory, 0),
+            *_cost_cells(entry.cost),
         ]
         for entry in compared
     ]
@@ -136,11 +123,12 @@ def columns_of(measured: Sequence[Entry]) -> list[str]:
 
 
 def costs_of(measured: Sequence[Entry]) -> list[str]:
-    """Of which frames, and on which devices, multiply-adds and seconds are: a line, or none where there are none."""
+    """One line with the frame sizes and devices that multiply-adds and seconds refer to; empty if there are none."""
     methods: dict[str, list[str]] = {}
     for entry in measured:
-        if entry.frame_size is not None:
-            size, where = "x".join(map(str, entry.frame_size)), f" on {entry.device}" if entry.device else ""
+        if entry.cost.frame_size is not None:
+            size = "x".join(map(str, entry.cost.frame_size))
+            where = f" on {entry.cost.device}" if entry.cost.device else ""
             methods.setdefault(f"frames of {size}{where}", []).append(entry.method)
     told = list(methods)
     if len(methods) > 1:
@@ -158,11 +146,12 @@ def comparison_csv(compared: list[Entry]) -> str:
         [
             *(entry.method, entry.status, entry.protocol, column),
             *((row.clips, row.frames) if (row := entry.rows.get(column)) else (None, None)),
-            *(*scores, entry.parameters, entry.multiply_adds, entry.seconds_per_frame, entry.device),
-            *("x".join(map(str, entry.frame_size or ())), entry.peak_memory),
+            *(*scores, _in(1e6, cost.parameters), _in(1e9, cost.multiply_adds), cost.seconds_per_frame, cost.device),
+            *("x".join(map(str, cost.frame_size or ())), cost.peak_memory),
             *(_value(entry, column, metric) for metric in further),
         ]
         for entry in compared
+        for cost in (entry.cost,)
         for column, scores in entry.scores.items()
     ]
     return as_csv(columns, rows)
@@ -187,7 +176,7 @@ def differences(measured: Sequence[Entry]) -> list[str]:
 
 
 def uneven(measured: Sequence[Entry]) -> list[str]:
-    """For each method of which clips are left out that count for others, a line that names them."""
+    """One line for each method that leaves out clips which count for others."""
     lines = []
     for entry in measured:
         own = [clip for clip in entry.left_out if any(_counts(clip, other, entry) for other in measured)]
@@ -200,7 +189,7 @@ def uneven(measured: Sequence[Entry]) -> list[str]:
 
 
 def _counts(clip: str, entry: Entry, other: Entry) -> bool:
-    """Whether a method was scored on a clip of another one, named with its set, and the clip counts for it."""
+    """Whether `clip`, which `other` leaves out, counts for `entry`: the same data, and not left out there."""
     shared = (name for name, told in entry.conditions.items() if told == other.conditions.get(name))
     return clip not in entry.left_out and any(clip.startswith(f"{name}/") for name in shared)
 
@@ -212,7 +201,7 @@ def published() -> list[Entry]:
     for row in csv.DictReader(text.splitlines()):
         scores = {column: _parse(cell) for column, cell in row.items() if "/" in column and cell}
         seconds = float(row["seconds_per_frame"]) if row["seconds_per_frame"] else None
-        parameters = float(row["parameters"]) if row["parameters"] else None
+        parameters = round(1e6 * float(row["parameters"])) if row["parameters"] else None
         found.append(
             Entry(
                 method=row["method"],
@@ -220,15 +209,13 @@ def published() -> list[Entry]:
                 status=row["status"],
                 counted=NOTHING,
                 scores=scores,
-                parameters=parameters,
-                seconds_per_frame=seconds,
+                cost=Cost(parameters=parameters, seconds_per_frame=seconds),
             )
         )
     return found
 
 
 def _measured(run: Results) -> Entry:
-    cost = run.cost
     whole = [row for row in run.rows if row.motion == UNSPLIT]
     names = [f"{row.clip_set}: " if len(whole) > 1 else "" for row in whole]
     counts = [f"{name}{row.clips} clips, {row.frames} frames" for name, row in zip(names, whole, strict=True)]
@@ -240,13 +227,7 @@ def _measured(run: Results) -> Entry:
         scores={row.name: (row.scores["psnr_y"], row.scores["ssim_y"]) for row in run.rows},
         rows={row.name: row for row in run.rows},
         conditions={row.clip_set: conditions(run.settings, row) for row in whole},
-        parameters=None if cost.parameters is None else cost.parameters / 1e6,
-        multiply_adds=None if cost.multiply_adds is None else cost.multiply_adds / 1e9,
-        seconds_per_frame=cost.seconds_per_frame,
-        device=cost.device,
-        frame_size=None if cost.frame_size is None else (cost.frame_size[0], cost.frame_size[1]),
-        peak_memory=cost.peak_memory,
-        stages=[(stage.parameters / 1e6, stage.seconds_per_frame) for stage in cost.stages],
+        cost=run.cost,
         # A setting of a protocol may have been changed under its name.
         notes=[str(run.protocol), *run.notes],
         omissions=[*(row.omission for row in whole if row.omission), *run.cuts()],
@@ -267,6 +248,24 @@ def pair(scores: tuple[float | None, float | None]) -> str:
     """PSNR and SSIM in a cell."""
     psnr, ssim = scores
     return NOTHING if psnr is None else f"{psnr:.2f} / {decimals(ssim, 4)}"
+
+
+def _cost_cells(cost: Cost) -> list[str]:
+    """Parameters (millions), multiply-adds (10^9), seconds and memory; of a method of several stages those of each."""
+    return [
+        with_parts(
+            decimals(_in(1e6, cost.parameters), 2), [decimals(stage.parameters / 1e6, 2) for stage in cost.stages]
+        ),
+        decimals(_in(1e9, cost.multiply_adds), 1),
+        with_parts(
+            decimals(cost.seconds_per_frame, 4), [decimals(stage.seconds_per_frame, 4) for stage in cost.stages]
+        ),
+        decimals(cost.peak_memory, 0),
+    ]
+
+
+def _in(unit: float, value: float | None) -> float | None:
+    return None if value is None else value / unit
 
 
 def _parse(cell: str) -> tuple[float | None, float | None]:

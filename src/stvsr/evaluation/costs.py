@@ -3,7 +3,6 @@
 import math
 import sys
 from collections import Counter
-from copy import deepcopy
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -16,7 +15,7 @@ from stvsr.errors import one_line
 from stvsr.evaluation.progress import BatchRecord
 from stvsr.models.chunking import unchunked
 from stvsr.models.dry_run import dry_run
-from stvsr.models.network import Network, parameter_count
+from stvsr.models.network import Network, learns, parameter_count
 
 
 @dataclass(frozen=True)
@@ -97,14 +96,14 @@ def multiply_adds(network: Network, height: int, width: int) -> float | None:
     h, w = network.requirements.padded_size(height, width)
     try:
         known = {}
-        if parameter_count(network):
+        if learns(network):
             # Here: importing it takes seconds, and what has nothing to learn has no deformable convolution.
             import torchvision  # noqa: F401 - brings the operator
 
             known[torch.ops.torchvision.deform_conv2d] = _deformable
         counter = FlopCounterMode(display=False, custom_mapping=known)
         with unchunked():
-            dry_run(deepcopy(network).cpu(), h, w, counter)
+            dry_run(network, h, w, counter)
     except Exception as error:
         # Whatever it is: hours of scoring lie behind.
         reason = f"{type(network).__name__}: {type(error).__name__}: {one_line(error)[:200]}"

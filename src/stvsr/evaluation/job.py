@@ -4,9 +4,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,29 +20,23 @@ from stvsr.data.motion_measure import MotionThresholds
 from stvsr.errors import InvalidInput
 from stvsr.evaluation.method import chosen_network, fingerprint
 from stvsr.evaluation.motion_cache import read_motion
+from stvsr.evaluation.output_folder import SAVED, OutputFolder
 from stvsr.evaluation.perceptual import EXTRAS
 from stvsr.evaluation.predictions import SavedFrames
-from stvsr.evaluation.progress import BatchRecord, progress_folder
+from stvsr.evaluation.progress import BatchRecord
 from stvsr.evaluation.protocols import Protocol
-from stvsr.evaluation.results import RESULTS, read_results
 from stvsr.evaluation.scoring import Scorer, fixed_batches
 from stvsr.evaluation.shown import PICTURES, ShownClips
 from stvsr.evaluation.windows import Windows, plan
 from stvsr.files import checksum_of
 from stvsr.ops.deformable import use_backend
-from stvsr.unfinished import JOB_FILE, code_checksum, remove
+from stvsr.unfinished import code_checksum
 
 IDENTITY = ("model", "method", "predictions", "protocol", "batch_size", "extras", "save_frames", "pictures")
 """Settings that decide what an evaluation leaves behind, besides the checkpoint and the clips."""
 
 CODE = code_checksum("data", "evaluation", "graphs", "models", "ops")
 """The code that decides it, too: as it is loaded, whatever its files become while a study runs."""
-
-SAVED = "frames"
-"""The folder of saved frames, below `output_dir`."""
-
-OURS = ".evaluation"
-"""A file in `output_dir` that tells that an evaluation made the pictures there, and, in it, the frames."""
 
 
 class Job:
@@ -56,6 +48,7 @@ class Job:
         protocol: how to score.
         thresholds: of the motion splits.
         scorer: scores batches by number.
+        output: the folder that it writes to.
 
     Args:
         config: the composed config.
@@ -102,85 +95,12 @@ class Job:
             save_to=folder / SAVED if config.save_frames else None,
             workers=config.workers,
         )
-
-    def check_output(self) -> None:
-        """Refuses a folder in which something would be replaced that no evaluation made, or that this one reads.
-
-        Raises:
-            InvalidInput: names it.
-        """
-        unfinished = (progress_folder(self.config) / JOB_FILE).is_file()
-        ours = self._made_here() or unfinished
-        saved = self._saved_here or unfinished
-        folder = Path(self.config.output_dir)
-        for made, replaceable in ((self.scorer.shown.folder, ours), (self.scorer.save_to, saved)):
-            if made is None:
-                continue
-            if (inside := self._read_in(made)) is not None:
-                raise InvalidInput(f"{inside}: lies in {made}, which is replaced; choose another output_dir")
-            if not made.is_dir() and (made.exists() or made.is_symlink()):
-                raise InvalidInput(f"{made}: is no folder, or a link to none; remove it, or choose another output_dir")
-            if not replaceable and made.is_dir() and any(made.iterdir()):
-                raise InvalidInput(f"{made}: is replaced, but no evaluation made it; choose another output_dir")
-        if not ours and (folder / RESULTS).exists():
-            raise InvalidInput(f"{folder / RESULTS}: is replaced, but no evaluation made it; choose another output_dir")
-        if not ours and (folder / "checkpoints").is_dir():
-            raise InvalidInput(f"{folder}: is a training's, whose logs would be replaced; choose another output_dir")
-
-    def check_links(self) -> None:
-        """Refuses a link to a folder that is not empty in place of one that is replaced: nobody knows what else it has.
-
-        Raises:
-            InvalidInput: names it.
-        """
-        for made in self._replaced():
-            if made.is_symlink() and made.is_dir() and any(made.iterdir()):
-                raise InvalidInput(f"{made}: is a link to a folder that is not empty; empty it, or remove the link")
-
-    def clear_earlier(self) -> None:
-        """Removes results, pictures and frames that an earlier evaluation left in the same folder."""
-        folder = Path(self.config.output_dir)
-        replaced = self._replaced()
-        # First: without them nobody takes what is left, or what is new, for a finished evaluation.
-        (folder / RESULTS).unlink(missing_ok=True)
-        # A link, to an empty folder on another disk, stays.
-        for made in replaced:
-            if made.is_dir() and not made.is_symlink():
-                remove(made)
-        scored = self._saved_here and folder / SAVED not in replaced
-        (folder / OURS).write_text(SAVED if scored or self.scorer.save_to is not None else "")
-
-    def _replaced(self) -> list[Path]:
-        """The folders of pictures and of frames, if those that are there would be taken for this evaluation's."""
-        frames = Path(self.config.output_dir) / SAVED
-        # What it scores stays.
-        stale = self._saved_here and self._read_in(frames) is None
-        return [self.scorer.shown.folder, *([frames] if stale or self.scorer.save_to is not None else [])]
-
-    def _made_here(self) -> bool:
-        """Whether an evaluation scored something in the folder before; its progress may have been removed."""
-        folder = Path(self.config.output_dir)
-        # Any program may have left a results.json.
-        with suppress(InvalidInput):
-            return (folder / OURS).is_file() or bool(read_results(folder).rows)
-        return False
-
-    @cached_property
-    def _saved_here(self) -> bool:
-        """Whether an evaluation saved frames in the folder before this one began."""
-        folder = Path(self.config.output_dir)
-        with suppress(FileNotFoundError):
-            if (folder / OURS).read_text() == SAVED:
-                return True
-        with suppress(InvalidInput):
-            return bool(read_results(folder).made_with.get("save_frames"))
-        return False
-
-    def _read_in(self, folder: Path) -> Path | None:
-        """A folder that this evaluation reads and that is, or lies in, another one."""
-        data = resolved(self.config)["data"]["test_source"]
-        read = map(Path, roots_in([data, {"root": self.config.predictions}]))
-        return next((root for root in read if root.resolve().is_relative_to(folder.resolve())), None)
+        data = resolved(config)["data"]["test_source"]
+        self.output = OutputFolder(
+            folder,
+            saves=config.save_frames,
+            reads=[Path(root) for root in roots_in([data, {"root": config.predictions}])],
+        )
 
     def settings(self) -> dict[str, Any]:
         """What was scored and how, for readers of the results: the data, LR frames, thresholds, batches, pictures."""

@@ -48,7 +48,7 @@ def write_motion(path: Path, windows: Iterable[WindowScore]) -> None:
             if pair is not None and pixels is not None:
                 motion[pair] = pixels
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Of this process alone: evaluations that end together write at the same time, and the last one has the name.
+    # One temporary name per process: evaluations that end together write at the same time, and the last one wins.
     ours = path.with_name(f"{path.name}.{os.getpid()}")
     write_text(ours, as_csv(COLUMNS, list(motion.items())))
     ours.replace(path)

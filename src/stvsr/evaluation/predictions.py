@@ -69,7 +69,7 @@ class SavedFrames:
         return folder.read(numbers)
 
     def files(self, clip: ClipInfo, numbers: list[int]) -> list[Path]:
-        """Of frames by number."""
+        """The files of a clip's frames, by frame number."""
         return [self.folders[clip].frames[number] for number in numbers]
 
 

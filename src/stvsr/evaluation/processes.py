@@ -28,9 +28,9 @@ PATIENCE = 1.0
 
 def score_here(job: Job, progress: Progress, todo: list[int], rank: int = 0) -> Iterator[BatchRecord]:
     """Scores batches in this process, and records each before it is given."""
-    with progress.part(rank) as part:
+    with progress.recording(rank) as append:
         for record in job.scorer.run(todo):
-            part.add(record)
+            append(record)
             yield record
 
 
@@ -107,7 +107,7 @@ def _check_alive(processes: list[Any]) -> None:
 
 def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank: int, queue: "Queue[Any]") -> None:
     """One process: scores its batches and tells how many windows each had; None at the end, a text on error."""
-    # To leave, not to drop dead: its loaders would complain of it.
+    # Exit cleanly on SIGTERM: if it were killed outright, its loader processes would print errors.
     signal.signal(signal.SIGTERM, _leave)
     # A spawned process would spawn its loaders too, each of which would import everything anew; take the default.
     multiprocessing.set_start_method(None, force=True)
@@ -145,7 +145,7 @@ def threads_each(processes: int) -> int:
 
 
 def _leave(number: int, frame: object) -> None:
-    # As shells have it; 0 would be taken for work that is done.
+    # As shells report a signal; 0 would be read as success.
     sys.exit(128 + number)
 
 
@@ -157,7 +157,7 @@ def check_processes(count: int, device: str) -> None:
     """
     if count > 1 and ":" in device:
         raise InvalidInput(f"processes={count} on device={device}; expected device=cuda, so that each has a GPU")
-    # Here, as this process makes no use of it.
+    # Checked here because this process never opens the device itself.
     usable = ("auto", "cpu", "cuda") if torch.cuda.is_available() else ("auto", "cpu")
     if count > 1 and device not in usable:
         raise InvalidInput(f"processes={count} on device={device}; expected {' or '.join(usable)}")

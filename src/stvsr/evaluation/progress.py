@@ -9,17 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from omegaconf import DictConfig
 
 from stvsr.evaluation.scores import WindowScore
 from stvsr.unfinished import Unfinished
 
+PROGRESS = "progress"
+"""The folder of what is scored so far, below `output_dir`."""
+
 
 def progress_folder(config: DictConfig) -> Path:
     """Where the progress of an evaluation is kept."""
-    return Path(config.output_dir) / "progress"
+    return Path(config.output_dir) / PROGRESS
 
 
 @dataclass(frozen=True)
@@ -82,23 +85,16 @@ class Progress(Unfinished):
         return records
 
     @contextmanager
-    def part(self, rank: int) -> Iterator["Part"]:
-        """A new file for a process to append to."""
+    def recording(self, rank: int) -> Iterator[Callable[[BatchRecord], None]]:
+        """A new file for a process; what is given appends a batch in one write: it counts whole or not at all."""
         number = len(list(self.folder.glob(f"part-{rank:03d}-*.jsonl")))
         with (self.folder / f"part-{rank:03d}-{number:03d}.jsonl").open("w") as file:
-            yield Part(file)
 
+            def append(record: BatchRecord) -> None:
+                file.write(json.dumps(asdict(record)) + "\n")
+                file.flush()
 
-class Part:
-    """The records of one process."""
-
-    def __init__(self, file: TextIO) -> None:
-        self.file = file
-
-    def add(self, record: BatchRecord) -> None:
-        """Appends a batch, in one write, so that it counts whole or not at all."""
-        self.file.write(json.dumps(asdict(record)) + "\n")
-        self.file.flush()
+            yield append
 
 
 def _parse(line: bytes) -> BatchRecord:

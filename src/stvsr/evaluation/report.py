@@ -100,12 +100,9 @@ def labels(runs: list[tuple[Path, Results]]) -> list[str]:
     protocols = [results.protocol.name for _, results in runs]
     folders = [folder.name for folder, _ in runs]
     for additions in (protocols, folders):
-        kinds: dict[str, set[str]] = {}
-        for name, more in zip(names, additions, strict=True):
-            kinds.setdefault(name, set()).add(more)
-        names = [
-            f"{name}, {more}" if len(kinds[name]) > 1 else name for name, more in zip(names, additions, strict=True)
-        ]
+        pairs = list(zip(names, additions, strict=True))
+        different = Counter(name for name, _ in set(pairs))
+        names = [f"{name}, {more}" if different[name] > 1 else name for name, more in pairs]
     # Folders may be called alike, or be the same.
     counts = Counter(names)
     return [f"{name} #{place}" if counts[name] > 1 else name for place, name in enumerate(names, start=1)]
@@ -198,7 +195,7 @@ def shown_clips(
 
 
 def of_one_size(name: str, every: list[Pictures]) -> tuple[list[Pictures], list[str]]:
-    """Of pictures of a clip those as large as the first one's, whose truth is shown; a line for each of the others."""
+    """The pictures of the first run's size, whose truth is shown, and one line for each run that is left out."""
     sizes = [(pictures, pictures.size()) for pictures in every]
     first, shown = sizes[0]
     notes = [

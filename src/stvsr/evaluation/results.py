@@ -1,12 +1,11 @@
 """What an evaluation leaves behind: one folder with every score and what it was made of."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stvsr.errors import InvalidInput
+from stvsr.errors import InvalidInput, listed
 from stvsr.evaluation.costs import Cost, StageCost
 from stvsr.evaluation.protocols import Protocol
 from stvsr.evaluation.rows import Row
@@ -15,9 +14,6 @@ from stvsr.evaluation.tables import Table, as_csv, decimals, markdown, with_part
 from stvsr.files import write_text
 
 RESULTS = "results.json"
-
-NAMED = 8
-"""At most this many of the clips left out are named in a table; `results.json` has all."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Results:
     made_with: dict[str, Any] = field(default_factory=dict)
 
     def table(self) -> Table:
-        """For people."""
+        """The results as a table for people."""
         extras = self.rows[0].extras
         columns = ["set", "motion", "clips", "frames", "PSNR Y", "SSIM Y", "PSNR RGB", *map(str.upper, extras)]
         columns += [f"{metric} {part}" for part in ("given", "synth.") for metric in ("PSNR Y", "SSIM Y")]
@@ -71,7 +67,7 @@ class Results:
         return lines
 
     def cuts(self) -> list[str]:
-        """That clips were cut, in a line; none where none was."""
+        """One line that says that clips were cropped to whole LR pixels; empty if none was."""
         if not self.cropped:
             return []
         clip, sizes = next(iter(self.cropped.items()))
@@ -109,17 +105,11 @@ class Results:
             "results.tex": table.as_latex(),
             "clips.csv": clips_csv(clips),
             "frames.csv": frames_csv(clips),
-            # Last: where it is, all that a report needs of the folder is there.
+            # Written last: where it is, everything that a report needs is there.
             RESULTS: json.dumps({**asdict(self), "says": str(self.protocol), "rows": records}, indent=2) + "\n",
         }
         for name, content in files.items():
             write_text(folder / name, content)
-
-
-def listed(clips: Sequence[str]) -> str:
-    """Clips in words; of more than `NAMED` the others are counted."""
-    more = len(clips) - NAMED
-    return ", ".join(clips[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def read_results(folder: Path) -> Results:

@@ -62,7 +62,7 @@ class Row:
 
     @classmethod
     def from_record(cls, record: dict[str, object]) -> "Row":
-        """The other way.
+        """The inverse of `as_record`.
 
         Raises:
             KeyError: a field is missing.

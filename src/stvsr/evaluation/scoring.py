@@ -164,7 +164,7 @@ class Scorer:
         )
 
     def _predictions(self, group: Sequence[WindowFrames]) -> tuple[list[Tensor], float]:
-        """Of each window the frames that count, `(t, 3, H, W)`, and the network's seconds; or saved frames."""
+        """For each window the frames that count, `(t, 3, H, W)`, and the network's seconds (0 for saved frames)."""
         if self.network is None:
             return [window.prediction for window in group if window.prediction is not None], 0.0
         # On a GPU the metrics may take more than a small network.

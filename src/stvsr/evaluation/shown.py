@@ -32,7 +32,7 @@ class ShownFrame:
     input_name: str
 
     def input(self, lr: Tensor) -> Tensor:
-        """Of LR frames `(n, 3, h, w)` the one at its time, or its two neighbours, overlaid: `(3, h, w)`."""
+        """The LR picture shown for this frame, of `(n, 3, h, w)`: the one at its time, or its neighbours' mean."""
         return (lr[self.position // 2] + lr[(self.position + 1) // 2]) / 2
 
 

@@ -180,7 +180,7 @@ class Windows(Dataset[WindowFrames]):
         return state_of([*self.clips.files(task.index, frames.start, len(frames)), *saved])
 
     def _seen(self, task: Task, window: Excerpt) -> tuple[int, Excerpt]:
-        """The window, with what is around it where a network looks there; first the place of the window in that.
+        """The window's place in what the network is given, and that: the window with the frames around it it looks at.
 
         The seven frames were read by themselves: a cut outside of them must not decide whether they are scored.
         """

@@ -114,7 +114,7 @@ class DeformableSampling(nn.Module):
 
 
 class Alignment(nn.Module):
-    """Samples one pyramid towards another, which (a) and (b) do differently. One of your own needs `forward` alone."""
+    """Samples one pyramid towards another, which (a) and (b) do differently. A subclass must define only `forward`."""
 
     def share_of_source(self, source: Pyramid) -> tuple[Tensor, ...]:
         """What a pyramid that is sampled contributes, whatever the other is: one map often meets several others."""
@@ -131,7 +131,7 @@ class Alignment(nn.Module):
         raise NotImplementedError
 
     def of_pyramids(self, source: Pyramid, target: Pyramid) -> Tensor:
-        """As `forward`, of two that meet no others."""
+        """As `forward`, for two pyramids that are used only once, so that no shares need to be kept."""
         aligned: Tensor = self(source, self.share_of_source(source), self.share_of_target(target))
         return aligned
 
@@ -249,7 +249,7 @@ class AlignedFusion(nn.Module):
     def as_first(self, pyramid: Pyramid) -> Partner:
         """All that a map contributes as the first of two, from a pyramid made by `self.pyramid`.
 
-        Its own method because one map often meets several others.
+        Separate from `forward`, so that a map that meets several others is prepared once.
         """
         return Partner(pyramid, self.align_first.share_of_source(pyramid), self.align_second.share_of_target(pyramid))
 

@@ -30,6 +30,12 @@ def frames_per_chunk(features: Tensor) -> int:
     return min(len(features), max(1, LARGEST_WHOLE // (features.shape[-2] * features.shape[-1])))
 
 
+def in_chunks(layers: Callable[..., Tensor], *maps: Tensor) -> Tensor:
+    """Applies layers to maps `(n, c, h, w)`, to as many at a time as `frames_per_chunk` allows."""
+    parts = (torch.split(each, frames_per_chunk(each)) for each in maps)
+    return torch.cat([layers(*together) for together in zip(*parts, strict=True)])
+
+
 def rows_per_chunk(features: Tensor, *, reach: int) -> int:
     """How many rows of a map `(…, h, w)` are taken together.
 

@@ -78,7 +78,7 @@ class Stage(nn.Module):
     @property
     def learns(self) -> bool:
         """Whether it has parameters to train."""
-        return any(True for _ in self.parameters())
+        return learns(self)
 
 
 class Network(nn.Module):
@@ -115,6 +115,11 @@ def check_network(made: object, setting: str) -> Network:
     if not isinstance(made, Network):
         raise InvalidInput(f"{setting}: {type(made).__name__} is no stvsr.models.network.Network; make it one")
     return made
+
+
+def learns(network: nn.Module) -> bool:
+    """Whether a network has parameters, which are or have to be trained."""
+    return next(network.parameters(), None) is not None
 
 
 def parameter_count(network: nn.Module) -> int:

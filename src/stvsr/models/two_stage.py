@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from stvsr.models.chunking import frames_per_chunk
+from stvsr.models.chunking import in_chunks
 from stvsr.models.network import InputRequirements, Network, Stage
 
 
@@ -27,9 +27,7 @@ class FrameInterpolator(Stage):
         Returns:
             The same shape, not clamped.
         """
-        together = frames_per_chunk(before)
-        pairs = zip(torch.split(before, together), torch.split(after, together), strict=True)
-        return torch.cat([self.between(*pair) for pair in pairs])
+        return in_chunks(self.between, before, after)
 
     def between(self, before: Tensor, after: Tensor) -> Tensor:
         """What is in the middle of a batch of pairs; shapes as in `forward`."""

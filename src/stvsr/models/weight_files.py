@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from stvsr.errors import InvalidInput
+from stvsr.errors import InvalidInput, listed
 
 NAMED = 3
 """At most this many tensors are named in an error."""
@@ -92,8 +92,5 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], kind: WeightFil
     }
     for what, names in faults.items():
         if names:
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            raise InvalidInput(
-                f"{origin}: {what}: {', '.join(names[:NAMED])}{more}; use the file {kind.name} of {kind.project}"
-            )
+            raise InvalidInput(f"{origin}: {what}: {listed(names, NAMED)}; use the file {kind.name} of {kind.project}")
     network.load_state_dict(renamed, strict=False)

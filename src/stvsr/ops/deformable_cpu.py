@@ -23,6 +23,11 @@ BLOCK = 4096
 """Pixels of a block: with 64 channels 9 MB of samples in float32. `benchmarks/deformable.py` compares sizes."""
 
 
+def power_of_two(size: int) -> int:
+    """The smallest that is not below a size."""
+    return 1 << (size - 1).bit_length()
+
+
 def check_shapes(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> None:
     """Refuses arguments of a deformable convolution, of any back end, that do not belong together.
 
@@ -56,7 +61,7 @@ class _Sampler:
         # exact in floating point, so an integer position stays one, and the bilinear cell (which decides the
         # gradient with respect to the offset) is the one the compiled operator takes. The zeros added change
         # nothing, as outside the features everything is zero.
-        self.side_h, self.side_w = (1 << (side - 1).bit_length() for side in (self.h, self.w))
+        self.side_h, self.side_w = map(power_of_two, (self.h, self.w))
         padded = F.pad(features, (0, self.side_w - self.w, 0, self.side_h - self.h))
         self.padded = padded.reshape(self.b, self.groups, -1, self.side_h, self.side_w)
         self.offset = offset.reshape(self.b, self.groups, TAPS, 2, self.h, self.w)

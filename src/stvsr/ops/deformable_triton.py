@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from stvsr.errors import InvalidInput
-from stvsr.ops.deformable_cpu import TAPS, check_shapes
+from stvsr.ops.deformable_cpu import TAPS, check_shapes, power_of_two
 
 try:
     from stvsr.ops.deformable_kernels import forward_kernel, input_gradients_kernel, weight_gradient_kernel
@@ -90,15 +90,15 @@ def _check(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias:
 def _sizes(features: Tensor, mask: Tensor, weight: Tensor) -> dict[str, Any]:
     """What the kernels are compiled for."""
     groups, outputs = mask.shape[1] // TAPS, weight.shape[0]
-    depth, groups_2 = features.shape[1] // groups, _power_of_two(groups)
+    depth, groups_2 = features.shape[1] // groups, power_of_two(groups)
     return {
         "groups": groups,
         "depth": depth,
         "outputs": outputs,
         "groups_2": groups_2,
         # No side of a matrix product may be below 16.
-        "depth_2": max(_power_of_two(depth), 16 // groups_2),
-        "outputs_2": max(_power_of_two(outputs), 16),
+        "depth_2": max(power_of_two(depth), 16 // groups_2),
+        "outputs_2": max(power_of_two(outputs), 16),
         # Answers for the older `allow_tf32` too, which cannot be read once this was set.
         "precision": "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee",
     }
@@ -127,11 +127,6 @@ def _empty_like(features: Tensor, channels: int) -> Tensor:
     dense = features.is_contiguous() or not features.is_contiguous(memory_format=torch.channels_last)
     memory_format = torch.contiguous_format if dense else torch.channels_last
     return torch.empty((b, channels, h, w), dtype=features.dtype, device=features.device, memory_format=memory_format)
-
-
-def _power_of_two(size: int) -> int:
-    """The smallest that is not below the size."""
-    return 1 << (size - 1).bit_length()
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ from stvsr.training.guards import NonFiniteGuard
 from stvsr.training.stateful_callback import StatefulCallback
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its name: Lightning's goes through the folder of temporary files, which may be full.
+class DirectCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint where it is told: Lightning's goes through the folder of temporary files, which may be full.
 
     Attributes:
         failure: what the system refused, or why the content could not be written down. It is not raised: the other
@@ -52,17 +52,17 @@ def save_whole(trainer: pl.Trainer, path: Path) -> None:
         OSError: in all processes; the system refused to write.
         UserError: in all processes; something is to be kept in it that is no plain value.
     """
-    files, usual = AtomicCheckpointIO(), trainer.strategy.checkpoint_io
+    files, usual = DirectCheckpointIO(), trainer.strategy.checkpoint_io
     with beside_then_rename(path) if trainer.is_global_zero else nullcontext(path) as beside:
         trainer.strategy.checkpoint_io = files
         try:
-            # Said, or Lightning tells with each save that it was not.
+            # Passed explicitly, or Lightning warns at every save.
             trainer.save_checkpoint(beside, weights_only=False)
         finally:
             # Callbacks of a user's own save as they always do.
             trainer.strategy.checkpoint_io = usual
         written = trainer.is_global_zero and files.failure is None
-        # To all, or the others would wait for the first one in their next step.
+        # Broadcast, or the other processes would wait for the first one in their next step.
         failure = trainer.strategy.broadcast(why_unreadable(beside) if written else files.failure)
         if failure is not None:
             raise failure

@@ -11,7 +11,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from stvsr.checkpoint import SETTINGS_KEY, read_file, read_run
 from stvsr.config import flattened, resolved, typed
 from stvsr.data.videos import video_files
-from stvsr.errors import InvalidInput
+from stvsr.errors import InvalidInput, listed
 from stvsr.files import write_text
 from stvsr.training.checkpoints import LastCheckpoint, lacks_validation
 
@@ -97,15 +97,20 @@ def _is_of(name: str, settings: tuple[str, ...]) -> bool:
     return any(name == part or name.startswith(f"{part}.") for part in settings)
 
 
-def read_earlier(path: Path, model_config: dict[str, Any]) -> EarlierRun:
-    """The run of a network in a checkpoint.
+def read_earlier(path: Path, config: DictConfig) -> EarlierRun:
+    """The run in a checkpoint, as one that a config may continue.
 
     Raises:
-        InvalidInput: no state of a run, or one of another network.
+        InvalidInput: no state of a run, or one of another network or of more steps than the config asks for.
     """
-    content = read_run(path, model_config)
+    content = read_run(path, resolved(config.model))
     last = content.get("callbacks", {}).get(LastCheckpoint.__qualname__, {})
-    steps = int(content.get("global_step", 0))
+    steps, wanted = int(content.get("global_step", 0)), config.trainer.max_steps
+    if steps > wanted:
+        raise InvalidInput(
+            f"{path}: has {steps} steps, more than trainer.max_steps={wanted}; expected as many or more, or, to start "
+            "anew, another output_dir"
+        )
     # Earlier versions kept folders as they were written.
     return EarlierRun(path, steps, last.get("validated"), _with_absolute_roots(content.get(SETTINGS_KEY, {})))
 
@@ -119,12 +124,7 @@ def run_to_continue(config: DictConfig) -> EarlierRun | None:
     path = checkpoint_to_continue(config)
     if path is None:
         return None
-    earlier, wanted = read_earlier(path, resolved(config.model)), config.trainer.max_steps
-    if earlier.steps > wanted:
-        raise InvalidInput(
-            f"{path}: has {earlier.steps} steps, more than trainer.max_steps={wanted}; expected as many or more, or, "
-            "to start anew, another output_dir"
-        )
+    earlier = read_earlier(path, config)
     _check_same_run(earlier, config)
     if config.resume is None and not is_finished(earlier, config):
         rank_zero_info(f"continuing {path}; to start anew, choose another output_dir")
@@ -141,8 +141,7 @@ def _check_same_run(earlier: EarlierRun, config: DictConfig) -> None:
     """Warns of changed settings, or refuses them where a result would be taken for that of the new ones."""
     settings, named = settings_of(config), config.resume is not None
     changed = earlier.changed(settings)
-    told = ", ".join(f"{name}={settings.get(name)}, which was {earlier.settings.get(name)}" for name in changed[:TOLD])
-    told += f" and {len(changed) - TOLD} more" if len(changed) > TOLD else ""
+    told = listed([f"{name}={settings.get(name)}, which was {earlier.settings.get(name)}" for name in changed], TOLD)
     if changed and earlier.steps == config.trainer.max_steps:
         remedy = "omit resume, or begin with its weights: initial_weights=" if named else "choose another output_dir"
         raise InvalidInput(f"{earlier.path}: has all its steps, but not with {told}; {remedy}")

@@ -96,7 +96,7 @@ class SpaceTimeModule(pl.LightningModule):
             try:
                 self._recorded = recorded_step(self.network, batch.lr)
             except RuntimeError as error:
-                # Of CUDA or cuDNN: a slower training is better than none, if the GPU still does anything.
+                # Raised by CUDA or cuDNN: slow training is better than none, if the GPU still responds.
                 check_answering(batch.lr.device)
                 rank_zero_warn(f"training steps are not recorded as CUDA graphs ({one_line(error)[:200]})")
                 self.cuda_graphs = False
@@ -136,7 +136,7 @@ class SpaceTimeModule(pl.LightningModule):
                 f"optimizer and scheduler: {one_line(error)}; choose other values of optimizer.… or scheduler.…, or "
                 "leave out what a recipe sets and they do not take: ~scheduler.period"
             ) from None
-        # Here, as Lightning gives it its state next, which that of another class may not survive.
+        # Checked here: Lightning loads the saved state next, and that of another class may break this optimizer.
         if self._saved_by not in (None, used := type(optimizer).__name__):
             raise InvalidInput(
                 f"the run was trained with {self._saved_by}, expected {used}; choose that optimizer, or begin anew "
@@ -173,7 +173,7 @@ class SpaceTimeModule(pl.LightningModule):
             raise InvalidInput(
                 f"cuda_graphs=true with {self.trainer.world_size} processes; expected one: add cuda_graphs=false"
             )
-        # Of parts from elsewhere nobody knows: what escapes a recording, as torchvision's operators do, learns nothing.
+        # Parts from elsewhere are refused: operators that escape the recording, as torchvision's do, would not train.
         foreign = (type(module) for module in self.network.modules() if not _is_known(type(module)))
         refused = next(foreign, None) if self.network.replayable else type(self.network)
         if refused is not None:
@@ -195,7 +195,7 @@ class SpaceTimeModule(pl.LightningModule):
         optimizer, scheduler = self.trainer.optimizers[0], self.lr_schedulers()
         for group, configured in zip(optimizer.param_groups, self.configured, strict=True):
             for name, value in configured.items():
-                # It may need a state that the run does not have, as amsgrad does.
+                # The switch may need a state that the saved run lacks, as amsgrad does.
                 if isinstance(value, bool) and group.get(name, value) != value:
                     raise InvalidInput(
                         f"optimizer.{name}={value}: the run was trained with {group[name]}; choose that, or begin anew "
@@ -227,7 +227,7 @@ class SpaceTimeModule(pl.LightningModule):
         """Keeps what is checked once there is an optimizer, and leaves a schedule the settings it is made with."""
         self._saved_by = checkpoint.get(OPTIMIZER_KEY)
         for schedule in checkpoint.get("lr_schedulers", []):
-            # Of a schedule that is an object LambdaLR would put its saved attributes back.
+            # LambdaLR would restore the saved attributes of a callable schedule over the configured ones.
             schedule["lr_lambdas"] = [None] * len(schedule.get("lr_lambdas", []))
 
 

@@ -34,12 +34,12 @@ class ProgressBar(TQDMProgressBar):
     """Lightning's bars, where those of other commands go: that a disk which logs them is full does not end a run."""
 
     def init_train_tqdm(self) -> Tqdm:
-        """Of the steps."""
+        """The bar of the training steps."""
         with redirect_stdout(TERMINAL):  # type: ignore[type-var]
             return super().init_train_tqdm()
 
     def init_validation_tqdm(self) -> Tqdm:
-        """Of a validation."""
+        """The bar of a validation."""
         with redirect_stdout(TERMINAL):  # type: ignore[type-var]
             return super().init_validation_tqdm()
 
@@ -124,7 +124,7 @@ class DamagedClips(StatefulCallback):
         self._named: set[str] = set()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint, which every process reads: what the first had met is counted by it alone."""
+        """Restores the state. Every process reads the checkpoint, so only the first keeps what was counted in it."""
         super().load_state_dict(state_dict)
         if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
             self.met = []

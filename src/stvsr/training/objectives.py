@@ -19,7 +19,7 @@ from stvsr.data.clip import Batch
 from stvsr.data.degradation import downsample
 from stvsr.errors import InvalidInput
 from stvsr.models.interpolation import DeformableInterpolation, neighbours
-from stvsr.models.network import Forward, Stage
+from stvsr.models.network import Forward, Stage, learns
 from stvsr.models.two_stage import FrameInterpolator, FrameUpscaler, TwoStage
 from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 from stvsr.training.offset_guidance import flow_from_missing, offset_fidelity
@@ -59,7 +59,7 @@ class SpaceTime:
 
     def part(self, network: nn.Module) -> nn.Module:
         """All of it."""
-        if next(network.parameters(), None) is None:
+        if not learns(network):
             raise InvalidInput("the network has nothing to learn; choose another model, or other stages of it")
         return network
 

@@ -15,10 +15,10 @@ class StatefulCallback(pl.Callback):
     saved_attributes: ClassVar[tuple[str, ...]]
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """What checkpoints keep."""
         return {name: getattr(self, name) for name in self.saved_attributes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
+        """Restores what a checkpoint kept."""
         for name in state_dict.keys() & {*self.saved_attributes}:
             setattr(self, name, state_dict[name])

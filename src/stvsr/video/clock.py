@@ -33,7 +33,7 @@ class InputTimes:
         time_base: seconds.
         start: when the first frame is shown, in seconds of the file's own time.
         held: how long the last frame is shown where that is longer than usual, in units of `time_base`; else 0.
-        even: whether `pts` are given for the sake of that alone, and lie at the rate.
+        even: whether there are `pts` only because the last frame is held; they are evenly spaced, at `rate`.
     """
 
     rate: Fraction

@@ -82,7 +82,7 @@ CODECS = {
         tag="hvc1",
         shapes=True,
     ),
-    # It takes a crf of 0 for none, and its own choice of 35.
+    # SVT-AV1 takes a crf of 0 as unset, and uses its default of 35.
     "av1": Codec(
         "libsvtav1",
         "yuv420p",
@@ -212,7 +212,7 @@ class Encoding:
         encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 64, 64, pixel_format, Fraction(1, 25)
         encoder.options = self.options(pixels_per_frame=0)
         try:
-            # To the end, or AV1's complains.
+            # Flushed too, or the AV1 encoder complains.
             list(map(encoder.encode, (av.VideoFrame(64, 64, "gbrp").reformat(format=pixel_format), None)))
         except (av.FFmpegError, ValueError):
             return False

@@ -76,7 +76,7 @@ class Companions:
 
     @classmethod
     def of(cls, source: VideoFile, part: Part, clock: Clock, extension: str) -> Companions:
-        """What of a source goes into a kind of file; nothing where there is no file: PNG frames, Y4M."""
+        """What else of a source the output can hold; nothing for PNG frames and Y4M."""
         streams, usual_channels, left_out, starts = [], [], [], [source.times.start]
         with open_input(source.path, thorough=True) as container:
             # QuickTime has chapters in a stream, too, which FFmpeg writes anew; of several nobody tells which it is.
@@ -88,7 +88,7 @@ class Companions:
                 reason = _unfit(stream, extension, clock) or _elsewhere(stream, source)
                 if reason is None:
                     streams.append(stream.index)
-                    # Of other codecs packets tell.
+                    # For other codecs the packets carry the channel layout.
                     if str(stream.name).startswith("pcm_") and not _muxes(stream, extension):
                         usual_channels.append(stream.index)
                     if stream.type == "audio" and stream.start_time is not None and stream.time_base is not None:
@@ -201,7 +201,7 @@ def _unfit(stream: Stream, extension: str, clock: Clock) -> str | None:
 
 
 def _elsewhere(stream: Stream, source: VideoFile) -> str | None:
-    """That a stream is of another time than the pictures, or None: each programme of a recording has its own clock."""
+    """Why a stream does not overlap the pictures in time, or None: each programme of a recording has its own clock."""
     if stream.start_time is None or stream.time_base is None or stream.type == "attachment":
         return None
     first = stream.start_time * stream.time_base

@@ -117,33 +117,9 @@ def delivery(
         return
     folder = _folder(output)
     unfinished = Unfinished(folder, identity, job=JOB, elsewhere="add --overwrite")
-    found = bool(work_in(folder))
     started = time.monotonic()
-    with _in_words(output):
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            if error.errno in OF_A_PLACE:
-                # Of the output: its user knows nothing of the hidden folder, and a second try ends the same.
-                raise InvalidInput(f"{output}: {error.strerror}; choose a folder that can be written to") from None
-            raise
     with ExitStack() as stack:
-        try:
-            # Not `unfinished.locked()`, which would advise --overwrite: a job that runs keeps that out as well.
-            stack.enter_context(folder_lock(folder, JOB, "choose another output"))
-        except OSError:
-            # As where there are too many open files. What is not empty stays.
-            with suppress(OSError):
-                folder.rmdir()
-            raise
-        try:
-            with _in_words(output):
-                unfinished.claim(discard_other=overwrite)
-        except UserError:
-            # A disk that is full already; a folder that was there belongs to another job.
-            if not found:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
+        _take(stack, unfinished, output, overwrite=overwrite)
         place = Place(output, folder, overwrite)
         # What another job had left may be gone.
         resumed = place.begun
@@ -151,30 +127,59 @@ def delivery(
             with _in_words(output):
                 yield place
         except KeyboardInterrupt:
-            if not resumable:
-                unfinished.remove()
-                raise Interrupted("stopped", "Y4M input or output cannot be resumed: start over") from None
-            if not place.begun:
-                unfinished.remove()
+            if resumable and place.begun:
+                raise Interrupted("stopped", f"run the same command again to continue (from {folder})") from None
+            unfinished.finish()
+            if resumable:
                 raise Interrupted("stopped before the work began", None) from None
-            raise Interrupted("stopped", f"run the same command again to continue (from {folder})") from None
+            raise Interrupted("stopped", "Y4M input or output cannot be resumed: start over") from None
         except BaseException as error:
             short = not resumed and time.monotonic() - started < WORTH_KEEPING
             if not in_parts or short or not place.begun:
-                unfinished.remove()
+                unfinished.finish()
                 raise
             if isinstance(error, UserError):
                 then = _way_on(error, output) if resumable else FROM_A_PIPE
                 raise UserError(f"{one_line(error)}; what is done is kept in {folder}: {then}") from None
             raise
-        unfinished.remove()
+        unfinished.finish()
+
+
+def _take(stack: ExitStack, unfinished: Unfinished, output: Path, *, overwrite: bool) -> None:
+    """Makes the folder of a job, or takes what lies there, and keeps others out of it until the stack ends."""
+    folder = unfinished.folder
+    found = bool(work_in(folder))
+    with _in_words(output):
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            if error.errno in OF_A_PLACE:
+                # Names the output: its user does not know the hidden folder. A second try would end the same way.
+                raise InvalidInput(f"{output}: {error.strerror}; choose a folder that can be written to") from None
+            raise
+    try:
+        # Not `unfinished.locked()`, which would advise --overwrite: a job that runs keeps that out as well.
+        stack.enter_context(folder_lock(folder, JOB, "choose another output"))
+    except OSError:
+        # As where there are too many open files. What is not empty stays.
+        with suppress(OSError):
+            folder.rmdir()
+        raise
+    try:
+        with _in_words(output):
+            unfinished.claim(discard_other=overwrite)
+    except UserError:
+        # A disk that is full already; a folder that was there belongs to another job.
+        if not found:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _way_on(error: UserError, output: Path) -> str:
     """What to do with the work that is kept after an error."""
     kind = CONTAINERS.get(output.suffix.lower())
     if isinstance(error, Unreadable) and kind is not None and kind.quicktime:
-        # It takes all of their codecs, and turns frames as they do.
+        # Matroska takes all of their codecs, and stores rotation too.
         other = output.with_suffix(".mkv")
         return f"rename that to {_folder(other).name} and give the same command with {other} to continue"
     return "remove that first" if isinstance(error, Incomplete) else "run the same command again to continue"
@@ -214,7 +219,7 @@ def check_free(output: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def _in_words(output: Path) -> Iterator[None]:
-    """What reading and writing files may raise, in one line."""
+    """Turns errors of reading and writing files into one line."""
     try:
         yield
     except (OSError, av.FFmpegError) as error:

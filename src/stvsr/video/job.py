@@ -36,7 +36,7 @@ FINISHED_AHEAD = FRAMES
 """Frames that may wait for the encoder: while it works on one window, the network makes the next."""
 
 SLOW = 0.25
-"""Hours on a CPU of which the user is told."""
+"""The longest job on a CPU, in hours, that begins without a warning."""
 
 
 class Job:
@@ -114,7 +114,7 @@ class Job:
             bar.update(self.count - bar.n)
 
     def _frames(self, expected: int | None, bar: "tqdm[Any]") -> Iterator[tuple[int, int, Tensor]]:
-        """What `Sink.write` takes, of the frames it does not have; the bar is told of tiles, which may take long."""
+        """The arguments of `Sink.write` for each frame that it lacks; the bar shows tiles, which may take long."""
         for number, window in enumerate(prefetched(windows(self._scenes()), DECODED_AHEAD)):
             numbers = range(self.count, self.count + self.upscaler.count(window))
             if not self.sink.has(number, numbers):

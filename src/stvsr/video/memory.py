@@ -96,13 +96,13 @@ def grid_within(memory: float, network: Network, height: int, width: int, *, lim
         tiles = _most_demanding(grid.sizes(height, width, multiple=network.requirements.multiple_of))
         finished = _finished(grid, height, width, network)
         # Tries take seconds; what tiles of the same kind took of each pixel tells which are worth one.
-        need = finished + max(known.get(turned, 0.0) * math.prod(tile) for turned, tile in tiles.items())
+        need = finished + max(known.get(chunked, 0.0) * math.prod(tile) for chunked, tile in tiles.items())
         if need <= memory or not known:
             taken = _taken(network, tiles)
             need = finished + max(taken.values())
             if need <= memory:
                 return grid
-            known |= {turned: taken[turned] / math.prod(tile) for turned, tile in tiles.items()}
+            known |= {chunked: taken[chunked] / math.prod(tile) for chunked, tile in tiles.items()}
         least = min(least, need)
     raise InvalidInput(
         f"{limited_by}, but frames of {width}x{height} need {(least - memory) / 2**30:.1f} GiB more, even in tiles: "
@@ -127,7 +127,7 @@ def _most_demanding(tiles: set[tuple[int, int]]) -> dict[bool, tuple[int, int]]:
 
 def _taken(network: Network, tiles: dict[bool, tuple[int, int]]) -> dict[bool, float]:
     """Bytes that each of the most demanding tiles takes, with what a run takes beyond its tensors."""
-    return {turned: OVERHEAD * bytes_taken(network, *tile) for turned, tile in tiles.items()}
+    return {chunked: OVERHEAD * bytes_taken(network, *tile) for chunked, tile in tiles.items()}
 
 
 def _finished(grid: Grid, height: int, width: int, network: Network) -> int:

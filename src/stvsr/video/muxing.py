@@ -61,7 +61,7 @@ class EncodedVideo:
 
     @property
     def unit(self) -> Fraction:
-        """In which their times are counted, in seconds."""
+        """The unit of their times, in seconds."""
         # The longest time of which both are multiples.
         frame = self.clock.time_base
         unit = Fraction(gcd(frame.numerator, self.start.numerator), lcm(frame.denominator, self.start.denominator))
@@ -106,7 +106,7 @@ class EncodedVideo:
 
 
 def numbers_in(path: Path) -> list[int]:
-    """Of the frames in a segment, in decoding order."""
+    """The numbers of the frames in a segment, in decoding order."""
     return [packet.pts or 0 for packet in _picture_packets(path)]
 
 
@@ -188,7 +188,7 @@ def _held(path: Path) -> int:
     try:
         return sum(1 for _ in _picture_packets(path))
     except (av.FFmpegError, IndexError) as error:
-        # Of a file that the system does not give, or for which there is no memory, nothing is known.
+        # A failing disk or a limit of the system says nothing about the file.
         if getattr(error, "errno", None) in (*OF_A_DISK, *OF_LIMITS):
             raise
         return 0

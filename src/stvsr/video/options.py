@@ -14,6 +14,9 @@ from stvsr.video.upscaling import PRECISIONS, SCALES
 LOWEST_RATE, HIGHEST_RATE = Fraction(1, 100), 1000
 """Frames per second; far more would not fit into the 32 bits that encoders have for a rate."""
 
+LARGEST = 10**9
+"""No number on a command line means more; a float, and FFmpeg's times, hold it."""
+
 EPILOG = """\
 After Ctrl-C or a kill, run the same command again to continue; with other options, add --overwrite to start over.
 
@@ -108,7 +111,7 @@ def _time(text: str) -> Fraction:
     seconds = Fraction(0)
     for part in text.split(":"):
         seconds = 60 * seconds + _positive(part, zero=True)
-    return _finite(seconds, text)
+    return seconds
 
 
 def _rate(text: str) -> Fraction:
@@ -130,13 +133,6 @@ def _positive(text: str, *, zero: bool) -> Fraction:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if value < 0 or (not zero and value == 0):
         raise argparse.ArgumentTypeError(f"{text} is {'negative' if zero else 'not positive'}")
-    return _finite(value, text)
-
-
-def _finite(value: Fraction, text: str) -> Fraction:
-    """The value, where a float can hold it."""
-    try:
-        float(value)
-    except OverflowError:
-        raise argparse.ArgumentTypeError(f"{text} is too large") from None
+    if value > LARGEST:
+        raise argparse.ArgumentTypeError(f"{text} is too large")
     return value

@@ -80,7 +80,7 @@ def frame_encoder(container: OutputContainer, encoding: Encoding, picture: Pictu
     context.time_base = 1 / rate
     context.sample_aspect_ratio = picture.pixel_aspect
     context.thread_count = 0
-    # Said to the encoder too, which writes them into its bit stream.
+    # The encoder needs these too: it writes them into its bit stream.
     context.color_primaries, context.color_trc = picture.colour.primaries, picture.colour.transfer
     if not av.VideoFormat(encoding.pixel_format).is_rgb:
         context.colorspace, context.color_range = picture.colour.matrix, picture.colour.range
@@ -178,7 +178,7 @@ class SegmentedVideo:
         for packet in packets:
             # The encoder counts in frames, and so does the segment.
             packet.time_base = NUMBER_UNIT
-            # Not what it says itself: x265 makes it up for videos of one or two frames.
+            # Not the encoder's own: x265 makes it up for videos of one or two frames.
             packet.dts = self.decoding_time
             self.decoding_time += 1
             self.container.mux(packet)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -155,14 +156,12 @@ class VideoFile:
 
     def frames(self) -> Iterator[Tensor]:
         """See `Source`."""
-        converters: dict[Colour, ToRgb] = {}
-        for frame in self.read():
-            # It changes within files that were joined, and within recordings.
-            if (colour := Colour.of(frame)) not in converters:
-                converters[colour] = ToRgb(colour)
-            yield converters[colour](frame)
+        # Colours change within files that were joined, and within recordings.
+        converter_of = cache(ToRgb)
+        for frame, colour in self.read():
+            yield converter_of(colour)(frame)
 
-    def read(self) -> Iterator[av.VideoFrame]:
+    def read(self) -> Iterator[tuple[av.VideoFrame, Colour]]:
         """See `Source`."""
         for frame in stream_frames(self.index, self.first, self.stop):
             if (frame.width, frame.height) != (self.picture.width, self.picture.height):
@@ -171,10 +170,10 @@ class VideoFile:
                     f"{frame.width}x{frame.height}; expected one size: split the video there"
                 )
             try:
-                Colour.of(frame)
+                colour = Colour.of(frame)
             except InvalidInput as error:
                 raise InvalidInput(f"{self.path}: {error}") from None
-            yield frame
+            yield frame, colour
 
 
 class PngSequence:

@@ -19,7 +19,7 @@ from stvsr.devices import check_answering, chosen_device, has_bf16, is_out_of_me
 from stvsr.errors import InvalidInput, one_line
 from stvsr.graphs import Replayed
 from stvsr.models.bicubic_blend import BicubicBlend
-from stvsr.models.network import Network, pad_to_multiple
+from stvsr.models.network import Network, learns, pad_to_multiple
 from stvsr.video.picture import Picture
 from stvsr.video.tiles import Grid, Span, finer, join
 from stvsr.video.windows import Window, windows
@@ -97,7 +97,7 @@ class Upscaler:
     @property
     def is_learned(self) -> bool:
         """Whether the network has weights; without any it is quick."""
-        return any(True for _ in self.network.parameters())
+        return learns(self.network)
 
     def picture(self, lr: Picture) -> Picture:
         """What the finished frames have in common.
@@ -147,7 +147,7 @@ class Upscaler:
         return made
 
     def _positions(self, window: Window) -> slice:
-        """Of the frames a network makes of a window, those that count."""
+        """Which of the frames that a network makes of a window count."""
         first = window.kept.start
         return slice(first, window.kept.stop) if self.interpolate else slice(first + first % 2, window.kept.stop, 2)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stvsr.models.blocks import conv3x3
-from stvsr.models.chunking import frames_per_chunk
+from stvsr.models.chunking import in_chunks
 
 PARTS = (("lower", "skip"), ("lower", "skip"), ("skip", "lower"), ("skip", "lower"))
 """In which order the authors count the two parts of each level, the finest first."""
@@ -45,8 +45,7 @@ class MegaDepth(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """`(b, 3, h, w)`, RGB in [0, 1], to `(b, 1, h, w)`; without gradients large ones in turns."""
-        parts = torch.split(frames, frames_per_chunk(frames))
-        return torch.cat([self.log_depth(self.hourglass(self.stem(part))) for part in parts])
+        return in_chunks(lambda part: self.log_depth(self.hourglass(self.stem(part))), frames)
 
 
 class Hourglass(nn.Module):

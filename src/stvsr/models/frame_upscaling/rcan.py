@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stvsr.data.clip import PEAK
 from stvsr.errors import InvalidInput
 from stvsr.models.blocks import conv1x1, conv3x3, exact_conv, exact_sum
-from stvsr.models.chunking import frames_per_chunk
+from stvsr.models.chunking import in_chunks
 from stvsr.models.two_stage import FrameUpscaler
 from stvsr.models.weight_files import WeightFile
 
@@ -84,8 +84,7 @@ class RCAN(FrameUpscaler):
     def forward(self, frames: Tensor) -> Tensor:
         """See `FrameUpscaler`."""
         images = PEAK * frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        enlarged = torch.cat([self.enlarge(part) for part in torch.split(images, frames_per_chunk(images))])
-        return torch.unflatten(enlarged / PEAK, 0, frames.shape[:2])
+        return torch.unflatten(in_chunks(self.enlarge, images) / PEAK, 0, frames.shape[:2])
 
     def enlarge(self, images: Tensor) -> Tensor:
         """The network as published: `(b, 3, h, w)`, RGB in [0, 255], to `(b, 3, 4h, 4w)`."""

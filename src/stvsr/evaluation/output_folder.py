@@ -1,0 +1,107 @@
+"""What an evaluation finds in its folder, and what of that it may replace: only what an evaluation made."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+
+from stvsr.errors import InvalidInput
+from stvsr.evaluation.progress import PROGRESS
+from stvsr.evaluation.results import RESULTS, read_results
+from stvsr.evaluation.shown import PICTURES
+from stvsr.unfinished import JOB_FILE, remove
+
+SAVED = "frames"
+"""The folder of saved frames, below `output_dir`."""
+
+OURS = ".evaluation"
+"""A file in `output_dir` that tells that an evaluation made the pictures there, and, in it, the frames."""
+
+
+class OutputFolder:
+    """The folder that an evaluation writes to.
+
+    Args:
+        folder: where.
+        saves: whether frames are saved there.
+        reads: folders that the evaluation reads.
+    """
+
+    def __init__(self, folder: Path, *, saves: bool, reads: Sequence[Path]) -> None:
+        self.folder = folder
+        self.saves = saves
+        self.reads = reads
+        self.pictures, self.frames = folder / PICTURES, folder / SAVED
+
+    def check(self) -> None:
+        """Refuses a folder in which something would be replaced that no evaluation made, or that this one reads.
+
+        Raises:
+            InvalidInput: names it.
+        """
+        unfinished = (self.folder / PROGRESS / JOB_FILE).is_file()
+        ours = self._made_here() or unfinished
+        written = {self.pictures: ours} | ({self.frames: self._saved_here or unfinished} if self.saves else {})
+        for made, replaceable in written.items():
+            if (inside := self._read_in(made)) is not None:
+                raise InvalidInput(f"{inside}: lies in {made}, which is replaced; choose another output_dir")
+            if not made.is_dir() and (made.exists() or made.is_symlink()):
+                raise InvalidInput(f"{made}: is no folder, or a link to none; remove it, or choose another output_dir")
+            if not replaceable and made.is_dir() and any(made.iterdir()):
+                raise InvalidInput(f"{made}: is replaced, but no evaluation made it; choose another output_dir")
+        results = self.folder / RESULTS
+        if not ours and results.exists():
+            raise InvalidInput(f"{results}: is replaced, but no evaluation made it; choose another output_dir")
+        if not ours and (self.folder / "checkpoints").is_dir():
+            raise InvalidInput(
+                f"{self.folder}: is a training's, whose logs would be replaced; choose another output_dir"
+            )
+
+    def check_links(self) -> None:
+        """Refuses a link to a folder that is not empty in place of one that is replaced: nobody knows what else it has.
+
+        Raises:
+            InvalidInput: names it.
+        """
+        for made in self._replaced():
+            if made.is_symlink() and made.is_dir() and any(made.iterdir()):
+                raise InvalidInput(f"{made}: is a link to a folder that is not empty; empty it, or remove the link")
+
+    def clear(self) -> None:
+        """Removes results, pictures and frames that an earlier evaluation left."""
+        replaced = self._replaced()
+        # First: without them nobody takes what is left, or what is new, for a finished evaluation.
+        (self.folder / RESULTS).unlink(missing_ok=True)
+        # A link, to an empty folder on another disk, stays.
+        for made in replaced:
+            if made.is_dir() and not made.is_symlink():
+                remove(made)
+        keeps = self._saved_here and self.frames not in replaced
+        (self.folder / OURS).write_text(SAVED if keeps or self.saves else "")
+
+    def _replaced(self) -> list[Path]:
+        """The folders of pictures and of frames, if those that are there would be taken for this evaluation's."""
+        # What it scores stays.
+        stale = self._saved_here and self._read_in(self.frames) is None
+        return [self.pictures, *([self.frames] if stale or self.saves else [])]
+
+    def _made_here(self) -> bool:
+        """Whether an evaluation scored something here before; its progress may have been removed."""
+        # Any program may have left a results.json.
+        with suppress(InvalidInput):
+            return (self.folder / OURS).is_file() or bool(read_results(self.folder).rows)
+        return False
+
+    @cached_property
+    def _saved_here(self) -> bool:
+        """Whether an evaluation saved frames here before this one began."""
+        with suppress(FileNotFoundError):
+            if (self.folder / OURS).read_text() == SAVED:
+                return True
+        with suppress(InvalidInput):
+            return bool(read_results(self.folder).made_with.get("save_frames"))
+        return False
+
+    def _read_in(self, folder: Path) -> Path | None:
+        """A folder that this evaluation reads and that is, or lies in, another one."""
+        return next((root for root in self.reads if root.resolve().is_relative_to(folder.resolve())), None)
