@@ -747,7 +747,7 @@ def test_frames_that_are_saved_but_not_scored_count_in_all_times(
     """The stages' times are part of the network's."""
     frames = torch.cat([moving_frames(9, (48, 64), seed=0), 255 - moving_frames(9, (48, 64), seed=5)])
     write_video(tmp_path / "videos" / "a.mp4", frames)
-    monkeypatch.setattr("stvsr.unfinished.Unfinished.remove", lambda progress: None)
+    monkeypatch.setattr("stvsr.unfinished.Unfinished.finish", lambda progress: None)
     scored("model=two_stage", "data=videos", f"data.root='{tmp_path}/videos'", "save_frames=true")
     (part,) = (tmp_path / "out" / "progress").glob("part-*.jsonl")
     records = [json.loads(line) for line in part.read_text().splitlines()]

@@ -166,7 +166,7 @@ def test_a_record_that_a_kill_left_of_a_finished_pack_does_not_count(
 ) -> None:
     """The pack may have been removed since."""
     with monkeypatch.context() as patch:
-        patch.setattr("stvsr.pack.Packing.remove", stop)
+        patch.setattr("stvsr.pack.Packing.finish", stop)
         run()
     assert (tmp_path / ".v.pack.part" / "done.txt").is_file()
     shutil.rmtree(tmp_path / "v.pack")

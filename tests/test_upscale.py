@@ -689,7 +689,7 @@ BAD_COMMANDS = {
     "rate-of-a-file": ([*BICUBIC, "--rate", "25"], "in.mkv has a frame rate of its own; omit it"),
     "start": ([*BICUBIC, "--start", "0:10"], "no frame in the part asked for (the video lasts 0.32 s)"),
     "endless-start": ([*BICUBIC, "--start", "1e400"], "argument --start: 1e400 is too large"),
-    "endless-minutes": ([*BICUBIC, "--start", "1e308:0"], "argument --start: 1e308:0 is too large"),
+    "endless-minutes": ([*BICUBIC, "--start", "1e308:0"], "argument --start: 1e308 is too large"),
     "endless-rate": ([*BICUBIC, "--rate", "1e400"], "argument --rate: 1e400 is too large"),
     "high-rate": ([*BICUBIC, "--rate", "1e9"], "argument --rate: 1e9 frames per second; expected 1/100 to 1000"),
     "low-rate": ([*BICUBIC, "--rate", "1e-9"], "argument --rate: 1e-9 frames per second; expected 1/100 to 1000"),

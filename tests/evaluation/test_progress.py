@@ -26,9 +26,9 @@ def test_records_of_every_process_are_read_back(tmp_path: Path) -> None:
     progress.folder.mkdir()
     assert progress.records(bool) == {}
     for rank in (0, 1):
-        with progress.recording(rank) as append:
-            append(record(rank))
-            append(record(10 + rank))
+        with progress.part(rank) as part:
+            part.add(record(rank))
+            part.add(record(10 + rank))
             # Whatever happens to the process from now on.
             assert 10 + rank in progress.records(bool)
     again = Progress(tmp_path / "progress", IDENTITY)
@@ -38,22 +38,22 @@ def test_records_of_every_process_are_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cut", [1, 30, 200])
 def test_a_line_that_was_cut_off_does_not_count(tmp_path: Path, cut: int) -> None:
     progress = Progress(tmp_path, IDENTITY)
-    with progress.recording(0) as append:
-        append(record(0))
-        append(record(1))
+    with progress.part(0) as part:
+        part.add(record(0))
+        part.add(record(1))
     (path,) = tmp_path.glob("part-*")
     path.write_text(path.read_text()[:-cut])
     assert list(progress.records(bool)) == [0]
-    with progress.recording(0) as append:
-        append(record(1))
+    with progress.part(0) as part:
+        part.add(record(1))
     assert list(progress.records(bool)) == [0, 1]
 
 
 @pytest.mark.parametrize("left", [bytes(8), b'{"batch": 1, ' + bytes(8), b"\xff", b"0", b"{}", b'{"windows": [0]}'])
 def test_lines_that_a_power_cut_damaged_do_not_count(tmp_path: Path, left: bytes) -> None:
     progress = Progress(tmp_path, IDENTITY)
-    with progress.recording(0) as append:
-        append(record(0))
+    with progress.part(0) as part:
+        part.add(record(0))
     (path,) = tmp_path.glob("part-*")
     path.write_bytes(path.read_bytes() + left + b"\n")
     assert list(progress.records(bool)) == [0]
@@ -61,7 +61,7 @@ def test_lines_that_a_power_cut_damaged_do_not_count(tmp_path: Path, left: bytes
 
 def test_progress_of_another_evaluation_is_refused_and_says_what_differs(tmp_path: Path) -> None:
     ours, other = Progress(tmp_path, IDENTITY), Progress(tmp_path, IDENTITY | {"checkpoint": "def"})
-    with ours.locked(), ours.recording(0):
+    with ours.locked(), ours.part(0):
         pass
     says = r"another evaluation \(another checkpoint\); choose another output_dir"
     with pytest.raises(InvalidInput, match=says), other.locked():

@@ -9,7 +9,6 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from stvsr.checkpoint import SETTINGS_KEY
-from stvsr.config import resolved
 from stvsr.errors import InvalidInput
 from stvsr.train import train
 from stvsr.training.continuation import EarlierRun, checkpoint_to_continue, read_earlier, settings_of
@@ -172,7 +171,7 @@ def test_a_folder_that_an_earlier_version_kept_as_it_was_written_is_the_same(
     content = torch.load(last, weights_only=True)
     content[SETTINGS_KEY]["data.train_source.root"] = "clips"
     torch.save(content, last)
-    earlier = read_earlier(last, resolved(config.model))
+    earlier = read_earlier(last, config)
     assert earlier.settings["data.train_source.root"] == str(tmp_path / "clips")
 
 

@@ -28,9 +28,9 @@ PATIENCE = 1.0
 
 def score_here(job: Job, progress: Progress, todo: list[int], rank: int = 0) -> Iterator[BatchRecord]:
     """Scores batches in this process, and records each before it is given."""
-    with progress.recording(rank) as append:
+    with progress.part(rank) as part:
         for record in job.scorer.run(todo):
-            append(record)
+            part.add(record)
             yield record
 
 

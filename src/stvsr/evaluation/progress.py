@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from omegaconf import DictConfig
 
@@ -85,16 +85,23 @@ class Progress(Unfinished):
         return records
 
     @contextmanager
-    def recording(self, rank: int) -> Iterator[Callable[[BatchRecord], None]]:
-        """A new file for a process; what is given appends a batch in one write: it counts whole or not at all."""
+    def part(self, rank: int) -> Iterator["Part"]:
+        """A new file for a process to append to."""
         number = len(list(self.folder.glob(f"part-{rank:03d}-*.jsonl")))
         with (self.folder / f"part-{rank:03d}-{number:03d}.jsonl").open("w") as file:
+            yield Part(file)
 
-            def append(record: BatchRecord) -> None:
-                file.write(json.dumps(asdict(record)) + "\n")
-                file.flush()
 
-            yield append
+class Part:
+    """The records of one process."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def add(self, record: BatchRecord) -> None:
+        """Appends a batch, in one write, so that it counts whole or not at all."""
+        self.file.write(json.dumps(asdict(record)) + "\n")
+        self.file.flush()
 
 
 def _parse(line: bytes) -> BatchRecord:
