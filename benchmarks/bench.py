@@ -1,11 +1,11 @@
 """`make bench`: the paper's formulation against ours, the same weights, in one run.
 
-Prints a table: times of both (medians), the ratio (of pairs that ran one after the other, their median) and the largest
-difference of their outputs in standard deviations of the output; and below it the roofline: the arithmetic and the
-bytes that the method needs over what this machine was measured to do. Writes `outputs/bench/results.json`.
+Prints a table: median times of both, the ratio (the median over pairs that ran one after the other) and the largest
+difference of their outputs, in standard deviations of the output; and below it the roofline: the arithmetic and the
+memory traffic that the method needs, over the measured peaks of this machine. Writes `outputs/bench/results.json`.
 
-The paper's formulation is `benchmarks/paper.py`, in float32; for loading it is PNG files. Weights are random, with
-offsets of about a pixel.
+The paper's formulation is `benchmarks/paper.py`, in float32; in the row for loading, it is PNG files. Weights are
+random, with offsets of about a pixel.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-# As stvsr.upscale does: on a machine that others use too, waiting threads must not take its cores.
+# As stvsr.upscale does: on a shared machine, waiting threads must not take cores from others.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
@@ -53,12 +53,12 @@ from stvsr.training.micro_batches import PIXELS_AT_ONCE, loss_in_micro_batches
 from stvsr.video.memory import bytes_taken
 
 SMALL, VID4, FULL_HD = (64, 112), (144, 180), (1080, 1920)
-"""LR height and width: a small one, Vid4's, and those of a common video."""
+"""LR height and width of a small frame, of Vid4, and of Full HD."""
 
 BATCH, CROP = 24, 32
 
 MICRO_BATCH = PIXELS_AT_ONCE // (GIVEN * CROP**2)
-"""Clips of a step in which both formulations take what ours takes at once on a CPU."""
+"""Clips of a second, smaller training step: as many as ours processes at once on a CPU."""
 
 Work = Callable[[], Tensor]
 
@@ -96,7 +96,7 @@ def make_network() -> ZoomingSlowMo:
 
 
 def paper_formulation() -> PaperFormulation:
-    """The same network and weights, as the paper's authors run them: with the weights' channels first."""
+    """The same network in the paper's formulation, its weights channels-first as the authors'."""
     return PaperFormulation(make_network().to(memory_format=torch.contiguous_format))
 
 
@@ -112,7 +112,7 @@ def inference(network: nn.Module, lr: Tensor, *, bf16: bool) -> Work:
 
 
 def training(network: nn.Module, lr: Tensor, hr: Tensor, *, bf16: bool) -> Work:
-    """Forward, backward and a step of the optimizer, of which the learning rate is 0.
+    """Forward, backward and an optimizer step with a learning rate of 0.
 
     Ours runs as it trains: on a GPU as CUDA graphs, on a CPU in micro-batches.
     """
@@ -140,7 +140,7 @@ def training(network: nn.Module, lr: Tensor, hr: Tensor, *, bf16: bool) -> Work:
 
 
 def compared(name: str, *, paper: Work, ours: Work, device: torch.device, repeats: int) -> list[Result]:
-    """Times both by turns; the first turn warms up and is compared."""
+    """Times both alternately, after a warm-up whose outputs are compared."""
     expected, found = paper(), ours()
     difference = ((found - expected).abs().max() / expected.std()).item()
     times: list[tuple[float, float]] = []
@@ -151,7 +151,7 @@ def compared(name: str, *, paper: Work, ours: Work, device: torch.device, repeat
 
 
 def exactness(name: str, *, paper: PaperFormulation, ours: nn.Module, lr: Tensor) -> list[Result]:
-    """How far both are from the paper's formulation in float64, at most: what float32 costs either."""
+    """The largest deviation of each from the paper's formulation in float64: the error of float32."""
     exact = inference(deepcopy(paper).double(), lr.double(), bf16=False)().double()
     paper_off, ours_off = (
         1e6 * ((inference(network, lr, bf16=False)() - exact).abs().max() / exact.std()).item()
@@ -170,13 +170,13 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 
 
 def row(name: str, pairs: Sequence[tuple[float, float]], difference: float | None = None) -> Result:
-    """A row of the table from pairs of costs, the paper's and ours, that were measured one after the other: medians."""
+    """A row of medians from pairs of costs, the paper's and ours, that were measured one after the other."""
     paper, ours = (statistics.median(side) for side in zip(*pairs, strict=True))
     return Result(name, paper, ours, statistics.median(first / second for first, second in pairs), difference)
 
 
 def training_inputs(clips: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Noise of a batch's size."""
+    """LR and HR clips of noise."""
     draw = torch.Generator().manual_seed(1)
     lr = torch.rand(clips, GIVEN, 3, CROP, CROP, generator=draw)
     hr = torch.rand(clips, FRAMES, 3, SCALE * CROP, SCALE * CROP, generator=draw)
@@ -188,8 +188,8 @@ class Step:
     """A training step.
 
     Attributes:
-        seconds: it took, after others that warmed up.
-        mib: it took beyond the network and its inputs, at most.
+        seconds: its duration, after a warm-up.
+        mib: its peak memory in MiB, beyond the network and its inputs.
     """
 
     seconds: float
@@ -197,13 +197,13 @@ class Step:
 
 
 def one_step(which: str, clips: int, gradient: Path, device: torch.device, *, bf16: bool) -> Step:
-    """Runs a training step in this process, which must be a new one; saves the gradient of the first layer."""
+    """Runs a training step in this process, a fresh one; saves the gradient of the first parameter."""
     network = (paper_formulation() if which == "paper" else make_network()).to(device)
     lr, hr = training_inputs(clips, device)
     if device.type == "cuda":
         before, warm_up = torch.cuda.memory_allocated(device) / MIB, 3
     else:
-        # A step takes minutes there, and one with a single clip is enough to start all threads.
+        # On a CPU a step takes minutes; one of a single clip is enough to start all threads.
         training(network, lr[:1], hr[:1], bf16=bf16)()
         before, warm_up = used_memory() / MIB, 0
     step = training(network, lr, hr, bf16=bf16)
@@ -239,7 +239,7 @@ def training_steps(name: str, *, clips: int, device: torch.device, repeats: int,
 
 
 def memory(name: str, *, paper: nn.Module, ours: nn.Module) -> list[Result]:
-    """GiB that a pass over frames of Full HD needs at once; counted, nothing is computed."""
+    """Peak memory, in GiB, of a pass over Full HD frames; counted without computing anything."""
     first, second = (bytes_taken(network, *FULL_HD) / 2**30 for network in (paper, ours))
     return [row(f"{name}, memory counted, GiB", [(first, second)])]
 
@@ -257,14 +257,14 @@ def loading(name: str) -> list[Result]:
             rates = [(rate(png, 2 * BATCH), rate(packed, 2 * BATCH)) for _ in range(3)]
         finally:
             torch.set_num_threads(threads)
-    # Of rates the larger one is the better.
+    # The larger rate is better: the ratio is inverted.
     first, second = (statistics.median(side) for side in zip(*rates, strict=True))
     ratio = statistics.median(packed / png for png, packed in rates)
     return [Result(f"{name}, clips/s of one process (PNG; packed)", first, second, ratio, None)]
 
 
 class Needs(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts what the convolutions of a network need: multiply-adds, and bytes read and written once."""
+    """Counts the multiply-adds of a network's convolutions, and their bytes, each read or written once."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -280,9 +280,9 @@ class Needs(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def peaks(device: torch.device) -> tuple[float, float]:
-    """Multiply-adds/s of a matrix product and bytes/s of a copy, in float32, the best of some.
+    """Multiply-adds/s of a matrix product and bytes/s of a copy, in float32, the best of eight.
 
-    On a GPU the product may use TF32, as cuDNN's convolutions do by default: else it would be no bound for them.
+    On a GPU the product may use TF32, as cuDNN's convolutions may by default: otherwise it would not bound them.
     """
     side, words = (8192, 2**28) if device.type == "cuda" else (2048, 2**25)
     matrix = torch.rand(side, side, device=device)
@@ -301,7 +301,7 @@ def peaks(device: torch.device) -> tuple[float, float]:
 
 
 def roofline(paper: PaperFormulation, results: list[Result], device: torch.device) -> None:
-    """Prints for each timed row what the machine would take at its peaks."""
+    """Prints for each timed row the time that the machine would take at its peaks."""
     arithmetic, bandwidth = peaks(device)
     kind = "matrix product, TF32" if device.type == "cuda" else "matrix product"
     print(
@@ -313,8 +313,8 @@ def roofline(paper: PaperFormulation, results: list[Result], device: torch.devic
     lr[f"training step {BATCH}x{GIVEN}x{CROP}x{CROP}"] = torch.rand(BATCH, GIVEN, 3, CROP, CROP)
     needs: dict[str, tuple[float, float]] = {}
     for name, frames in lr.items():
-        # One clip of a batch, as each is as much work; a training step is about three passes.
-        # Not in inference mode, in which convolutions show under other names.
+        # One clip stands for all, which are equal work; a training step is about three passes.
+        # Not in inference mode, in which convolutions have other names.
         with torch.no_grad(), Needs() as counted:
             paper(frames[:1].to(device))
         times = len(frames) * (3 if name.startswith("training") else 1)
@@ -331,7 +331,7 @@ def roofline(paper: PaperFormulation, results: list[Result], device: torch.devic
 
 
 def measure(device: torch.device, repeats: int, steps: int) -> None:
-    """Everything, in one run."""
+    """Measures and reports all rows."""
     output = Path("outputs/bench/results.json")
     output.parent.mkdir(parents=True, exist_ok=True)
     network, paper = Replayed(make_network().to(device).eval()), paper_formulation().to(device).eval()
@@ -363,7 +363,7 @@ def measure(device: torch.device, repeats: int, steps: int) -> None:
         try:
             results += work(name)
         except (RuntimeError, subprocess.CalledProcessError) as error:
-            # The others took minutes, and are as good without it.
+            # One failed row must not cost the others, which took minutes.
             say(f"{name} failed: {error}")
             failed.append(name)
         write_text(output, json.dumps([asdict(result) for result in results], indent=1) + "\n")
@@ -384,7 +384,7 @@ def _in_words(bf16: bool) -> str:
 
 
 def say(message: str) -> None:
-    """A line above the progress bar."""
+    """Prints a line above the progress bar."""
     tqdm.write(message, file=TERMINAL)
 
 

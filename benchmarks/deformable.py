@@ -1,7 +1,7 @@
 """The back ends of the deformable convolution against each other: `python benchmarks/deformable.py`.
 
-Prints the median time of forward, and of forward and backward, of torchvision's and ours, and the ratio: the Triton
-kernel on a GPU, in float32; on a CPU the one in blocks, of several sizes.
+Prints median times of torchvision's and ours in float32, forward alone and with backward, and their ratio.
+Ours is the Triton kernel on a GPU, and on a CPU the blocked one, for several block sizes.
 """
 
 import os
@@ -28,7 +28,7 @@ BLOCKS = [1024, 4096, 16384]
 
 
 def seconds(operator: Callable[..., Tensor], shape: tuple[int, ...], device: torch.device, *, backward: bool) -> float:
-    """Median over `REPEATS` runs, after one that does not count."""
+    """Median over `REPEATS` runs, after one that warms up."""
     b, c, h, w = shape
     inputs = [
         torch.randn(size, device=device, requires_grad=backward)
@@ -46,7 +46,7 @@ def seconds(operator: Callable[..., Tensor], shape: tuple[int, ...], device: tor
 
 
 def main() -> None:
-    """A row for each shape."""
+    """Prints the table."""
     device = chosen_device("auto")
     on_gpu = device.type == "cuda"
     ours = triton_deform_conv2d if on_gpu else blocked_deform_conv2d

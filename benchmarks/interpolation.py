@@ -1,13 +1,13 @@
 """What limits synthesised frames: the interpolation of features, or the rest of a network.
 
-`python benchmarks/interpolation.py CHECKPOINT VIDEOS [--side 256]`: of each video file of a folder one window, at a
-place drawn once for all, of which the middle is kept, a square. Prints PSNR (RGB, dB) of its given frames, and of its
+`python benchmarks/interpolation.py CHECKPOINT VIDEOS [--side 256]`: takes one window of each video file of a folder, at
+a random but fixed place, and of it a square in the middle. Prints PSNR (RGB, dB) of the given frames, and of the
 synthesised ones three times: as the network makes them; with the mean of both neighbours' features in place of the
-interpolated ones; and with the features of the true LR frames, which nobody has. So the second is what interpolation
-must beat, and the third what it could give. Beside them, in LR pixels, how far things move from a missing frame to its
-neighbours (optical flow), and how far the mean offsets of the finest level are from that. At last how sharp given and
-synthesised frames are, against the true ones: the standard deviation of the Laplacian of luma, divided by theirs. Where
-the two differ, a video that shows them by turns flickers.
+interpolated ones; and with the features of the true LR frames, which a real input lacks. So the second is what
+interpolation must beat, and the third what it could reach. Then, in LR pixels, how far things move from a missing frame
+to its neighbours (optical flow), and how far the mean offsets of the finest level are from that. Last, how sharp given
+and synthesised frames are: the standard deviation of the Laplacian of luma, divided by that of the true frames. Where
+the two differ, a video of both flickers.
 """
 
 import argparse
@@ -34,10 +34,10 @@ COLUMNS = ("given", "synthesised", "mean feat.", "true feat.", "motion", "offset
 
 
 def square(frames: Tensor, side: int, multiple: int) -> Tensor:
-    """The middle of frames, at most `side` wide and high, in whole multiples.
+    """The middle of frames, at most `side` wide and high, in multiples of `multiple`.
 
     Raises:
-        InvalidInput: there is not one multiple.
+        InvalidInput: a side is shorter than `multiple`.
     """
     for dim in (-2, -1):
         kept = min(side, frames.shape[dim]) // multiple * multiple
@@ -48,7 +48,7 @@ def square(frames: Tensor, side: int, multiple: int) -> Tensor:
 
 
 def sharpness(frames: Tensor) -> Tensor:
-    """Standard deviation of the Laplacian of luma of each frame `(n, 3, H, W)`, `(n,)`."""
+    """Standard deviation of the Laplacian of luma, `(n,)`, for frames `(n, 3, H, W)`."""
     grey = luma(frames.clamp(0, 1))[:, None]
     laplacian = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
     return F.conv2d(grey, laplacian).flatten(1).std(dim=1)

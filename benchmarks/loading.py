@@ -1,8 +1,8 @@
 """What it costs to load training clips, from PNG files and from a pack: `python benchmarks/loading.py [ROOT]`.
 
-ROOT is a folder of Vimeo-90K's form, of which `--clips` clips of the training list are taken; without it generated
-clips of 448x256 are written to a temporary folder. Prints milliseconds of each step for one clip and clips/s of one
-loader process, which has one thread. "from the disk" is after the file was dropped from memory.
+ROOT is a folder laid out as Vimeo-90K; the first `--clips` clips of its training list are used. Without it, generated
+clips of 448x256 are written to a temporary folder. Prints milliseconds of each step for one clip, and clips/s of one
+loader process with one thread. "from the disk": after the file was dropped from the page cache.
 """
 
 import argparse
@@ -36,11 +36,11 @@ from stvsr.files import drop_from_memory
 T = TypeVar("T")
 
 CROP, BATCH, GOAL = 32, 24, 600
-"""LR pixels and clips of the paper's batches; clips/s that a GPU takes at 25 steps/s."""
+"""LR pixels and clips of the paper's batches; clips/s that a GPU needs at 25 steps/s."""
 
 
 def write_archive(root: Path, clips: int) -> None:
-    """Generated clips in Vimeo-90K's form."""
+    """Writes generated clips, laid out as Vimeo-90K."""
     scenes = SyntheticScenes(clips=clips, height=256, width=448, seed=0)
     names = [f"00001/{number:04d}" for number in range(1, clips + 1)]
     for index in trange(clips, desc="generating", unit="clip", file=sys.stderr):
@@ -97,7 +97,7 @@ def steps(source: Source) -> dict[str, float]:
 
 
 def rate(source: Source, draws: int) -> float:
-    """Clips/s of a loader process, collated."""
+    """Clips/s of a loader process, collation included."""
     clips = TrainingClips(source=source, crop=CROP, draws=draws, seed=0)
     started = time.perf_counter()
     for first in range(0, draws, BATCH):

@@ -1,8 +1,8 @@
-"""What a window takes in memory, counted beforehand and really: why `stvsr-upscale` keeps a reserve.
+"""Memory that a window takes, as counted beforehand and as measured: why `stvsr-upscale` keeps a reserve.
 
-`python benchmarks/memory.py [--size 480x272]`: four frames of noise through the network of the starter weights on a
-CPU. Prints the tensors that are alive at the same time, as `stvsr-upscale` counts them without running anything, and
-what the process took more at its peak than before, both per pixel of an input frame.
+`python benchmarks/memory.py [--size 480x272]`: runs four frames of noise through the starter's network on a CPU. Prints
+the size of tensors alive at the same time, as `stvsr-upscale` counts it without running anything, and by how much the
+process grew at its peak, both per pixel of an input frame.
 """
 
 import argparse

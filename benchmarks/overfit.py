@@ -36,10 +36,10 @@ def overfit(frames: Tensor, *, steps: int) -> Iterator[tuple[int, float, float]]
 
     Args:
         frames: `(7, 3, H, W)`, uint8; the middle 128x128 pixels are used.
-        steps: optimizer steps; the learning rate falls along a half cosine over them.
+        steps: optimizer steps, over which the learning rate falls along half a cosine.
 
     Yields:
-        Every 100 steps: the step, the mean PSNR on Y of the network, and that of bicubic + blending.
+        Every 100 steps and at the end: the step, the mean PSNR on Y of the network, and that of bicubic + blending.
     """
     torch.manual_seed(0)
     top, left = ((side - SIDE) // 8 * 4 for side in frames.shape[-2:])

@@ -1,8 +1,8 @@
-"""The paper's formulation of the network, as a yardstick: pair by pair, direction by direction, step by step.
+"""The paper's formulation of the network, for comparison: pair by pair, direction by direction, step by step.
 
-Of our network it takes the weights alone. Each missing frame is interpolated by itself (Sec. 3.1); the recurrence
-runs over the sequence, then over its reversal, and in each step computes everything that the step needs (Sec. 3.2,
-Eq. 6); maps are joined before each convolution that sees two; the deformable convolution is torchvision's, in float32.
+It takes only the weights of our network. Each missing frame is interpolated by itself (Sec. 3.1); the recurrence runs
+over the sequence, then over its reversal, and each step computes everything that it needs (Sec. 3.2, Eq. 6); maps are
+concatenated before each convolution that takes two; the deformable convolution is torchvision's, in float32.
 Features of all frames, and all reconstructed frames, are computed in one batch each, as every implementation does.
 """
 
@@ -21,7 +21,7 @@ Levels = tuple[Tensor, Tensor, Tensor]
 
 
 class PaperFormulation(nn.Module):
-    """Variant (e) with the weights of a network of ours: `(b, n, 3, h, w)` to `(b, 2n-1, 3, 4h, 4w)`."""
+    """Variant (e) with the weights of our network: `(b, n, 3, h, w)` to `(b, 2n-1, 3, 4h, 4w)`."""
 
     def __init__(self, network: ZoomingSlowMo) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def trunk(blocks: nn.Sequential, features: Tensor) -> Tensor:
 
 
 def recurrence(part: DeformableConvLSTM, frames: list[Tensor]) -> list[Tensor]:
-    """One direction of the deformable ConvLSTM: the hidden states."""
+    """The hidden states of one direction of the deformable ConvLSTM."""
     hidden = cell = torch.zeros_like(frames[0])
     states = []
     for frame in frames:
@@ -86,7 +86,7 @@ def align(part: AlignedFusion, frame: Tensor, state: Tensor) -> Tensor:
 
 
 def pyramid(part: FeaturePyramid, level1: Tensor) -> Levels:
-    """Three levels."""
+    """The three levels."""
     level2 = _lrelu(part.conv2(_lrelu(part.down2(level1))))
     return level1, level2, _lrelu(part.conv3(_lrelu(part.down3(level2))))
 

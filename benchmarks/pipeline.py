@@ -1,10 +1,10 @@
-"""What the pipeline costs beside the network: its frames/s with a network that costs nothing, against bare coding.
+"""What the pipeline costs beside the network: frames/s with a stub network, against decoding and encoding alone.
 
-`python benchmarks/pipeline.py [--size 1280x720] [--frames 40] [--runs 3]`: makes a video, lets the pipeline enlarge it
-with a stub network (each pixel repeated), and decodes the video and encodes the same output frames with PyAV alone,
-turn by turn in one run. Prints frames/s of each turn and the median of the ratios, without the first, in which the stub
-makes its answer. The encoder and its settings are the same; the bare turn has the finished frames in memory, 8-bit RGB,
-and converts them for the encoder as it must.
+`python benchmarks/pipeline.py [--size 1280x720] [--frames 40] [--runs 3]`: makes a video, and alternately lets the
+pipeline enlarge it with a stub network (each pixel repeated), and decodes it and encodes the same output frames with
+PyAV alone. Prints frames/s of each run and the median of the ratios, without that of the first run, in which the stub
+makes its answer. The encoder and its settings are the same; PyAV alone is given the finished frames as 8-bit RGB, and
+must still convert them for the encoder.
 """
 
 import argparse
@@ -42,7 +42,7 @@ RATE = Fraction(24)
 
 
 class Stub(Network):
-    """Repeats each pixel four times in each direction without copying any, and each frame in time."""
+    """Repeats each pixel four times in each direction, and each frame in time; computes that once for each shape."""
 
     requirements = InputRequirements(multiple_of=1, minimum_frames=1)
 
@@ -51,7 +51,7 @@ class Stub(Network):
         self.answers: dict[torch.Size, Tensor] = {}
 
     def forward(self, lr: Tensor) -> Tensor:
-        """The answer to the first input of each shape, again and again."""
+        """The answer to the first input of the same shape, whatever the input."""
         if lr.shape not in self.answers:
             large = lr.repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2)
             self.answers[lr.shape] = large.repeat_interleave(2, dim=1)[:, :-1].contiguous()
@@ -59,7 +59,7 @@ class Stub(Network):
 
 
 def make_video(path: Path, width: int, height: int, frames: int) -> None:
-    """A soft picture that moves, with a little noise, as cameras add it."""
+    """Writes a soft moving picture, with a little noise, as cameras add it."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width].astype(np.float32)
     with av.open(path, "w") as container:
@@ -74,7 +74,7 @@ def make_video(path: Path, width: int, height: int, frames: int) -> None:
 
 
 def through_pipeline(video: Path, folder: Path, upscaler: Upscaler) -> int:
-    """As `stvsr-upscale` does it; gives the number of output frames."""
+    """As `stvsr-upscale` does it; returns the number of output frames."""
     source = VideoFile(video, Part())
     clock = Clock(source.times, interpolated=True, slow_motion=False)
     picture = upscaler.picture(source.picture)
@@ -94,7 +94,7 @@ def through_pipeline(video: Path, folder: Path, upscaler: Upscaler) -> int:
 
 
 def bare(video: Path, target: Path, output: list[Tensor], frames: int) -> None:
-    """Decodes all of a video and encodes finished frames `(3, H, W)`, uint8, without a thought."""
+    """Decodes a video and encodes `frames` frames `(3, H, W)`, uint8, taken from `output` in a cycle."""
     encoding = Encoding("h264")
     height, width = output[0].shape[1:]
     colour = Colour.for_size(width, height)
@@ -113,14 +113,14 @@ def bare(video: Path, target: Path, output: list[Tensor], frames: int) -> None:
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What it gives, and its seconds."""
+    """The result, and the seconds it took."""
     started = time.perf_counter()
     made = work()
     return made, time.perf_counter() - started
 
 
 def main() -> None:
-    """Prints a line for each turn and the median ratio."""
+    """Prints a line for each run, and the median ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", default="1280x720")
     parser.add_argument("--frames", type=int, default=40)

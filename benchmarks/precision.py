@@ -1,9 +1,9 @@
-"""What bfloat16 takes from a network's frames: PSNR in float32 and under autocast, on the same windows.
+"""What bfloat16 costs a network's frames: PSNR in float32 and under autocast, on the same windows.
 
-`python benchmarks/precision.py CHECKPOINT VIDEOS [--side 256] [--device cuda]`: of each video file of a folder one
-window, at a place drawn once for all, of which the middle is kept, a square. Prints PSNR (Y, dB) of the seven frames
-in float32, what is added to it in bfloat16, and how far the two answers agree (PSNR of one against the other, RGB,
-before rounding to 8 bits).
+`python benchmarks/precision.py CHECKPOINT VIDEOS [--side 256] [--device cuda]`: takes one window of each video file of
+a folder, at a random but fixed place, and of it a square in the middle. Prints PSNR (Y, dB) of the seven frames in
+float32, how much it changes in bfloat16, and how well the two outputs agree (PSNR of one against the other, RGB, before
+rounding to 8 bits).
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """What tiles cost and what they change: tiled against whole frames, for several margins.
 
-`python benchmarks/tiles.py CHECKPOINT VIDEO [--picture FILE]`: four frames of a video as LR input, whole and in 2x2
-tiles. Prints a row for each margin: PSNR between the two, the error in the rows and columns where one tile fades into
-the next against that of all others, and the work compared with that of whole frames. The picture shows the difference,
-enlarged 64 times.
+`python benchmarks/tiles.py CHECKPOINT VIDEO [--picture FILE]`: upscales four frames of a video whole and in 2x2 tiles.
+Prints a row for each margin: PSNR between the two, the error where one tile fades into the next and that elsewhere,
+how many values differ, by how much at most, and the work relative to whole frames. The picture shows the difference,
+amplified 64 times.
 """
 
 import argparse

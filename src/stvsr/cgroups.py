@@ -1,6 +1,6 @@
-"""The memory that a container or a cluster's job leaves to this process; `/proc/meminfo` tells that of the machine.
+"""The memory that the limits of a container or cluster job leave; `/proc/meminfo` knows only the machine's.
 
-Linux calls such a limit one of a control group. A process is in a group of each hierarchy, whose parents limit it too.
+Linux sets such limits on control groups. A process is in one group of each hierarchy, whose parents limit it too.
 """
 
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ from pathlib import Path
 
 ROOT = Path("/")
 
-# For each version: where it is mounted, the files with the limit and the usage, and the prefix of those counters in
-# memory.stat that include the groups below.
+# By controller (none in version 2): mount point, files of limit and usage, and the prefix of those counters in
+# memory.stat that include child groups.
 VERSIONS = {
     "": ("sys/fs/cgroup", "memory.max", "memory.current", ""),
     "memory": ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
@@ -18,7 +18,7 @@ VERSIONS = {
 
 
 def within_limits(root: Path = ROOT) -> Iterator[int]:
-    """What each limit leaves, in bytes; nothing where there are none.
+    """Yields the bytes that each limit leaves; nothing if there is no limit.
 
     Args:
         root: of the file system.
@@ -30,17 +30,17 @@ def within_limits(root: Path = ROOT) -> Iterator[int]:
             if controller in VERSIONS:
                 place, *names = VERSIONS[controller]
                 group = Path(path.lstrip("/"))
-                # In a container the path may be that of outside; its own group then is the top.
+                # In a container the path may be the host's; the container's own group is then the root.
                 for parent in (group, *group.parents):
                     yield from _left(root / place / parent, *names)
 
 
 def _left(group: Path, limit: str, used: str, prefix: str) -> Iterator[int]:
-    # No such group, no limit ("max"), or not ours to read.
+    # No such group, no limit ("max"), or no permission to read.
     with suppress(OSError, ValueError):
         most = int((group / limit).read_text())
         held = int((group / used).read_text())
         said = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        # What was read from files is kept as long as nobody needs the memory.
+        # The page cache counts as used, but is released when memory is needed.
         files = sum(int(said.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
         yield max(0, most - held + files)

@@ -1,10 +1,10 @@
 """One file, one network: weights and the model config that rebuilds them, together.
 
-A checkpoint of ours is what Lightning writes, with the resolved model config under `MODEL_KEY`; it holds tensors
-and plain values only, so it is read with `weights_only=True`. A checkpoint names classes to build; only networks of
-this package are built. To hand a network on there is a smaller file, `.safetensors`: its weights in half precision and
-the config. Published files are read as well: the paper's authors' weights, and those of the networks of two-stage
-systems, each recognised by its tensor names.
+Our checkpoints are Lightning's, plus the resolved model config under `MODEL_KEY`; they hold only tensors and plain
+values, so they are read with `weights_only=True`. A checkpoint names classes to build; only classes of this package
+are built. A smaller `.safetensors` file, for sharing, holds the weights in half precision and the config. Published
+files are read as well, recognised by their tensor names: the weights of the paper's authors, and those of the networks
+of two-stage systems.
 """
 
 import json
@@ -29,55 +29,55 @@ from stvsr.models.stages import from_published
 from stvsr.models.weight_files import find_tensors
 
 MODEL_KEY = "stvsr_model"
-"""Where the resolved model config stands in a checkpoint."""
+"""The entry of a checkpoint with the resolved model config."""
 
 VARIANT_KEY = "stvsr_variant"
-"""Where the name of the variant stands in a checkpoint: an ablation's letter, or another."""
+"""The entry of a checkpoint with the name of the variant, such as an ablation's letter."""
 
 OPTIMIZER_KEY = "stvsr_optimizer"
-"""Where the name of the optimizer's class stands in a checkpoint."""
+"""The entry of a checkpoint with the name of the optimizer's class."""
 
 SETTINGS_KEY = "stvsr_settings"
-"""Where the settings that decide what was learned stand in a checkpoint."""
+"""The entry of a checkpoint with the settings that determine what is learned."""
 
 NETWORK_PREFIX = "network."
-"""What Lightning puts before the names of the network's tensors."""
+"""The prefix of the network's tensor names in a checkpoint."""
 
 NETWORK_PACKAGE = "stvsr.models."
 
 COMPACT = ".safetensors"
-"""The ending of a file of half-precision weights."""
+"""The suffix of a file of half-precision weights."""
 
 STARTER = "starter"
-"""What the weights that come with the package are called, wherever a file of weights is asked for."""
+"""The name of the weights that come with the package, accepted wherever a weight file is expected."""
 
 
 def load_network(path: str | Path) -> Network:
-    """A trained network, ready to use.
+    """Loads a trained network, ready to use.
 
     Args:
-        path: a checkpoint of ours or what `export` made of it, the authors' released weights, or those published of a
-            network of two-stage systems, whose other stage then is the one without learning; or `"starter"`.
+        path: one of our checkpoints, a file that `export` wrote, the authors' released weights, the published weights
+            of one stage of a two-stage system (the other stage is then the one without learning), or `"starter"`.
 
     Returns:
         The network on the CPU, in `eval()` mode.
 
     Raises:
-        InvalidInput: the file is missing, is no such checkpoint, names anything but a network of this package,
-            or its weights do not fit the network it names.
+        InvalidInput: the file is missing or none of these, names anything but a network of this package, or its
+            weights do not fit that network.
     """
     return _rebuilt(*_config_and_weights(read_file(path), path), path).eval()
 
 
 def export(path: str | Path, output: Path) -> None:
-    """Writes the network of a checkpoint as a compact file: weights in half precision and what rebuilds the network.
+    """Writes the network of a checkpoint as a compact file: weights in half precision, and the model config.
 
     Args:
-        path: as of `load_network`.
-        output: the file; its name ends in `.safetensors`.
+        path: as for `load_network`.
+        output: the file to write; its name ends in `.safetensors`.
 
     Raises:
-        InvalidInput: as `load_network`, or another ending.
+        InvalidInput: as for `load_network`, or `output` has another suffix.
     """
     if output.suffix != COMPACT:
         raise InvalidInput(f"{output}: expected a name that ends in {COMPACT}: choose another output")
@@ -87,27 +87,27 @@ def export(path: str | Path, output: Path) -> None:
     metadata = {MODEL_KEY: json.dumps(config), VARIANT_KEY: str(content.get(VARIANT_KEY) or "")}
     halves = {name: _halved(part).contiguous() for name, part in weights.items()}
     with beside_then_rename(output) as beside:
-        # Not its save_file, whose files only their owner may read.
+        # Not safetensors' save_file, whose files only their owner can read.
         beside.write_bytes(save(halves, metadata=metadata))
         flush_to_disk(beside)
 
 
 def _halved(part: Tensor) -> Tensor:
-    """In half precision, if that goes as far: a normalisation's variance or its count of batches may be larger."""
+    """A tensor in half precision; unchanged if not floating point or out of range, as a variance may be."""
     half = part.half()
     return half if part.is_floating_point() and half.isfinite().all() else part
 
 
 def fill(network: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:
-    """Gives a network its weights.
+    """Loads weights into a network.
 
     Args:
         network: what to fill.
-        weights: all of its tensors.
-        path: where they are from, for messages.
+        weights: all of its tensors, by name.
+        path: their file, for messages.
 
     Raises:
-        InvalidInput: they are not the network's.
+        InvalidInput: the weights do not fit the network.
     """
     try:
         network.load_state_dict(weights)
@@ -132,7 +132,7 @@ def _config_and_weights(content: dict[str, Any], path: str | Path) -> tuple[dict
 
 
 def own_network(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """The model config and the network's weights in what a checkpoint of ours holds; None for any other file."""
+    """The model config and the network's weights from the content of our checkpoints; None for any other file."""
     config, state = content.get(MODEL_KEY), content.get("state_dict")
     if not isinstance(config, dict) or not isinstance(state, dict):
         return None
@@ -145,7 +145,7 @@ def own_network(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tens
 
 
 def _rebuilt(config: dict[str, Any], weights: dict[str, Tensor], path: str | Path) -> Network:
-    """The network that a model config names, with its weights."""
+    """Builds the network that a model config describes, and loads its weights."""
     network = _build(config, str(path))
     if not isinstance(network, Network):
         raise InvalidInput(f"{path}: names {config.get('_target_')!r}, a part of a network; expected a whole one")
@@ -154,7 +154,7 @@ def _rebuilt(config: dict[str, Any], weights: dict[str, Tensor], path: str | Pat
 
 
 def variant_of(path: str | Path) -> str | None:
-    """What a checkpoint calls its network, such as an ablation's letter; None for weights that say nothing of it.
+    """The name of a checkpoint's variant, such as an ablation's letter; None for weights without one.
 
     Raises:
         InvalidInput: the file is missing or no checkpoint.
@@ -164,11 +164,11 @@ def variant_of(path: str | Path) -> str | None:
 
 
 def read_run(path: str | Path, config: dict[str, Any]) -> dict[str, Any]:
-    """What a file holds, from which a run of the network of a resolved config can be continued.
+    """The content of a checkpoint, to resume a run with a resolved model config.
 
     Raises:
-        InvalidInput: weights without the state of a run, or another network; the message names the first setting that
-            differs.
+        InvalidInput: as for `load_network`, the file lacks the state of a run, or it is of another network; the message
+            then names the first setting that differs.
     """
     content = read_file(path)
     saved, _ = _config_and_weights(content, path)
@@ -182,15 +182,15 @@ def weights_for(path: str | Path, config: dict[str, Any]) -> dict[str, Tensor]:
     """The weights in a file, for a network; those of (b) are completed to those of (e) (`stvsr.models.grown_start`).
 
     Args:
-        path: as of `load_network`.
+        path: as for `load_network`.
         config: the resolved config of the network.
 
     Returns:
-        By the names of the network's tensors.
+        The network's tensors, by name.
 
     Raises:
-        InvalidInput: as `load_network`, or they are of another network; the message names the first setting that
-            differs.
+        InvalidInput: as for `load_network`, or the weights are of another network; the message then names the first
+            setting that differs.
     """
     saved, weights = _config_and_weights(read_file(path), path)
     if can_grow(saved, config):
@@ -210,15 +210,15 @@ def _check_same_network(path: str | Path, saved: dict[str, Any], config: dict[st
 
 
 def weight_file(named: str | Path) -> Path:
-    """The file that a path, or the name `starter`, means."""
+    """The file that a path or the name `starter` stands for."""
     return Path(__file__).parent / "weights" / f"{STARTER}{COMPACT}" if str(named) == STARTER else Path(named)
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
-    """What a file of weights holds; nothing in it is executed.
+    """Reads the content of a weight file, without executing anything in it.
 
     Raises:
-        InvalidInput: the file is missing or is no such file.
+        InvalidInput: the file is missing, unreadable, damaged or no weight file.
     """
     path = weight_file(path)
     if path.is_dir():
@@ -230,11 +230,11 @@ def read_file(path: str | Path) -> dict[str, Any]:
     if path.suffix == COMPACT:
         return _read_compact(path)
     try:
-        # Super-SloMo's file tells when it was written.
+        # Super-SloMo's file contains the time at which it was written.
         with torch.serialization.safe_globals([datetime]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:
-        # Whatever the bytes make the unpickler stumble over.
+        # Arbitrary bytes may raise anything in the unpickler.
         raise InvalidInput(
             f"{path}: not a checkpoint, or a damaged one; give a file that stvsr.train wrote, a {COMPACT} file of "
             "stvsr.export, or the authors' released weights; remove it if a run left it that is to begin anew"
@@ -245,7 +245,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
 
 
 def _read_compact(path: Path) -> dict[str, Any]:
-    """A file that `export` wrote, in the form of a checkpoint."""
+    """Reads a file that `export` wrote, in the form of a checkpoint."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -257,9 +257,9 @@ def _read_compact(path: Path) -> dict[str, Any]:
 
 
 def _build(config: object, origin: str) -> Any:
-    """What a model config names, from plain values alone.
+    """Builds the object that a model config describes, from plain values alone.
 
-    Not by Hydra, which would first resolve references such as `${...}` and so could be made to call anything.
+    Not by Hydra, which would resolve references such as `${...}` and could so be made to call anything.
     """
     if isinstance(config, list):
         return [_build(value, origin) for value in config]
@@ -276,14 +276,14 @@ def _build(config: object, origin: str) -> Any:
     try:
         return permitted(**parts)
     except Exception as error:
-        # Whatever comes of numbers that no network has.
+        # Nonsensical values, such as a negative width, may raise anything.
         reason = one_line(error)[:200]
         raise InvalidInput(f"{origin}: the network it names cannot be built ({reason}); use another file") from None
 
 
 def permitted_class(target: object, origin: str) -> type[nn.Module]:
-    """The class that a file may name; one of this package, or `InvalidInput` is raised."""
-    # The name alone is not enough: "stvsr.models.blocks.torch.load" begins as it should.
+    """The `nn.Module` of this package that a file names; anything else raises `InvalidInput`."""
+    # The prefix alone is not enough: "stvsr.models.blocks.torch.load" has it too.
     if isinstance(target, str) and target.startswith(NETWORK_PACKAGE):
         module, _, name = target.rpartition(".")
         try:

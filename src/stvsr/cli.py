@@ -1,8 +1,8 @@
-"""What the entry points share: where the configuration is, and how an error reaches a person.
+"""What the entry points share: how they are run by Hydra, and how errors are reported to the user.
 
-An entry point is a function of a config. `entry_point` wraps it with Hydra and turns whatever a user can cause
+An entry point is a function of a config. `entry_point` wraps it with Hydra and turns any error that a user can cause
 into one line on standard error and exit status 1 (2 for a wrong configuration, 130 for an interruption).
-Anything else is a bug of ours and keeps its traceback.
+Any other error is a bug of ours and keeps its traceback.
 """
 
 import os
@@ -27,18 +27,17 @@ from stvsr.errors import Interrupted
 from stvsr.terminal import TERMINAL
 
 INTERRUPTED = 130
-"""Exit status of a run that was asked to stop, as shells have it."""
+"""Exit status of a run that was asked to stop; shells use the same."""
 
 
 class ReportedExit(SystemExit):
-    """The end of a process whose user has been told why; no other exit is taken for one, such as a launcher's own."""
+    """The exit of a process whose error has been reported; distinct from other exits, such as a launcher's own."""
 
 
 class FailedJob:
-    """A job of a sweep that failed, noted in the process that makes it.
+    """A failed job of a sweep; creating one adds it to this process's `noted`, which decides the exit status.
 
-    What a job returns, a launcher hands to the process that began the sweep, if need be from another one: made anew
-    there, it is noted there too, and tells the exit status.
+    A job returns it, and a launcher passes it on to the process that started the sweep, where unpickling adds it too.
 
     Args:
         job: its number.
@@ -57,9 +56,9 @@ class FailedJob:
 
 
 def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
-    """Makes `main()` of a function that takes the composed config of `conf/<config_name>.yaml`.
+    """Turns a function of the composed config of `conf/<config_name>.yaml` into a `main()` without arguments.
 
-    The config's `output_dir` becomes the folder that Hydra made for this job.
+    The config's `output_dir` is set to the folder that Hydra made for the job.
     """
 
     def decorate(run: Callable[[DictConfig], object]) -> Callable[[], None]:
@@ -67,7 +66,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
         def job(config: DictConfig) -> FailedJob | None:
             config.output_dir = HydraConfig.get().runtime.output_dir
             try:
-                # Here and not only around Hydra, which would add lines of its own to an error of a job.
+                # Not only around Hydra, which would add lines of its own to a job's error.
                 with one_line_errors(), _one_job():
                     refuse_missing(config)
                     refuse_unread(HydraConfig.get().runtime.config_sources, CONFIG_DIR)
@@ -76,12 +75,12 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
             except ReportedExit as stop:
                 if not _is_in_sweep() or (stop.code == INTERRUPTED and _jobs_run_here()):
                     raise
-                # A job that failed does not take the others of its sweep with it.
+                # A failed job must not end its sweep.
                 return _failed()
             except Exception:
                 if not _is_in_sweep():
                     raise
-                # Nor does a bug of ours.
+                # Neither must a bug of ours.
                 traceback.print_exc()
                 return _failed()
             return None
@@ -95,7 +94,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
                 with one_line_errors(), _quiet_without_reader():
                     hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
             finally:
-                # Also where the report of the sweep failed.
+                # Even if the sweep's report failed.
                 if FailedJob.noted:
                     jobs = ", ".join(str(failed.job) for failed in FailedJob.noted)
                     seen = FailedJob.noted[0].seen
@@ -110,7 +109,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], object]], 
 
 
 def _run(run: Callable[[DictConfig], object], config: DictConfig) -> None:
-    """Does what an entry point does; one of several that is stopped is not continued by itself."""
+    """Runs an entry point; the remedy of an interrupted job of a sweep is to continue the sweep."""
     try:
         run(config)
     except Interrupted as stop:
@@ -122,7 +121,7 @@ def _run(run: Callable[[DictConfig], object], config: DictConfig) -> None:
 
 
 def _has_helpers() -> bool:
-    """Whether this process has begun others to train together: Lightning has a thread that watches over them."""
+    """Whether this process has started others for distributed training: a Lightning thread then watches them."""
     return any(type(thread).__name__ == "_ChildProcessObserver" for thread in threading.enumerate())
 
 
@@ -137,14 +136,14 @@ def _jobs_run_here() -> bool:
 
 
 def _failed() -> FailedJob:
-    """This job, noted as one that failed.
+    """Records the current job as failed and returns the record.
 
     Raises:
-        ReportedExit: no other job can follow it in this process.
+        ReportedExit: no other job can follow in this process.
     """
     config = HydraConfig.get()
     if _has_helpers():
-        # Lightning is about to kill this process, for the others of its run have failed as well.
+        # Lightning is about to kill this process, as the run's other processes fail too.
         print(
             f"error: job {config.job.num} failed; its run has several processes, so the sweep ends here: mend it and "
             "give the same command again",
@@ -156,24 +155,24 @@ def _failed() -> FailedJob:
 
 @contextmanager
 def _quiet_without_reader() -> Iterator[None]:
-    """Ends the process where nobody reads what is printed any more, as in `--help | head`."""
+    """Ends the process when nobody reads its output any more, as in `--help | head`."""
     try:
         try:
             yield
         finally:
-            # A daemon may have none.
+            # It may be None, as in a daemon.
             if sys.stdout is not None:
                 sys.stdout.flush()
     except BrokenPipeError:
-        # What is left would be written at the end of the process, and fail again.
+        # Otherwise buffered output would be written at exit, and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise ReportedExit(1) from None
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Ends the process with one line for whatever a user can cause."""
-    # A file's name need not be text.
+    """Ends the process with a one-line message for any error that a user can cause."""
+    # File names may not be encodable.
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     try:
@@ -182,7 +181,7 @@ def one_line_errors() -> Iterator[None]:
         print("stopped", file=TERMINAL)
         raise ReportedExit(INTERRUPTED) from None
     except Interrupted as stop:
-        # All processes of a run stop together. Lightning kills the first as soon as another's status is not 0.
+        # All processes of a run stop together; if another one's status is not 0, Lightning kills the first.
         if int(os.environ.get("LOCAL_RANK", "0")) > 0:
             sys.exit(0)
         print(stop, file=TERMINAL)
@@ -197,17 +196,17 @@ def one_line_errors() -> Iterator[None]:
 
 @contextmanager
 def _one_job() -> Iterator[None]:
-    """Lets a job of a sweep start processes of its own, and leaves nothing of it to the next job.
+    """Lets a job of a sweep start processes of its own, and keeps its state from the next job.
 
-    Lightning starts the other processes of a distributed run with this process's command line. In a sweep that
-    would make each of them run the whole sweep, so for the duration of a job the command line is the job's own.
+    Lightning starts the other processes of a distributed run with this process's command line. In a sweep each of
+    them would run the whole sweep, so for the duration of a job `sys.argv` is the job's own command line.
     """
     config = HydraConfig.get()
     if not _is_in_sweep():
         yield
         return
     arguments, environment = sys.argv, dict(os.environ)
-    # Where its configs lie is no setting of a job.
+    # Hydra's overrides of a job do not include where its configs are.
     folders = [source.path for source in config.runtime.config_sources if source.provider == "command-line"]
     searched = [setting for setting in config.overrides.hydra if setting.startswith("hydra.searchpath=")]
     places = [*(f"--config-dir={folder}" for folder in folders), *searched]

@@ -1,4 +1,4 @@
-"""A composed config as plain values, and what a user may write otherwise than meant."""
+"""Composed configs as plain values, and checks for values that a user may have written by mistake."""
 
 import re
 import shlex
@@ -19,32 +19,32 @@ PACKAGE = Path(__file__).parent
 CONFIG_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
 
 PATHS = ("checkpoint", "initial_weights", "motion_cache", "output", "data.pack", "predictions", "resume")
-"""Settings that name a file or folder, besides the roots of data and the weights of stages."""
+"""Settings that name a file or folder, besides data roots and weights of stages."""
 
 PLAIN = re.compile(r"[\w./:+-]+", re.ASCII)
-"""Values that need no quotes in a shell, nor for Hydra unless it would read them as a number or the like."""
+"""Values that need no quotes in a shell, nor for Hydra unless it reads them as another type, such as a number."""
 
 WANDB_OFFLINE = "logger.wandb.offline"
-"""The setting that keeps runs off the network."""
+"""The setting that keeps W&B runs off the network."""
 
 LONGEST_VARIANT = 64
-"""The longest name of a run: W&B allows tags of 64 characters."""
+"""The greatest length of a run's name, which is that of a W&B tag."""
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
-    """A config as plain values, without references to other parts of it."""
+    """A config as plain values, with references to other parts of it resolved."""
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
 
 def made_of(group: DictConfig, **options: Any) -> list[Any]:
-    """What a group such as `logger` or `callbacks` names, without what a user set to null."""
+    """Instantiates the entries of a group such as `logger` or `callbacks`, except those set to null."""
     return [part for part in instantiate(group, **options).values() if part is not None]
 
 
 def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by their names below those above them: `{"data": {"root": "a"}}` as `{"data.root": "a"}`."""
+    """Nested settings by their dotted names: `{"data": {"root": "a"}}` as `{"data.root": "a"}`."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
@@ -55,7 +55,7 @@ def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def entries(settings: Any) -> Iterator[tuple[str, Any]]:
-    """Every name in settings with its value, at any depth and within lists."""
+    """Yields every name in settings with its value, at any depth and within lists."""
     if isinstance(settings, list):
         for value in settings:
             yield from entries(value)
@@ -71,12 +71,12 @@ def targets_in(settings: Any) -> list[str]:
 
 
 def with_absolute_roots(settings: Any) -> Any:
-    """Settings of data with absolute paths of the folders they name: they are the same from anywhere."""
+    """Data settings with absolute paths for folders, so that they hold in any working directory."""
     return _with_roots(settings, lambda root: str(Path(root).resolve()))
 
 
 def without_roots(settings: Any) -> Any:
-    """Settings of data with null for the folders they name: the same clips may lie elsewhere on another machine."""
+    """Data settings with null for folders: the same clips may be elsewhere on another machine."""
     return _with_roots(settings, lambda root: None)
 
 
@@ -92,7 +92,7 @@ def _with_roots(settings: Any, changed: Callable[[str], str | None]) -> Any:
 
 
 def refuse_missing(config: DictConfig) -> None:
-    """Refuses a config in which a value that only the user knows is not given.
+    """Refuses a config that lacks a mandatory value (`???`).
 
     Raises:
         InvalidInput: names the value.
@@ -102,11 +102,11 @@ def refuse_missing(config: DictConfig) -> None:
 
 
 def refuse_unread(sources: Iterable[Any], ours_in: Path) -> None:
-    """Refuses a user's folder of configs with a file that has the name of one of ours: Hydra would silently read ours.
+    """Refuses a user's config file with the name of one of ours: Hydra would silently read ours.
 
     Args:
         sources: where Hydra looks for config files.
-        ours_in: the folder of ours.
+        ours_in: the folder of our config files.
 
     Raises:
         InvalidInput: names the file.
@@ -121,7 +121,7 @@ def refuse_unread(sources: Iterable[Any], ours_in: Path) -> None:
 
 
 def _missing(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    # Keys are not converted: a user's own config may have numbers for them.
+    # Keys are not converted to str: in a user's config they may be numbers.
     for key in cast(list[str], list(config)):
         if OmegaConf.is_missing(config, key):
             yield f"{prefix}{key}"
@@ -130,22 +130,22 @@ def _missing(config: DictConfig, prefix: str = "") -> Iterator[str]:
 
 
 def check_list(config: DictConfig, name: str) -> None:
-    """Refuses a word where a list is meant: it would be taken letter by letter.
+    """Refuses anything but a list: iterating over a string would give its letters.
 
     Raises:
-        InvalidInput: says how a list is written.
+        InvalidInput: says how to write a list.
     """
     if not OmegaConf.is_list(config[name]):
         raise InvalidInput(f"{name}={config[name]}; expected a list: {name}=[{config[name]}]")
 
 
 def check_int(name: str, value: object, *, least: int) -> None:
-    """Refuses anything but a whole number that is large enough.
+    """Refuses anything but a whole number of at least `least`.
 
     Args:
-        name: what messages call it, for example `loader.crop`.
-        value: what a user gave.
-        least: the smallest number that is accepted.
+        name: the setting's name in messages, for example `loader.crop`.
+        value: the value given.
+        least: the smallest number accepted.
 
     Raises:
         InvalidInput: names the value and the smallest number.
@@ -155,14 +155,14 @@ def check_int(name: str, value: object, *, least: int) -> None:
 
 
 def check_paths(config: DictConfig) -> None:
-    """Refuses a number, or yes and no, where a file or folder is named: how it was written is not known any more.
+    """Refuses a number or boolean as the name of a file or folder: how it was written, such as 1e3, is lost.
 
     Raises:
-        InvalidInput: says how such a name is written.
+        InvalidInput: says how to write such a name.
     """
     for name, value in flattened(resolved(config)).items():
         above, _, last = name.rpartition(".")
-        # Elsewhere a class of a user's own may call something so.
+        # Elsewhere `root` may be a setting of a user's own class, with another meaning.
         is_root = last.endswith("root") and (above == "" or name.startswith("data."))
         if (name in PATHS or is_root or above == "weights") and not isinstance(value, str | None):
             raise InvalidInput(
@@ -171,12 +171,12 @@ def check_paths(config: DictConfig) -> None:
 
 
 def override(name: str, value: object) -> str:
-    """A setting as Hydra takes it on a command line, whatever characters there are in its value."""
+    """A setting as a Hydra override, quoted so that its value may contain any characters."""
     return f"{name}={QuotedString(str(value), Quote.double).with_quotes()}"
 
 
 def typed(name: str, value: object) -> str:
-    """A setting as a person types it in a shell: with quotation marks for Hydra and for the shell only if need be."""
+    """A setting as one types it in a shell, with quotes for Hydra and the shell only where needed."""
     plain = f"{name}={value}"
     if PLAIN.fullmatch(str(value)) and OverridesParser.create().parse_override(plain).value() == str(value):
         return plain
@@ -184,14 +184,14 @@ def typed(name: str, value: object) -> str:
 
 
 def check_flag(config: DictConfig, name: str) -> None:
-    """Refuses anything but true and false: of other words each would count as true, `no` and `off` as well.
+    """Refuses anything but true and false: any other word would count as true.
 
     Args:
-        config: what a user gave.
-        name: of the setting; one that this config does not have is no matter.
+        config: the config.
+        name: the setting's name; a config without it is accepted.
 
     Raises:
-        InvalidInput: says which there are.
+        InvalidInput: names the value, and the two accepted.
     """
     value = OmegaConf.select(config, name, default=False)
     if not isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Which errors are about a configuration, and what is said of each."""
+"""Recognises errors due to the configuration, and explains each in one line."""
 
 import traceback
 from pathlib import Path
@@ -14,27 +14,27 @@ from stvsr.explanations import in_one_line
 PACKAGE = Path(__file__).parent
 
 CALLED = "Error in call to target '"
-"""Hydra's words for an error that a class raised which it makes."""
+"""Beginning of Hydra's message when a class it instantiates raises an error."""
 
 LIBRARIES = ("torch.", "pytorch_lightning.", "wandb.", "hydra_plugins.", "stvsr.tracking.")
-"""What one of their classes raises is about the values it was given; of ours, or a user's own, it may be a bug.
+"""Errors of their classes are blamed on the given values; those of ours, or a user's, may be bugs.
 
-The logger of `stvsr.tracking` is Lightning's.
+The logger of `stvsr.tracking` derives from Lightning's.
 """
 
 NO_CHOICE = "Config group override must be a string or a list. Got NoneType"
-"""Hydra's words for `logger=null`."""
+"""Hydra's message for `logger=null`."""
 
 NO_SUBMITIT = "Could not load 'hydra/launcher/submitit_slurm'"
-"""Hydra's words where the plugin that `hydra/launcher=slurm` configures is not installed."""
+"""Hydra's message if the plugin for `hydra/launcher=slurm` is not installed."""
 
 OF_VALUES = (TypeError, ValueError, ZeroDivisionError, RuntimeError)
-"""What comes of values of a wrong kind or size; other errors of ours are bugs, and keep their traceback."""
+"""Errors that values of a wrong type or size cause; others from our classes are bugs, and keep their traceback."""
 
 
 def explain(error: BaseException) -> tuple[str | None, int]:
-    """One line and an exit status for an error that a user can cause; None for any other."""
-    # First: Hydra wraps what happens in whatever it makes, and the disk is no matter of the configuration.
+    """One line and an exit status for an error that a user can cause; None and 1 for any other."""
+    # First: Hydra wraps all errors of what it instantiates, such as that of a full disk.
     if (message := in_one_line(error)) is not None:
         return message, 1
     for link in chain_of(error):
@@ -44,7 +44,7 @@ def explain(error: BaseException) -> tuple[str | None, int]:
 
 
 def _said(error: BaseException) -> str:
-    """What Hydra says of an error in a configuration, and where it says no reason, that."""
+    """Hydra's message for an error in a configuration, with the reason added where it lacks it."""
     if str(error).startswith(NO_CHOICE):
         return "null chooses no file of a group of settings; name one, such as logger=csv"
     if NO_SUBMITIT in str(error):
@@ -60,18 +60,18 @@ def _said(error: BaseException) -> str:
 
 
 def _is_configuration(error: BaseException) -> bool:
-    """Whether an error tells of the config, not of a bug in something of ours that Hydra made."""
+    """Whether an error is due to the config, not to a bug in a class that Hydra instantiated."""
     if isinstance(error, InstantiationException) and (cause := error.__cause__) is not None:
         _, called, target = str(error).partition(CALLED)
         is_of_library = not called or target.startswith(LIBRARIES)
         return is_of_library or isinstance(cause, OF_VALUES) or _is_configuration(cause)
-    # What is made later, such as a source of clips. In a user's own code it is a bug.
+    # From deferred instantiation, such as of a source of clips; in a user's own code it is a bug.
     wrong_key = isinstance(error, TypeError) and "unexpected keyword argument" in str(error) and _is_raised_here(error)
     return wrong_key or str(error).startswith(NO_CHOICE) or isinstance(error, HydraException | OmegaConfBaseException)
 
 
 def _is_raised_here(error: BaseException) -> bool:
-    """Whether a line of this package raised it, of Hydra, which calls what is made later for us, or of nobody."""
+    """Whether it was raised in this package or in Hydra, which makes deferred calls for us, or has no traceback."""
     raised = traceback.extract_tb(error.__traceback__)
     ours = (PACKAGE, Path(hydra.__file__).parent)
     return not raised or any(Path(raised[-1].filename).is_relative_to(package) for package in ours)

@@ -1,7 +1,7 @@
 """Makes the project's dashboard on Weights & Biases: `python -m stvsr.dashboard entity=ME online=true`.
 
 A saved workspace view: runs grouped by ablation, validation PSNR and SSIM per motion split over steps, the scores of
-evaluations as bars, and what tells of a run's health. Without `online=true` it writes the view's specification to
+evaluations as bars, and indicators of a run's health. Without `online=true` it writes the view's specification to
 `dashboard.json` and needs no account. The names of metrics are those of `tracking.py` and `training/monitors.py`.
 """
 
@@ -31,17 +31,17 @@ from stvsr.tracking import (
 )
 
 HEALTH = (LOSS, LEARNING_RATE, OFFSET_MAGNITUDE, CLIPS_PER_SECOND)
-"""What every training run logs of itself."""
+"""Metrics that every training run logs."""
 
 GROUP = "Group"
-"""W&B's name for the group of a run, which the logger's config sets to the ablation."""
+"""W&B's name for a run's group, which the logger's config sets to the ablation."""
 
 
 def workspace(*, entity: str, project: str, sets: list[str]) -> ws.Workspace:
     """The dashboard.
 
     Args:
-        entity: who owns the project.
+        entity: the project's owner.
         project: its name.
         sets: clip sets whose scores are shown.
     """
@@ -68,16 +68,16 @@ def workspace(*, entity: str, project: str, sets: list[str]) -> ws.Workspace:
 
 
 def _title(name: str) -> str:
-    """The metric and the split of a name in a log."""
+    """A panel's title from a logged name: its metric and split."""
     metric, split = name.split("/")[-2:]
     return f"{metric.upper()}, {split}"
 
 
 def dashboard(config: DictConfig) -> str:
-    """Saves the dashboard on W&B, or writes its specification; says where it is.
+    """Saves the dashboard on W&B, or writes its specification; returns its URL or path.
 
     Raises:
-        InvalidInput: sets that are no list, online neither true nor false, or no name.
+        InvalidInput: `sets` is no list, `online` no boolean, or `entity` or `project` missing.
         UserError: W&B rejects it.
     """
     check_list(config, "sets")
@@ -90,7 +90,7 @@ def dashboard(config: DictConfig) -> str:
         try:
             view.save()  # type: ignore[no-untyped-call]
         except Exception as error:
-            # No account, no network, no such project: W&B has many ways to say so.
+            # W&B raises many kinds of errors if account, network or project are missing.
             raise UserError(
                 f"W&B rejected the dashboard of {config.entity}/{config.project} ({error}); run `wandb login` and "
                 "check entity and project, or omit online=true to write the specification"
@@ -105,7 +105,7 @@ def dashboard(config: DictConfig) -> str:
 
 @entry_point("dashboard")
 def main(config: DictConfig) -> None:
-    """Makes the dashboard and says where it is."""
+    """Makes the dashboard and prints where it is."""
     print(f"dashboard: {dashboard(config)}")
 
 

@@ -1,7 +1,7 @@
-"""The main job in miniature: `make demo` trains a small network on generated clips, scores it and shows it.
+"""The whole process in miniature: `make demo` trains a small network on generated clips, scores it and shows it.
 
-Minutes of CPU training are a look at the machinery, not a result: the table says how the network compares with
-bicubic + blending, whichever way that goes.
+Minutes of CPU training show how everything works; they are not a result. The table says how the network compares with
+bicubic + blending, whichever is better.
 """
 
 import argparse
@@ -25,10 +25,10 @@ from stvsr.evaluation.rows import Row
 from stvsr.train import train
 
 SMALL_CLIPS = ["data.train_source.height=96", "data.train_source.width=96"]
-"""Enough for the demo's crops, and quicker to generate."""
+"""Large enough for the demo's crops, and quicker to generate."""
 
 SHOWN_CLIP = 1
-"""A clip of medium motion."""
+"""The clip shown, of medium motion."""
 
 
 def demo(folder: Path, overrides: list[str], *, test_clips: int = 30) -> None:
@@ -40,7 +40,7 @@ def demo(folder: Path, overrides: list[str], *, test_clips: int = 30) -> None:
         test_clips: how many clips to score.
 
     Raises:
-        InvalidInput: a setting names another folder.
+        InvalidInput: an override sets `output_dir`.
     """
     for setting in overrides:
         if setting.lstrip("+~").partition("=")[0] == "output_dir":
@@ -69,7 +69,7 @@ def demo(folder: Path, overrides: list[str], *, test_clips: int = 30) -> None:
 
 
 def as_comparison(network: list[Row], bicubic: list[Row]) -> str:
-    """Both methods, split by split, and one honest line."""
+    """Both methods' scores for each motion split, and a line on which is better."""
     lines = [
         f"{'':10}{'bicubic + blending':>24}{'network':>24}",
         f"{'motion':<10}" + f"{'PSNR Y':>15}{'SSIM Y':>9}" * 2,
@@ -91,7 +91,7 @@ def as_comparison(network: list[Row], bicubic: list[Row]) -> str:
 
 
 def ahead(ours: Row, theirs: Row) -> bool:
-    """Whether the first has the higher PSNR."""
+    """Whether the first row has the higher PSNR."""
     first, second = ours.scores["psnr_y"], theirs.scores["psnr_y"]
     return first is not None and second is not None and first > second
 
@@ -122,7 +122,7 @@ def main() -> None:
         except InvalidInput as error:
             raise InvalidInput(str(error).replace("another output_dir", "another --output")) from None
         except (Interrupted, KeyboardInterrupt) as stop:
-            # Training and scoring tell how far they came; what is between them does not.
+            # Only training and scoring say how far they came.
             done = stop.done if isinstance(stop, Interrupted) else "stopped"
             raise Interrupted(done, f"to continue: {again}") from None
 

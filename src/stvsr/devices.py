@@ -1,4 +1,4 @@
-"""The device a computation runs on: chosen by name, named for people, its memory."""
+"""The device a computation runs on: choosing it, describing it to people, measuring its memory."""
 
 import os
 import resource
@@ -15,7 +15,7 @@ MIB = 2**20
 
 
 def chosen_device(name: str, rank: int = 0) -> torch.device:
-    """The device a name means to process `rank`; `auto` and `cuda` are its GPU, `auto` the CPU if none can be used.
+    """The device for process `rank`: `cuda` is its GPU, `auto` the same, or the CPU if no GPU can be used.
 
     Raises:
         InvalidInput: there is no such device here, or it cannot be used.
@@ -32,8 +32,8 @@ def chosen_device(name: str, rank: int = 0) -> torch.device:
         if name == "cuda":
             name = f"cuda:{rank % max(1, torch.cuda.device_count())}"
         device = torch.device(name)
-        # Not only made there: the device `meta` holds nothing, and this torch may have no kernels for an old GPU. And
-        # scores are in float64, which Apple's GPUs do not have.
+        # Computed with, too: the device `meta` holds no data, and torch may lack kernels for an old GPU. In float64, as
+        # scores need it and Apple's GPUs lack it.
         torch.ones(1, device=device, dtype=torch.float64).add(1).cpu()
     except (RuntimeError, AssertionError, ImportError) as error:
         raise InvalidInput(
@@ -43,7 +43,7 @@ def chosen_device(name: str, rank: int = 0) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """For people: which GPU, or which CPU and how many threads."""
+    """For people: the GPU's model, or the CPU's and the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -51,53 +51,53 @@ def device_name(device: torch.device) -> str:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster there than float32; a device without instructions for it only emulates them."""
+    """Whether a device has instructions for bfloat16; otherwise it is emulated, and no faster than float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def refuses_bf16(device: torch.device) -> bool:
-    """Whether it is a GPU without bfloat16: cuDNN may refuse it there, in the words of a lack of memory."""
+    """Whether it is a GPU without bfloat16, where cuDNN may refuse it, with an error like that for lack of memory."""
     return device.type == "cuda" and not has_bf16(device)
 
 
 def _told_by_proc(name: str, key: str) -> str | None:
-    """The value of the first line in a file of `/proc` that begins with `key`; None where the system has no such."""
+    """The value on the first line that begins with `key` in a file of `/proc`; None if there is none."""
     file = Path("/proc", name)
     lines = file.read_text().splitlines() if file.is_file() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), None)
 
 
 def peak_memory(device: torch.device) -> float:
-    """Most memory held so far, MiB: allocated on a GPU, resident for the whole process on a CPU."""
+    """Peak memory so far, in MiB: allocated on a GPU, or resident in the whole process for a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MIB
     if (peak := _told_by_proc("self/status", "VmHWM:")) is not None:
         return int(peak.split()[0]) / 1024
-    # Of a child process it may be the peak of its parent, so only where nothing else is known.
+    # The last resort: in a child process it may be the parent's peak.
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / MIB if sys.platform == "darwin" else used / 1024
 
 
 def forget_peak_memory(device: torch.device) -> None:
-    """Lets `peak_memory` begin anew, with what is held now, where the system can do that: on a GPU, and on Linux."""
+    """Resets `peak_memory` to what is held now, where possible: on a GPU, and on Linux."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
     with suppress(OSError):
-        # 5 is the peak of resident memory, proc(5).
+        # 5 resets the peak resident size, see proc(5).
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits until the device has done what it was given, so that a clock tells the truth."""
+    """Waits until the device has finished its work, so that time can be measured."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def used_memory() -> int:
-    """Bytes of memory that this process holds now, or has held where only that is known."""
+    """Bytes of memory that this process holds now, or its peak where only that is known."""
     statm = Path("/proc/self/statm")
     if statm.is_file():
         return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -105,7 +105,7 @@ def used_memory() -> int:
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes of memory that can be had: of the GPU, or of the machine without swapping, within a container's limit."""
+    """Bytes of memory available: on the GPU, or on the machine without swapping and within a container's limit."""
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
         return free
@@ -116,7 +116,7 @@ def available_memory(device: torch.device) -> int:
 
 
 def check_answering(device: torch.device) -> None:
-    """Refuses a GPU on which a kernel has failed: it does nothing more for this process.
+    """Refuses a GPU on which a kernel has failed: this process cannot use it any more.
 
     Raises:
         UserError: says how to start again.
@@ -135,9 +135,9 @@ def check_answering(device: torch.device) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether something was raised for want of memory."""
+    """Whether an error was raised for lack of memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    # Those have no class of their own: a CPU's allocator; Triton; cuDNN, which tries algorithm after algorithm.
+    # Without an error class of their own: the CPU's allocator; Triton; cuDNN, after trying all its algorithms.
     signs = ("can't allocate memory", "out of memory", "unable to find an engine")
     return any(sign in str(error).lower() for sign in signs)

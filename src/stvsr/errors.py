@@ -1,34 +1,34 @@
-"""Errors a user can cause and mend.
+"""Errors that a user can cause and fix.
 
-Every entry point prints such an error as one line and exits with status 1 (see `cli.py`); anything else that
-is raised is a bug of ours and keeps its traceback. A message names the value, what was expected and the remedy.
+Every entry point prints such an error as one line and exits with status 1 (see `cli.py`); any other exception
+is a bug of ours and keeps its traceback. A message names the value, what was expected and the remedy.
 """
 
 from collections.abc import Sequence
 
 
 class UserError(Exception):
-    """Something a user can cause and mend, told in one line."""
+    """An error that a user can cause and fix, with a one-line message."""
 
 
 class DamagedClip(UserError):
-    """One clip cannot be read as it should be.
+    """A clip cannot be read correctly.
 
-    Training skips, names and counts it; scoring stops, because a score over other clips than asked for is wrong.
+    Training skips, names and counts it; scoring stops, because a score over other clips than requested is wrong.
     """
 
 
 class TrainingDiverged(UserError):
-    """Too many steps in a row had a loss or a gradient that is not finite."""
+    """Too many steps in a row had a non-finite loss or gradient."""
 
 
 class Interrupted(Exception):
-    """A run was asked to stop, and says what is saved of it; entry points exit with status 130.
+    """A run was asked to stop; entry points exit with status 130.
 
     Args:
-        done: how far it came.
-        remedy: how to continue it by itself; None where nothing is saved. Whoever made it a part of more work says how
-            to continue all of that.
+        done: how far the run came.
+        remedy: how to continue this run alone; None if nothing is saved. A caller that runs it as part of a larger job
+            replaces this.
     """
 
     def __init__(self, done: str, remedy: str | None) -> None:
@@ -37,18 +37,18 @@ class Interrupted(Exception):
 
 
 class InvalidInput(UserError, ValueError):
-    """A setting, a file or a tensor is not as it has to be."""
+    """A setting, a file or a tensor is not as required."""
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message in one line, without the traceback that a loader process sends along."""
-    # The message proper comes last.
+    """An error's message in one line, without the traceback that a loader process includes in it."""
+    # The actual message comes last.
     message = str(error).rsplit(f"{type(error).__name__}: ", maxsplit=1)[-1]
     return " ".join(message.split())
 
 
 def chain_of(error: BaseException) -> list[BaseException]:
-    """An error and those that it was raised `from`, the nearest first.
+    """An error and its chain of causes (`raise … from`), nearest first.
 
     Not `__context__`: an error raised while another was handled may be a bug.
     """
@@ -59,6 +59,6 @@ def chain_of(error: BaseException) -> list[BaseException]:
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:
-    """Names in words; those beyond the first few are counted."""
+    """Names joined by commas; only the number of those beyond the first `most` is given."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -3,8 +3,7 @@
 A method is a trained network (`checkpoint=`), a two-stage system (`model=two_stage frame_interpolator=dain
 frame_upscaler=edvr`), one without learning (`method=bicubic_blend`) or the saved frames of any program
 (`predictions=FOLDER`). Writes scores for each clip set and motion split, each clip and each frame, tables
-and a report; see `evaluation/results.py`. An evaluation that was stopped goes on when it is started again in the same
-`output_dir`.
+and a report; see `evaluation/results.py`. A stopped evaluation resumes when started again with the same `output_dir`.
 """
 
 from contextlib import suppress
@@ -38,28 +37,28 @@ COUNTS = {"batch_size": 1, "workers": 0, "processes": 1, "pictures": 0}
 """Settings that are whole numbers, each with its minimum."""
 
 WRITTEN = (RESULTS, "clips.csv", "frames.csv", "report.html")
-"""What other programs read of a finished evaluation."""
+"""Files of a finished evaluation that other programs read."""
 
 ABLATIONS = frozenset(file.stem for file in (CONFIG_DIR / "ablation").glob("*.yaml"))
-"""In tables these letters stand in brackets, as in the paper."""
+"""Names of ablations, which tables put in brackets, as the paper does."""
 
 
 def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
     """Scores what a config names on the test clips of its data, and writes results and report.
 
     Args:
-        config: composed from `conf/evaluate.yaml`; its `variant`, by which loggers name the run, is set.
-        discard_other: whether the progress of another evaluation in its `output_dir` is thrown away, not refused.
+        config: composed from `conf/evaluate.yaml`; its `variant`, by which loggers name the run, is set here.
+        discard_other: whether to discard the progress of another evaluation in its `output_dir` rather than refuse it.
 
     Returns:
         Scores and costs.
 
     Raises:
-        UserError: the method or the data is not as it should be.
-        Interrupted: stopped; the same config goes on.
+        UserError: the method or the data is not as required.
+        Interrupted: stopped; called again with the same config, it resumes.
     """
-    # Imported here, as W&B and Lightning take seconds in each process that scores; and before the work, so that a
-    # missing one shows at once.
+    # Imported here, as W&B and Lightning would take seconds in each scoring process; and first, so that a missing
+    # one is noticed at once.
     from stvsr.tracking import track_evaluation
 
     check_one_method(config)
@@ -67,7 +66,7 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
     name = method_name(config)
     check_text("the method", name, "give name=…")
     config.variant = name[:LONGEST_VARIANT]
-    # Where others score, this process keeps off their GPUs.
+    # If other processes score, this one stays off their GPUs.
     device = chosen_device("cpu" if config.processes > 1 else config.device)
     # Count the memory of this method, not that of earlier work in this process.
     forget_peak_memory(device)
@@ -104,13 +103,13 @@ def evaluate(config: DictConfig, *, discard_other: bool = False) -> Results:
         results.write(folder, clips)
         write_report(folder, [folder])
         track_evaluation(config, results)
-        # Last: whatever fails before can be done again without scoring again.
+        # Last, so that if anything above fails, it can be repeated without scoring again.
         progress.finish()
         return results
 
 
 def check_values(config: DictConfig) -> None:
-    """Refuses values that nothing that is made of a config would refuse, or not in words.
+    """Refuses wrong values that later code would accept, or reject without a clear message.
 
     Raises:
         InvalidInput: names the value.
@@ -125,27 +124,27 @@ def check_values(config: DictConfig) -> None:
 
 
 def finished_before(job: Job, key: dict[str, Any], name: str) -> Results | None:
-    """What this very evaluation left in its folder; None where another one did, or a file that others read is gone."""
+    """The results of an identical earlier evaluation in the folder; None without any, or if a needed file is gone."""
     folder = Path(job.config.output_dir)
     needed = [folder / name for name in WRITTEN]
     if (saved := job.scorer.save_to) is not None:
         needed += [file for task in job.tasks for file in saved_files(saved / task.folder, task.numbers)]
     if work_in(progress_folder(job.config)) or not all(path.exists() for path in needed) or not job.is_all_ours():
         return None
-    # Those of another version cannot be read.
+    # Results of another version may be unreadable.
     with suppress(InvalidInput):
         results = read_results(folder)
         windows = job.scorer.windows
         if results.made_with == job.results_key(key, name, map(windows.state, job.tasks)):
             print(f"{folder}: scored before in the same way; to score and log it again, remove {RESULTS} there")
-            # A sweep compares what has a new time.
+            # A sweep compares only results whose time has changed.
             (folder / RESULTS).touch()
             return results
     return None
 
 
 def score(job: Job, progress: Progress) -> list[BatchRecord]:
-    """Scores what is not scored yet, with a progress bar, and gives all records in order."""
+    """Scores the batches not scored yet, with a progress bar, and returns all records in order."""
     batches = job.scorer.batches
     done = progress.records(job.is_current)
     todo = [number for number in range(len(batches)) if number not in done]
@@ -181,7 +180,7 @@ def score(job: Job, progress: Progress) -> list[BatchRecord]:
 
 
 def beginnings(clips: list[ClipScore]) -> dict[str, str]:
-    """For each clip set, a checksum of the first two true frames of its clips: they may be replaced under a name."""
+    """For each clip set, a checksum of the first two true frames of its clips: a name may come to mean other clips."""
     pixels: dict[str, str] = {}
     for clip in clips:
         pixels[clip.info.clip_set] = pixels.get(clip.info.clip_set, "") + clip.beginning
@@ -189,7 +188,7 @@ def beginnings(clips: list[ClipScore]) -> dict[str, str]:
 
 
 def cost_of(job: Job, records: list[BatchRecord]) -> Cost:
-    """What the network costs; saved frames tell nothing about what made them."""
+    """The network's costs; empty for saved frames, whose network is unknown."""
     if job.network is None or not any(record.network_frames for record in records):
         return Cost()
     return measured_cost(job.network, records)
@@ -201,7 +200,7 @@ def _name(clip: ClipScore) -> str:
 
 @entry_point("evaluate")
 def main(config: DictConfig) -> None:
-    """Scores, prints the table and says where everything is."""
+    """Scores, prints the table and says where the output is."""
     results = evaluate(config)
     print(results.table().as_text())
     seconds = results.seconds

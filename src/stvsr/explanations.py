@@ -1,4 +1,4 @@
-"""Which errors a user can cause and mend, whatever a library wrapped them in, and what is said of each."""
+"""Recognises errors that a user can fix, even wrapped by a library, and explains each in one line."""
 
 import errno
 from pathlib import Path
@@ -8,19 +8,19 @@ from stvsr.errors import UserError, chain_of, one_line
 from stvsr.files import OF_A_DISK
 
 OF_LIMITS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-"""What the system says when it gives no more threads or processes, memory, or open files."""
+"""Error numbers of a system that grants no more threads or processes, memory, or open files."""
 
 LONGEST = 150
-"""At most this many characters of what a library says of the memory are repeated; more are byte counts."""
+"""At most this many characters of a library's message are quoted; on memory, the rest is byte counts."""
 
 NO_THREAD = "can't start new thread"
-"""Python's words where the system gives none."""
+"""Python's message if the system grants no more threads."""
 
 
 def in_one_line(error: BaseException) -> str | None:
     """One line for an error that a user can cause and mend; None for any other."""
     links = chain_of(error)
-    # The first of its kind: Hydra and data loader workers wrap what was raised.
+    # Anywhere in the chain, as Hydra and data loader workers wrap errors.
     for link in links:
         if isinstance(link, UserError):
             return one_line(link)
@@ -33,7 +33,7 @@ def in_one_line(error: BaseException) -> str | None:
             return f"{reason}; not enough memory: use smaller batches, crops or frames"
         if said == NO_THREAD:
             return beyond_limits(NO_THREAD)
-        # Gloo.
+        # From Gloo.
         if isinstance(link, RuntimeError) and (
             "Connection closed by peer" in said or "Connection reset by peer" in said
         ):
@@ -42,16 +42,16 @@ def in_one_line(error: BaseException) -> str | None:
             return (
                 f"{one_line(link)[:LONGEST]}: often for want of memory; give the same command again, with fewer workers"
             )
-        # Path.resolve of Python 3.11.
+        # From Path.resolve of Python 3.11.
         if said.startswith("Symlink loop from "):
             return f"{one_line(link)}: links lead in a circle; remove one"
-        # submitit: sbatch refused a job. Where one failed on its node its error begins with these words.
+        # submitit: sbatch refused a job. If a job failed on its node, the message begins with "Job (task=" instead.
         if kind == "FailedJobError" and not said.startswith("Job (task="):
             return (
                 f"SLURM takes no such job ({one_line(link)[-LONGEST:]}); set hydra.launcher.timeout_min, .partition or "
                 ".account for it"
             )
-        # submitit: a job left nothing, as it was out of memory or time, was cancelled, or its node failed.
+        # submitit: a job left no result, as it ran out of memory or time, was cancelled, or its node failed.
         if kind == "UncompletedJobError":
             return (
                 f"SLURM ended a job ({one_line(link)[:LONGEST]}); the others go on: compare them by stvsr.report in "
@@ -65,11 +65,11 @@ def in_one_line(error: BaseException) -> str | None:
 
 
 def explain_os_error(error: BaseException) -> str | None:
-    """One line for what the system refused, also where a library raised its own error from it; None for any other."""
+    """One line for an error of the operating system, even if wrapped by a library; None for any other."""
     for link in chain_of(error):
-        # Errors that only derive from OSError have no reason of the system's; those of connections are of no file.
+        # Libraries' own subclasses of OSError have no strerror; errors of connections are not about files.
         if isinstance(link, OSError) and not isinstance(link, ConnectionError) and link.strerror is not None:
-            # A stream that does not wait has no room for the moment.
+            # EAGAIN is also raised if a non-blocking stream has no room at the moment.
             if link.errno in OF_LIMITS and "write could not complete" not in link.strerror:
                 return beyond_limits(link.strerror)
             named = "" if link.filename is None else f"{link.filename}: "
@@ -83,7 +83,7 @@ def explain_os_error(error: BaseException) -> str | None:
 
 
 def beyond_limits(said: str) -> str:
-    """One line for what is told by one of `OF_LIMITS`, or in other words."""
+    """One line for an error of `OF_LIMITS`, or another of that meaning."""
     return (
         f"{said}: the system gives no more threads, memory or open files; raise its limits (ulimit -u, -v, -n, or a "
         "container's --pids-limit and --memory), or use fewer workers"

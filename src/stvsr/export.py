@@ -1,7 +1,7 @@
 """Turns a checkpoint into a small file to share: `python -m stvsr.export last.ckpt network.safetensors`.
 
-A sixth of its size: the network's weights in half precision and what rebuilds it, without the state of the training.
-`load_network`, `stvsr-upscale` and `stvsr.evaluate` take it as they take a checkpoint.
+It has a sixth of the size: weights in half precision and the model config, but no training state.
+`load_network`, `stvsr-upscale` and `stvsr.evaluate` accept it like a checkpoint.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from stvsr.cli import one_line_errors
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m stvsr.export",
         description="Turns a checkpoint into a small file to share: its weights in half precision.",

@@ -1,4 +1,4 @@
-"""Files appear under their name only when they are whole; checksums of what is in them."""
+"""Writing files that appear under their name only when complete; checksums of files."""
 
 import errno
 import hashlib
@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
-"""What the system says of a disk without naming a file."""
+"""Errors of a disk, which the system may raise without naming a file."""
 
 
 @contextmanager
 def beside_then_rename(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes that name when the block ends, and goes when the block fails.
+    """Yields a temporary path beside `path`; renamed to it when the block ends, removed if the block fails.
 
     Raises:
-        OSError: what the system refuses; it names `path`, not the temporary file.
+        OSError: the system's error, which names `path` rather than the temporary file.
     """
     beside = path.with_name(f".{path.name}.part")
     try:
@@ -33,14 +33,14 @@ def beside_then_rename(path: Path) -> Iterator[Path]:
 def flush_to_disk(path: Path) -> None:
     """Waits until a closed file is on the disk.
 
-    For before it is renamed: otherwise a power cut could leave the name without the content.
+    Called before renaming it: otherwise a power cut could leave the name without the content.
     """
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def drop_from_memory(path: Path) -> None:
-    """Writes a file's content to the disk and forgets it: what reads it next reads the disk."""
+    """Writes a file's content to the disk and drops it from the page cache: the next reader reads the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         if hasattr(os, "posix_fadvise"):  # not on macOS
@@ -48,21 +48,21 @@ def drop_from_memory(path: Path) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes a text, UTF-8, which appears only when whole; bytes of a name that are no text become question marks."""
+    """Writes UTF-8 text to a file that appears only when complete; undecodable bytes of file names become `?`."""
     with beside_then_rename(path) as beside:
         beside.write_text(content, encoding="utf-8", errors="replace", newline="")
         flush_to_disk(beside)
 
 
 def checksum_of(paths: Iterable[Path]) -> str:
-    """Changes with what is in files, whatever their names and their order: they may lie elsewhere the next time."""
+    """A checksum of the contents of files, whatever their names and order, so that files may be moved."""
     return hashlib.sha256(b"".join(sorted(path.read_bytes() for path in paths))).hexdigest()
 
 
 def state_of(paths: Iterable[Path]) -> str:
-    """A fingerprint of files, which changes when one of them is written again: a checksum of names, sizes and times.
+    """A fingerprint of files that changes when one of them is rewritten: a checksum of names, sizes and times.
 
-    A file that is not there is a part of it: whoever reads the file reports the error.
+    A missing file is noted as such, not refused: whoever reads it reports the error.
     """
     return hashlib.sha256(os.fsencode("\n".join(map(_told, paths)))).hexdigest()
 

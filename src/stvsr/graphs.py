@@ -1,8 +1,8 @@
 """A network's kernels, recorded once as CUDA graphs and replayed.
 
-On small frames, those of the paper's training or of Vid4, a kernel runs for microseconds, less than Python takes to
-launch it: a pass waits for its launches. A graph launches all of them at once. It holds for one shape of input.
-Hooks inside the network, and anything else in it that is Python, do not run when a graph is replayed.
+On small frames, such as those of the paper's training or of Vid4, a kernel runs for microseconds, less than Python
+takes to launch it: launches limit the speed. A graph launches all kernels at once; it is valid for one input shape.
+Hooks inside the network, and all other Python code in it, do not run when a graph is replayed.
 """
 
 import gc
@@ -22,24 +22,23 @@ from stvsr.models.network import Forward, Network
 from stvsr.ops.deformable import Sizes, backend_on, computed_in
 
 MOST_PIXELS = 2**18
-"""LR pixels of a batch, of all its frames, above which a GPU no longer waits for launches."""
+"""LR pixels in a batch, over all its frames, above which launches no longer limit a GPU."""
 
 MOST_FORMS = 8
-"""At most so many forms of input are recorded: each recording keeps an input and an output."""
+"""At most this many forms of input are recorded, as each recording keeps an input and an output."""
 
 CAPTURE_ERROR_MODE = "thread_local"
-"""While one thread records, others may decode, encode or fill pinned memory."""
+"""Lets other threads decode, encode or fill pinned memory while one records."""
 
 
 class Replayed(Network):
-    """A network for inference, whose passes over small inputs on a GPU are replayed.
+    """A network for inference whose passes over small inputs on a GPU are replayed.
 
-    The first pass over inputs of a form, which is a shape and a precision, is recorded. Whether the recording makes
-    of other frames what the network makes of them is tried at once; if not, and wherever nothing can be recorded, the
-    network runs as it would by itself.
+    The first pass over inputs of a form (a shape and a precision) is recorded, and the recording is at once compared
+    with the network on other frames. If they disagree, or nothing can be recorded, the network itself runs.
 
     Args:
-        network: in evaluation mode, where it is to stay.
+        network: in evaluation mode, in which it must stay.
     """
 
     def __init__(self, network: Network) -> None:
@@ -52,7 +51,7 @@ class Replayed(Network):
         self._failed = False
 
     def forward(self, lr: Tensor) -> Tensor:
-        """`(b, n, 3, h, w)` to `(b, 2n-1, 3, 4h, 4w)`, as the network."""
+        """`(b, n, 3, h, w)` to `(b, 2n-1, 3, 4h, 4w)`, as the network does."""
         if not self._is_worth_recording(lr):
             return cast(Tensor, self.network(lr))
         form = (lr.shape, lr.dtype, lr.device, _autocast_dtype())
@@ -61,7 +60,7 @@ class Replayed(Network):
         return self._passes.get(form, self.network)(lr)
 
     def forget(self) -> None:
-        """Gives back the memory of all recordings, where another size of input is next."""
+        """Frees the memory of all recordings, for when inputs of another size follow."""
         self._passes.clear()
         self._pool = None
 
@@ -76,22 +75,22 @@ class Replayed(Network):
         )
 
     def _replay(self, lr: Tensor) -> Forward | None:
-        """A pass over inputs shaped like `lr`, replayed; None where that does not work."""
-        # The recorded frames would agree with what they left in memory, even if kernels had escaped the recording.
+        """A recorded pass over inputs shaped like `lr`; None if recording fails or the recording is wrong."""
+        # Other frames than those recorded, whose results are still in memory and would hide kernels not recorded.
         other = (1 - lr).flip(-1)
         expected = self.network(other)
         try:
             self._pool = self._pool or torch.cuda.graph_pool_handle()
             replay = recorded_pass(self.network, lr, pool=self._pool)
             error, change = (_distance(replay(frames), expected) for frames in (other, lr))
-            # Kernels may be others, which round differently.
+            # Not exactly 0: other kernels may be chosen, which round differently.
             if error <= 1e-2 * change:
                 return replay
             reason = f"its output differs by {error:.2g}"
         except RuntimeError as failure:  # of CUDA, its libraries or its memory
             check_answering(lr.device)
             reason = one_line(failure)[:200]
-            # What a failed recording leaves behind in older versions of torch makes the next one fail too.
+            # In older versions of torch, a failed recording makes the next one fail too.
             self._failed = True
         warnings.warn(
             f"no CUDA graph for inputs of shape {tuple(lr.shape)}: {reason}; the network runs without it", stacklevel=2
@@ -100,15 +99,15 @@ class Replayed(Network):
 
 
 def recorded_pass(network: nn.Module, lr: Tensor, *, pool: Any) -> Forward:
-    """A forward pass as a CUDA graph, for inputs shaped like `lr`, under the autocast that is active now.
+    """Records a forward pass as a CUDA graph, for inputs shaped like `lr`, under the current autocast.
 
     Args:
-        network: has run on such inputs before: what is compiled or tried out then is not recorded.
+        network: has run on such inputs before, so that no compilation or tuning is recorded.
         lr: `(b, n, 3, h, w)`, on a GPU.
-        pool: of memory, shared by recordings that never run at the same time.
+        pool: the memory pool, shared by recordings that never run at the same time.
 
     Returns:
-        Takes such inputs, gives frames that are the caller's own.
+        A function of such inputs, whose results later calls do not overwrite.
     """
     alone = _Autocast(network, _autocast_dtype())
     _forget_graphs()
@@ -128,7 +127,7 @@ def recorded_pass(network: nn.Module, lr: Tensor, *, pool: Any) -> Forward:
 
 
 def recorded_step(network: nn.Module, lr: Tensor) -> Forward:
-    """The network as CUDA graphs, for training on inputs shaped like `lr`, under the autocast that is active now.
+    """Records a network as CUDA graphs, for training on inputs shaped like `lr`, under the current autocast.
 
     Args:
         network: in training mode.
@@ -149,10 +148,10 @@ def recorded_step(network: nn.Module, lr: Tensor) -> Forward:
     mode = {"capture_error_mode": CAPTURE_ERROR_MODE}
     _forget_graphs()
     with _on_its_stream(lr), torch.autocast("cuda", enabled=False):
-        # Older versions of torch do not take it.
+        # Older versions of torch lack this argument.
         graphs = make(alone, (lr,), **(mode if mode.keys() <= inspect.signature(make).parameters.keys() else {}))
 
-    # A function keeps the recorded module alive without making it, and its weights, a part of whoever stores it.
+    # A plain function: a module to which `graphs` itself is assigned would register its weights again.
     def step(lr: Tensor) -> Tensor:
         return cast(Tensor, graphs(lr))
 
@@ -160,27 +159,27 @@ def recorded_step(network: nn.Module, lr: Tensor) -> Forward:
 
 
 def _deformable_sizes(network: nn.Module) -> set[Sizes]:
-    """The sizes of every `DeformableSampling` in a network; direct calls of `deform_conv2d` are not found."""
+    """The sizes of every `DeformableSampling` in a network; direct calls of `deform_conv2d` cannot be found."""
     return {part.sizes for part in network.modules() if isinstance(part, DeformableSampling)}
 
 
 def _can_be_recorded(sizes: set[Sizes], lr: Tensor) -> bool:
     """Whether no deformable convolution is torchvision's.
 
-    Its kernels run on the default stream, outside of any recording: replays would compute with what lies in memory.
+    Its kernels run on the default stream and are not recorded: replays would compute with stale memory.
     """
     return all(backend_on(lr.device, computed_in(lr), each) != "torchvision" for each in sizes)
 
 
 @contextmanager
 def _on_its_stream(lr: Tensor) -> Iterator[None]:
-    """Makes the device of `lr` current; brings its stream back, which in older torch a failed recording does not."""
+    """Makes the device of `lr` current, and restores its stream, which in older torch a failed recording does not."""
     with torch.cuda.device(lr.device), torch.cuda.stream(torch.cuda.current_stream(lr.device)):
         yield
 
 
 def _forget_graphs() -> None:
-    """Frees recordings that nobody uses: freed during another one, they would end it."""
+    """Frees unused recordings: freed during another recording, they would abort it."""
     gc.collect()
 
 
@@ -201,7 +200,7 @@ class _Autocast(nn.Module):
         self.dtype = dtype
 
     def forward(self, lr: Tensor) -> Tensor:
-        # Weights that were cast before the recording would never be cast again, and those cast in it belong to it.
+        # Weights cast before the recording would never be cast again; those cast in it are in the graph's own memory.
         torch.clear_autocast_cache()
         with torch.autocast("cuda", self.dtype, enabled=self.dtype is not None):
             prediction: Tensor = self.network(lr)

@@ -1,7 +1,7 @@
 """Packs training clips for fast reading: `python -m stvsr.pack data=vimeo90k data.root=DIR output=/data/vimeo.pack`.
 
-Training then reads crops from the pack: `data=vimeo90k_packed data.root=DIR data.pack=/data/vimeo.pack`. A packing that
-was stopped or killed continues when the same command is run again; of a finished pack that command verifies every clip.
+Training then reads crops from the pack: `data=vimeo90k_packed data.root=DIR data.pack=/data/vimeo.pack`. If stopped or
+killed, it resumes when the same command is run again; if the pack is finished, that command verifies every clip.
 """
 
 import shutil
@@ -23,7 +23,7 @@ GIGABYTE = 1e9
 
 
 def pack(config: DictConfig) -> PackedClips:
-    """Packs the training clips of a config's data, or verifies a pack of them that is there.
+    """Packs the training clips of a config's data, or verifies an existing pack of them.
 
     Args:
         config: composed from `conf/pack.yaml`.
@@ -32,14 +32,14 @@ def pack(config: DictConfig) -> PackedClips:
         The pack.
 
     Raises:
-        UserError: the data, the disk or the pack is not as it should be.
-        Interrupted: stopped; called again with the same config, it continues.
+        UserError: the data, the disk or the pack is not as required.
+        Interrupted: stopped; called again with the same config, it resumes.
     """
     check_int("workers", config.workers, least=0)
     output = Path(config.output)
     if not output.parent.is_dir():
         raise InvalidInput(f"output={output}: the folder {output.parent} does not exist; make it first")
-    make_source = instantiate(config.data.train_source)  # none where clips are to score alone
+    make_source = instantiate(config.data.train_source)  # None if the clips are only for scoring
     source: NamedSource | None = make_source() if make_source else None
     if source is None or not hasattr(source, "entry"):
         raise InvalidInput("data: only fixed, named clips can be packed; use data=vimeo90k")
@@ -63,10 +63,10 @@ def pack(config: DictConfig) -> PackedClips:
 
 
 def pack_missing(packing: Packing, workers: int) -> dict[int, str]:
-    """Packs the clips that are not packed yet; gives the damaged ones, each with what is wrong."""
+    """Packs the clips that are not packed yet; returns the damaged ones, each with its problem."""
     done = packing.done()
     count = len(packing.source)
-    # Damaged ones are tried again: they may have been replaced.
+    # Damaged clips are tried again: they may have been replaced.
     todo = [index for index in range(count) if index not in done]
     check_space(packing, len(todo) * packing.clip_bytes, count * packing.clip_bytes)
     damaged = {}
@@ -80,10 +80,10 @@ def pack_missing(packing: Packing, workers: int) -> dict[int, str]:
 
 
 def check_space(packing: Packing, needed: int, total: int) -> None:
-    """Says what the pack takes, and refuses a disk that has not as much.
+    """Prints how much space the pack takes, and refuses a disk with less.
 
     Raises:
-        InvalidInput: says how much is missing.
+        InvalidInput: says how much is needed and how much is free.
     """
     free = shutil.disk_usage(packing.folder).free
     *_, height, width = packing.shape
@@ -102,10 +102,10 @@ def check_space(packing: Packing, needed: int, total: int) -> None:
 
 
 def finished_pack(packing: Packing, damaged: dict[int, str], workers: int) -> PackedClips:
-    """The pack in the folder of the job, with its index, every clip read back.
+    """Writes the index of the pack, still in the job's folder, and reads back every clip.
 
     Raises:
-        UserError: the disk gave back other bytes than were written.
+        UserError: the disk returned other bytes than were written.
     """
     made = packing.indexed(damaged)
     wrong = verify(made, workers)
@@ -119,10 +119,10 @@ def finished_pack(packing: Packing, damaged: dict[int, str], workers: int) -> Pa
 
 
 def verified_again(output: Path, source: NamedSource, workers: int) -> PackedClips:
-    """A finished pack, every clip read.
+    """Opens a finished pack and verifies every clip.
 
     Raises:
-        InvalidInput: it is a pack of other clips, or damaged.
+        InvalidInput: the pack is of other clips, or damaged.
     """
     made = PackedClips(output)
     made.check_entries([source.entry(index) for index in range(len(source))])
@@ -136,7 +136,7 @@ def verified_again(output: Path, source: NamedSource, workers: int) -> PackedCli
 
 
 def verify(made: PackedClips, workers: int) -> list[int]:
-    """Reads every clip and compares its checksum; gives the numbers of those that differ."""
+    """Reads every clip and compares its checksum; returns the numbers of those that differ."""
     total = len(made) - len(made.index.damaged)
     with tqdm(read_back(made, workers), total=total, desc="verifying", unit="clip", **BAR) as bar:
         return [index for index in bar if index is not None]
@@ -144,7 +144,7 @@ def verify(made: PackedClips, workers: int) -> list[int]:
 
 @entry_point("pack")
 def main(config: DictConfig) -> None:
-    """Packs, and says what is in the pack."""
+    """Packs, and prints what is in the pack."""
     made = pack(config)
     damaged = made.index.damaged
     print(f"{made.folder}: {len(made) - len(damaged)} of {len(made)} clips, verified")

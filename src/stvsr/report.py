@@ -1,6 +1,6 @@
 """Compares finished evaluations: `python -m stvsr.report 'runs=[FOLDER,FOLDER]'`.
 
-Each folder is the output_dir of a `stvsr.evaluate`; the table and the page are those that a sweep makes by itself.
+Each folder is the `output_dir` of a `stvsr.evaluate` run; a sweep makes the same table and page by itself.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ def report(config: DictConfig) -> None:
     """Writes `report.html` and `comparison.md`, `.csv`, `.tex` to `output_dir`, and prints the table.
 
     Raises:
-        InvalidInput: no runs, no list of them, or a folder without results.
+        InvalidInput: `runs` is empty or no list, or a folder has no results.
     """
     check_list(config, "runs")
     # Hydra reads folders that are called 0 and 1 as numbers.
@@ -31,7 +31,7 @@ def report(config: DictConfig) -> None:
 
 @entry_point("report")
 def main(config: DictConfig) -> None:
-    """Compares."""
+    """Compares finished evaluations."""
     report(config)
 
 

@@ -1,4 +1,4 @@
-"""Weights of the networks of two-stage systems, each from a file of its own."""
+"""Loads the weights of two-stage systems, each stage's from a separate file."""
 
 import json
 import shlex
@@ -14,15 +14,15 @@ from stvsr.models.weight_files import find_tensors, load_weights
 
 
 def load_stages(system: TwoStage, files: Mapping[str, str | None], *, required: bool) -> None:
-    """Fills the networks of a two-stage system with the weights that a config names.
+    """Loads the weights that a config names into the stages of a two-stage system.
 
     Args:
         system: what to fill.
-        files: by the networks' names in configs; None where there is no file.
-        required: whether each network that has parameters must have a file.
+        files: paths, by the stages' names in configs; None for no file.
+        required: whether each stage that has parameters must have a file.
 
     Raises:
-        InvalidInput: as `load_stage`, or a file that is required is not named.
+        InvalidInput: as for `load_stage`, or a required file is not named.
     """
     for stage in system.stages.values():
         if not stage.learns:
@@ -35,14 +35,14 @@ def load_stages(system: TwoStage, files: Mapping[str, str | None], *, required: 
 
 
 def load_stage(stage: Stage, path: str | Path) -> None:
-    """Fills a network of a two-stage system.
+    """Loads weights into one stage of a two-stage system.
 
     Args:
         stage: what to fill.
-        path: a file that its authors published, or a checkpoint of ours of a system with such a network.
+        path: one of its published files, or one of our checkpoints of a system with such a stage.
 
     Raises:
-        InvalidInput: the file is missing or holds no such network, or one of another size.
+        InvalidInput: the file is missing, holds no such stage, or one of another size.
     """
     if not Path(path).exists():
         raise InvalidInput(f"{path}: no such file; expected {_expected(stage)}")

@@ -1,8 +1,8 @@
-"""The paper's Table 2 in small: `python -m stvsr.study root=DIR val_root=OTHER_DIR`, or `make study`.
+"""The paper's Table 2 on a small scale: `python -m stvsr.study root=DIR val_root=OTHER_DIR`, or `make study`.
 
 Trains the ablations (a) to (e) from several seeds for the same number of steps, those of a seed on the same clips in
 the same order, scores each on whole videos and on generated clips, and writes `study.md` with tables, curves and
-pictures. What is finished is not done again: a study that was stopped goes on when the same command is given again.
+pictures. Finished parts are not repeated: a stopped study resumes when the same command is given again.
 """
 
 import sys
@@ -33,30 +33,31 @@ from stvsr.training.summary import summary
 CONTINUE = "give the same command again to continue the study"
 
 PICTURES = "study"
-"""The folder of the pictures, beside the report."""
+"""The folder of pictures, beside the report."""
 
 SHOWN_CLIPS = {"medium": 1, "fast": 2}
-"""Generated clips in the pictures, by motion."""
+"""Indices of the generated clips in the pictures, by motion."""
 
 Run = tuple[int, str]
-"""The seed and the ablation of a training."""
+"""The seed and the ablation of a training run."""
 
 Trainings = dict[Run, DictConfig]
 
 
 def study(config: DictConfig) -> Path:
-    """Trains, scores and compares what is not finished yet.
+    """Trains and scores whatever is not finished yet, and compares all runs.
 
-    Further configs are composed, so Hydra must be initialised with `CONFIG_DIR`, as it is in an entry point.
+    Hydra must be initialised with `CONFIG_DIR`, as in an entry point: further configs are composed.
 
     Args:
         config: composed from `conf/study.yaml`.
 
     Returns:
-        The report.
+        The path of the report.
 
     Raises:
-        UserError: a setting or the data is not as it should be.
+        UserError: a setting or the data is not as required.
+        Interrupted: stopped; called again with the same config, it resumes.
     """
     for name in ("ablations", "seeds", "training", "scoring"):
         check_list(config, name)
@@ -68,7 +69,7 @@ def study(config: DictConfig) -> Path:
             raise InvalidInput(f"{name}=null; expected a folder of videos: {name}=DIR")
     check_flag(config, "train")
     folder = Path(config.output_dir)
-    # Seed by seed, so that one stopped early has something to compare.
+    # Seed by seed, so that a study stopped early has runs to compare.
     wanted = {run: training_config(config, *run) for run in product(config.seeds, config.ablations)}
     check_scoring(config)
     left_out: dict[Run, str] = {}
@@ -99,15 +100,15 @@ def study(config: DictConfig) -> Path:
 
 
 def train_missing(config: DictConfig, wanted: Trainings) -> dict[Run, str]:
-    """Trains what is not finished; says which runs have to be left out, and returns them with the reasons.
+    """Trains the runs that are not finished; returns those that diverged and are left out, with the reasons.
 
     Raises:
-        InvalidInput: a run has done more steps than asked for, has other videos or cannot begin; nothing is trained.
+        InvalidInput: a run has done more steps than requested, has other videos or cannot start; nothing is trained.
     """
     missing = {run for run, training in wanted.items() if not is_trained(training)}
     if missing:
         check_videos(Path(config.root), Path(config.output_dir) / "train")
-    # Once per ablation: a user's own may be unable to start from blended frames.
+    # Once per ablation, as a user's own ablation may be unable to start from blended frames.
     for training in {run[1]: made for run, made in wanted.items() if not checkpoint_of(made).is_file()}.values():
         check_start(training)
     left_out = {}
@@ -125,7 +126,7 @@ def train_missing(config: DictConfig, wanted: Trainings) -> dict[Run, str]:
 
 
 def scored(config: DictConfig, trainings: Trainings) -> list[TrainedRun]:
-    """Runs with their scores and logs."""
+    """Scores all runs; returns them with their scores and logs."""
     runs = []
     for number, ((seed, ablation), training) in enumerate(trainings.items(), 1):
         print(f"scoring {run_name(seed, ablation)}: {number} of {len(trainings)}", flush=True)
@@ -135,10 +136,10 @@ def scored(config: DictConfig, trainings: Trainings) -> list[TrainedRun]:
 
 
 def draw(config: DictConfig, trainings: Trainings, runs: list[TrainedRun]) -> None:
-    """Writes the curves of the runs, and pictures of what each ablation makes of generated clips."""
+    """Writes the training curves, and pictures of each ablation's output on generated clips."""
     folder = Path(config.output_dir)
     save_figure(curve_figure(runs), folder / PICTURES / "curves.png")
-    # Of each ablation the run of its first seed.
+    # Reversed, so that each ablation is shown by the run of its first seed.
     shown = {f"({ablation})": training for (_, ablation), training in reversed(trainings.items())}
     networks = {name: load_network(checkpoint_of(training)) for name, training in sorted(shown.items())}
     clips = generated_clips(config)
@@ -153,7 +154,7 @@ def generated_clips(config: DictConfig) -> ValidationClips:
 
 
 def check_scoring(config: DictConfig) -> None:
-    """Refuses, before hours of training, settings of evaluations that do not exist, or leave no clips to show."""
+    """Refuses, before hours of training, unknown evaluation settings, and ones that leave too few clips to show."""
     needed = 1 + max(SHOWN_CLIPS.values())
     if (clips := len(generated_clips(config))) < needed:
         raise InvalidInput(f"scoring: {clips} generated clip(s); expected {needed} at least, for the pictures")
@@ -187,12 +188,12 @@ def scoring_config(config: DictConfig, folder: Path, *method: str) -> DictConfig
 
 
 def checkpoint_of(training: DictConfig) -> Path:
-    """Where a run keeps its last state."""
+    """The path of a run's last checkpoint."""
     return Path(training.callbacks.last.path)
 
 
 def check_settings(trainings: Iterable[DictConfig]) -> None:
-    """Refuses several devices, each process of which would make the whole study, and runs of other settings.
+    """Refuses several devices, as each process would run the whole study, and earlier runs with other settings.
 
     Raises:
         InvalidInput: names what differs, or what to leave out.
@@ -208,7 +209,7 @@ def check_settings(trainings: Iterable[DictConfig]) -> None:
         if not last.is_file():
             continue
         earlier = read_earlier(last, training)
-        # A run that goes on has a longer schedule, if that is as long as the training.
+        # A run that is extended has a longer schedule too, if its period is that of the training.
         goes_on = earlier.steps != trainer.max_steps == training.scheduler.get("period")
         ignored = {*earlier.moved(), *(["scheduler.period"] if goes_on else [])}
         if changed := sorted(set(earlier.changed(settings_of(training))) - ignored):
@@ -219,39 +220,39 @@ def check_settings(trainings: Iterable[DictConfig]) -> None:
 
 
 def is_trained(training: DictConfig) -> bool:
-    """Whether nothing is left to do of a run.
+    """Whether a run is finished.
 
     Raises:
-        InvalidInput: it has done more steps than asked for.
+        InvalidInput: the run has done more steps than requested.
     """
     last = checkpoint_of(training)
     return last.is_file() and is_finished(read_earlier(last, training), training)
 
 
 def results_of(config: DictConfig, name: str, checkpoint: Path | None = None) -> Results:
-    """Scores of a checkpoint, or of bicubic + blending if none is given; evaluated only if that was not done before."""
+    """Scores of a checkpoint, or of bicubic + blending if none is given; evaluated only if not done before."""
     folder = Path(config.output_dir) / "scores" / name
     method = "method=bicubic_blend" if checkpoint is None else override("checkpoint", checkpoint)
     scoring = scoring_config(config, folder, method)
-    # A report of what is finished: its videos may be on another machine.
+    # With train=false the videos may be on another machine, and earlier scores will do.
     if not config.train and not Path(config.val_root).is_dir():
         results = read_results(folder)
         if other := ", ".join(other_settings(results.made_with, scoring)):
             raise InvalidInput(f"{folder}: scored with other settings: {other}; give val_root=DIR to score it again")
         print(f"val_root={config.val_root}: no such folder; taking the scores in {folder}", file=sys.stderr)
         return results
-    # What was stopped while it scored an earlier state of the run, or other clips, is of no use.
+    # Unfinished scores of an earlier checkpoint, or of other clips, are useless.
     return evaluate(scoring, discard_other=True)
 
 
 def as_markdown(training: DictConfig, runs: list[TrainedRun], baseline: Results, left_out: dict[Run, str]) -> str:
-    """The report.
+    """The report's text.
 
     Args:
-        training: of any of the runs; they differ in ablation and seed alone.
-        runs: all of them.
-        baseline: bicubic + blending.
-        left_out: runs that are not among them, and why.
+        training: the config of any of the runs; they differ only in ablation and seed.
+        runs: all runs.
+        baseline: the scores of bicubic + blending.
+        left_out: runs that were left out, and why.
     """
     seeds = ", ".join(map(str, dict.fromkeys(run.seed for run in runs)))
     sets = dict.fromkeys(row.clip_set for row in baseline.rows)
@@ -275,13 +276,13 @@ def as_markdown(training: DictConfig, runs: list[TrainedRun], baseline: Results,
 
 @entry_point("study")
 def main(config: DictConfig) -> None:
-    """Studies, prints the report and says where it is."""
+    """Runs the study, prints the report and says where it is."""
     try:
         report = study(config)
     except Interrupted as stop:
         raise Interrupted(stop.done, CONTINUE) from None
     except KeyboardInterrupt:
-        # Between trainings and scores, which tell how far they came.
+        # Not during a training or an evaluation, which would raise Interrupted.
         raise Interrupted("stopped", CONTINUE) from None
     print(report.read_text(encoding="utf-8"))
     print(f"report, curves and pictures: {report.parent}")

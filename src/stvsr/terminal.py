@@ -1,23 +1,23 @@
-"""Where progress and messages go: standard error, also when nobody reads it any more."""
+"""Standard error for progress and messages; writing to it never fails, even if nobody reads it any more."""
 
 import sys
 from contextlib import suppress
 from typing import Any
 
 GONE = (OSError, ValueError, AttributeError)
-"""Nobody reads it, or a disk is full; Python has closed it; there was none from the beginning."""
+"""Errors of a broken pipe or full disk, of a closed stream, and of standard error that is None."""
 
 
 class Terminal:
-    """Standard error as it is when it is written to; that it is closed, or a disk full, does not end the work."""
+    """The current `sys.stderr`, looked up at each use; if it is closed or its disk full, output is dropped silently."""
 
     def write(self, text: str) -> None:
-        """Writes, if anybody listens."""
+        """Writes, if possible."""
         with suppress(*GONE):
             sys.stderr.write(text)
 
     def flush(self) -> None:
-        """Makes what was written appear, if anybody listens."""
+        """Flushes, if possible."""
         with suppress(*GONE):
             sys.stderr.flush()
 
@@ -28,4 +28,4 @@ class Terminal:
 TERMINAL = Terminal()
 
 BAR: dict[str, Any] = {"file": TERMINAL, "dynamic_ncols": True}
-"""For a progress bar, which asks only Python's own standard error for its width unless told to."""
+"""Arguments of a tqdm bar, which by default adapts its width only on `sys.stderr` itself."""

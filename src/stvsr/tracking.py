@@ -1,7 +1,7 @@
-"""What runs tell their loggers, under which names; the dashboard (`dashboard.py`) is made of the same names.
+"""What runs log, and under which names; the dashboard (`dashboard.py`) uses the same names.
 
-Training logs `val/psnr/slow`, …, an evaluation `test/<set>/psnr/slow`, …; both carry the whole config, of which
-`variant`, and `seed` or `checkpoint`, tell the runs of a sweep apart.
+Training logs `val/psnr/slow`, …, an evaluation `test/<set>/psnr/slow`, …; both log their whole config, in which
+`variant`, and `seed` or `checkpoint`, distinguish the runs of a sweep.
 """
 
 import secrets
@@ -24,10 +24,10 @@ from stvsr.evaluation.scores import PARTS
 from stvsr.files import write_text
 
 SHORT = {"psnr_y": "psnr", "ssim_y": "ssim"}
-"""Names of metrics in a log, where they differ from those in tables."""
+"""Names of metrics in logs, where they differ from those in tables."""
 
 STEP = "trainer/global_step"
-"""Lightning's name for the step that the other values belong to."""
+"""Lightning's name for the step to which the other values belong."""
 
 LOSS = "train/loss"
 LEARNING_RATE = "train/learning_rate"
@@ -37,29 +37,28 @@ SKIPPED_STEPS = "train/skipped_steps"
 DAMAGED_CLIPS = "train/damaged_clips"
 
 PICTURE = "val/picture"
-"""Of validation clip `number` below it."""
+"""Validation clip `number` is logged as `val/picture/<number>`."""
 
 VALIDATION = [f"val/{metric}/{split}" for metric in SHORT.values() for split in (*SPLITS, "mean")]
-"""What validation may log, by motion split."""
+"""Metrics that validation may log, by motion split."""
 
 MONITORED = "val/psnr/mean"
-"""What `best.ckpt` is chosen by."""
+"""The metric by which `best.ckpt` is chosen."""
 
 RUN_ID = "wandb_run.txt"
-"""The file in a training's folder that tells its run on W&B."""
+"""The file in a run's folder with the id of its W&B run."""
 
 
 class LastingWandbLogger(WandbLogger):
-    """Lightning's logger for W&B, but the end of W&B's own process costs its log alone.
+    """Lightning's W&B logger, except that if W&B's own process ends, training continues without it.
 
-    A cluster's SIGTERM reaches that process as well, and it ends at once; the training goes on to its last validation
-    and saves.
+    A cluster's SIGTERM reaches that process too and ends it at once, while training still validates and saves.
     """
 
     _ended = False
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """As Lightning's; what W&B does not take any more is dropped, with a warning at first."""
+        """As Lightning's, but once W&B has ended, metrics are dropped, with a single warning."""
         if self._ended:
             return
         try:
@@ -72,12 +71,12 @@ class LastingWandbLogger(WandbLogger):
 
 
 def score_name(clip_set: str, metric: str, split: str) -> str:
-    """What an evaluation logs a score under."""
+    """The name under which an evaluation logs a score."""
     return f"test/{clip_set}/{metric}/{split}"
 
 
 def describe_run(loggers: list[Logger], config: DictConfig, *, parameters: int | None) -> None:
-    """Tells each logger what is run, and W&B that the best validation score is the one to show.
+    """Logs the config and the number of parameters, and has W&B show the best validation scores.
 
     Raises:
         UserError: W&B could not start a run.
@@ -98,7 +97,7 @@ def describe_run(loggers: list[Logger], config: DictConfig, *, parameters: int |
 
 
 def _remedy(error: Exception, config: DictConfig) -> str:
-    """What to do where W&B starts no run."""
+    """What a user can do if W&B does not start a run."""
     if isinstance(error, TypeError):
         return "take that setting of logger.wandb away"
     if "deleted" in str(error):
@@ -110,11 +109,11 @@ def _remedy(error: Exception, config: DictConfig) -> str:
 
 
 def keep_run(config: DictConfig, *, anew: bool) -> None:
-    """Lets a training that goes on in its folder go on in its W&B run, if that is online: W&B joins no others.
+    """Lets a resumed training run continue its W&B run, if that is online: W&B cannot resume offline runs.
 
     Args:
-        config: of the training; it is changed.
-        anew: whether the training begins anew, and so in another run than one before it in that folder.
+        config: the training run's; changed in place.
+        anew: whether training starts anew, and so needs a new W&B run even if the folder has an earlier one.
     """
     settings = config.logger.get("wandb")
     if settings is None or settings.offline or settings.get("id") is not None:
@@ -127,7 +126,7 @@ def keep_run(config: DictConfig, *, anew: bool) -> None:
 
 
 def evaluation_metrics(results: Results) -> dict[str, float]:
-    """The scores and costs of an evaluation by their name in a log; none for what was not measured."""
+    """The scores and costs of an evaluation by their names in logs, without those not measured."""
     metrics: dict[str, float | None] = {}
     for row in results.rows:
         for metric in row.metrics:
@@ -158,14 +157,14 @@ def track_evaluation(config: DictConfig, results: Results) -> None:
 
 
 def finish(loggers: list[Logger]) -> None:
-    """Ends the W&B run, as failed while an error passes; or the next run of a sweep would go on in this one."""
+    """Ends the W&B run, as failed if an error is being raised; otherwise a sweep's next run would continue it."""
     if any(isinstance(logger, WandbLogger) for logger in loggers):
         code = 0 if sys.exc_info()[0] is None else 1
-        # An error of W&B here would hide the one that is being raised.
+        # An error of W&B here would hide the one being raised.
         try:
             wandb.finish(exit_code=code)
         except Exception as error:
             rank_zero_warn(f"W&B could not end the run ({one_line(error)}); its CSV logs have everything")
-            # Or the next run of a sweep would speak to a process that is gone.
-            with suppress(Exception, SystemExit):  # it ends the program where its own process was killed
+            # Otherwise the next run of a sweep would talk to a process that is gone.
+            with suppress(Exception, SystemExit):  # W&B exits the program if its own process was killed
                 wandb.teardown()

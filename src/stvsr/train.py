@@ -34,16 +34,17 @@ from stvsr.unfinished import folder_lock
 
 
 def train(config: DictConfig) -> dict[str, float]:
-    """Trains the network a config describes and validates it on the way.
+    """Trains the network that a config describes and validates it on the way.
 
     Args:
         config: composed from `conf/train.yaml`.
 
     Returns:
-        The last value of everything that was logged; nothing of a run that was finished before.
+        The last value of everything logged; empty if the run was finished before.
 
     Raises:
-        UserError: the config or the data is not as it should be, training diverged, or another one runs in the folder.
+        UserError: the config or the data is not as required, training diverged, or another run uses the folder.
+        Interrupted: stopped; says how to resume.
     """
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,17 +55,17 @@ def train(config: DictConfig) -> dict[str, float]:
 
 
 def _is_helper(config: DictConfig) -> bool:
-    """Whether this is one of several processes of a run, and not the first."""
+    """Whether this process is not the first of its run's."""
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
-    # Each machine's first process thinks that it is the first of all until there is a trainer.
+    # Until there is a trainer, the first process of every machine has rank 0.
     machine = os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or "0"
     return rank > 0 or (config.trainer.num_nodes != 1 and machine != "0")
 
 
 def _train(config: DictConfig) -> dict[str, float]:
-    # Lightning says so of every loader without state of its own; ours is a function of the step.
+    # Lightning warns of every loader without a state; ours needs none, as clips depend on the step alone.
     warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
-    # And of logs that `keep_earlier_logs` keeps.
+    # Not so: `keep_earlier_logs` keeps them.
     warnings.filterwarnings("ignore", message=".*Previous log files in this directory will be deleted.*")
     check_values(config)
     # Hydra reads a name such as 12 as a number.
@@ -82,7 +83,7 @@ def _train(config: DictConfig) -> dict[str, float]:
     data.setup("fit")
 
     network = check_network(instantiate(config.model), "model")
-    # A run that goes on has its own weights; the files that it began with may be gone.
+    # A resumed run has its own weights; the files it started from may be gone.
     if earlier is None:
         set_initial_weights(network, config)
     objective = instantiate(config.objective, _convert_="all")
@@ -94,7 +95,7 @@ def _train(config: DictConfig) -> dict[str, float]:
         variant=config.variant,
         settings=settings_of(config),
         objective=objective,
-        # Plain values: some optimizers keep their settings as given, and a checkpoint holds nothing of Hydra.
+        # Plain values: some optimizers store their settings as given, and a checkpoint must not hold Hydra's types.
         optimizer=instantiate(config.optimizer, _convert_="all"),
         scheduler=instantiate(config.scheduler, _convert_="all"),
         cuda_graphs=config.cuda_graphs,
@@ -102,10 +103,10 @@ def _train(config: DictConfig) -> dict[str, float]:
     if not _is_helper(config):
         keep_run(config, anew=earlier is None)
     callbacks: list[pl.Callback] = made_of(config.callbacks, _convert_="all")
-    # A checkpoint holds what the others make of its step, such as a mean of weights.
+    # Checkpoints last, to include what other callbacks compute, such as an average of weights.
     callbacks.sort(key=lambda callback: isinstance(callback, BestCheckpoint | LastCheckpoint))
     loggers: list[Logger] = made_of(config.logger)
-    # A validation before the first step would take part in choosing best.ckpt.
+    # No sanity check: a validation before the first step would take part in choosing best.ckpt.
     trainer: pl.Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks, num_sanity_val_steps=0)
     check_processes(trainer)
     keep_earlier_logs(loggers)
@@ -114,8 +115,8 @@ def _train(config: DictConfig) -> dict[str, float]:
         describe_run(loggers, config, parameters=parameter_count(module.network))
         stopped = fit(trainer, module, data, last=last, resume=resume)
     except SystemExit as stop:
-        # This is how Lightning ends the process after SIGTERM in a validation by itself (status 0) and after a second
-        # Ctrl-C (status 1).
+        # Lightning exits so after SIGTERM in the validation outside training (status 0), and after a second Ctrl-C
+        # (status 1).
         if not isinstance(stop, SIGTERMException) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         remedy = f"to go on from the last saved step, {to_continue(last)}" if last.is_file() else None
@@ -123,7 +124,7 @@ def _train(config: DictConfig) -> dict[str, float]:
     finally:
         finish(loggers)
     if stopped is not None:
-        # A sweep or a study does not go on.
+        # So that a sweep or a study stops as well.
         raise stopped
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
 
@@ -136,38 +137,38 @@ def fit(
     last: Path,
     resume: Path | None,
 ) -> Interrupted | None:
-    """Trains to the end, or until it is stopped, which is returned.
+    """Trains to the end, or until stopped; then returns the interruption.
 
     Args:
         trainer: with its callbacks.
-        module: what is trained.
-        data: what it is trained on.
+        module: what to train.
+        data: what to train on.
         last: the checkpoint that the run writes.
-        resume: the one that it continues from.
+        resume: the checkpoint to resume from; None to start anew.
 
     Raises:
         UserError: training diverged.
     """
-    # A checkpoint holds tensors and plain values, nothing to be executed.
+    # With weights_only nothing in a checkpoint is executed.
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     if any(isinstance(c, LastCheckpoint) and c.lacks_validation(trainer) for c in callbacks):
-        # It failed or was killed after the last step was saved; for Lightning such a run is finished. Without a path it
-        # would load what an earlier job on SLURM may have left.
+        # It failed or was killed between the last step and its validation; to Lightning such a run is finished.
+        # Without a path it would load what an earlier SLURM job may have left.
         trainer.validate(module, datamodule=data, ckpt_path=resume or last, weights_only=True, verbose=False)
     stopped = next((c.interruption for c in callbacks if isinstance(c, LastCheckpoint) and c.interruption), None)
     for guard in (c for c in callbacks if isinstance(c, NonFiniteGuard) and c.in_a_row > 0):
         if stopped is None:
-            # Its last steps changed nothing and were not saved.
+            # The run ended on skipped steps, which were not saved.
             raise guard.divergence(trainer)
     return stopped
 
 
 def set_initial_weights(network: Network, config: DictConfig) -> None:
-    """Gives a network what a run begins with: weights from files, or blended frames.
+    """Sets the weights that a run starts from: those of files, or those of `blended_start`.
 
     Raises:
-        InvalidInput: a file is missing, or of another network.
+        InvalidInput: a file is missing or of another network, or the network is unsuited to `blended_start`.
     """
     if isinstance(network, TwoStage):
         load_stages(network, config.weights, required=False)
@@ -181,7 +182,7 @@ def set_initial_weights(network: Network, config: DictConfig) -> None:
 
 
 def check_start(config: DictConfig) -> None:
-    """Refuses what could not begin, as its training would; for a study, which comes to it after hours.
+    """Refuses a run that could not start, before a study spends hours on other runs.
 
     Raises:
         InvalidInput: names the variant, and says what to change.
@@ -193,10 +194,10 @@ def check_start(config: DictConfig) -> None:
 
 
 def check_processes(trainer: pl.Trainer) -> None:
-    """Refuses devices that nobody would use: a cluster or torchrun has started fewer processes than there are, or more.
+    """Refuses a number of processes, started by a cluster or torchrun, other than that of the devices.
 
     Raises:
-        InvalidInput: says how many there are, and how they are started.
+        InvalidInput: says how many there are, and how to start one for each device.
     """
     devices, machines = trainer.num_devices, trainer.num_nodes
     if trainer.world_size != devices * machines:
@@ -208,7 +209,7 @@ def check_processes(trainer: pl.Trainer) -> None:
 
 
 def warn_of_foreign_classes(model_config: dict[str, Any]) -> None:
-    """Tells of classes that no checkpoint may name, before days of training rather than after."""
+    """Warns, before days of training, of classes that `load_network` will not build from a checkpoint."""
     for target in targets_in(model_config):
         try:
             permitted_class(target, "model")
@@ -218,7 +219,7 @@ def warn_of_foreign_classes(model_config: dict[str, Any]) -> None:
 
 @rank_zero_only
 def keep_earlier_logs(loggers: list[Logger]) -> None:
-    """Renames the log of an earlier part of a run, which the CSV logger would delete."""
+    """Renames the log of an earlier part of the run, which the CSV logger would delete."""
     for logger in loggers:
         if isinstance(logger, CSVLogger) and (log := Path(logger.log_dir) / "metrics.csv").is_file():
             names = (log.with_name(f"metrics.{part}.csv") for part in count(1))
@@ -227,7 +228,7 @@ def keep_earlier_logs(loggers: list[Logger]) -> None:
 
 @entry_point("train")
 def main(config: DictConfig) -> None:
-    """Trains, and says where everything is that this wrote."""
+    """Trains, and says where the output is."""
     if train(config):
         print(f"checkpoints, pictures and logs: {Path(config.output_dir)}")
 

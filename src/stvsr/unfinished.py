@@ -1,4 +1,4 @@
-"""The folder of a long job that is not finished: after a kill the same job resumes there, one run at a time."""
+"""The folder of a long job's unfinished work, from which the job resumes after a kill, one process at a time."""
 
 import errno
 import fcntl
@@ -14,19 +14,19 @@ from stvsr.files import checksum_of, write_text
 from stvsr.terminal import TERMINAL
 
 JOB_FILE = "job.json"
-"""The file that tells whose progress a folder holds."""
+"""The file with the identity of the job whose progress a folder holds."""
 
 LOCK = "lock"
-"""The file that the job that runs there keeps locked."""
+"""The file that a job keeps locked while it runs in the folder."""
 
 
 PACKAGE = Path(__file__).parent
 
 
 def code_checksum(*rooms: str) -> str:
-    """Changes with the code of rooms of this package, which may become another while a job is stopped."""
+    """A checksum of the code in rooms (top-level modules) of this package, which may change while a job is stopped."""
     files = ((path, path.relative_to(PACKAGE).parts) for path in PACKAGE.rglob("*.py"))
-    # Hidden files are an editor's.
+    # Hidden files are left by editors.
     return checksum_of(
         path for path, parts in files if parts[0].removesuffix(".py") in rooms and not _is_hidden(*parts)
     )
@@ -36,10 +36,10 @@ class Unfinished:
     """A folder for what a job has done so far.
 
     Args:
-        folder: where.
-        identity: everything that decides what comes out, as plain values.
-        job: what it is called in messages, for example "evaluation".
-        elsewhere: what to do where the folder belongs to another job, for example "choose another output_dir".
+        folder: the folder's path.
+        identity: everything that determines the job's results, as plain values.
+        job: the kind of job in messages, for example "evaluation".
+        elsewhere: what to do if the folder belongs to another job, for example "choose another output_dir".
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], *, job: str, elsewhere: str) -> None:
@@ -50,25 +50,25 @@ class Unfinished:
 
     @contextmanager
     def locked(self, *, discard_other: bool = False) -> Iterator[None]:
-        """Makes the folder this job's, and keeps a second run out of it; a killed one keeps nobody out.
+        """Claims and locks the folder for this job during the block; a killed process leaves no lock behind.
 
         Args:
             discard_other: as for `claim`.
 
         Raises:
-            InvalidInput: as `claim`, or another job is running there.
+            InvalidInput: as for `claim`, or another job is running there.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        # First: of two jobs begun at once only one may write whose folder it is.
+        # Locked first: of two jobs started at once only one may write its identity.
         with folder_lock(self.folder, self.job, self.elsewhere):
             self.claim(discard_other=discard_other)
             yield
 
     def claim(self, *, discard_other: bool = False) -> None:
-        """Notes whose folder it is, which this process must have locked.
+        """Writes this job's identity to the folder, which this process must have locked.
 
         Args:
-            discard_other: whether the work of another job there is thrown away, not refused.
+            discard_other: whether to discard the work of another job there rather than refuse it.
 
         Raises:
             InvalidInput: the folder holds the work of another job, or files that no job made.
@@ -87,21 +87,21 @@ class Unfinished:
             if not discard_other:
                 raise InvalidInput(f"{self.folder}: holds {holds}; {self.elsewhere}, or {remedy}")
             print(f"{self.folder}: held {holds}, which is thrown away", file=TERMINAL)
-            # The identity first: nobody may resume from a part of it.
+            # The identity first: after a kill, nobody may resume from a part.
             for entry in [path, *work]:
                 remove(entry)
         write_text(path, said)
 
     def finish(self) -> None:
-        """Removes the folder: what was to be done is done, or is of no use."""
-        # The identity last: what a kill in the middle leaves still belongs to this job.
+        """Removes the folder, when the job is done or its work of no use."""
+        # The identity last: whatever a kill in between leaves still belongs to this job.
         for entry in work_in(self.folder):
             remove(entry)
         remove(self.folder)
 
 
 def identity_in(folder: Path) -> dict[str, Any] | None:
-    """Whose work a folder holds; None where nothing tells, or nothing that can be read."""
+    """The identity of the job whose work a folder holds; None if it is missing or unreadable."""
     try:
         told = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -110,9 +110,9 @@ def identity_in(folder: Path) -> dict[str, Any] | None:
 
 
 def work_in(folder: Path) -> list[Path]:
-    """What a job has made in its folder; none where that is not there."""
+    """What a job has made in its folder; nothing if the folder does not exist."""
     entries = folder.iterdir() if folder.is_dir() else ()
-    # Hidden files are a file system's, or a text half written.
+    # Hidden files belong to the file system, or are half-written texts.
     return [entry for entry in entries if entry.name not in (JOB_FILE, LOCK) and not _is_hidden(entry.name)]
 
 
@@ -121,8 +121,8 @@ def _is_hidden(*names: str) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Removes what lies in a folder whose lock this process holds, or that folder; nothing where nothing is there."""
-    # On NFS the lock, which is open, keeps its folder from going; what is left is empty and does no harm.
+    """Removes, if it exists, a folder whose lock this process holds, or something in it."""
+    # On NFS the open lock file keeps its folder from being removed; what is left is harmless.
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -131,20 +131,20 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def folder_lock(folder: Path, job: str, elsewhere: str) -> Iterator[None]:
-    """Keeps a second job out of a folder that exists; a killed one keeps nobody out. Arguments as for `Unfinished`.
+    """Locks an existing folder during the block; a killed process leaves no lock. Arguments as for `Unfinished`.
 
     Raises:
-        InvalidInput: another one is running there.
+        InvalidInput: another job is running there.
     """
-    # Not emptied: it may be a file of the user's.
+    # Not truncated: it may be a file of the user's.
     with (folder / LOCK).open("a") as file:
         try:
-            # Unlike flock's, this lock is not passed on to loader processes, which outlive a kill for seconds.
+            # Unlike flock's, this lock is not inherited by loader processes, which outlive a kill by seconds.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise InvalidInput(f"{folder}: another {job} is running there; wait for it, or {elsewhere}") from None
-            # Some file systems, of clusters above all, have no locks.
+            # Some file systems, mainly of clusters, do not support locks.
             warning = f"warning: {folder}: cannot be locked ({error.strerror}); let no other {job} run there"
             print(warning, file=TERMINAL)
         yield

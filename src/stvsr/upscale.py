@@ -12,8 +12,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-# Threads that compute would spin while they wait, and take the cores from the encoder (try benchmarks/pipeline.py with
-# OMP_WAIT_POLICY=active). Read when torch is loaded, so it stands before the imports.
+# By default, waiting OpenMP threads spin and take cores from the encoder (try benchmarks/pipeline.py with
+# OMP_WAIT_POLICY=active). torch reads it when loaded, so it is set before the imports.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import av
@@ -52,24 +52,24 @@ AUTHORS_PAGE = f"https://{RELEASED.project}"
 """Where the authors say how to download their weights."""
 
 SEGMENT_WORK = {"cpu": 300_000, "cuda": 30_000_000}
-"""LR pixels times windows in a segment: minutes of work, which is what a kill costs."""
+"""LR pixels times windows in a segment: minutes of work, the most that a kill can cost."""
 
 LONGEST_SEGMENT = 16
-"""Windows; each segment begins with a key frame, about every hundred frames."""
+"""In windows; each segment begins with a key frame: one in about every hundred frames."""
 
 
 def upscale(arguments: argparse.Namespace) -> None:
-    """Does what a command line says.
+    """Runs the job that a command line describes.
 
     Raises:
-        UserError: something is not as it should be; nothing half-written has the output's name.
-        Interrupted: stopped; the same command continues.
+        UserError: something is not as required; nothing half-written has the output's name.
+        Interrupted: stopped; the same command resumes.
     """
     output: Path = arguments.output
     encoding = chosen_encoding(arguments)
-    # Path.resolve() fails where links lead in a circle.
+    # Not Path.resolve(), which fails on circular links.
     source_path = Path(os.path.realpath(arguments.input))
-    # Without --overwrite nothing that exists is touched; check_free says that.
+    # Without --overwrite, check_free refuses any output that exists.
     holding = (source_path, *source_path.parents)
     if arguments.overwrite and output != STANDARD and output.exists() and output.resolve() in holding:
         raise InvalidInput(f"{output}: is the input, or contains it; choose another output")
@@ -85,7 +85,7 @@ def upscale(arguments: argparse.Namespace) -> None:
         interpolate=clock.interpolated,
         scale=arguments.scale,
         preview=arguments.preview,
-        # The halves of a preview stand side by side as it is shown.
+        # A preview's frames are turned themselves: its halves must be side by side when shown.
         orientation=UPRIGHT if can_turn(output) and not arguments.preview else source.picture.orientation,
         precision=arguments.precision,
     )
@@ -103,7 +103,7 @@ def upscale(arguments: argparse.Namespace) -> None:
     for loss in losses(source.picture, picture, clock, output, encoding):
         say(loss)
 
-    # What a pipe has given cannot be had again.
+    # What was read from a pipe cannot be read again.
     in_parts = not is_y4m(output)
     resumable = in_parts and arguments.input != STANDARD
     whose = identity(arguments, device)
@@ -126,7 +126,7 @@ def upscale(arguments: argparse.Namespace) -> None:
         )
         whole = job.run(None if source.count is None else clock.count(source.count))
         if resumable and state_of_input(arguments.input) != whose["input"]:
-            # Sound is read at the end. It may also have been written again as it was, so nothing is thrown away.
+            # Its sound may not match, as that is read at the end. Only a warning: the content may be the same.
             say(
                 f"warning: {arguments.input} was changed while it was upscaled: what was made of it before and after "
                 "may not belong together; look at the result, or give the same command again with --overwrite"
@@ -135,10 +135,10 @@ def upscale(arguments: argparse.Namespace) -> None:
 
 
 def chosen_encoding(arguments: argparse.Namespace) -> Encoding | None:
-    """How frames are compressed, or None where they are not.
+    """How frames are compressed; None if the output is not compressed video.
 
     Raises:
-        InvalidInput: options that do not go with the output or with each other.
+        InvalidInput: options are incompatible with the output or with each other.
     """
     output: Path = arguments.output
     if is_y4m(output) or not output.suffix:
@@ -153,10 +153,10 @@ def chosen_encoding(arguments: argparse.Namespace) -> Encoding | None:
 
 
 def chosen_network(arguments: argparse.Namespace) -> Network:
-    """What makes the frames.
+    """The network that makes the frames.
 
     Raises:
-        InvalidInput: a file that holds no network.
+        InvalidInput: the file given holds no network.
     """
     if arguments.method is not None:
         return BicubicBlend().eval()
@@ -164,15 +164,15 @@ def chosen_network(arguments: argparse.Namespace) -> Network:
 
 
 def resumed_or_chosen_device(arguments: argparse.Namespace) -> torch.device:
-    """The device asked for; for `auto`, that of unfinished work, which cannot go on elsewhere.
+    """The device requested; for `auto`, that of unfinished work, which cannot be resumed on another.
 
     Raises:
-        InvalidInput: it cannot be used; a GPU that is busy for a while is no reason to give earlier work up.
+        InvalidInput: the device cannot be used; unfinished work is not given up, as a GPU may only be busy.
     """
     may_continue = arguments.device == "auto" and arguments.output != STANDARD
     theirs = begun_by(arguments.output) if may_continue else {}
     begun_on = theirs.get("device")
-    # What --overwrite throws away decides nothing; a killed job that was begun with it is continued.
+    # With --overwrite, only unfinished work of this very job is resumed; other work is discarded.
     if begun_on is not None and arguments.overwrite and theirs != identity(arguments, torch.device(begun_on)):
         begun_on = None
     try:
@@ -187,12 +187,12 @@ def resumed_or_chosen_device(arguments: argparse.Namespace) -> torch.device:
 
 
 def identity(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Everything that decides the frames, as plain values."""
+    """Everything that determines the frames, as plain values."""
     decides = {key: value for key, value in vars(arguments).items() if key not in ("overwrite", "output", "memory")}
     known: dict[str, Any] = {key: None if value is None else str(value) for key, value in decides.items()}
-    # This file is among them because it sets the length of segments, on which resuming relies.
+    # `upscale` is included because it sets the length of segments, on which resuming relies.
     known["code"] = code_checksum("checkpoint", "data", "graphs", "models", "ops", "upscale", "video")
-    # Segments of one encoder alone join: players have the settings of the first for all.
+    # Only segments of one encoder can be joined: players apply the first one's settings to all.
     known |= {"version of torch": str(torch.__version__), "version of PyAV": av.__version__}
     if arguments.method is None:
         known["checkpoint"] = checksum_of([weight_file(arguments.checkpoint or STARTER)])
@@ -202,9 +202,9 @@ def identity(arguments: argparse.Namespace, device: torch.device) -> dict[str, A
 
 
 def state_of_input(path: Path) -> str:
-    """Changes when the input is written again."""
+    """A fingerprint that changes when the input is rewritten."""
     if path == STANDARD:
-        # Nobody knows whether the same comes again.
+        # A pipe may not give the same again.
         return f"- {time.time_ns()}"
     frames = [file for file in sorted(path.iterdir()) if file.suffix.lower() == ".png"] if path.is_dir() else []
     files = frames if path.is_dir() else files_of(path)
@@ -212,7 +212,7 @@ def state_of_input(path: Path) -> str:
 
 
 def windows_per_segment(upscaler: Upscaler, picture: Picture) -> int:
-    """How many windows may be lost by a kill: minutes of work, by the device and the size of the frames alone."""
+    """The number of windows in a segment: minutes of work, by the kind of device and the size of frames alone."""
     if not upscaler.is_learned:
         return LONGEST_SEGMENT
     work = SEGMENT_WORK.get(upscaler.device.type, SEGMENT_WORK["cpu"])
@@ -251,7 +251,7 @@ def open_sink(
 def announce(
     source: Source, picture: Picture, clock: Clock, companions: Companions | None, device: torch.device
 ) -> None:
-    """Says what will be made of what, and what of it is left out."""
+    """Prints a summary of input and output, and what is left out."""
     lr, times = source.picture, clock.times
     count = "" if source.count is None else f", {source.count} frames"
     varying = " on average" if times.varies else ""
@@ -264,32 +264,32 @@ def announce(
 
 
 def check_frames(source: Source) -> None:
-    """Reads all frames once, which takes little time beside a network's: a damaged one shows before its hours.
+    """Reads all frames once, which is quick beside the network, to find damaged ones before hours of work.
 
     Raises:
-        DamagedClip: names it.
+        DamagedClip: names the first damaged frame.
     """
     for _ in tqdm(source.read(), total=source.count, unit="frame", desc="checking", leave=False, **BAR):
         pass
 
 
 def say(message: str) -> None:
-    """Tells the user something, above the progress bar."""
+    """Prints a message above the progress bar."""
     tqdm.write(message, file=TERMINAL)
 
 
 def main() -> None:
-    """The command `stvsr-upscale`."""
+    """Runs the command `stvsr-upscale`."""
     arguments = parser().parse_args()
-    # FFmpeg's own messages would stand between ours. None ignores all of them; a level would have FFmpeg's threads call
-    # into Python, where they would wait for the lock of the thread that closes their decoder and waits for them.
+    # FFmpeg's own messages would mix with ours. None ignores them all; with a level, FFmpeg's threads would call into
+    # Python and deadlock: they would wait for the GIL of the thread that closes their decoder, which waits for them.
     av.logging.set_level(None)
     try:
         with one_line_errors():
             upscale(arguments)
     except SystemExit as stop:
         if still_running():
-            # A network in the middle of a long computation would hold up the end of the interpreter, or crash it.
+            # A network in the middle of a long computation would delay the interpreter's exit, or crash it.
             sys.stderr.flush()
             os._exit(int(stop.code or 0))
         raise

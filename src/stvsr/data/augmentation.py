@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def augment(lr: Tensor, hr: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Flips, turns and reverses a clip, each with its own chance.
+    """Rotates, flips and reverses a clip, each drawn independently.
 
     Args:
         lr: `(n, 3, h, h)`, square, so that a quarter turn keeps the shape.
         hr: `(2n-1, 3, 4h, 4h)`.
-        rng: decides.
+        rng: source of randomness.
 
     Returns:
         LR and HR of the same shapes.
@@ -25,11 +25,11 @@ def augment(lr: Tensor, hr: Tensor, rng: np.random.Generator) -> tuple[Tensor, T
 
 
 def transform(frames: Tensor, turns: int, flip: bool, reverse: bool) -> Tensor:
-    """`turns` quarter turns, then a horizontal flip, then time reversal: `(t, 3, h, w)` to the same or turned shape."""
+    """Rotates by quarter turns, flips horizontally, reverses time, in this order: `(t, 3, h, w)` or `(t, 3, w, h)`."""
     frames = torch.rot90(frames, turns, dims=(-2, -1))
     if flip:
         frames = frames.flip(-1)
     if reverse:
-        # The given frames are the even ones, and stay so: a clip has an odd number of frames.
+        # A clip has an odd number of frames, so the even ones, which are given, stay even.
         frames = frames.flip(0)
     return frames.contiguous()

@@ -1,4 +1,4 @@
-"""The batch contract: what every source gives and every network, loss and metric receives.
+"""The batch contract: what every source yields and every network, loss and metric receives.
 
 A clip is `2n-1` consecutive high-resolution (HR) frames and the `n` low-resolution (LR) frames a network sees:
 the odd-numbered ones (1, 3, 5, … as the paper counts; even indices here), a quarter as high and wide.
@@ -47,7 +47,7 @@ def to_float(frames: Tensor) -> Tensor:
     """Stored frames, uint8, as float32 in [0, 1].
 
     Raises:
-        InvalidInput: other frames, such as ones that are float32 already.
+        InvalidInput: frames are not uint8, such as ones that are float32 already.
     """
     if frames.dtype != torch.uint8:
         raise InvalidInput(f"frames are {frames.dtype}; expected uint8, as they are stored")
@@ -55,7 +55,7 @@ def to_float(frames: Tensor) -> Tensor:
 
 
 def to_8bit(frames: Tensor) -> Tensor:
-    """Frames `(…, c, H, W)` as a file stores them: clamped to [0, 1] and rounded to uint8; uint8 frames as they are.
+    """Frames `(…, c, H, W)` as a file stores them: clamped to [0, 1] and rounded to uint8; uint8 frames unchanged.
 
     One function, for scores and for saved frames, so that a network and its saved frames score alike.
     """
@@ -63,8 +63,8 @@ def to_8bit(frames: Tensor) -> Tensor:
         return frames
     stored = torch.empty(frames.shape, dtype=torch.uint8, device=frames.device)
     height, width = frames.shape[-2:]
-    # In double precision, so that ties do not depend on the device; some rows at a time, always in the same memory: new
-    # memory for each step took four times as long. A GPU would wait for launches.
+    # In double precision, so that ties do not depend on the device. On a CPU, some rows at a time in one buffer:
+    # new memory for each took four times as long. A GPU would wait for launches.
     together = min(height, max(1, TOGETHER // width)) if frames.device.type == "cpu" else height
     exact = torch.empty(together, width, dtype=torch.float64, device=frames.device)
     for plane, target in zip(frames.flatten(0, -3), stored.flatten(0, -3), strict=True):
@@ -74,7 +74,7 @@ def to_8bit(frames: Tensor) -> Tensor:
 
 
 def _nothing(first: int, end: int) -> None:
-    """Does nothing: of footage whose frames are in memory."""
+    """Does nothing: the prefetch of frames that are in memory."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ class Footage:
     """Whole frames as a source reads them.
 
     Attributes:
-        frames: `(t, 3, H, W)`, uint8; they may be mapped from a file, of which only what is used is read.
+        frames: `(t, 3, H, W)`, uint8; may be mapped from a file, of which only what is used is read.
         name: names the clip in messages and tables, for example `00001/0266`.
         motion: one of `MOTION_SPLITS`, or `UNSPLIT`.
-        prefetch_rows: told the first row that will be used and the row after the last, so that mapped frames are read
-            from there alone, at once. Optional: frames are the same without.
+        prefetch_rows: called with the first row that will be used and the row after the last, so that mapped frames
+            read only these, in one go. Optional: frames are the same without.
     """
 
     frames: Tensor
@@ -104,7 +104,7 @@ class Footage:
 
 
 def check_motion(clip: str, motion: str) -> None:
-    """Refuses what is no motion split.
+    """Refuses what is not a motion split.
 
     Raises:
         InvalidInput: names the clip, and the splits there are.
@@ -138,7 +138,7 @@ class Clip:
         hr: `(2n-1, 3, 4h, 4w)`, float32 in [0, 1], on the 8-bit grid.
         name: names the clip in messages and tables.
         motion: one of `MOTION_SPLITS`, or `UNSPLIT`.
-        skipped: names of damaged clips that this one stands in for.
+        skipped: errors of damaged clips that this one stands in for.
     """
 
     lr: Tensor
@@ -157,7 +157,7 @@ class Clip:
             )
 
 
-@dataclass  # not frozen: Lightning sets the tensors anew in another precision
+@dataclass  # not frozen: Lightning replaces the tensors by ones of another precision
 class Batch:
     """Clips of one size, stacked.
 
@@ -166,7 +166,7 @@ class Batch:
         hr: `(b, 2n-1, 3, 4h, 4w)`, float32 in [0, 1].
         names: `b` clip names.
         motions: `b` motion splits.
-        skipped: names of damaged clips that others stand in for.
+        skipped: errors of damaged clips that others stand in for.
     """
 
     lr: Tensor
@@ -202,8 +202,8 @@ class Batch:
 
     # The two methods by which Lightning moves a batch and a data loader pins it.
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
-        """The same batch on another device; not waited for where the memory is page-locked."""
-        # Lightning asks for that with tensors alone.
+        """The same batch on another device; copied asynchronously if its memory is page-locked."""
+        # Lightning asks for that only with plain tensors.
         non_blocking = non_blocking or self.lr.is_pinned()
         lr, hr = (frames.to(device, non_blocking=non_blocking) for frames in (self.lr, self.hr))
         return Batch(lr, hr, self.names, self.motions, self.skipped)

@@ -18,14 +18,14 @@ from stvsr.errors import DamagedClip, InvalidInput
 
 @dataclass(frozen=True)
 class ClipInfo:
-    """What is known of a clip before it is read.
+    """What is known about a clip before it is read.
 
     Attributes:
         clip_set: the set it belongs to, for example `Vid4`.
         name: unique in its set, for example `calendar` or `00001/0266`.
-        frames: how many.
+        frames: number of frames.
         first_number: the number of its first frame in file names; the others follow without a gap.
-        motion: one of `MOTION_SPLITS` if the data tells, or None: to be measured.
+        motion: one of `MOTION_SPLITS` if the data states it; None if it has to be measured.
     """
 
     clip_set: str
@@ -39,7 +39,7 @@ class ClipInfo:
             check_motion(self.name, self.motion)
 
     def footage(self, frames: Tensor, first: int) -> Footage:
-        """Frames of it, the first of which is number `first` counted from 0, as a source gives them."""
+        """Some of the clip's frames, as a source gives them; `first` is the index of the first, counted from 0."""
         return Footage(frames, f"{self.name}@{self.first_number + first:06d}", self.motion or UNSPLIT)
 
 
@@ -51,7 +51,7 @@ class Excerpt:
         hr: `(t, 3, H, W)`, uint8.
         lr: `((t+1)/2, 3, h, w)`, uint8: every other frame from the first, where LR frames are given; else None.
         interruption: why these frames do not belong together, for example a scene cut; None if they do.
-        pauses: those that follow a pause, counted from 0.
+        pauses: indices of the frames that follow a pause, counted from 0.
     """
 
     hr: Tensor
@@ -80,7 +80,7 @@ class ClipSet(Protocol):
         ...
 
     def files(self, index: int, first: int, count: int) -> list[Path]:
-        """What `excerpt` reads; nothing where clips are made."""
+        """The files that `excerpt` reads; none if clips are generated."""
         ...
 
 
@@ -95,12 +95,12 @@ class NamedSource(Source, Protocol):
         ...
 
     def files(self, index: int) -> list[Path]:
-        """What `read` reads, frame by frame; nothing where clips are made."""
+        """The files that `read` reads, frame by frame; none if clips are generated."""
         ...
 
 
 def read_fixed(source: Source, index: int) -> Footage:
-    """Clip `index` as it is always read, whatever the seed of a training; errors as `Source.read`."""
+    """Reads clip `index` the same way every time, whatever a training run's seed; raises as `Source.read`."""
     return source.read(index, np.random.default_rng((0, index)))
 
 
@@ -130,12 +130,12 @@ class ShortClips:
         return Excerpt(hr=read_fixed(self.source, index).frames[first : first + count])
 
     def files(self, index: int, first: int, count: int) -> list[Path]:
-        """Those of the clip, which is read whole."""
+        """All files of the clip, which is read whole."""
         return self.source.files(index)
 
 
 class ConcatClipSet:
-    """Clip sets one after the other, to be scored in one run; each keeps its rows.
+    """Clip sets one after the other, to be scored in one run; each keeps its own rows.
 
     Args:
         sets: the clip sets.
@@ -148,17 +148,17 @@ class ConcatClipSet:
         return sum(len(clips) for clips in self.sets)
 
     def describe(self, index: int) -> ClipInfo:
-        """As the set that has the clip describes it."""
+        """The description by the set that has the clip."""
         clips, index = self._locate(index)
         return clips.describe(index)
 
     def excerpt(self, index: int, first: int, count: int) -> Excerpt:
-        """As the set that has the clip reads it."""
+        """The excerpt read by the set that has the clip."""
         clips, index = self._locate(index)
         return clips.excerpt(index, first, count)
 
     def files(self, index: int, first: int, count: int) -> list[Path]:
-        """As the set that has the clip tells."""
+        """The files named by the set that has the clip."""
         clips, index = self._locate(index)
         return clips.files(index, first, count)
 
@@ -189,7 +189,7 @@ class RandomExcerpts:
 
         Raises:
             DamagedClip: the clip is too short, is interrupted there, or cannot be read.
-            InvalidInput: the set has LR frames of its own, which a training would not look at.
+            InvalidInput: the set has LR frames of its own, which training would ignore.
         """
         info = self.clips.describe(index)
         if info.frames < FRAMES:

@@ -1,4 +1,4 @@
-"""Files of moving pictures and sound, opened by FFmpeg under any name and with any tags."""
+"""Video and audio files, opened by FFmpeg whatever their names and tags."""
 
 import io
 import os
@@ -12,36 +12,36 @@ from av.container import InputContainer, OutputContainer
 from stvsr.errors import DamagedClip
 
 PLAYLIST, PLAYLIST_SIZE = b"#EXTM3U", 2**24
-"""How a playlist of HLS begins, and more bytes than one has."""
+"""How an HLS playlist begins, and the most bytes that are read of it."""
 
 IN_A_TAG = re.compile(rb'^#[^\r\n]*\bURI="([^"\r\n]+)"', re.MULTILINE)
-"""Where a playlist names a file elsewhere than in a line of its own: a key, or the beginning of all parts."""
+"""A file that a playlist names within a tag, not on a line of its own: a key, or the header of all segments."""
 
 FAR = {"analyzeduration": "60000000", "probesize": "100000000"}
-"""Microseconds and bytes that FFmpeg reads at most before it tells what a file holds; usually five seconds."""
+"""Microseconds and bytes that FFmpeg reads at most to find out what a file holds; by default five seconds."""
 
 ANY_TAGS = "surrogateescape"
-"""Titles of old files are often no UTF-8: their bytes are kept, and written as they were."""
+"""Error handler: tags of old files are often not UTF-8; their bytes are kept, and written as they were."""
 
 
 def ffmpeg_name(path: Path) -> str:
-    """What FFmpeg, and libraries over it, must be given to open a file.
+    """The name by which FFmpeg, and libraries built on it, can open a file.
 
-    Of `12:30.mp4` they would take what stands before the colon for a protocol.
+    In `12:30.mp4` they would take what stands before the colon for a protocol.
     """
     return str(path.absolute())
 
 
 def open_input(path: Path, *, thorough: bool = False) -> InputContainer:
-    """A file to read.
+    """Opens a file for reading.
 
     Args:
         path: of the file.
-        thorough: whether to look far for what is known of all of its streams, some of which may begin late.
+        thorough: whether to read far into the file to learn about all of its streams, some of which may begin late.
 
     Raises:
         av.FFmpegError: FFmpeg cannot read it.
-        DamagedClip: a playlist without an end, which FFmpeg takes for live: it would read the last parts, and wait.
+        DamagedClip: a playlist without an end; FFmpeg would take it for live, read its last segments, and wait.
     """
     playlist = _playlist(path)
     if b"#EXTINF" in playlist and b"#EXT-X-ENDLIST" not in playlist:
@@ -50,7 +50,7 @@ def open_input(path: Path, *, thorough: bool = False) -> InputContainer:
 
 
 def files_of(path: Path) -> list[Path]:
-    """A file, and all that it names if it is a playlist, by other playlists too; some need not be there."""
+    """A file and, if it is a playlist, all files that it names, also through other playlists; some may not exist."""
     found: dict[Path, None] = {}
     waiting = [path]
     while waiting:
@@ -66,19 +66,19 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _playlist(path: Path) -> bytes:
-    """What a playlist of HLS says; nothing of any other file."""
-    # What cannot be read FFmpeg tells.
+    """The content of an HLS playlist; empty for any other file."""
+    # FFmpeg reports what cannot be read.
     with suppress(OSError), path.open("rb") as file:
         return PLAYLIST + file.read(PLAYLIST_SIZE) if file.read(len(PLAYLIST)) == PLAYLIST else b""
     return b""
 
 
 def open_output(target: Path | io.BytesIO, form: str, options: dict[str, str] | None = None) -> OutputContainer:
-    """A file to write.
+    """Opens a file for writing.
 
     Args:
         target: the file.
-        form: FFmpeg's name of its kind.
+        form: FFmpeg's name of the container format.
         options: of the muxer.
 
     Raises:
@@ -89,7 +89,7 @@ def open_output(target: Path | io.BytesIO, form: str, options: dict[str, str] | 
 
 
 def can_be_read(path: Path) -> bool:
-    """Whether the system gives a file's beginning and end. FFmpeg has one error for that and a file that ends early."""
+    """Whether a file's beginning and end can be read. FFmpeg has one error for I/O failures and for truncated files."""
     try:
         with path.open("rb") as file:
             file.read(1)

@@ -21,7 +21,7 @@ from stvsr.errors import InvalidInput
 class DrawBatches(Sampler[list[int]]):
     """This process's draws of each step, from any step on.
 
-    Its length counts all steps, those before `first_step` too: Lightning counts on from where the run was.
+    Its length counts all steps, including those before `first_step`: Lightning resumes counting where the run was.
     """
 
     def __init__(self, *, steps: int, first_step: int, batch_size: int, rank: int, world_size: int) -> None:
@@ -49,16 +49,16 @@ class ClipDataModule(pl.LightningDataModule):
     """Training and validation clips of one data set.
 
     Args:
-        train_source: makes the clips to train on; called only where they are needed, as is the next.
-        val_source: makes the clips to validate on while training.
-        batch_size: clips a step, over all processes together; 24 in the paper.
-        eval_batch_size: clips at once in validation; above 1 only where all are of one size.
-        crop: side of the LR training crop; 32 in the paper.
-        workers: loader processes for each process; 0 reads in the process itself.
-        seed: decides every draw of training.
+        train_source: makes the clips to train on; called only when needed, as is `val_source`.
+        val_source: makes the clips to validate on.
+        batch_size: clips per step, over all processes together; 24 in the paper.
+        eval_batch_size: clips per batch in validation; above 1 only if all are of one size.
+        crop: side of the LR training crop, pixels; 32 in the paper.
+        workers: loader processes per process; 0 reads in the process itself.
+        seed: determines every draw of training.
 
     Raises:
-        InvalidInput: a number that makes no sense, or a crop that is no multiple of 4.
+        InvalidInput: a number out of range, a crop that is not a multiple of 4, or a source not callable.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class ClipDataModule(pl.LightningDataModule):
         self.seed = seed
 
     def setup(self, stage: str) -> None:
-        """Opens the sources, so that a folder that is missing or empty shows at once.
+        """Opens the sources, so that a missing or empty folder is noticed at once.
 
         Raises:
             InvalidInput: there is no clip to train on.
@@ -112,8 +112,8 @@ class ClipDataModule(pl.LightningDataModule):
         """Batches from the step the trainer has reached, up to `trainer.max_steps`.
 
         Raises:
-            InvalidInput: no number of steps, gradients that are accumulated, an epoch that ends before the run, or a
-                batch that processes cannot share.
+            InvalidInput: `max_steps` is not set, gradients are accumulated, an epoch would end before the run, or the
+                processes cannot share a batch evenly.
         """
         trainer = self.trainer
         assert trainer is not None
@@ -123,7 +123,7 @@ class ClipDataModule(pl.LightningDataModule):
                 f"trainer.max_steps={trainer.max_steps}, accumulate_grad_batches={trainer.accumulate_grad_batches}; "
                 "expected a number of steps and no accumulation: training is counted in steps of loader.batch_size"
             )
-        # `overfit_batches` sets it as well. A fraction is of all steps; 1 is one batch, 1.0 are all.
+        # `overfit_batches` sets it as well. A float is a fraction of all steps: 1 is one batch, 1.0 is all.
         limit = trainer.limit_train_batches
         if limit < (1.0 if isinstance(limit, float) else trainer.max_steps):
             raise InvalidInput(
@@ -168,7 +168,7 @@ class ClipDataModule(pl.LightningDataModule):
         return {
             "num_workers": self.workers,
             "collate_fn": Batch.collate,
-            # Not for a training on a CPU, which would take memory of a GPU for it.
+            # Not when training on a CPU: pinning would take memory of a GPU.
             "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             "worker_init_fn": leave_signals_to_parent,
         }

@@ -1,8 +1,8 @@
 """Map-style datasets over any source: training draws crops, validation takes whole frames.
 
 Training is counted in draws, not in epochs: draw `p` of a run is a pure function of the seed and of `p`. Which
-clip it takes, where it crops and how it turns do not depend on the process, the worker or what was drawn before.
-That is why a run that was interrupted continues as if it never was, and why any number of processes can share the
+clip it takes, where it crops and how it augments do not depend on the process, the worker or what was drawn before.
+That is why an interrupted run resumes as if it had never stopped, and why any number of processes can share the
 draws of a step.
 """
 
@@ -19,9 +19,9 @@ from stvsr.data.degradation import MARGIN, downsample_crop, downsample_stored
 from stvsr.errors import DamagedClip
 
 MAX_DAMAGED_IN_A_ROW = 50
-"""This many damaged clips in a row end a run: the data, not a clip, is at fault.
+"""This many damaged clips in a row end a run: the data set is at fault, not a clip.
 
-A long run makes 14 million draws: of a folder a quarter of which is damaged, ten in a row come about a dozen times.
+A long run makes 14 million draws: if a quarter of the clips are damaged, ten in a row occur about a dozen times.
 """
 
 
@@ -32,7 +32,7 @@ class TrainingClips(Dataset[Clip]):
         source: where clips come from.
         crop: side of the LR crop in pixels, a multiple of 4, as the one-stage network needs it; 32 in the paper.
         draws: how many clips the run draws in all.
-        seed: decides everything.
+        seed: determines every draw.
     """
 
     def __init__(self, *, source: Source, crop: int, draws: int, seed: int) -> None:
@@ -47,7 +47,7 @@ class TrainingClips(Dataset[Clip]):
     def __getitem__(self, draw: int) -> Clip:
         """Clip number `draw` of the run: LR `(n, 3, crop, crop)`, HR `(2n-1, 3, 4 crop, 4 crop)`.
 
-        A damaged clip is replaced by that of the next draw, and named in `Clip.skipped`.
+        A damaged clip is replaced by that of the next draw, and its error is kept in `Clip.skipped`.
 
         Raises:
             DamagedClip: `MAX_DAMAGED_IN_A_ROW` clips in a row are damaged.
@@ -67,7 +67,7 @@ class TrainingClips(Dataset[Clip]):
                     raise DamagedClip(f"{MAX_DAMAGED_IN_A_ROW} damaged clips in a row, the last: {error}") from None
 
     def _index(self, draw: int) -> int:
-        """Every clip once a pass, in an order of that pass's own."""
+        """Each pass takes every clip once, in a random order of its own."""
         pass_number, place = divmod(draw, len(self.source))
         return int(_permutation(self.seed, pass_number, len(self.source))[place])
 
@@ -90,7 +90,7 @@ class TrainingClips(Dataset[Clip]):
 
 
 class ValidationClips(Dataset[Clip]):
-    """Whole frames, in order; a bottom or right edge that is not a multiple of 4 is cut.
+    """Whole frames, in order; sides are cut at the bottom and right to multiples of 4.
 
     Args:
         source: where clips come from.
@@ -106,7 +106,7 @@ class ValidationClips(Dataset[Clip]):
         """Clip `index`: LR `(n, 3, h, w)`, HR `(2n-1, 3, 4h, 4w)`.
 
         Raises:
-            DamagedClip: the clip cannot be read; a validation that left it out would be one of something else.
+            DamagedClip: the clip cannot be read; a validation without it would not be comparable.
             IndexError: there is no such clip.
         """
         if not 0 <= index < len(self):

@@ -1,4 +1,4 @@
-"""Exact random access to the frames of a video file: the right frames or a refusal, never other frames.
+"""Exact random access to the frames of a video file: the right frames or a refusal, never wrong ones.
 
 decord, if it is installed, reads a window where its random access is provably right, PyAV everywhere else. decord
 is silently wrong where decoding cannot start afresh at a key frame: open GOPs (x265's default), H.264 whose key
@@ -6,13 +6,13 @@ frames are not IDR (intra refresh); where the size of frames changes; and in AVI
 indexed from its packets, without decoding: presentation times in order, key frames, and whether decord may be
 trusted with it.
 
-PyAV seeks to the key frame before the window, decodes, and accepts only frames with the indexed times; if some do not
-come out, it starts from an earlier key frame and at last from the beginning. Key frames after which the picture is
-renewed bit by bit (intra refresh) do not count: FFmpeg gives frames out before all of it is.
+PyAV seeks to the key frame before the window, decodes, and accepts only frames with the indexed times; if some are
+missing, it retries from earlier key frames and finally from the beginning. Key frames after which the picture is
+renewed gradually (intra refresh) are not used: FFmpeg returns frames before all of it is renewed.
 
-Nothing stays open between reads: no fork inherits a reader, nothing needs pickling, memory is given back.
+Nothing stays open between reads: no fork inherits a reader, nothing needs pickling, memory is freed.
 Limits: a damaged bit stream is refused where FFmpeg reports the damage; decord conceals more of it than PyAV. In AVI,
-after MPEG-4 frames that are announced but not coded (N-VOPs), other frames may come.
+wrong frames may come after MPEG-4 frames that are announced but not coded (N-VOPs).
 Frames come upright (rotation metadata applied) and 8-bit; the file's colour matrix and range are honoured.
 """
 
@@ -43,31 +43,31 @@ try:
 except ModuleNotFoundError:  # it has no wheels for ARM and macOS
     decord = None
 else:
-    # What goes wrong is told in our own words; FFmpeg's would come once per packet.
+    # Errors are reported in our own words; FFmpeg would print its own once per packet.
     decord.logging.set_level(decord.logging.QUIET)
 
 DECORD_CODECS = {"h264", "hevc"}
-"""Codecs whose closed GOPs decord reads right (tests/data/test_decoding.py); PyAV reads every other.
+"""Codecs whose closed GOPs decord reads correctly (tests/data/test_decoding.py); PyAV reads all others.
 
-VP9's too, but it may change the size of frames anywhere, after which decord gives them in the first one's.
+decord reads VP9's too, but VP9 may change the frame size anywhere, and decord then keeps to the first frame's size.
 """
 
 DECORD_MAX_BYTES = 256 * 2**20
 """Larger files are left to PyAV, because decord reads the whole file at every opening."""
 
 NO_FAULT_OF_A_FILE = (errno.EAGAIN, errno.EMFILE, errno.ENFILE)
-"""What the system says when it gives no more threads or open files. A damaged file may ask for any amount of memory."""
+"""Errors of a system out of threads or open files. Not ENOMEM: a damaged file may ask for any amount of memory."""
 
 ENCODE_AGAIN = "replace the file, encode it again with ffmpeg, which conceals damage, or leave that part out"
-"""What to do with damage within a file."""
+"""What to do about damage within a file."""
 
 EARLIER_KEY_FRAMES = 3
-"""Key frames to try before decoding from the beginning; one is enough but in MPEG-TS, where seeking goes too far."""
+"""Key frames to try before decoding from the beginning; one is enough except in MPEG-TS, where seeking overshoots."""
 
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """What random access needs to know of one file.
+    """What random access needs to know about a file.
 
     Attributes:
         path: the file.
@@ -76,7 +76,7 @@ class VideoIndex:
         seekable: False where the container stores no presentation times, which FFmpeg then guesses.
         decord: whether decord's random access into this file is right.
         orientation: what makes the decoded frames upright.
-        last_duration: of the last frame, in units of the stream's time base; 0 where the file does not tell.
+        last_duration: of the last frame, in units of the stream's time base; 0 if the file does not say.
     """
 
     path: Path
@@ -92,7 +92,7 @@ class VideoIndex:
 
 
 def index_video(path: Path) -> VideoIndex:
-    """Indexes the frames of a video file from its packets; again only when the file has changed.
+    """Indexes the frames of a video file from its packets; reuses an earlier index until the file changes.
 
     Raises:
         DamagedClip: not a video, cut off, or without the timestamps that make random access exact.
@@ -107,12 +107,12 @@ def index_video(path: Path) -> VideoIndex:
 # An index takes 8 bytes a frame; making it takes about as long as reading a clip.
 @lru_cache(maxsize=4096)
 def _indexed(path: Path, resolved: Path, state: tuple[int, int] | None) -> VideoIndex | str:
-    """The index of a file in a certain state, or what is wrong with it; what could not be read may be another time."""
+    """The index of a file in a given state, or what is wrong with it; read errors are raised, so never cached."""
     try:
         with open_input(path) as container:
             stream = video_stream(container, path)
             packets = list(scan(container, stream, path))
-            # Opened once more, since not every container can be set back to its beginning.
+            # Opened once more, since not every container can be rewound.
             with open_input(path) as again:
                 first = next(again.decode(video_stream(again, path)))
             return _index(path, container, stream, packets, first)
@@ -138,7 +138,7 @@ def read_frames(index: VideoIndex, first: int, count: int) -> Tensor:
 
     Raises:
         InvalidInput: the index has no such frames.
-        DamagedClip: the frames do not come out as the index says.
+        DamagedClip: decoding does not yield the indexed frames.
     """
     if not 0 <= first <= len(index) - count:
         raise InvalidInput(f"{index.path}: has {len(index)} frames; expected {first + count} or more, from {first} on")
@@ -149,10 +149,10 @@ def read_frames(index: VideoIndex, first: int, count: int) -> Tensor:
 
 
 def stream_frames(index: VideoIndex, first: int, stop: int) -> Iterator[av.VideoFrame]:
-    """Decoded frames `first … stop - 1` in presentation order, one after the other, as they are stored.
+    """Decoded frames `first … stop - 1` in presentation order, one by one, as stored.
 
     Raises:
-        DamagedClip: other frames come out than the index says.
+        DamagedClip: decoding does not yield the indexed frames.
     """
     expected: list[int] = index.pts[first:stop].tolist()
     if not index.seekable:
@@ -204,7 +204,7 @@ def _index(
     return VideoIndex(
         path=path,
         pts=np.array(pts, dtype=np.int64),
-        # QuickTime gives a palette with the very first packet alone: after a seek all would be black.
+        # QuickTime stores the palette with the very first packet alone: after a seek all would be black.
         keys=np.array([] if first.format.name == "pal8" else keys, dtype=np.int64),
         seekable=container.format.name != "avi",
         decord=trusted,
@@ -220,7 +220,7 @@ def _read_with_decord(index: VideoIndex, first: int, count: int) -> npt.NDArray[
         if len(reader) != len(index):
             return None
         frames: npt.NDArray[np.uint8] = reader.get_batch(range(first, first + count)).asnumpy()
-    except (decord.DECORDError, RuntimeError, UnicodeEncodeError):  # the last: a file's name that is no UTF-8
+    except (decord.DECORDError, RuntimeError, UnicodeEncodeError):  # the last: a file name that is not UTF-8
         return None
     return frames
 
@@ -229,7 +229,7 @@ def _read_with_pyav(index: VideoIndex, first: int, count: int) -> npt.NDArray[np
     """`(count, H, W, 3)`."""
     wanted: list[int] = index.pts[first : first + count].tolist()
     for start in _starts(index, wanted[0]):
-        # From the beginning every frame must have its indexed time, so guessed times show.
+        # From the beginning on, every frame must have its indexed time: that reveals guessed times.
         expected: list[int] = index.pts[: first + count].tolist() if start is None else wanted
         frames = _decode(index, start, expected, count)
         if frames is not None:
@@ -254,12 +254,12 @@ def _decode(index: VideoIndex, start: int | None, expected: list[int], count: in
     """Decodes from the key frame at `start` (None: from the beginning) to the last of the `expected` times.
 
     Returns:
-        The last `count` of the expected frames, `(count, H, W, 3)`, or None where anything else comes out
+        The last `count` of the expected frames, `(count, H, W, 3)`, or None if decoding yields other frames
         between the first and the last expected time.
     """
     frames: list[npt.NDArray[np.uint8]] = []
     times: list[int | None] = []
-    # One for all frames: it keeps its conversion tables, which a frame's own would build anew each time.
+    # One for all frames, because it keeps its conversion tables; a frame's own would rebuild them each time.
     converter = VideoReformatter()
     for frame in _decoded(index, start, expected[0], threads=1):
         times.append(frame.pts)
@@ -276,21 +276,21 @@ def _decode(index: VideoIndex, start: int | None, expected: list[int], count: in
 
 
 def _decoded(index: VideoIndex, start: int | None, since: int | None, *, threads: int) -> Iterator[av.VideoFrame]:
-    """Frames from `since` on, of a decoder that starts at the key frame `start` (None: at the beginning)."""
+    """Frames from time `since` on, decoded from the key frame at time `start` (None: from the beginning)."""
     path = index.path
     try:
         with open_input(path) as container:
             stream = video_stream(container, path, threads=threads)
-            # A packet without content repeats the frame before, in Theora; one without a time either ends decoding.
+            # Drops empty packets, which repeat the frame before (Theora), but not the untimed one that ends decoding.
             packets = (packet for packet in container.demux(stream) if packet.size or packet.pts is None)
             if start is not None:
                 container.seek(start, stream=stream)
-            # Seeking may end at another key frame, and at one with which decoding must not start.
+            # Seeking may end at another key frame, even one that decoding must not start from.
             exact = dropwhile(lambda packet: start is not None and packet.pts not in index.keys, packets)
             for frame in chain.from_iterable(packet.decode() for packet in exact):
                 if since is not None and frame.pts is not None and frame.pts < since:
                     continue
-                # Frames that lack references after a seek are withheld by FFmpeg; these are damaged ones.
+                # Damaged: frames that merely lack references after a seek are withheld by FFmpeg.
                 if frame.is_corrupt:
                     raise DamagedClip(f"{path}: damaged near {frame.time} s: {ENCODE_AGAIN}")
                 yield frame

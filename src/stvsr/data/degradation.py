@@ -1,9 +1,9 @@
-"""Bicubic degradation as the field makes it: MATLAB's `imresize`, then 8 bits.
+"""Bicubic degradation as the field does it: MATLAB's `imresize`, then 8 bits.
 
-The low-resolution frames of every published number are MATLAB's bicubic of the whole frame, stored as 8 bit
+The LR frames behind every published number are made from whole frames by MATLAB's bicubic and stored in 8 bits
 (paper Sec. 4.1): Keys' kernel with a = -1/2 widened by the scale, a symmetric border, double precision between
-the two passes, and one rounding, half up, at the end. torch's antialiased bicubic is the same kernel with another
-border rule, which a symmetric border of our own replaces.
+the two passes, and one rounding, half up, at the end. torch's antialiased bicubic has the same kernel but another
+border rule, so we pad symmetrically beforehand.
 
 Arithmetic is float64 on the grid 0..255. The kernel's weights at the scales used here are dyadic fractions, so
 every sum is exact, ties are rounded as MATLAB rounds them, and a crop read with its margin equals the same crop
@@ -43,15 +43,15 @@ def bicubic(frames: Tensor, *, factor: float) -> Tensor:
         factor: 4 enlarges four times, 1/4 reduces to a quarter; `H * factor` and `W * factor` are whole.
 
     Returns:
-        `(…, c, H * factor, W * factor)`, of the same dtype; it may leave the input's range.
+        `(…, c, H * factor, W * factor)`, of the same dtype; values may leave the input's range.
     """
     return _resized(frames, vertical=factor, horizontal=factor)
 
 
 def _resized(frames: Tensor, *, vertical: float, horizontal: float) -> Tensor:
-    """As `bicubic`, with a factor for each direction: `(…, H, W)` to `(…, H * vertical, W * horizontal)`."""
+    """Like `bicubic`, with a factor for each direction: `(…, H, W)` to `(…, H * vertical, W * horizontal)`."""
     leading, (h, w) = frames.shape[:-2], frames.shape[-2:]
-    # Wider than the kernel reaches, and a multiple of the scale, so that what is cut off again is whole pixels.
+    # Wider than the kernel reaches, and a multiple of the scale, so that whole pixels are cut off again.
     margin = max(2 * KERNEL_RADIUS, round(2 * KERNEL_RADIUS / min(vertical, horizontal)))
     padded = symmetric_pad(frames.reshape(-1, 1, h, w), margin)
     size = [round(side * factor) for side, factor in zip(padded.shape[-2:], (vertical, horizontal), strict=True)]
@@ -100,9 +100,9 @@ def downsample_crop(frames: Tensor, *, top: int, left: int, height: int, width: 
         `downsample`.
 
     Raises:
-        InvalidInput: a side of the frames is not a multiple of 4, and the crop lies at its end.
+        InvalidInput: a side of the frames is not a multiple of 4, and the crop with its margin reaches its end.
     """
-    # Beyond the frame `_reduction` mirrors, as for whole frames.
+    # At the frame's borders `_reduction` mirrors, as for whole frames.
     y0, x0 = max(top - MARGIN, 0), max(left - MARGIN, 0)
     part = frames[..., y0 : top + height + MARGIN, x0 : left + width + MARGIN].double()
     _check_sides(part, SCALE)
@@ -132,9 +132,9 @@ def _stored(grey_levels: Tensor) -> Tensor:
     return (grey_levels.clamp(0, PEAK) + 0.5).floor()
 
 
-# Those of a crop have three lengths, of a video two; that of Ultra HD takes 28 MiB.
+# Crops need three lengths, a video two; the matrix for the width of Ultra HD takes 28 MiB.
 @lru_cache(maxsize=8)
 def _reduction(length: int) -> Tensor:
-    """The `(length / 4, length)` matrix by which `bicubic` reduces a side; up to Full HD quicker than its filter."""
+    """The `(length / 4, length)` matrix that reduces a side as `bicubic` does; up to Full HD faster than its filter."""
     # Reducing only the height of an identity matrix gives the weights: column i has those of pixel i.
     return _resized(torch.eye(length, dtype=torch.float64), vertical=1 / SCALE, horizontal=1).contiguous()

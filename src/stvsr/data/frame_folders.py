@@ -1,11 +1,11 @@
 """Clips as folders of numbered PNG frames, the form of Vid4 and of most methods' outputs.
 
 Every folder below the root that holds PNG files is a clip, named by its path; the root itself may be one. The frame's
-number is the last number in its file name (`00000012.png`, `im3.png`, `calendar_007.png`); numbers follow each
-other without a gap. All headers are read at the start, so that a wrong file shows before hours of work.
+number is the last number in its file name (`00000012.png`, `im3.png`, `calendar_007.png`); numbers must be
+consecutive. All headers are read at the start, so that a wrong file is found before hours of work.
 
 LR frames may be given in a second root with the same clips and numbers: all frames, or, for clips of an odd length,
-the odd-numbered ones (first, third, …) alone. Without it they are made from HR.
+only every other one (first, third, …). Without it they are made from HR.
 """
 
 import re
@@ -24,10 +24,10 @@ from stvsr.data.png import png_size, read_png
 from stvsr.errors import DamagedClip, InvalidInput
 
 OTHER_IMAGES = {".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".exr", ".ppm"}
-"""Refused beside or instead of PNG files: they would be frames that nobody counts."""
+"""Refused beside or instead of PNG files: they would be frames that are silently left out."""
 
 HYDRA = ".hydra"
-"""What every run of ours has in its output_dir, which would be a clip without frames, or with those of the report."""
+"""Marks the output_dir of a run of ours, which would pass for a clip without frames, or with those of the report."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def frame_number(file: Path) -> int:
 
 
 def clip_folders(root: Path) -> dict[str, Path]:
-    """The folders below `root` that have no folders in them or hold frames, by clip name.
+    """The clip folders, by clip name: `root` or below, those that hold images or have no subfolders.
 
     Args:
         root: where to search.
@@ -131,7 +131,7 @@ def clip_folders(root: Path) -> dict[str, Path]:
                 f"{path}: the output_dir of a run; expected one outside of {root}: choose another, and move this one, "
                 f"or where it holds clips remove {path / HYDRA} and the run's .log"
             )
-        # A folder without folders is a clip, even if empty, and so are frames of another kind: opening refuses them.
+        # A folder that is empty, or has images of another kind, counts as a clip, so that opening it refuses it.
         if has_png or (path != root and (names or not folders)):
             clip = root.resolve().name if path == root else path.relative_to(root).as_posix()
             if clip in clips:
@@ -143,16 +143,16 @@ def clip_folders(root: Path) -> dict[str, Path]:
 
 
 class FrameFolders:
-    """Every clip folder below a root, with LR frames given or not.
+    """Every clip folder of a root, with or without given LR frames.
 
     Args:
         root: HR frames.
         lr_root: LR frames, a quarter as wide and high, or None.
         name: of the set, in tables; None takes the folder's.
-        frames: how many frames each clip has that must be there; None takes what there is.
+        frames: the clips that must be there, each with its number of frames; None accepts any.
 
     Raises:
-        InvalidInput: nothing there, or the two do not match, or clips or frames are not those that must be there.
+        InvalidInput: no clips, HR and LR frames that do not match, or clips or frames other than the required ones.
         DamagedClip: a frame is not an 8-bit RGB PNG of its clip's size.
     """
 
@@ -180,7 +180,7 @@ class FrameFolders:
         if lr_root is not None:
             lr_folders = clip_folders(Path(lr_root))
             if [*folders.values(), *lr_folders.values()] == [Path(root), Path(lr_root)]:
-                # Both roots are the clip itself, which is called as the HR folder is.
+                # Each root is itself the only clip, which is named after the HR folder.
                 lr_folders = dict(zip(folders, lr_folders.values(), strict=True))
             lr = {clip: FrameFolder.open(path) for clip, path in lr_folders.items()}
             if set(lr) != set(self.clips):
@@ -198,7 +198,7 @@ class FrameFolders:
         return len(self.names)
 
     def describe(self, index: int) -> ClipInfo:
-        """Motion is never known of a folder."""
+        """The clip as listed; its motion is never known."""
         folder = self.clips[self.names[index]]
         return ClipInfo(self.name, self.names[index], len(folder.frames), min(folder.frames), None)
 
@@ -213,7 +213,7 @@ class FrameFolders:
         return Excerpt(hr=self.clips[clip].read(numbers), lr=lr)
 
     def files(self, index: int, first: int, count: int) -> list[Path]:
-        """The frames, and the LR frames that are given."""
+        """The HR frames, and the LR frames if they are given."""
         clip, numbers = self._frames(index, first, count)
         lr = [] if self.lr is None else [self.lr[clip].frames[number] for number in numbers[::2]]
         return [*(self.clips[clip].frames[number] for number in numbers), *lr]
@@ -225,7 +225,7 @@ class FrameFolders:
 
 
 def _counted(frames: Mapping[str, int]) -> str:
-    """Clips and their frames in words; of many clips, some."""
+    """Clips and their frame counts in words; of many, the first few."""
     shown = [f"{clip} ({count} frames)" for clip, count in sorted(frames.items())]
     return ", ".join(shown[:4] + (["…"] if len(shown) > 4 else []))
 
@@ -234,7 +234,7 @@ def training_excerpts(*, root: str | Path, lr_root: str | Path | None) -> Random
     """The clips of a folder, to train on; LR frames are made from HR.
 
     Raises:
-        InvalidInput: LR frames are given, which training would not look at.
+        InvalidInput: LR frames are given, which training would ignore.
     """
     if lr_root is not None:
         raise InvalidInput(f"data.lr_root={lr_root}: LR frames that are given are for scoring; training makes its own")

@@ -1,8 +1,8 @@
 """Clips held in memory, every window of which is trained on.
 
-A small collection of videos fits in memory many times over, and a GPU asks for more clips a second than can be decoded
-for it. So every clip is decoded once, at the start, and each of its windows of seven frames comes once a pass, long
-clips as often as they have windows. Windows that cross a scene cut or a pause are left out.
+A small collection of videos easily fits in memory, and a GPU consumes clips faster than they can be decoded. So every
+clip is decoded once, at the start, and each of its windows of seven frames comes once per pass, so that long clips
+come more often. Windows that cross a scene cut or a pause are left out.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +28,7 @@ class HeldClips:
     Loader processes share the frames with the process that forked them.
 
     Args:
-        clips: the clips; any that is shorter than seven frames has no window.
+        clips: the clips; those shorter than seven frames have no window.
 
     Raises:
         InvalidInput: none of the clips has a window.
@@ -51,7 +51,7 @@ class HeldClips:
         return len(self.windows)
 
     def read(self, index: int, rng: np.random.Generator) -> Footage:
-        """Window `index`; nothing is left to chance."""
+        """Window `index`; ignores `rng`."""
         clip, first = self.windows[index]
         return self.infos[clip].footage(self.frames[clip][first : first + FRAMES], first)
 
@@ -62,14 +62,14 @@ def videos_with_scenes(*, root: str | Path, scenes: int, side: int) -> HeldClips
     Args:
         root: the folder; subfolders are searched too.
         scenes: how many scenes; each is one window.
-        side: of their frames, HR pixels.
+        side: of their square frames, HR pixels.
     """
     generated = SyntheticScenes(clips=scenes, height=side, width=side, seed=0)
     return HeldClips(clips=ConcatClipSet(sets=[WholeVideos(root=root), ShortClips(name="synthetic", source=generated)]))
 
 
 def _read(clips: ClipSet, index: int) -> tuple[Tensor, list[int]]:
-    """All frames of a clip, cut to sides that are multiples of 4, and the first frames of its windows."""
+    """All frames of a clip, cut to sides that are multiples of 4, and the first frame of each of its windows."""
     excerpt = clips.excerpt(index, 0, clips.describe(index).frames)
     frames = whole_pixels(excerpt.hr).contiguous()
     starts = [position for position, (_, cut) in enumerate(scene_starts(frames)) if cut or position in excerpt.pauses]

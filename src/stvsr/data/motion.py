@@ -18,7 +18,7 @@ import numpy as np
 from stvsr.data.textures import Array
 
 LEVER = 60.0
-"""Turn, zoom and sway are spread over this length at least, HR pixels, so that small things do not tumble."""
+"""Rotation, zoom and sway are spread over this length at least, HR pixels, so that small objects do not tumble."""
 
 MAX_ZOOM = 0.15
 """Largest log zoom either way: further out, a surface would alias; further in, it would blur."""
@@ -73,10 +73,10 @@ class Motion:
         speed: float,
         half: float,
     ) -> "Motion":
-        """Draws a motion, all four kinds in it.
+        """Draws a motion that combines all four kinds.
 
         Args:
-            rng: source of chance.
+            rng: source of randomness.
             position: x, y of the surface's centre in mid-clip, HR pixels.
             angle: in mid-clip, radians.
             reach: how far the surface reaches around its centre, HR pixels.
@@ -128,7 +128,7 @@ class Motion:
         return x0 + cos * p - sin * q, y0 + sin * p + cos * q
 
     def bounds(self, radius: float, t: Array) -> tuple[int, int, int, int]:
-        """Columns, then rows, first and past the last, that a disc of the surface can reach at time `t`."""
+        """First and past-the-last column, then row, that a disc of the surface can reach at time `t`."""
         x0, y0, *_, zoom = self._pose(t)
         reach = zoom * (radius + np.hypot(*self.amplitude))
         left, top = int(np.floor(x0 - reach)), int(np.floor(y0 - reach))
@@ -142,7 +142,7 @@ class Motion:
             for start, speed, bend in zip(self.position, self.velocity, self.bend, strict=True)
         )
         angle = np.float32(self.angle) + np.float32(self.spin) * time
-        # A sine of small slope: steady while the clip is short, bounded however long it is.
+        # A sine of small slope: nearly linear over a short clip, bounded over a long one.
         log_zoom = np.float32(MAX_ZOOM) * np.sin(np.float32(self.zoom / MAX_ZOOM) * time)
         return x0, y0, np.cos(angle), np.sin(angle), np.exp(log_zoom)
 

@@ -1,7 +1,7 @@
-"""How much a clip moves, measured, so that any video gets the paper's slow / medium / fast table.
+"""Measures how much a clip moves, so that any video gets the paper's slow / medium / fast table.
 
 The measure is the mean length of the optical flow (`optical_flow.py`) between consecutive HR frames, in HR pixels per
-frame. On generated scenes, whose true motion is known, it is right to about 5 % in the mean
+frame. On generated scenes, whose true motion is known, it is accurate to about 5 % on average
 (`tests/data/test_motion_measure.py`).
 """
 

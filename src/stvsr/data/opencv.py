@@ -1,4 +1,4 @@
-"""OpenCV on one thread: loader workers are the unit of parallelism, and its own threads do not outlive a fork."""
+"""OpenCV on one thread: loader workers are the unit of parallelism, and its own threads do not survive a fork."""
 
 import cv2
 

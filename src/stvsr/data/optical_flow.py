@@ -4,8 +4,8 @@ Conventions: flow is in pixels, x (to the right) then y (down). What is at `p` i
 `p + flow(p)` in the second.
 
 Flow is computed on the CPU, one pair after the other, without gradients. Each pair starts from zero flow, whatever was
-computed before, and the number of OpenCV's threads changes nothing. It is an operator of torch, so that a network
-that uses it can be tried with tensors that have no content (`video/memory.py`).
+computed before, and the number of OpenCV's threads changes nothing. It is registered as a torch operator, so that a
+network that uses it also runs on tensors without content (`video/memory.py`).
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from torch import Tensor
 from stvsr.data.opencv import cv2
 
 MIN_SIDE = 32
-"""Smaller frames are enlarged by their border before DIS sees them."""
+"""Shorter sides are padded to this by repeating the border."""
 
 
 def optical_flow(frames: Tensor, pairs: Sequence[tuple[int, int]], *, finest_scale: int) -> Tensor:
@@ -24,7 +24,7 @@ def optical_flow(frames: Tensor, pairs: Sequence[tuple[int, int]], *, finest_sca
 
     Args:
         frames: `(t, 3, h, w)`, uint8 RGB, on any device.
-        pairs: numbers of a first and a second frame. From a frame to itself flow is zero.
+        pairs: indices of a first and a second frame; flow from a frame to itself is zero.
         finest_scale: level of the pyramid at which DIS ends and whose flow it enlarges; 0 is the frames' own size,
             OpenCV's preset has 1.
 
@@ -44,7 +44,7 @@ def _optical_flow(frames: Tensor, firsts: list[int], seconds: list[int], finest_
     images = {}
     for number in {*firsts, *seconds}:
         grey = cv2.cvtColor(frames[number].permute(1, 2, 0).contiguous().cpu().numpy(), cv2.COLOR_RGB2GRAY)
-        # In frames of fewer than 16 pixels OpenCV 5.0 crashes; repeated borders do not move.
+        # OpenCV 5.0 crashes on sides of fewer than 16 pixels; repeated borders do not move.
         bottom, right = max(0, MIN_SIDE - h), max(0, MIN_SIDE - w)
         images[number] = cv2.copyMakeBorder(grey, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
     flow = torch.zeros(len(firsts), 2, h, w)

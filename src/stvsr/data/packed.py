@@ -1,4 +1,4 @@
-"""Clips of one size in one file, not compressed, so that a crop is read without decoding and without the rest.
+"""Clips of one size in one uncompressed file, so that a crop is read without decoding and without the rest.
 
 A pack is a folder of two files:
 
@@ -6,9 +6,9 @@ A pack is a folder of two files:
     index.json  layout, frames (t), height (H), width (W);
                 clips: a list of [name, motion split, CRC-32 of the clip's bytes]; damaged: {name: why}
 
-Rows come first: the rows of a crop, of all frames and colours, are one stretch of the file, which a disk reads at
-once. A clip that could not be read when the pack was made keeps its place (a hole in the file, no checksum), so that
-training draws the clips it would draw from the files that were packed.
+Rows come first: the rows of a crop, of all frames and colours, are contiguous in the file, so a disk reads them in one
+go. A clip that could not be read when the pack was made keeps its place (a hole in the file, no checksum), so that
+training draws the same clips as from the files that were packed.
 """
 
 import json
@@ -29,7 +29,7 @@ from stvsr.files import write_text
 CLIPS, INDEX = "clips.u8", "index.json"
 
 LAYOUT = "H,t,3,W uint8"
-"""Says how a clip's bytes lie; another layout would have another name."""
+"""Name of the order of a clip's bytes; another layout would have another name."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class PackIndex:
     """What a pack holds.
 
     Attributes:
-        frames: of each clip.
+        frames: how many each clip has.
         height: of each frame, pixels.
         width: of each frame, pixels.
         entries: name and motion split of each clip, in order.
-        checksums: CRC-32 of each clip's bytes; None of a damaged one.
+        checksums: CRC-32 of each clip's bytes; None for a damaged one.
         damaged: why a clip is not in the pack, by its name.
     """
 
@@ -88,7 +88,7 @@ class PackIndex:
 
 
 class PackedClips:
-    """The clips of a pack as a source; frames are mapped, so that only what is used of them is read.
+    """The clips of a pack as a source; frames are memory-mapped, so that only what is used of them is read.
 
     Args:
         pack: the folder.
@@ -112,9 +112,9 @@ class PackedClips:
         return len(self.index.entries)
 
     def read(self, index: int, rng: np.random.Generator) -> Footage:
-        """The frames of clip `index`; nothing is left to chance.
+        """The frames of clip `index`; ignores `rng`.
 
-        They are a private copy of the file's pages, made where somebody writes to them: nothing changes the pack.
+        They are mapped copy-on-write: writing to them does not change the pack.
 
         Raises:
             DamagedClip: it was damaged when the pack was made, or the pack can no longer be read.
@@ -125,7 +125,7 @@ class PackedClips:
                 f"clip {name} was left out of {self.folder}: {self.index.damaged[name]}, and make the pack anew"
             )
         i, size = self.index, self.index.clip_bytes
-        # A map begins at a page.
+        # A map must begin at a page boundary.
         before = index * size % mmap.ALLOCATIONGRANULARITY
         try:
             with self.clips.open("rb") as file:
@@ -173,7 +173,7 @@ def as_stored(frames: Tensor) -> Tensor:
 def _prefetch(mapped: mmap.mmap, before: int, row: int, first: int, end: int) -> None:
     start = before + first * row
     start -= start % mmap.PAGESIZE
-    # The kernel would read on at each page that is not there: megabytes on some disks. All that is needed is asked
-    # for here, in one piece.
+    # Without read-ahead at each missing page, which takes megabytes on some disks: all that is needed is requested
+    # here, in one go.
     mapped.madvise(mmap.MADV_RANDOM)
     mapped.madvise(mmap.MADV_WILLNEED, start, before + end * row - start)

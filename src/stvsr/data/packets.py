@@ -1,4 +1,4 @@
-"""What the packets of a video file tell without decoding: the times of its frames, and where decoding can start."""
+"""What the packets of a video file reveal without decoding: when frames are shown, and where decoding can start."""
 
 import re
 from collections.abc import Iterator
@@ -18,28 +18,28 @@ from stvsr.data.y4m import Y4M_START, is_whole_y4m
 from stvsr.errors import DamagedClip
 
 MISSING_SECONDS = 0.25
-"""A file that ends this many seconds before its declared duration is cut off. Less is the rounding of containers."""
+"""A file that ends more than this many seconds before its declared duration is cut off; less is container rounding."""
 
 IDR, SEI = 5, 6
-"""Types of H.264 units: of a picture that decoding can start with, and of messages."""
+"""H.264 NAL unit types: a picture that decoding can start from, and supplemental (SEI) messages."""
 
 RECOVERY_POINT = 6
-"""Type of a message: from where on frames are right if decoding starts here (ITU-T H.264, D.2.8)."""
+"""SEI message type: from where on frames are right if decoding starts here (ITU-T H.264, D.2.8)."""
 
 IRAP = range(16, 24)
-"""Types of HEVC units of a picture that decoding can start with."""
+"""HEVC NAL unit types of pictures that decoding can start from."""
 
 VP8_SHOWN = 0x10
-"""The bit of the first byte of a VP8 frame that says that it is shown (RFC 6386, 9.1)."""
+"""The bit of a VP8 frame's first byte that is set if the frame is shown (RFC 6386, 9.1)."""
 
 
 class Coding(NamedTuple):
-    """Where the packets of a codec say what they hold, in MP4 and Matroska (ISO/IEC 14496-15)."""
+    """Where a codec's header and packets say what they hold, in MP4 and Matroska (ISO/IEC 14496-15)."""
 
-    length_at: int  # byte of the header whose last bits tell how many bytes the length of a unit takes
-    type_at: int  # bit of a unit's first byte
+    length_at: int  # byte of the header whose last two bits are the size of a unit's length field, minus one
+    type_at: int  # lowest bit of the type in a unit's first byte
     type_mask: int
-    parameters: int  # type of the unit that tells the size of the frames, among other things
+    parameters: int  # type of the sequence parameter set, which states the frame size, among other things
 
 
 CODINGS = {"h264": Coding(4, 0, 0x1F, 7), "hevc": Coding(21, 1, 0x3F, 33)}
@@ -52,13 +52,13 @@ class Packet:
     Attributes:
         pts: its presentation time, in units of the stream's time base.
         key: whether it is a key frame.
-        idr: of a key frame, whether nothing that is decoded after it needs anything from before; True where the order
-            of the frames tells that.
-        exact: of a key frame, whether decoding that starts with it gives it, and all that is shown later, as they are.
-        familiar: of a key frame, False where it brings parameters, of size above all, that the file's header does not
-            have, or where that cannot be told.
-        shown: False where the file's edit list hides it, or the codec: it is decoded, for others need it.
-        duration: how long it is shown, in the same units; 0 where the file does not tell.
+        idr: for a key frame, whether nothing decoded after it refers to anything before it; True for other codecs
+            than H.264, where the order of frames shows it (`starts_afresh`).
+        exact: for a key frame, whether decoding that starts there gets it, and all that is shown later, right.
+        familiar: for a key frame, False if it brings parameters, such as the frame size, that the file's header lacks,
+            or if that cannot be told.
+        shown: False if the file's edit list or the codec hides the frame, which is decoded because others need it.
+        duration: how long it is shown, in the same units; 0 if the file does not say.
     """
 
     pts: int
@@ -74,23 +74,23 @@ def video_stream(container: InputContainer, path: Path, *, threads: int = 1) -> 
     """The stream a player would show.
 
     Args:
-        container: of the file.
+        container: the opened file.
         path: the file, for messages.
-        threads: that decode: one, because data workers use every core already, or 0 for one a core.
+        threads: decoder threads: one, because data workers use every core already, or 0 for one per core.
 
     Raises:
         DamagedClip: there is no video stream.
     """
     stream = container.streams.best("video")
-    # A cover picture of sound is a video stream too, of one frame without a time.
+    # The cover picture of an audio file is a video stream too.
     if not isinstance(stream, VideoStream) or Disposition.attached_pic in stream.disposition:
         raise DamagedClip(f"{path}: holds no video stream; expected a video: replace or remove the file")
-    # The types of PyAV do not say so, but a stream that FFmpeg cannot decode has none.
+    # Contrary to PyAV's type stubs, a stream that FFmpeg cannot decode has no codec context.
     if stream.codec_context is None:
         raise DamagedClip(f"{path}: of a codec that FFmpeg does not know: encode the video again or remove the file")
     stream.codec_context.thread_count = threads
-    # Where neither the file nor its bit stream tells where chroma lies players take it to be on every other column, but
-    # JPEG's between two. Y4M tells it; what Matroska tells of VP9 and FFV1 is lost by this.
+    # Where neither the file nor its bit stream states the chroma location, players assume "left" (on every other
+    # column), but between columns for JPEG. Y4M states it; what Matroska states for VP9 and FFV1 is lost here.
     if container.format.name != "yuv4mpegpipe" and not (stream.codec_context.pix_fmt or "").startswith("yuvj"):
         stream.codec_context.options = {"chroma_sample_location": "left"}
     if threads != 1:
@@ -116,7 +116,7 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
             end = max(end, shown_until)
         if packet.stream_index != stream.index:
             continue
-        # In Matroska after a key frame with a time: a frame before a cut, which refers to what was cut off.
+        # In Matroska, an untimed frame after a key frame dates from before a cut and refers to what was cut off.
         if packet.pts is None and "matroska" in container.format.name and sizes:
             continue
         if packet.is_corrupt or packet.pts is None:
@@ -125,7 +125,7 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
         sizes.append(packet.size)
         pictures_end = max(pictures_end, shown_until)
         key = _key_frame(packet, codec, header) if packet.is_keyframe else (True, True, True)
-        # VP8 has frames that others refer to and nobody sees.
+        # VP8 has reference frames that are never shown.
         hidden = packet.is_discard or (codec == "vp8" and not bytes(packet)[0] & VP8_SHOWN)
         yield Packet(packet.pts, packet.is_keyframe, *key, shown=not hidden, duration=packet.duration or 0)
     if container.format.name == "yuv4mpegpipe":
@@ -135,9 +135,9 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
             raise DamagedClip(f"{path}: ends within a frame; the file is cut off: replace or remove it")
     declared = Fraction(container.duration or 0, av.time_base)
     if container.format.name == "avi" and stream.average_rate:
-        # FFmpeg gives the duration of what is there; the header counts the frames that were written.
+        # FFmpeg reports the duration of what is there; the header counts the frames that were written.
         declared, end = Fraction(stream.frames) / stream.average_rate, pictures_end
-    # Times before the clock of an MPEG-TS starts anew are negative.
+    # In an MPEG-TS, times before its clock wraps around are negative.
     end -= min(Fraction(container.start_time or 0, av.time_base), Fraction(0))
     if declared - end > MISSING_SECONDS:
         raise DamagedClip(
@@ -164,28 +164,28 @@ def _key_frame(packet: "av.Packet[Any]", codec: str, header: bytes) -> tuple[boo
 
 
 def begins_at(packets: list[Packet], first_decoded: int | None) -> int:
-    """Presentation time of the first frame that does not lack references: a file may be cut out of a longer one.
+    """Presentation time of the first frame that lacks no references: a file may be cut out of a longer one.
 
     Args:
         packets: of a stream.
-        first_decoded: presentation time of the first frame that FFmpeg gives; None where it has none.
+        first_decoded: presentation time of the first frame that FFmpeg returns; None if it has none.
     """
     first_key = min((packet for packet in packets if packet.key), key=lambda packet: packet.pts, default=None)
     if first_key is None:
         return 0
     if first_key.exact or first_decoded is None:
         return first_key.pts
-    # It only begins a refresh: FFmpeg withholds frames until that is declared to be over.
+    # The key frame only begins an intra refresh: FFmpeg withholds frames until the declared end of it.
     return max(first_key.pts, first_decoded)
 
 
 def shown_last(packets: list[Packet], *, in_decoding_order: bool) -> int:
-    """How long the frame that is shown last is shown, in units of the stream's time base; 0 where nobody tells.
+    """How long the last shown frame is shown, in units of the stream's time base; 0 if the file does not say.
 
     Args:
         packets: of a stream, in decoding order.
-        in_decoding_order: whether durations are the times between frames in that order, as in MP4 and QuickTime: only
-            the last one is its frame's own.
+        in_decoding_order: whether durations are the times between frames in decoding order, as in MP4 and QuickTime,
+            so that only the last one is its own frame's.
     """
     last = max(packets, key=lambda packet: (packet.shown, packet.pts))
     telling = packets[-1] if in_decoding_order else last
@@ -193,26 +193,26 @@ def shown_last(packets: list[Packet], *, in_decoding_order: bool) -> int:
 
 
 def starts_afresh(packets: list[Packet]) -> bool:
-    """Whether no frame needs anything from before the last key frame in decoding order."""
+    """Whether no frame refers to anything from before the key frame that precedes it in decoding order."""
     key = None
     for packet in packets:
         if packet.key:
             if not packet.idr:
                 return False
             key = packet.pts
-        # A frame that is decoded after a key frame and shown before it may refer to the GOP before.
+        # A frame that is decoded after a key frame but shown before it may refer to the previous GOP.
         elif key is None or packet.pts < key:
             return False
     return True
 
 
 def _length_bytes(coding: Coding, header: bytes) -> int:
-    """How many bytes tell the length of a unit; 0 where start codes divide units, as in MPEG-TS."""
+    """Bytes of a unit's length field; 0 where start codes separate units, as in MPEG-TS."""
     return (header[coding.length_at] & 3) + 1 if len(header) > coding.length_at and header[0] == 1 else 0
 
 
 def _units(data: bytes, coding: Coding, header: bytes) -> Iterator[tuple[int, bytes]]:
-    """The units of a packet with their types."""
+    """Types and bytes of a packet's NAL units."""
     for unit in _divided(data, _length_bytes(coding, header)):
         if unit:
             yield unit[0] >> coding.type_at & coding.type_mask, unit
@@ -231,16 +231,16 @@ def _divided(data: bytes, length_bytes: int) -> Iterator[bytes]:
 
 
 def _recovers_at_once(unit: bytes) -> bool:
-    """Whether an H.264 unit of messages says that decoding which starts here is exact from this very frame on.
+    """Whether an H.264 SEI unit says that decoding which starts here is exact from this very frame on.
 
-    So it is where a GOP is open. With intra refresh it takes some frames, which FFmpeg may give out all the same; how
-    many is written there, but x264 writes too few where it uses B-frames, so nobody can tell where all is right.
+    So it is in an open GOP. With intra refresh it takes some frames, which FFmpeg may return all the same. The message
+    says how many, but x264 with B-frames states too few, so nobody can tell from where on all is right.
     """
-    # A 3 was put in wherever content would look like a start code.
+    # Without the 3s inserted where content would look like a start code (emulation prevention).
     content = iter(unit[1:].replace(b"\0\0\3", b"\0\0"))
 
     def number() -> int:
-        """As many bytes of 255 as go into it, and what is left."""
+        """A number that is stored as a sum of bytes: some of 255, then a smaller one."""
         total = 0
         for byte in content:
             total += byte
@@ -254,5 +254,5 @@ def _recovers_at_once(unit: bytes) -> bool:
         if not message:
             return False
         if kind == RECOVERY_POINT:
-            # The number of frames that it takes, of which 0 is written as a single 1; and whether the match is exact.
+            # First the number of frames it takes (0 is coded as a single 1 bit), then whether the match is exact.
             return message[0] >> 6 == 0b11

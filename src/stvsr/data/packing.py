@@ -1,4 +1,4 @@
-"""Makes a pack of a source's clips (`packed.py`), from several processes, so that it can be killed and go on."""
+"""Packs a source's clips (`packed.py`) with several processes, so that it can be killed and resumed."""
 
 import hashlib
 import math
@@ -21,11 +21,11 @@ from stvsr.unfinished import Unfinished
 T = TypeVar("T")
 
 Shape = tuple[int, int, int, int]
-"""Of a clip's frames, `(t, 3, H, W)`."""
+"""Shape of a clip's frames, `(t, 3, H, W)`."""
 
 
 MAX_DAMAGED_IN_A_ROW = 10
-"""This many damaged clips after each other in the list end a packing: a part of the data is not there."""
+"""This many damaged clips in a row of the list end the packing: part of the data must be missing."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Written:
 
 
 class Packing(Unfinished):
-    """The folder of a pack that is not finished; `folder / "whole"` becomes the pack.
+    """The folder of an unfinished pack; `folder / "whole"` becomes the pack.
 
     Args:
-        output: the pack that is made; everything lies beside it until then.
+        output: the pack to make; until it is whole, everything lies beside it.
         source: the clips.
         origin: what decides the clips' pixels, as plain values.
 
@@ -78,7 +78,7 @@ class Packing(Unfinished):
         self.record = folder / "done.txt"
 
     def indexed(self, damaged: dict[int, str]) -> PackedClips:
-        """The pack of the clips that are done, with its index; `damaged` says by number why others are not in it."""
+        """Writes the index and opens the pack of the clips done; `damaged` says by number why others are not in it."""
         done = self.done()
         frames, _, height, width = self.shape
         index = PackIndex(
@@ -94,28 +94,28 @@ class Packing(Unfinished):
 
     def done(self) -> dict[int, int]:
         """Checksums of the clips that are packed, by number."""
-        # A kill may leave the record of a pack that is finished, and no longer there.
+        # A kill at the very end may leave the record of a pack that was already moved to `output`.
         if not self.record.is_file() or not (self.whole / CLIPS).is_file():
             return {}
         lines = self.record.read_bytes().split(b"\n")[:-1]  # what follows the last line break was cut off
-        # A power cut may leave anything.
+        # A power cut may leave arbitrary bytes.
         found = filter(None, (re.fullmatch(rb"(\d+) (\d+)", line) for line in lines))
         return {int(match[1]): int(match[2]) for match in found}
 
     def forget(self, indices: list[int]) -> None:
-        """Takes clips off the record, to be packed again, and a line that was cut off."""
+        """Removes clips from the record, to be packed again, and a last line that was cut off."""
         kept = self.done()
         for index in indices:
             del kept[index]
         write_text(self.record, "".join(f"{index} {checksum}\n" for index, checksum in kept.items()))
 
     def write(self, todo: list[int], workers: int) -> Iterator[Written]:
-        """Packs clips and keeps a record of each before it is given, in order.
+        """Packs clips in order, and records each before yielding it.
 
         Raises:
             InvalidInput: a clip is of another size.
             DamagedClip: so many clips in a row are damaged that something else must be wrong.
-            UserError: the disk does not take it.
+            UserError: the disk does not take a clip.
         """
         self.forget([])
         self.whole.mkdir(exist_ok=True)
@@ -141,8 +141,8 @@ class ClipWriter(Dataset[Written]):
 
     Args:
         source: the clips.
-        file: as long as all clips together.
-        shape: which every clip must have.
+        file: to write to; as long as all clips together.
+        shape: of every clip.
     """
 
     def __init__(self, source: NamedSource, file: Path, shape: Shape) -> None:
@@ -174,7 +174,7 @@ class ClipWriter(Dataset[Written]):
 
 
 class ReadBack(Dataset[int | None]):
-    """The number of a packed clip whose bytes are not those of its checksum; None where they are."""
+    """For each packed clip its number if its bytes do not match its checksum, else None."""
 
     def __init__(self, pack: PackedClips) -> None:
         self.pack = pack
@@ -184,15 +184,15 @@ class ReadBack(Dataset[int | None]):
 
 
 def read_back(pack: PackedClips, workers: int) -> Iterator[int | None]:
-    """Reads every clip of a pack from the disk: its number if it is not what was packed, else None."""
+    """Reads every undamaged clip back from the disk: its number if it is not what was packed, else None."""
     drop_from_memory(pack.clips)
     whole = [index for index, checksum in enumerate(pack.index.checksums) if checksum is not None]
     yield from in_processes(ReadBack(pack), whole, workers)
 
 
 def in_processes(work: Dataset[T], numbers: list[int], workers: int) -> Iterator[T]:
-    """What `work` gives for each number, in order; 0 workers is this process."""
-    # A loader does it all: order, what a process raises, a process that is killed, and the end of the processes.
+    """What `work` gives for each number, in order; 0 workers: computed in this process."""
+    # A DataLoader takes care of the order, of exceptions and killed processes, and of ending the processes.
     yield from DataLoader(
         work, sampler=numbers, batch_size=None, num_workers=workers, worker_init_fn=leave_signals_to_parent
     )
@@ -202,7 +202,7 @@ def frame_size(source: NamedSource) -> tuple[int, int]:
     """Height and width of the first clip that can be read.
 
     Raises:
-        DamagedClip: none of the first `MAX_DAMAGED_IN_A_ROW` can be.
+        DamagedClip: none of the first `MAX_DAMAGED_IN_A_ROW` clips can.
     """
     problem = ""
     tried = min(MAX_DAMAGED_IN_A_ROW, len(source))

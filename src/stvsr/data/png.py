@@ -48,13 +48,13 @@ def png_size(path: Path) -> tuple[int, int]:
 
 
 def write_png(path: Path, frame: Tensor) -> None:
-    """Writes a frame `(3, H, W)`, uint8; it appears only when whole."""
+    """Writes a frame `(3, H, W)`, uint8; the file appears only when whole."""
     with beside_then_rename(path) as beside:
         beside.write_bytes(encode_png(frame))
 
 
 def encode_png(frame: Tensor) -> bytes:
-    """A frame `(3, H, W)`, uint8, as the content of a file."""
+    """A frame `(3, H, W)`, uint8, as the content of a PNG file."""
     content = BytesIO()
     # Compression level 1: a third of the time for a few per cent of the size.
     pixels = frame.permute(1, 2, 0).cpu().contiguous().numpy()
@@ -75,7 +75,7 @@ def _bytes(path: Path, count: int = -1) -> bytes:
 def _size(path: Path, content: bytes) -> tuple[int, int]:
     if not content.startswith(SIGNATURE) or len(content) < HEADER.size:
         raise DamagedClip(f"{path}: not a PNG; expected a frame of the clip as 8-bit RGB PNG: replace the file")
-    # Pillow would cut 16 bits to 8 without a word, so the header is asked.
+    # Pillow would silently cut 16 bits to 8, so the header is checked.
     width, height, depth, colour = HEADER.unpack_from(content)
     if (depth, colour) != (EIGHT_BIT, RGB):
         kind = f"{depth}-bit {COLOUR_TYPES.get(colour, 'of an unknown kind')}"

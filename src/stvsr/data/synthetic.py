@@ -1,10 +1,10 @@
 """The embedded data: seeded scenes of moving layers whose true motion is known.
 
-A scene is a background and two to four objects before it. Each is a painted surface (`textures.py`) that moves
-(`motion.py`). A frame is one resampling of each surface, and the true flow follows by inverting the motion an
-instant later.
+A scene is a background and two to four objects in front of it. Each is a painted surface (`textures.py`) that moves
+(`motion.py`). A frame samples each surface once, and the true flow is where the motion takes each point by the
+next frame.
 
-Splits: slow, medium and fast as in the paper's Table 1, by the mean true displacement of what is seen. A clip
+Splits: slow, medium and fast as in the paper's Table 1, by the mean true displacement of what is visible. A clip
 draws a target within its split, and one factor, the scene's clock, is set to meet it.
 
 Conventions: x to the right, y down, HR pixels, pixel centres at whole numbers; time counts frames from the
@@ -30,17 +30,17 @@ from stvsr.errors import InvalidInput
 MOTION_RANGES = {"slow": (0.2, 1.5), "medium": (1.5, 4.0), "fast": (4.0, 9.0)}
 """Mean true displacement of a split's clips, HR pixels per frame, at any frame size: a small frame is a crop.
 
-The limits lie at about a third of an LR pixel and at one: to a network, medium motion is sub-pixel, fast not.
+The limits between splits are about a third of an LR pixel and one: to a network, medium motion is sub-pixel, fast not.
 """
 
 TARGET_MARGIN = 0.08
-"""Targets keep this share off a range's ends: the clock is set on a grid, and truth is every pixel."""
+"""Targets keep this fraction off a range's ends: the clock is set by a grid of points, not by every pixel."""
 
 PROBES = 32
-"""Points per axis at which a scene is probed: sets the clock within 2 % of the truth of every pixel."""
+"""Points per axis at which a scene is probed: the mean over them is within 2 % of that over every pixel."""
 
 CLOCK_STEPS = 3
-"""Corrections of the clock; displacement is nearly proportional to it, and a fourth changes nothing."""
+"""Corrections of the clock; displacement is nearly proportional to it, so a fourth would change nothing."""
 
 MIN_SIDE = 32
 """Shortest side of a frame, HR pixels: in fewer than 8 x 8 LR pixels nothing is left to see."""
@@ -60,7 +60,7 @@ class Scene:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, height: int, width: int, frames: int, target: float) -> "Scene":
-        """Draws a scene whose surfaces move by `target` HR pixels per frame in the mean."""
+        """Draws a scene whose visible surfaces move by `target` HR pixels per frame on average."""
         half = (frames - 1) / 2
         centre = ((width - 1) / 2, (height - 1) / 2)
         speed = float(rng.uniform(0.3, 1.0))
@@ -89,7 +89,7 @@ class Scene:
         return Scene(tuple(replace(motion, clock=clock) for motion in self.motions), self.opacities)
 
     def shares(self, x: Array, y: Array, t: Array) -> Array:
-        """Share of each layer in what is seen at `x, y` at time `t`: `(layers, ..., H, W)`, in sum 1."""
+        """Share of each layer in what is seen at `x, y` at time `t`: `(layers, ..., H, W)`, summing to 1."""
         layers = [
             sample(opacity, *motion.locate(x, y, t), cv2.INTER_LINEAR)
             for motion, opacity in zip(self.motions, self.opacities, strict=True)
@@ -100,7 +100,7 @@ class Scene:
         return shares
 
     def flow(self, x: Array, y: Array, t: Array) -> tuple[Array, NDArray[np.intp]]:
-        """True motion of the uppermost surface from time `t` to `t + 1`.
+        """True motion, from time `t` to `t + 1`, of the surface with the largest share at `t`.
 
         Returns:
             Displacement x, y `(2, ..., H, W)` in HR pixels; index of that surface's layer `(..., H, W)`.
@@ -119,7 +119,7 @@ class Scene:
         return float(np.hypot(*flow).mean(dtype=np.float64))
 
     def paint(self, rng: np.random.Generator, height: int, width: int, frames: int) -> list[Array]:
-        """Paints the surfaces: objects to the size of their cut-outs, the background as far as it is seen."""
+        """Paints the surfaces: objects at the size of their cut-outs, the background as far as it comes into view."""
         x = np.linspace(0, width - 1, PROBES, dtype=np.float32)
         y = np.linspace(0, height - 1, PROBES, dtype=np.float32)[:, None]
         seen = [self.motions[0].locate(x, y, t) for t in times(frames)]
@@ -154,16 +154,16 @@ def screen(height: int, width: int) -> tuple[Array, Array]:
 
 
 class SyntheticScenes:
-    """Scenes made on the fly, as a source of clips; every third index has the same motion split.
+    """A source of clips, generated on the fly; motion splits alternate from index to index.
 
     Args:
         clips: number of clips, at least 1.
         height: HR pixels, a multiple of 4, at least 32.
         width: HR pixels, a multiple of 4, at least 32.
-        seed: another seed, other scenes; not negative.
+        seed: not negative; another seed gives other scenes.
 
     Raises:
-        InvalidInput: an argument is none of these.
+        InvalidInput: an argument is not as described.
     """
 
     first_number = 1
@@ -187,11 +187,11 @@ class SyntheticScenes:
         return f"synthetic-{split}-{index:06d}", split
 
     def files(self, index: int) -> list[Path]:
-        """None: clips are made."""
+        """None: clips are generated."""
         return []
 
     def read(self, index: int, rng: np.random.Generator) -> Footage:
-        """Makes clip `index`; ignores `rng`, for a scene is a pure function of seed and index.
+        """Generates clip `index`; ignores `rng`, since a scene is a pure function of seed, index and size.
 
         Raises:
             IndexError: there is no such clip.
@@ -199,7 +199,7 @@ class SyntheticScenes:
         return Footage(self._frames(self.scene(index), index), *self.entry(index))
 
     def scene(self, index: int) -> Scene:
-        """What moves in clip `index`, and how; a few milliseconds, for nothing is painted.
+        """What moves in clip `index`, and how; takes a few milliseconds, since nothing is painted.
 
         Raises:
             IndexError: there is no such clip.
@@ -212,7 +212,7 @@ class SyntheticScenes:
         return Scene.draw(rng, self.height, self.width, self.frames, target)
 
     def _frames(self, scene: Scene, index: int) -> Tensor:
-        # A stream of its own: the scene alone can be drawn for its motion, without the cost of painting.
+        # A separate random stream, so that a scene can be drawn for its motion without the cost of painting.
         rng = np.random.default_rng([self.seed, index, 1])
         paints = scene.paint(rng, self.height, self.width, self.frames)
         frames = [scene.render(paints, self.height, self.width, t) for t in times(self.frames)]

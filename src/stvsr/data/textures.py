@@ -4,7 +4,7 @@ A surface is a collage with the statistics of photographs: "dead leaves" (shapes
 one another: edges of every orientation, scale and contrast), patches of stripes, checks and dots, marks that
 look like writing, a 1/f grain and a slow shading. A cut-out is the outline of an object, as opacity.
 
-Conventions: surfaces have `DENSITY` texels per HR pixel, and what is drawn into them is blurred to the band
+Conventions: surfaces have `DENSITY` texels per HR pixel, and what is drawn into them is blurred to the bandwidth
 of HR pixels, so that sampling them at HR spacing does not alias. Colours are RGB in [0, 255], float32.
 
 Reference: A. Lee, D. Mumford and J. Huang, "Occlusion models for natural images", IJCV 2001 (dead leaves).
@@ -29,22 +29,22 @@ SUBTEXEL_BITS = 4
 
 GLYPHS = "ABEFGHKMNPRSTWXYZ23456789&?#%abdegkmqrstwy"
 FONTS = (cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_COMPLEX, cv2.FONT_HERSHEY_SCRIPT_COMPLEX)
-"""What the marks that look like writing are made of: strokes plain, ornate and slanted."""
+"""Fonts of the marks that look like writing: plain, ornate and slanted."""
 
 
 def noise(rng: np.random.Generator, height: int, width: int, slope: float) -> tuple[Array, Array]:
     """Two independent noise fields whose amplitude falls as `frequency ** -slope`.
 
     Args:
-        rng: source of chance.
+        rng: source of randomness.
         height: texels.
         width: texels.
         slope: 1 is the slope of photographs; more is smoother.
 
     Returns:
-        Two arrays `(height, width)`, mean 0, standard deviation 1, within the band of HR pixels.
+        Two arrays `(height, width)`, mean 0, standard deviation 1, band-limited to HR pixels.
     """
-    # Made at HR density, which bounds the band, then magnified.
+    # Made at HR density, which limits the band, then enlarged.
     rows, columns = (cv2.getOptimalDFTSize(-(-side // DENSITY)) for side in (height, width))
     frequency = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(columns)[None, :]).astype(np.float32)
     frequency[0, 0] = 1.0
@@ -59,7 +59,7 @@ def noise(rng: np.random.Generator, height: int, width: int, slope: float) -> tu
 
 
 def palette(rng: np.random.Generator, colours: int) -> Array:
-    """Colours that go together: of one hue more or less, of high or low contrast; `(colours, 3)`."""
+    """Colours that go together: of similar hue, of high or low contrast; `(colours, 3)`."""
     contrast = rng.uniform(40, 100)
     middle = rng.uniform(20 + contrast, 235 - contrast)
     luminance = middle + contrast * rng.permutation(np.linspace(-1, 1, colours)) + rng.uniform(-10, 10, colours)
@@ -88,7 +88,7 @@ def outline(rng: np.random.Generator) -> Array:
 
 
 def turned(rng: np.random.Generator, points: Array, radius: float) -> Array:
-    """An outline magnified to `radius` and turned by any angle."""
+    """An outline enlarged to `radius` and rotated by a random angle."""
     angle = rng.uniform(0, 2 * np.pi)
     cos, sin = radius * np.cos(angle), radius * np.sin(angle)
     rotated: Array = points @ np.array([[cos, sin], [-sin, cos]], np.float32)
@@ -96,7 +96,7 @@ def turned(rng: np.random.Generator, points: Array, radius: float) -> Array:
 
 
 def fill(canvas: Image, points: Array, colour: float | tuple[float, ...]) -> None:
-    """Fills an outline in texels, its edge anti-aliased, in place."""
+    """Fills an outline, given in texels, with an anti-aliased edge, in place."""
     fixed = np.rint(points * 2**SUBTEXEL_BITS).astype(np.int32)
     cv2.fillPoly(canvas, [fixed], colour, lineType=cv2.LINE_AA, shift=SUBTEXEL_BITS)
 
@@ -107,13 +107,13 @@ def leaves(rng: np.random.Generator, height: int, width: int, colours: Array) ->
     canvas[:] = colours[0]
     smallest, largest = 3.0 * DENSITY, 0.4 * min(height, width)
     count = int(np.clip(height * width / (18 * DENSITY) ** 2, 12, 400))
-    # Density of radii ~ r^-2 between the two; the r^-3 of the reference is mostly specks in so few shapes.
+    # Density of radii ~ r^-2 between the two; with so few shapes, the reference's r^-3 gives mostly specks.
     radii = 1 / rng.uniform(1 / largest, 1 / smallest, count)
     places = rng.uniform((0, 0), (width, height), (count, 2)).astype(np.float32)
     paints = np.clip(colours[rng.integers(len(colours), size=count)] + rng.normal(0, 12, (count, 3)), 0, 255)
-    # A few outlines in many sizes and attitudes; one for each leaf would take longer than drawing it.
+    # A few outlines in many sizes and orientations; one for each leaf would take longer than drawing it.
     outlines = [outline(rng) for _ in range(12)]
-    # Large ones first: in order of chance, the few large ones would bury the detail.
+    # Large ones first: in random order, the few large ones would bury the detail.
     for leaf in np.argsort(-radii):
         shape = turned(rng, outlines[leaf % len(outlines)], radii[leaf])
         fill(canvas, shape + places[leaf], tuple(paints[leaf].tolist()))
@@ -154,7 +154,7 @@ def surface(rng: np.random.Generator, height: int, width: int) -> Array:
     """Paints a surface.
 
     Args:
-        rng: source of chance.
+        rng: source of randomness.
         height: texels.
         width: texels.
 
@@ -184,12 +184,12 @@ def surface(rng: np.random.Generator, height: int, width: int) -> Array:
 
 
 def cut_out(rng: np.random.Generator, size: int, radius: float) -> Array:
-    """Cuts out an object: solid, with a hole, or a fence.
+    """Draws the shape of an object: solid, with a hole, or a fence.
 
     Args:
-        rng: source of chance.
-        size: texels of the side of the square that holds it.
-        radius: texels from the centre that it may reach; the rest of the square stays empty.
+        rng: source of randomness.
+        size: side of the square that holds it, texels.
+        radius: how far it may reach from the centre, texels; the rest of the square stays empty.
 
     Returns:
         Opacity `(size, size)` in [0, 1].

@@ -1,12 +1,12 @@
 """Clips streamed from a folder of ordinary video files; nothing is extracted to disk first.
 
 Every file gives `clips_per_video` clips. The possible first frames of a file are divided into as many
-equal segments, and chance picks one of its segment each time a clip is read: 1 means anywhere in the file,
-more give more clips to validate on. A position is given up for another where the window crosses a
-scene cut or a pause (lost frames): what lies between two such frames is nothing a network could learn.
+equal segments, and each time a clip is read, one is drawn from its segment: 1 means anywhere in the file,
+more give more clips to validate on. Where the window crosses a scene cut or a pause (lost frames), another
+position is tried: no network could learn what lies between two such frames.
 
 The folder is searched with its subfolders, in sorted order; hidden ones are left out. Files are opened by
-the process that reads, at each read (see `decoding.py`), so the source pickles and forks.
+the process that reads, at each read (see `decoding.py`), so the source can be pickled and forked.
 """
 
 from collections import defaultdict
@@ -24,20 +24,20 @@ from stvsr.data.scene_cuts import first_cut
 from stvsr.errors import DamagedClip, InvalidInput
 
 EXTENSIONS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"}
-"""Containers whose random access is exact or refused in our tests, in lower or upper case."""
+"""Suffixes, in lower or upper case, of containers whose random access is exact or refused in our tests."""
 
 MAX_TRIES = 100
-"""Windows looked at in search of one without a cut, before a file is given up."""
+"""Windows checked for cuts before a file is given up."""
 
 PAUSE = 3.0
-"""Frames further apart than this many usual intervals are not consecutive. Phones vary theirs by less."""
+"""Frames further apart than this many median intervals are not consecutive; those of phones vary less."""
 
 
 def video_files(root: Path) -> list[Path]:
     """The video files of a folder and its subfolders, sorted; hidden files and folders are left out.
 
     Raises:
-        InvalidInput: no such folder, no video file in it, or a link that leads nowhere or around in a circle.
+        InvalidInput: no such folder, no video file in it, or a broken or circular link.
     """
     if not root.is_dir():
         raise InvalidInput(f"{root}: no such folder; expected a folder of video files")
@@ -64,7 +64,7 @@ class VideoFolder:
         check_int("clips_per_video", clips_per_video, least=1)
         self.root = Path(root)
         self.clips_per_video = clips_per_video
-        # Where the windows of a file have a cut, by first frame: a long run comes by again and again.
+        # Cuts found in each file, by the window's first frame: a long run draws windows repeatedly.
         self._cuts: defaultdict[Path, dict[int, int]] = defaultdict(dict)
         self.paths = video_files(self.root)
 
@@ -77,8 +77,8 @@ class VideoFolder:
         Height and width are cropped to multiples of 4 at the bottom and right.
 
         Raises:
-            DamagedClip: no readable video, shorter than a clip, without a window that shows one scene, or damaged
-                at the drawn position; the rest of such a file can be read.
+            DamagedClip: not a readable video, shorter than a clip, without a window of one scene, or damaged at the
+                drawn position; the rest of such a file can be read.
         """
         path = self.paths[index // self.clips_per_video]
         return self._read(path, checked_index(path), index % self.clips_per_video, rng)
@@ -86,13 +86,13 @@ class VideoFolder:
     def _read(self, path: Path, video: VideoIndex, number: int, rng: np.random.Generator) -> Footage:
         candidates = first_frames(len(video) - FRAMES + 1, number, self.clips_per_video, rng)
         lost, known, cuts, put_off, tries = pauses(video), self._cuts[path], set[int](), list[int](), 0
-        # What is put off while others are looked at comes after them.
+        # `put_off` grows in the loop, and comes after all others.
         for first in chain(candidates, put_off):
             inside = range(first + 1, first + FRAMES)
             if not lost.isdisjoint(inside):
                 continue
-            # A window over a known cut crosses it, so each cut costs one look; but what is one depends a little on the
-            # window, so such windows come last: whether a file has a window must not hang on the order.
+            # Windows over a known cut come last, so each cut costs one look. They are not skipped: what is a cut varies
+            # a little with the window, and whether a file has a usable one must not depend on the order.
             if not cuts.isdisjoint(inside) and first not in put_off:
                 put_off.append(first)
                 continue
@@ -114,9 +114,9 @@ class VideoFolder:
 
 
 def checked_videos(*, root: str | Path, clips_per_video: int) -> VideoFolder:
-    """A folder every file of which is a video that is long enough: to validate on.
+    """A video folder to validate on: every file is checked to be a video that is long enough.
 
-    A training goes on without a damaged file, a validation does not, and the first one may be hours away.
+    Training skips a damaged file, but validation fails on it, and the first validation may be hours away.
 
     Args:
         root: as of `VideoFolder`.
@@ -133,10 +133,10 @@ def checked_videos(*, root: str | Path, clips_per_video: int) -> VideoFolder:
 
 
 def checked_index(path: Path) -> VideoIndex:
-    """The index of a file that has a clip's frames at least.
+    """The index of a file that has at least as many frames as a clip.
 
     Raises:
-        DamagedClip: no readable video, or a shorter one.
+        DamagedClip: not a readable video, or too short.
     """
     video = index_video(path)
     if len(video) < FRAMES:
@@ -148,9 +148,9 @@ def segment(positions: int, number: int, segments: int) -> tuple[int, int]:
     """The half-open range of first frames in segment `number`; never empty, so short files repeat positions.
 
     Args:
-        positions: first frames that a window may have, at least 1.
+        positions: number of possible first frames, at least 1.
         number: which segment, from 0.
-        segments: into how many equal segments the positions are divided.
+        segments: number of equal segments.
     """
     low = number * positions // segments
     return low, max(low + 1, (number + 1) * positions // segments)
@@ -168,7 +168,7 @@ def first_frames(positions: int, number: int, segments: int, rng: np.random.Gene
 
 
 def pauses(video: VideoIndex) -> set[int]:
-    """Frames that follow the one before after an unusually long time, as where frames were lost."""
+    """Numbers of frames that come unusually long after the one before, as where frames were lost."""
     steps = np.diff(video.pts)
     usual = float(np.median(steps)) if steps.size else 0.0
     return set((np.flatnonzero(steps > PAUSE * usual) + 1).tolist())

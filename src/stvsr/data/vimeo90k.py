@@ -1,8 +1,8 @@
-"""Vimeo-90K septuplets, the folder exactly as downloaded; nothing is prepared.
+"""Vimeo-90K septuplets, read from the folder exactly as downloaded, without any preparation.
 
 The archive holds `sequences/00001/0001/im1.png … im7.png` and two lists, `sep_trainlist.txt` and
-`sep_testlist.txt`. The paper trains on the first and scores the second in three parts by motion (Sec. 4.1); these
-lists ship with the package, already without the eight all-black clips that give infinite PSNR.
+`sep_testlist.txt`. The paper trains on the first and scores the second in three parts by motion (Sec. 4.1). Lists of
+these parts ship with the package, already without the eight all-black clips that give infinite PSNR.
 """
 
 from importlib.resources import files
@@ -41,7 +41,7 @@ class Vimeo90K:
             )
         if not entries:
             raise InvalidInput(f"{root}: the clip list is empty; expected lines such as 00001/0266")
-        # One listing a folder: to ask for each of 64,612 clips takes minutes on a network disk.
+        # One listing per folder: checking each of 64,612 clips takes minutes on a network disk.
         clips = [folder_and_clip(name) for name, _ in entries]
         present = {folder: _names(self.sequences / folder) for folder in {folder for folder, _ in clips}}
         missing = [f"{folder}/{clip}" for folder, clip in clips if clip not in present[folder]]
@@ -63,7 +63,7 @@ class Vimeo90K:
         return [self.sequences / self.entries[index][0] / f"im{number}.png" for number in range(1, FRAMES + 1)]
 
     def read(self, index: int, rng: np.random.Generator) -> Footage:
-        """The seven frames of clip `index`; nothing is left to chance.
+        """Reads the seven frames of clip `index`; ignores `rng`.
 
         Raises:
             DamagedClip: a frame is missing, damaged, not 8-bit RGB, or of another size than the first.
@@ -86,13 +86,13 @@ def training_clips(*, root: str | Path) -> Vimeo90K:
         root: the unpacked archive.
 
     Raises:
-        InvalidInput: as `Vimeo90K`, or the list is missing or no text.
+        InvalidInput: as `Vimeo90K`, or the list is missing or not text.
     """
     return Vimeo90K(root=root, entries=_training_list(root))
 
 
 def packed_training_clips(*, root: str | Path, pack: str | Path) -> PackedClips:
-    """The same clips from the pack that `python -m stvsr.pack` made of them; of the archive only the list is read.
+    """The training clips, from the pack that `python -m stvsr.pack` made of them; only the archive's list is read.
 
     Args:
         root: the unpacked archive.
@@ -135,7 +135,7 @@ def folder_and_clip(name: str) -> tuple[str, str]:
     """The two parts of a list entry.
 
     Raises:
-        InvalidInput: it is not `folder/clip`, such as one that would leave the data folder.
+        InvalidInput: it is not `folder/clip`; this includes paths that lead out of the data folder.
     """
     parts = name.split("/")
     if len(parts) != 2 or not all(part.isalnum() for part in parts):

@@ -1,7 +1,7 @@
 """A folder of ordinary video files to be scored from the first frame to the last.
 
-Training takes windows at random from such a folder (`videos.py`); scoring takes all of them. A run of frames that
-crosses a scene cut or a pause says so: nothing between two such frames could be right.
+Training takes windows at random from such a folder (`videos.py`); scoring takes all of them. An excerpt that crosses
+a scene cut or a pause says so: nothing between two such frames could be right.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ class WholeVideos:
         self.paths = video_files(self.root)
         self.indices = [index_video(path) for path in self.paths]
         names = [path.relative_to(self.root).with_suffix("").as_posix() for path in self.paths]
-        # Two files may differ in their ending alone.
+        # Two files may differ in their suffix alone.
         count = Counter(names)
         self.names = [
             name if count[name] == 1 else path.relative_to(self.root).as_posix()
@@ -42,7 +42,7 @@ class WholeVideos:
         return len(self.paths)
 
     def describe(self, index: int) -> ClipInfo:
-        """Frames are numbered from 0; motion is never known of a video."""
+        """Frames are numbered from 0; the motion of a video is never known."""
         return ClipInfo(self.name, self.names[index], len(self.indices[index]), 0, None)
 
     def excerpt(self, index: int, first: int, count: int) -> Excerpt:
@@ -62,5 +62,5 @@ class WholeVideos:
         return Excerpt(hr=frames, interruption=interruption, pauses=lost)
 
     def files(self, index: int, first: int, count: int) -> list[Path]:
-        """The video."""
+        """The video file."""
         return [self.paths[index]]

@@ -1,4 +1,4 @@
-"""What loader processes do with signals, and how they hand over what they read."""
+"""How loader processes handle signals, and how they hand over what they read."""
 
 import multiprocessing
 import os
@@ -15,7 +15,7 @@ from stvsr.errors import InvalidInput, one_line
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """Lets nobody but its parent end a loader process; for the `worker_init_fn` of a `DataLoader`.
+    """Lets nobody but its parent end a loader process; meant as a `DataLoader`'s `worker_init_fn`.
 
     Ctrl-C reaches every process of a terminal, and a cluster's SIGTERM every process of a job. The parent decides when
     to stop, and needs its loaders until then.
@@ -24,35 +24,35 @@ def leave_signals_to_parent(worker: int) -> None:
         worker: number of the process, which a `DataLoader` passes.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # macOS does not tell who sends a signal.
+    # macOS does not tell who sent a signal.
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        # Not the system's parent, which may be a server that starts processes for it.
+        # Not os.getppid(), which may be a server that forks on the parent's behalf.
         parent = multiprocessing.parent_process()
         assert parent is not None
         threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
 
 
 def prepare_for(workers: int) -> None:
-    """Sees to it that loader processes can hand over what they read.
+    """Makes sure that loader processes can hand over what they read.
 
-    This process, and those that it starts, may then open as many files as the system has for it: each tensor that is
-    handed over takes one in both, and one in another thread while it is sent.
+    Raises the open-file limit of this process and its children to the most that the system allows: each tensor handed
+    over takes a file in both processes, and one more in a thread while it is sent.
 
     Args:
-        workers: how many of them there will be.
+        workers: how many there will be.
 
     Raises:
-        InvalidInput: they could not; they would print a traceback, and this process would wait for ever.
+        InvalidInput: they could not: they would print a traceback, and this process would wait forever.
     """
     if workers == 0:
         return
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # macOS names a limit that it does not take.
+    # macOS names a limit that it then refuses.
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
-        # A lock lies in /dev/shm, a socket in the folder of temporary files.
+        # A lock needs /dev/shm, a socket the folder of temporary files.
         multiprocessing.Lock()
         with Listener():
             pass
@@ -66,8 +66,8 @@ def prepare_for(workers: int) -> None:
 def share_with_parent(*frames: Tensor) -> None:
     """Moves what a loader process has read into memory that its parent shares; does nothing in another process.
 
-    Left to the loader, a thread does that later. If it fails, all it does is to print a traceback, and the parent waits
-    for ever.
+    Left to the loader, a thread would do so later and, if it failed, only print a traceback, while the parent waited
+    forever.
 
     Raises:
         InvalidInput: there is not enough of such memory.
@@ -86,7 +86,7 @@ def share_with_parent(*frames: Tensor) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process when its parent sends SIGTERM, as Python does with children that are left at its end."""
+    """Ends this process when its parent sends SIGTERM, as Python does at exit to the children that are left."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)

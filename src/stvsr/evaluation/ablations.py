@@ -21,13 +21,13 @@ ORDERINGS = (
     ("c", "b", "slow"),
     ("b", "c", "fast"),
 )
-"""What the paper's Table 2 says: the first has the higher PSNR than the second, on these clips (Sec. 4.3)."""
+"""Orderings in the paper's Table 2 (Sec. 4.3): the ablation with the higher PSNR, the other one, the motion split."""
 
 SMALLEST_LEAD = 0.005
-"""dB; a smaller one is printed as none."""
+"""dB; a smaller lead is printed as 0.00."""
 
 COMPARED = (ALL_FRAMES, SYNTHESISED_FRAMES)
-"""All frames, as in the paper, and the synthesised ones, which are what (b) does otherwise than (a)."""
+"""All frames, as in the paper, and the synthesised ones alone, which (b) makes differently from (a)."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class TrainedRun:
         ablation: its letter.
         seed: of the run.
         results: its scores.
-        curve: steps done and validation PSNR, in dB.
-        minutes: what training took, validation not counted; None where it was not measured.
+        curve: for each validation, the steps done and the PSNR in dB.
+        minutes: training time without validation; None where it was not measured.
     """
 
     ablation: str
@@ -50,12 +50,12 @@ class TrainedRun:
 
 
 def score_table(clip_set: str, runs: Sequence[TrainedRun], baseline: Results) -> Table:
-    """PSNR and SSIM on one clip set for each ablation, and given and synthesised frames apart.
+    """PSNR and SSIM on one clip set for each ablation, overall and for given and synthesised frames separately.
 
     Args:
         clip_set: its name.
         runs: of all ablations and seeds.
-        baseline: of a method that is not trained.
+        baseline: results of an untrained method.
     """
     methods = {baseline.name: [baseline]}
     for run in sorted(runs, key=lambda run: run.ablation):
@@ -76,7 +76,7 @@ def score_table(clip_set: str, runs: Sequence[TrainedRun], baseline: Results) ->
 
 
 def ordering_table(runs: Sequence[TrainedRun]) -> Table:
-    """Which of the paper's orderings the runs have: by how much PSNR one ablation leads another, seed by seed."""
+    """Whether runs reproduce the paper's orderings: by how much PSNR one ablation leads another, for each seed."""
     of = {(run.ablation, run.seed): run.results for run in runs}
     seeds = sorted({run.seed for run in runs})
     sets = dict.fromkeys(row.clip_set for run in runs for row in run.results.rows)
@@ -87,7 +87,7 @@ def ordering_table(runs: Sequence[TrainedRun]) -> Table:
             both = [of[letter, seed] for letter in (better, worse) if (letter, seed) in of]
             found = (_score(results, clip_set, split, f"psnr_y{part}") for results in both)
             scores = [score for score in found if score is not None]
-            # Means over other clips do not compare: one network may make an all-black frame exactly, the other nearly.
+            # Means over different clips are not comparable: one network may make a black frame exactly, one nearly.
             compare = len(scores) == 2 and _left_out(both[0], clip_set) == _left_out(both[1], clip_set)
             leads.append(scores[0] - scores[1] if compare else None)
         if known := [lead for lead in leads if lead is not None]:
@@ -123,15 +123,15 @@ def curve_figure(runs: Sequence[TrainedRun]) -> Figure:
 
 
 def run_name(seed: int, ablation: str) -> str:
-    """What people read of a training run."""
+    """The name of a training run in tables and messages."""
     return f"({ablation}), seed {seed}"
 
 
 def training_table(runs: Sequence[TrainedRun]) -> Table:
-    """What each training took, where it ended, and what its last quarter still brought."""
+    """The duration, the last validation score and the gain of the last quarter of each training run."""
     rows = []
     for run in sorted(runs, key=lambda run: (run.ablation, run.seed)):
-        # A run of fewer steps than from one validation to the next has no curve.
+        # A run shorter than the validation interval has no curve.
         steps, end = run.curve[-1] if run.curve else (0, None)
         last_quarter = [psnr for step, psnr in run.curve if 4 * step >= 3 * steps]
         gained = decimals(last_quarter[-1] - last_quarter[0], 2) if len(last_quarter) > 1 else NOTHING
@@ -145,7 +145,7 @@ def training_table(runs: Sequence[TrainedRun]) -> Table:
 
 
 def _verdict(leads: Sequence[float]) -> str:
-    # One seed tells nothing of chance; two that agree do so half of the time by chance.
+    # One seed says nothing about chance, and two agree in sign half of the time by chance.
     if len(leads) < 2 or abs(fmean(leads)) <= max(SMALLEST_LEAD, max(leads) - min(leads)):
         return "unclear"
     return "yes" if fmean(leads) > 0 else "no"
@@ -161,7 +161,7 @@ def _spread(results: Sequence[Results], clip_set: str, split: str, name: str, di
 
 
 def _other_clips(clip_set: str, runs: Sequence[TrainedRun], baseline: Results) -> list[str]:
-    """For each run whose means are over other clips than the baseline's, a line."""
+    """One line for each run whose means are over other clips than the baseline's."""
     usual = _left_out(baseline, clip_set)
     return [
         f"{run_name(run.seed, run.ablation)}: left out {listed(sorted(left_out)) or 'none'}"

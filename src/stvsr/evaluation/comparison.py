@@ -1,8 +1,8 @@
 """Several methods in one table, in the layout of the paper's Table 1, with the published rows beside ours.
 
-Published rows are printed only where a run scored as many clips of a set of that name, and are marked. Those of
+Published rows are marked as such, and printed only where a run scored as many clips of a set of that name. Those of
 Table 2 were not found in a readable source and are marked as remembered. `published.csv` holds them all, as PSNR/SSIM
-on Y. Where runs scored clip sets of one name on different data, a note says what differs.
+on Y. Where clip sets of one name consist of different data in different runs, a note says what differs.
 """
 
 import csv
@@ -21,12 +21,12 @@ from stvsr.evaluation.scores import PARTS
 from stvsr.evaluation.tables import NOTHING, Table, as_csv, decimals, with_parts
 
 ORDER = ("fast", "medium", "slow", UNSPLIT)
-"""The columns of a clip set, as in the paper."""
+"""The order of a clip set's columns, as in the paper."""
 
 OURS = "measured"
 
 PUBLISHED_CLIPS = {"Vid4/all": 4, "Vimeo-90K/fast": 1225, "Vimeo-90K/medium": 4977, "Vimeo-90K/slow": 1613}
-"""How many clips the published figures are of; they stand beside ours only for as many."""
+"""How many clips each published figure covers; it is shown only beside scores of as many."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Entry:
         counted: clips and frames that counted, set by set.
         scores: PSNR and SSIM on Y by clip set and split, such as `Vid4/all`; either may be None.
         cost: as far as it is known.
-        omissions: what was left out of the rows of whole sets and why, and what was cut off.
-        left_out: clips that count in no mean, by set and name.
-        notes: what else a reader must know of the method.
+        omissions: what was left out of the rows of whole sets and why, and what was cropped.
+        left_out: clips that count in no mean, as `set/name`.
+        notes: what else a reader must know about the method.
         rows: everything that was measured, by clip set and split.
-        conditions: by clip set, what it was scored on, each setting as text.
+        conditions: for each clip set, what it consists of: settings by name, as text.
     """
 
     method: str
@@ -61,7 +61,7 @@ class Entry:
 
 
 def entries(runs: Iterable[Results]) -> list[Entry]:
-    """The published methods that were scored on the same clips, then ours."""
+    """The published methods that may stand beside these runs (`PUBLISHED_CLIPS`), then the runs."""
     runs = list(runs)
     rows = (row for run in runs for row in run.rows)
     same = {row.name for row in rows if row.clips + row.clips_left_out == PUBLISHED_CLIPS.get(row.name)}
@@ -99,7 +99,7 @@ def comparison_table(compared: list[Entry]) -> Table:
     ]
     notes = costs_of(measured)
     notes += differences(measured) + uneven(measured)
-    # Several systems share a network.
+    # Systems that share a network share its notes.
     notes += dict.fromkeys(note for entry in measured for note in entry.notes)
     notes += [f"{entry.method}, protocol {entry.protocol}: {line}" for entry in measured for line in entry.omissions]
     if len(measured) < len(compared):
@@ -123,7 +123,7 @@ def columns_of(measured: Sequence[Entry]) -> list[str]:
 
 
 def costs_of(measured: Sequence[Entry]) -> list[str]:
-    """One line with the frame sizes and devices that multiply-adds and seconds refer to; empty if there are none."""
+    """One line on the frame sizes and devices that multiply-adds and seconds refer to; empty if there are none."""
     methods: dict[str, list[str]] = {}
     for entry in measured:
         if entry.cost.frame_size is not None:
@@ -137,7 +137,7 @@ def costs_of(measured: Sequence[Entry]) -> list[str]:
 
 
 def comparison_csv(compared: list[Entry]) -> str:
-    """A row for each method, clip set and split; the last columns are further metrics, if any run has some."""
+    """A row for each method, clip set and split; PSNR on RGB, scores by part and further metrics come last."""
     further = ["psnr_rgb", *(metric + part for part in PARTS[1:] for metric in METRICS), *_extras(compared)]
     columns = ["method", "status", "protocol", "clips_and_split", "clips", "frames", "psnr_y", "ssim_y"]
     columns += ["parameters_million", "multiply_adds_billion", "seconds_per_frame", "device", "frame_size"]
@@ -158,7 +158,7 @@ def comparison_csv(compared: list[Entry]) -> str:
 
 
 def differences(measured: Sequence[Entry]) -> list[str]:
-    """For each clip set that methods share but were scored on under different conditions, a line on what differs."""
+    """One line for each clip set that differs between the methods scored on it, saying what differs."""
     lines = []
     for clip_set in dict.fromkeys(name for entry in measured for name in entry.conditions):
         sharing = [entry for entry in measured if clip_set in entry.conditions]
@@ -176,7 +176,7 @@ def differences(measured: Sequence[Entry]) -> list[str]:
 
 
 def uneven(measured: Sequence[Entry]) -> list[str]:
-    """One line for each method that leaves out clips which count for others."""
+    """One line for each method that leaves out clips that count for others."""
     lines = []
     for entry in measured:
         own = [clip for clip in entry.left_out if any(_counts(clip, other, entry) for other in measured)]
@@ -189,7 +189,7 @@ def uneven(measured: Sequence[Entry]) -> list[str]:
 
 
 def _counts(clip: str, entry: Entry, other: Entry) -> bool:
-    """Whether `clip`, which `other` leaves out, counts for `entry`: the same data, and not left out there."""
+    """Whether `clip`, which `other` leaves out, counts for `entry`: it was scored on the same data and not left out."""
     shared = (name for name, told in entry.conditions.items() if told == other.conditions.get(name))
     return clip not in entry.left_out and any(clip.startswith(f"{name}/") for name in shared)
 
@@ -228,7 +228,7 @@ def _measured(run: Results) -> Entry:
         rows={row.name: row for row in run.rows},
         conditions={row.clip_set: conditions(run.settings, row) for row in whole},
         cost=run.cost,
-        # A setting of a protocol may have been changed under its name.
+        # The protocol in full: settings may have been changed under its name.
         notes=[str(run.protocol), *run.notes],
         omissions=[*(row.omission for row in whole if row.omission), *run.cuts()],
         left_out=list(run.left_out),
@@ -251,7 +251,7 @@ def pair(scores: tuple[float | None, float | None]) -> str:
 
 
 def _cost_cells(cost: Cost) -> list[str]:
-    """Parameters (millions), multiply-adds (10^9), seconds and memory; of a method of several stages those of each."""
+    """Parameters (millions), multiply-adds (10^9), seconds and memory (MiB), with those of each stage in brackets."""
     return [
         with_parts(
             decimals(_in(1e6, cost.parameters), 2), [decimals(stage.parameters / 1e6, 2) for stage in cost.stages]

@@ -1,4 +1,4 @@
-"""What a clip set is that a run was scored on: where that differs, scores do not compare."""
+"""What the clip set of a run consists of: where that differs, scores are not comparable."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,16 +8,16 @@ from stvsr.config import flattened
 from stvsr.evaluation.rows import Row
 
 NOT_COMPARED = frozenset({"_target_", "_partial_", "name", "frames"})
-"""Settings of data that tell how it is called, read and checked, not what it is."""
+"""Data settings that say how clips are named, read and checked, not which clips they are."""
 
 
 def conditions(settings: Mapping[str, Any], row: Row) -> dict[str, str]:
-    """What a clip set is and where its motion splits end, each setting as text, and how many clips it has."""
+    """The data settings, motion thresholds and number of clips of a clip set, as text by name."""
     data = _data_of(settings.get("data", {}), row.clip_set)
     told = {
         name: str(value)
         for name, value in flattened(data).items()
-        # null is like a setting that is not there.
+        # null means the same as no setting.
         if value is not None and NOT_COMPARED.isdisjoint(name.split("."))
     }
     if (beginning := settings.get("beginnings", {}).get(row.clip_set)) is not None:
@@ -27,9 +27,9 @@ def conditions(settings: Mapping[str, Any], row: Row) -> dict[str, str]:
 
 
 def _data_of(data: Mapping[str, Any], clip_set: str) -> Mapping[str, Any]:
-    """Of the settings of data those of one clip set; all where they do not tell which those are."""
+    """The data settings of one clip set; all of them where none are marked as its own."""
     for part in data.get("sets", []):
-        # A set without a name is called as its folder.
+        # A set without a name is named after its folder.
         if clip_set == (part.get("name") or Path(part.get("root") or "/").resolve().name):
             return dict(part)
     return data

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-adds, seconds a frame, memory."""
+"""What a network costs: parameters, multiply-adds, seconds per frame, memory."""
 
 import math
 import sys
@@ -23,8 +23,8 @@ class StageCost:
     """What a stage of a network costs.
 
     Attributes:
-        parameters: of the stage.
-        seconds_per_frame: for each output frame of the whole network; as in `Cost`.
+        parameters: how many it has.
+        seconds_per_frame: for each output frame of the whole network, measured as in `Cost`.
     """
 
     parameters: int
@@ -36,14 +36,13 @@ class Cost:
     """What a method costs; None where it does not apply (saved frames) or was not measured (a single batch).
 
     Attributes:
-        parameters: of the network.
-        multiply_adds: for each output frame, of convolutions and matrix products; deformable ones count as
-            ordinary ones.
+        parameters: how many the network has.
+        multiply_adds: for each output frame, in convolutions, deformable ones like ordinary ones, and matrix products.
         frame_size: width and height of the output frames that multiply-adds and seconds are for.
-        seconds_per_frame: median over batches, after the first of its shape, device synchronised.
+        seconds_per_frame: median over batches but the first of each shape, device synchronised.
         device: its name.
         peak_memory: MiB; of the GPU, or of the whole process on a CPU.
-        stages: of a network of several, in the order they run.
+        stages: of a network that has some, in the order they run.
     """
 
     parameters: int | None = None
@@ -56,13 +55,13 @@ class Cost:
 
 
 def measured_cost(network: Network, records: list[BatchRecord]) -> Cost:
-    """The cost of a network from the records of a run, for the size that most of its frames have.
+    """The cost of a network from the records of a run, for the frame size and the device of most of its frames.
 
-    And on the device that made most of these: a run that was stopped may have gone on elsewhere.
+    The device varies where a stopped run was resumed elsewhere. Memory is the peak over all sizes.
 
     Args:
-        network: what ran.
-        records: every batch.
+        network: the one that ran.
+        records: those of all batches.
     """
     frames: Counter[tuple[tuple[int, int], str]] = Counter()
     for record in records:
@@ -87,17 +86,17 @@ def measured_cost(network: Network, records: list[BatchRecord]) -> Cost:
 
 
 def multiply_adds(network: Network, height: int, width: int) -> float | None:
-    """Multiply-adds for each output frame, four LR frames of `height` x `width` given.
+    """Multiply-adds for each output frame, where four LR frames of `height` x `width` are given.
 
     None where there are neither convolutions nor matrix products, and, with a warning, where they cannot be counted: a
-    network of one's own may look at the values of tensors. Counted on fake tensors: nothing is computed. What is
-    computed twice where large frames go in turns counts once, so that the figure for a pixel is that of the network.
+    custom network may look at the values of tensors. Counted on fake tensors: nothing is computed. What is computed
+    twice where large frames are processed in chunks counts once: the figure per pixel is the network's own.
     """
     h, w = network.requirements.padded_size(height, width)
     try:
         known = {}
         if learns(network):
-            # Here: importing it takes seconds, and what has nothing to learn has no deformable convolution.
+            # Imported only here, as it takes seconds; networks without parameters have no deformable convolution.
             import torchvision  # noqa: F401 - brings the operator
 
             known[torch.ops.torchvision.deform_conv2d] = _deformable
@@ -105,7 +104,7 @@ def multiply_adds(network: Network, height: int, width: int) -> float | None:
         with unchunked():
             dry_run(network, h, w, counter)
     except Exception as error:
-        # Whatever it is: hours of scoring lie behind.
+        # No error here may cost hours of scoring.
         reason = f"{type(network).__name__}: {type(error).__name__}: {one_line(error)[:200]}"
         print(f"warning: multiply-adds are not counted ({reason})", file=sys.stderr)
         return None
@@ -114,5 +113,5 @@ def multiply_adds(network: Network, height: int, width: int) -> float | None:
 
 
 def _deformable(features: torch.Size, weight: torch.Size, *_: Any, out_shape: torch.Size, **__: Any) -> int:
-    """Floating-point operations of a deformable convolution, from the shapes: those of an ordinary one."""
+    """Floating-point operations of a deformable convolution, from its shapes: as many as in an ordinary one."""
     return 2 * math.prod(out_shape) * math.prod(weight[1:])

@@ -17,7 +17,7 @@ INCHES_PER_PANEL = 2.6
 
 
 BASELINE = "bicubic + blending"
-"""What stands first in every picture, for comparison."""
+"""The first method in every picture, for comparison."""
 
 
 def comparison_figure(*, lr: Tensor, predictions: dict[str, Tensor], target: Tensor, title: str) -> Figure:
@@ -34,7 +34,7 @@ def comparison_figure(*, lr: Tensor, predictions: dict[str, Tensor], target: Ten
     columns = len(predictions) + 2
     width = INCHES_PER_PANEL * columns
     figure = Figure(figsize=(width, 2 * (width / columns * h / w + 0.45) + 0.4), dpi=150, layout="constrained")
-    # The name of a file may be no text.
+    # A file name need not be valid UTF-8.
     figure.suptitle(title.encode(errors="replace").decode(), fontsize=9)
     axes = figure.subplots(2, columns, squeeze=False)
     for row, shown in zip(axes, SHOWN, strict=True):
@@ -44,7 +44,7 @@ def comparison_figure(*, lr: Tensor, predictions: dict[str, Tensor], target: Ten
             panels[f"{name}\n{psnr_y(frames[index], target[index]).item():.2f} dB"] = frames[index]
         panels["ground truth\n"] = target[index]
         for axis, (caption, frame) in zip(row, panels.items(), strict=True):
-            # Nearest, so that the picture shows the pixels there are.
+            # Nearest-neighbour interpolation shows the pixels as they are.
             axis.imshow(frame.detach().float().clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
             axis.set_title(caption, fontsize=8)
             axis.axis("off")
@@ -52,14 +52,14 @@ def comparison_figure(*, lr: Tensor, predictions: dict[str, Tensor], target: Ten
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a PNG; the folder is made."""
+    """Writes a PNG; its folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with beside_then_rename(path) as beside:
         figure.savefig(beside, format="png")
 
 
 def show_clip(networks: dict[str, Network], clip: Clip, path: Path) -> None:
-    """Writes the comparison of networks, by name, on a clip."""
+    """Writes a picture that compares networks, by name, on a clip."""
     with torch.inference_mode():
         frames = {name: run_padded(network, clip.lr[None])[0] for name, network in networks.items()}
     save_figure(comparison_figure(lr=clip.lr, predictions=frames, target=clip.hr, title=clip.name), path)

@@ -1,4 +1,4 @@
-"""Everything that scores one method on one data set, made from a config; each process makes its own."""
+"""Everything that scores one method on one data set, built from a config; each process builds its own."""
 
 import hashlib
 import json
@@ -33,29 +33,29 @@ from stvsr.ops.deformable import use_backend
 from stvsr.unfinished import code_checksum
 
 IDENTITY = ("model", "method", "predictions", "protocol", "batch_size", "extras", "save_frames", "pictures")
-"""Settings that decide what an evaluation leaves behind, besides the checkpoint and the clips."""
+"""Settings that decide the output of an evaluation, besides the checkpoint and the clips."""
 
 CODE = code_checksum("data", "evaluation", "graphs", "models", "ops")
-"""The code that decides it, too: as it is loaded, whatever its files become while a study runs."""
+"""Checksum of the code that decides it too; taken at import, as files may be edited while a study runs."""
 
 
 class Job:
-    """A config of `conf/evaluate.yaml`, made.
+    """What a config of `conf/evaluate.yaml` describes.
 
     Attributes:
         tasks: the plan: every window of every clip.
-        network: what makes the frames, or None where they are saved ones.
+        network: makes the frames; None where saved ones are scored.
         protocol: how to score.
-        thresholds: of the motion splits.
+        thresholds: the limits of the motion splits.
         scorer: scores batches by number.
-        output: the folder that it writes to.
+        output: the folder to write to.
 
     Args:
         config: the composed config.
         device: where to run.
 
     Raises:
-        UserError: something the config names is not as it should be.
+        UserError: something the config names is missing or invalid.
     """
 
     def __init__(self, config: DictConfig, device: torch.device) -> None:
@@ -123,20 +123,20 @@ class Job:
         }
 
     def is_current(self, record: BatchRecord) -> bool:
-        """Whether what a batch was scored on is what there is now."""
+        """Whether the files that a batch was scored on are still the same."""
         windows = self.scorer.windows
         return all(window.state == windows.state(self.tasks[window.position]) for window in record.windows)
 
     def notes(self) -> list[str]:
-        """What a reader must know of the networks of a two-stage system."""
+        """What a reader must know about the networks of a two-stage system."""
         stages = () if self.network is None else self.network.stages.values()
         return [f"{stage.title}: {note}" for stage in stages for note in stage.notes]
 
     def progress_key(self) -> dict[str, Any]:
-        """Everything that decides the scores, as plain values: unfinished progress of the same is continued."""
+        """Everything that decides the scores, as plain values: unfinished progress with the same key is continued."""
         chosen = resolved(self.config)
         key: dict[str, Any] = {name: chosen.get(name) for name in IDENTITY}
-        # Its config counts as well as its weights.
+        # Of the whole file: its model config counts as well as its weights.
         if self.config.checkpoint is not None:
             key["checkpoint"] = checksum_of([weight_file(self.config.checkpoint)])
         named = [str((chosen.get("method") or {}).get("_target_")).rpartition(".")[0]]
@@ -154,12 +154,12 @@ class Job:
         return key
 
     def results_key(self, progress_key: dict[str, Any], name: str, states: Iterable[str]) -> dict[str, Any]:
-        """Everything that decides the results, as they keep it: where it is the same, nothing is scored again.
+        """Everything that decides the results, kept in them as `made_with`: if it is the same, nothing is scored again.
 
         Args:
-            progress_key: when the evaluation began.
+            progress_key: from when the evaluation began.
             name: of the method.
-            states: of the files of each window, in order.
+            states: of each window's files, in order.
         """
         chosen = resolved(self.config)
         more: dict[str, Any] = {key: chosen[key] for key in ("device", "deformable")}
@@ -169,17 +169,17 @@ class Job:
         return plain
 
     def is_all_ours(self) -> bool:
-        """Whether no class of a user's own takes part, whose code may hang on other files of theirs."""
+        """Whether no custom class takes part, whose code may depend on files unknown here."""
         chosen = resolved(self.config)
         parts = [chosen.get(part) for part in ("model", "method", "protocol")] + [chosen["data"]["test_source"]]
         return all(target.startswith("stvsr.") for target in targets_in(parts))
 
 
 def other_settings(made_with: dict[str, Any], config: DictConfig) -> list[str]:
-    """What a config asks for otherwise than finished results were made, wherever their clips and weights lie.
+    """Names of settings in which a config differs from finished results, wherever clips and weights lie.
 
     Args:
-        made_with: of the results.
+        made_with: that of the results.
         config: of the evaluation.
     """
     chosen = resolved(config)
@@ -192,14 +192,14 @@ def other_settings(made_with: dict[str, Any], config: DictConfig) -> list[str]:
 
 
 def _code_of_modules(names: set[str]) -> str:
-    """Changes with the files of modules of a user's own."""
+    """Checksum of the files of those modules that are custom ones."""
     own = {name for name in names if name.partition(".")[0] not in ("stvsr", "torch")}
     files = {file for name in own if (file := getattr(sys.modules.get(name), "__file__", None))}
     return checksum_of(map(Path, files))
 
 
 def roots_in(settings: Any) -> list[str]:
-    """The folders that settings of data name."""
+    """The folders that data settings name."""
     return [str(value) for name, value in entries(settings) if name.endswith("root") and value is not None]
 
 

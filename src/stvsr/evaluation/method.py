@@ -1,4 +1,4 @@
-"""The method that a config of `conf/evaluate.yaml` names, and what tells it from others."""
+"""The method that a config of `conf/evaluate.yaml` chooses: its network, its name, its fingerprint."""
 
 import hashlib
 from pathlib import Path
@@ -32,7 +32,7 @@ def chosen_network(config: DictConfig) -> Network | None:
     """The network of `checkpoint`, `model` or `method`, or None for `predictions`.
 
     Raises:
-        InvalidInput: a network without weights.
+        InvalidInput: the network has no trained weights.
     """
     if config.checkpoint is not None:
         return load_network(config.checkpoint)
@@ -51,10 +51,10 @@ def chosen_network(config: DictConfig) -> Network | None:
 
 
 def method_name(config: DictConfig) -> str:
-    """What loggers call the method.
+    """The method's name in tables and logs.
 
-    By the name it is given; else an ablation by its letter, another checkpoint and a folder by its name, a two-stage
-    system by its networks', a method by its module's.
+    The config's `name`, if any; else for a checkpoint its variant (an ablation's letter) or file name, for saved frames
+    their folder's name, for a two-stage system its networks' names, for a method its module's name.
     """
     if config.name not in (None, ""):
         # Hydra reads a name such as 12 as a number.
@@ -71,7 +71,7 @@ def method_name(config: DictConfig) -> str:
 
 
 def fingerprint(network: Network) -> str:
-    """Changes with a network's weights: one that is named by `method` may have others each time."""
+    """Checksum of a network's weights: one that `method` names may have different ones each time."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(name.encode())

@@ -4,9 +4,9 @@ Y is BT.601 luma in studio range, `16 + 65.481 R + 128.553 G + 24.966 B`. The pr
 8 bit first, because that is what a saved frame holds. SSIM is Wang et al.'s: an 11x11 Gaussian window of sigma 1.5
 over the valid area, K1 = 0.01, K2 = 0.03, L = 255. PSNR on RGB is of the three channels together.
 
-Arithmetic is float64: in float32 the variances of SSIM are differences of large numbers. The Gaussian is separable
+Arithmetic is float64, as the variances of SSIM are small differences of large numbers. The Gaussian is separable
 and applied as sums of shifted images: on a CPU thirty times as fast as a convolution in float64. SSIM is not that of
-torchmetrics, which also averages over a border that it reflects.
+torchmetrics, which also averages over a border padded by reflection.
 """
 
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ LUMA = (65.481, 128.553, 24.966)
 LUMA_OFFSET = 16.0
 
 AT_ONCE = 2**22
-"""Pixels that a GPU scores at a time, or one frame."""
+"""Pixels that a GPU scores at a time; at least one frame."""
 
 BAND = 128
-"""Rows of a frame that a CPU scores at a time: new memory for whole Full HD frames, at each step, takes longer."""
+"""Rows of a frame that a CPU scores at a time: allocating whole Full HD frames at each step takes longer."""
 
 
 def psnr_y(prediction: Tensor, target: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def psnr_y(prediction: Tensor, target: Tensor) -> Tensor:
         `(…)`, float64, in dB; infinite where the two are equal, NaN where a value of either is not finite.
 
     Raises:
-        InvalidInput: the shapes differ or are not those of RGB frames, or they are of another type of numbers.
+        InvalidInput: the shapes differ or are not those of RGB frames, or a type or the target's range is wrong.
     """
     return frame_scores(prediction, target, ["psnr_y"])["psnr_y"]
 
@@ -88,10 +88,10 @@ def frame_scores(prediction: Tensor, target: Tensor, metrics: Sequence[str] = ME
         # The windows of SSIM that begin in a band reach into the next one.
         bands = [[image[..., top : top + band + SSIM_WINDOW - 1, :] for image in stored] for top in range(0, h, band)]
         by_row = [_by_row(*both, rows=band, metrics=metrics) for both in bands]
-        # Rounding to 8 bits makes some colour of whatever is not finite.
+        # On unrounded frames, as rounding turns what is not finite into some colour.
         finite = (_sum(frames) + _sum(truth)).isfinite()
         for name, values in scores.items():
-            # A sum over height and width at once is split among threads, and its last bits depend on their number.
+            # A mean of row means: the last bits of a sum over both sides would depend on the number of threads.
             mean = torch.cat([rows[name] for rows in by_row if name in rows], dim=-1).mean(dim=-1)
             if name == "psnr_rgb":
                 mean = mean.mean(dim=-1) * PEAK**2
@@ -114,7 +114,7 @@ def _check_frames(prediction: Tensor, target: Tensor, metrics: Sequence[str]) ->
         raise InvalidInput(
             f"prediction {prediction.dtype} and target {target.dtype}: expected uint8, or floating point in [0, 1]"
         )
-    # A prediction may leave the range, and is clamped; the truth is stored frames.
+    # Only the target's range is checked: a prediction may leave it, and is clamped.
     if target.is_floating_point() and ((target.abs() > 1 + 1 / PEAK) & target.isfinite()).any():
         raise InvalidInput(
             f"the target reaches {target.abs().max():g}; expected [0, 1]: divide by {PEAK}, or give uint8"
@@ -125,17 +125,17 @@ def _check_frames(prediction: Tensor, target: Tensor, metrics: Sequence[str]) ->
 
 
 def _by_row(prediction: Tensor, target: Tensor, *, rows: int, metrics: Sequence[str]) -> dict[str, Tensor]:
-    """What metrics are made of: the mean over its width of each row, of SSIM of each row of windows.
+    """The mean over each row of what metrics average: squared errors, or the SSIM of the windows that begin there.
 
     Args:
         prediction: `(n, 3, H, W)`, uint8.
         target: the same shape.
-        rows: how many count; below are those that their windows reach into.
+        rows: how many count; SSIM windows reach into those below.
         metrics: some of `METRICS`.
 
     Returns:
-        `(n, rows)`, of `psnr_rgb` `(n, 3, rows)`, float64, by the metric's name. At the bottom of a frame there are
-        fewer, and of SSIM there may be none.
+        `(n, rows)`, for `psnr_rgb` `(n, 3, rows)`, float64, by the metric's name. At the bottom of a frame there are
+        fewer rows, and possibly no SSIM.
     """
     rgb = [image.double() / PEAK for image in (prediction, target)]
     y = [luma(image) for image in rgb]

@@ -1,6 +1,6 @@
-"""Measured motion, kept beside the results: measured once for a data set, whatever is scored on it afterwards.
+"""A cache of measured motion, beside the results: a data set is measured once, whatever is scored on it afterwards.
 
-What is kept belongs to a pair of frames, known by their pixels: frames that were replaced are measured again.
+Entries belong to pairs of frames, identified by checksums of their pixels: replaced frames are measured again.
 """
 
 import csv
@@ -17,7 +17,7 @@ COLUMNS = ["pair", "pixels"]
 
 
 def read_motion(path: Path) -> dict[str, float]:
-    """What was measured before, by pair; nothing if there is no such file.
+    """Reads what was measured before, by pair; nothing if there is no such file.
 
     Raises:
         InvalidInput: it is a folder, or a file that `write_motion` did not write.
@@ -37,7 +37,7 @@ def read_motion(path: Path) -> dict[str, float]:
 
 
 def write_motion(path: Path, windows: Iterable[WindowScore]) -> None:
-    """Adds what was measured to what is there by now, from other evaluations that use the file meanwhile.
+    """Adds what was measured to the file as it is now: other evaluations may have written to it meanwhile.
 
     Raises:
         InvalidInput: the file is not one that `write_motion` wrote.

@@ -1,4 +1,4 @@
-"""What an evaluation finds in its folder, and what of that it may replace: only what an evaluation made."""
+"""The folder of an evaluation, in which it replaces only what an evaluation made."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,7 +15,7 @@ SAVED = "frames"
 """The folder of saved frames, below `output_dir`."""
 
 OURS = ".evaluation"
-"""A file in `output_dir` that tells that an evaluation made the pictures there, and, in it, the frames."""
+"""A file in `output_dir` that marks the pictures there as made by an evaluation and, by its content, the frames too."""
 
 
 class OutputFolder:
@@ -58,7 +58,7 @@ class OutputFolder:
             )
 
     def check_links(self) -> None:
-        """Refuses a link to a folder that is not empty in place of one that is replaced: nobody knows what else it has.
+        """Refuses to replace a folder that is a link to one that is not empty: what else it holds is unknown.
 
         Raises:
             InvalidInput: names it.
@@ -70,9 +70,9 @@ class OutputFolder:
     def clear(self) -> None:
         """Removes results, pictures and frames that an earlier evaluation left."""
         replaced = self._replaced()
-        # First: without them nobody takes what is left, or what is new, for a finished evaluation.
+        # First: they mark a finished evaluation, also if a kill leaves the rest.
         (self.folder / RESULTS).unlink(missing_ok=True)
-        # A link, to an empty folder on another disk, stays.
+        # A link stays: it leads to an empty folder.
         for made in replaced:
             if made.is_dir() and not made.is_symlink():
                 remove(made)
@@ -80,14 +80,14 @@ class OutputFolder:
         (self.folder / OURS).write_text(SAVED if keeps or self.saves else "")
 
     def _replaced(self) -> list[Path]:
-        """The folders of pictures and of frames, if those that are there would be taken for this evaluation's."""
-        # What it scores stays.
+        """The folder of pictures, and that of frames if it is to be written or would pass for this evaluation's."""
+        # Frames that this evaluation scores stay.
         stale = self._saved_here and self._read_in(self.frames) is None
         return [self.pictures, *([self.frames] if stale or self.saves else [])]
 
     def _made_here(self) -> bool:
-        """Whether an evaluation scored something here before; its progress may have been removed."""
-        # Any program may have left a results.json.
+        """Whether an evaluation has scored something here, even if its progress is gone."""
+        # An unreadable results.json may be any program's.
         with suppress(InvalidInput):
             return (self.folder / OURS).is_file() or bool(read_results(self.folder).rows)
         return False
@@ -103,5 +103,5 @@ class OutputFolder:
         return False
 
     def _read_in(self, folder: Path) -> Path | None:
-        """A folder that this evaluation reads and that is, or lies in, another one."""
+        """A folder that this evaluation reads and that is `folder` or lies in it, if there is one."""
         return next((root for root in self.reads if root.resolve().is_relative_to(folder.resolve())), None)

@@ -1,4 +1,4 @@
-"""Several methods in one table, the frames that they were given and those that they made between them apart."""
+"""Several methods in one table, with given and synthesised frames scored separately."""
 
 from collections.abc import Sequence
 

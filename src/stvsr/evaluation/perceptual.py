@@ -1,12 +1,11 @@
 """Optional metrics, LPIPS and VMAF, from their usual packages.
 
-`make install` brings both, or `pip install ".[perceptual]"` in the clone. Each takes frames that follow each other, and
-the one of the truth before them, and gives a value for each:
+`make install` installs both, as does `pip install ".[perceptual]"` in the clone. Each takes consecutive frames, and the
+true frame before them, and gives a value for each frame:
 
-- LPIPS (Zhang et al., CVPR 2018; AlexNet, version 0.1): smaller is better. Its backbone's weights come from the
-  network, once.
+- LPIPS (Zhang et al., CVPR 2018; AlexNet, version 0.1): smaller is better. Its backbone's weights are downloaded once.
 - VMAF 0.6.1 (Netflix), by `vmaf-torch`, on Y of BT.601: 0 to 100. Its motion feature also looks at the next frame,
-  which for the last one of a window is not known: that one may differ a little from a run over the whole clip.
+  which is not known for the last one of a window: its value may differ a little from that of a run over the whole clip.
 """
 
 from collections.abc import Callable
@@ -21,14 +20,15 @@ from stvsr.errors import InvalidInput
 from stvsr.evaluation.metrics import luma
 
 Metric = Callable[[Tensor, Tensor, Tensor], list[float]]
-"""Prediction and truth, `(t, 3, H, W)`, and the truth's frame before, or none, uint8, to a value for each frame."""
+"""Maps prediction and truth, `(t, 3, H, W)`, and the true frame before them, `(1 or 0, 3, H, W)`, all uint8, to `t`
+values."""
 
 BACKBONE = "alexnet-owt-7be5be79.pth"
 """The file with the weights of torchvision's AlexNet."""
 
 
 def lpips(device: torch.device) -> Metric:
-    """LPIPS.
+    """The metric LPIPS.
 
     Raises:
         InvalidInput: the package or its backbone's weights are missing.
@@ -41,7 +41,7 @@ def lpips(device: torch.device) -> Metric:
     try:
         network: Any = LPIPS(net="alex", verbose=False).to(device)
     except Exception as error:
-        # Whatever a download can fail with.
+        # A failed download may raise anything.
         raise InvalidInput(
             f"extras=[lpips]: the weights of AlexNet are not in {folder} and could not be downloaded ({error}); "
             f"put {BACKBONE} of torchvision there"
@@ -55,7 +55,7 @@ def lpips(device: torch.device) -> Metric:
 
 
 def vmaf(device: torch.device) -> Metric:
-    """VMAF.
+    """The metric VMAF.
 
     Raises:
         InvalidInput: the package is missing.
@@ -70,7 +70,7 @@ def vmaf(device: torch.device) -> Metric:
         truth, distorted, earlier = (
             luma(frames.double() / PEAK).float().unsqueeze(1) for frames in (target, prediction, before)
         )
-        # Its first frame has no motion, which costs it several points: only that of a clip has none.
+        # VMAF sees no motion in the first frame it is given, which costs several points: give it the one before.
         motion = model.compute_motion2(torch.cat([earlier, truth]))[len(earlier) :]
         detail, fidelity = model.compute_adm_score(truth, distorted), model.compute_vif_features(truth, distorted)
         values: Tensor = model.predict(detail, motion, fidelity)
@@ -80,7 +80,7 @@ def vmaf(device: torch.device) -> Metric:
 
 
 def _not_installed(extra: str, package: str) -> InvalidInput:
-    """One line on what to install."""
+    """The error that says what to install."""
     return InvalidInput(
         f"extras=[{extra}]: the package {package} is not installed; run make install, or in the clone "
         'pip install ".[perceptual]"'

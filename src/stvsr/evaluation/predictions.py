@@ -1,4 +1,4 @@
-"""Frames that another program saved, scored as a network's: other people's outputs become comparable.
+"""Frames that another program saved, scored like a network's output, which makes other people's results comparable.
 
 The layout is that of the ground truth: a folder for each clip, PNG frames with the same numbers. `save_frames=true`
 writes it.
@@ -74,7 +74,7 @@ class SavedFrames:
 
 
 def check_numbers(clip: ClipInfo, folder: FrameFolder, needed: set[int]) -> None:
-    """Refuses a folder that lacks a frame that counts, or has one that the clip has not.
+    """Refuses a folder that lacks a frame that counts, or has one that the clip lacks.
 
     Raises:
         InvalidInput: names the first such frame.

@@ -23,11 +23,11 @@ from stvsr.evaluation.progress import BatchRecord, Progress, progress_folder
 from stvsr.explanations import in_one_line
 
 PATIENCE = 1.0
-"""Seconds between looks at whether the processes are alive."""
+"""Seconds between checks that the processes are alive."""
 
 
 def score_here(job: Job, progress: Progress, todo: list[int], rank: int = 0) -> Iterator[BatchRecord]:
-    """Scores batches in this process, and records each before it is given."""
+    """Scores batches in this process; each is recorded before it is yielded."""
     with progress.part(rank) as part:
         for record in job.scorer.run(todo):
             part.add(record)
@@ -38,21 +38,21 @@ def score_in_processes(config: DictConfig, identity: dict[str, Any], todo: list[
     """Scores batches in `config.processes` processes.
 
     Args:
-        config: of the evaluation, with the folder of its progress in `output_dir`.
-        identity: of the evaluation.
+        config: of the evaluation, whose progress lies in its `output_dir`.
+        identity: what decides the scores; each process checks it.
         todo: numbers of the batches.
 
     Yields:
         The number of windows of each batch that was scored and recorded.
 
     Raises:
-        UserError: what a process raised, or that it was killed.
+        UserError: a process failed or was killed.
     """
     context = multiprocessing.get_context("spawn")
     queue: Queue[Any] = context.Queue()
     plain = resolved(config)
     count = config.processes
-    # Dealt out in turn: long clips, and slow ones, lie side by side.
+    # Dealt out one by one, as long clips, and slow ones, lie side by side.
     processes = [
         context.Process(target=_work, args=(plain, identity, todo[rank::count], rank, queue)) for rank in range(count)
     ]
@@ -73,11 +73,11 @@ def score_in_processes(config: DictConfig, identity: dict[str, Any], todo: list[
                 finished += 1
             else:
                 yield said
-        # They exit by themselves: one that is ended on its way out prints a traceback.
+        # They exit by themselves: one that is terminated while it exits prints a traceback.
         for process in processes:
             process.join(PATIENCE)
     finally:
-        # All but those that could not be started.
+        # Only those that were started.
         for process in filter(lambda process: process.pid is not None, processes):
             process.terminate()
             process.join()
@@ -85,7 +85,7 @@ def score_in_processes(config: DictConfig, identity: dict[str, Any], todo: list[
 
 @contextmanager
 def _ctrl_c_ignored() -> Iterator[None]:
-    """For starting processes, which inherit it: Ctrl-C reaches all of a terminal, and this one ends the others."""
+    """Ignores Ctrl-C while processes are started, which inherit this: only their parent is to end them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -106,10 +106,10 @@ def _check_alive(processes: list[Any]) -> None:
 
 
 def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank: int, queue: "Queue[Any]") -> None:
-    """One process: scores its batches and tells how many windows each had; None at the end, a text on error."""
+    """One process: scores its batches and reports how many windows each had; None at the end, a message on error."""
     # Exit cleanly on SIGTERM: if it were killed outright, its loader processes would print errors.
     signal.signal(signal.SIGTERM, _leave)
-    # A spawned process would spawn its loaders too, each of which would import everything anew; take the default.
+    # Back to the default: a spawned process would spawn its loaders too, and each would import everything anew.
     multiprocessing.set_start_method(None, force=True)
     config = OmegaConf.create(plain)
     parent = multiprocessing.parent_process()
@@ -129,16 +129,16 @@ def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank
     except Exception as error:
         message = in_one_line(error)
         if message is None:
-            # Not a user's doing: the traceback stays on the terminal, the line says where to look.
+            # A bug, not a user's mistake: the traceback goes to the terminal, and the message refers to it.
             traceback.print_exc()
             message = f"process {rank} failed, see its traceback above; this is a bug of stvsr"
-        # The one that hears it ends the others, and must not end this one on its way out.
+        # On this message the parent terminates all processes, but this one is exiting already.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         queue.put(message)
 
 
 def threads_each(processes: int) -> int:
-    """How many threads each of several processes computes with: its share of the cores that this job was given."""
+    """How many threads each of several processes uses: its share of the cores that this job was given."""
     # A cluster gives a job some of the machine's cores; not every system tells which.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // processes)
@@ -150,7 +150,7 @@ def _leave(number: int, frame: object) -> None:
 
 
 def check_processes(count: int, device: str) -> None:
-    """Refuses several processes on one GPU, or on none.
+    """Refuses several processes on a single GPU, or on anything but `auto`, `cpu` and an available `cuda`.
 
     Raises:
         InvalidInput: says what to choose.

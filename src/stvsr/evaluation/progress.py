@@ -1,7 +1,7 @@
-"""What is already scored, kept on disk while a long evaluation runs, so that it can be killed and go on.
+"""What is already scored, kept on disk while a long evaluation runs, so that it can be killed and resumed.
 
 Each process appends a line to a file of its own after every batch. A line that was cut off by a kill, or
-damaged by a power cut, is not counted and its batch is scored again. When the results are written the folder goes.
+damaged by a power cut, is ignored and its batch scored again. Once the results are written, the folder is removed.
 """
 
 import json
@@ -33,13 +33,13 @@ class BatchRecord:
         batch: its number.
         windows: a score for each window.
         lr_size: height and width of the LR frames of its first window.
-        device: the name of what it ran on.
-        network_frames: frames the network made, those around windows too; 0 for saved frames.
-        network_seconds: the network took.
-        stage_seconds: each of its stages took, if it has some.
-        scoring_seconds: the metrics took.
-        waiting_seconds: spent waiting for frames.
-        warm: whether the process had seen a batch of this shape before, so that the time counts.
+        device: the name of the device.
+        network_frames: frames the network made, including those around windows; 0 for saved frames.
+        network_seconds: time in the network.
+        stage_seconds: time in each of its stages, if it has any.
+        scoring_seconds: time in the metrics.
+        waiting_seconds: time spent waiting for frames.
+        warm: whether the process had seen batches of this shape before, so that the time counts.
         peak_memory: so far, MiB; of the network's passes on a GPU, of the whole process on a CPU.
     """
 
@@ -71,7 +71,7 @@ class Progress(Unfinished):
         """The batches scored so far, by number.
 
         Args:
-            is_current: whether a record is of what there is to score now; others do not count.
+            is_current: whether what a record was scored on is unchanged; other records are ignored.
         """
         records = {}
         for path in sorted(self.folder.glob("part-*.jsonl")):

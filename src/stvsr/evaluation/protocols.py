@@ -1,7 +1,7 @@
 """Protocols: which frames of a clip count, and how clips become one number.
 
-Published numbers of one network differ by their protocol alone, so each has a name that stands in every table. All
-cover a clip with windows of 7 frames and stride 6; the frame that two windows share counts once, from the earlier one.
+The protocol alone changes a network's published numbers, so each has a name that stands in every table. All cover a
+clip with windows of 7 frames and stride 6; the frame that two windows share counts once, from the earlier one.
 
 - `paper`: a last window is moved back to the end of the clip, so that every frame counts (171 on Vid4);
   mean over a clip's frames, then over clips.
@@ -25,7 +25,7 @@ METHOD = "PSNR and SSIM on Y of BT.601, 8 bit, uncropped"
 
 @dataclass(frozen=True)
 class Window:
-    """Seven frames that a network makes in one go; it is given every other one, from the first.
+    """Seven frames that a network makes in one pass; it is given every other one, from the first.
 
     Attributes:
         first: index of the first frame in its clip.
@@ -90,7 +90,7 @@ class Protocol:
         return windows
 
     def mean(self, values: Sequence[float], clips: Sequence[str]) -> float:
-        """One number of many clips.
+        """Averages values of many clips into one.
 
         Args:
             values: a value for each clip, at least one.

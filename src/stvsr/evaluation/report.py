@@ -1,6 +1,6 @@
-"""One file to look at: tables, charts, pictures, a slider, space-time slices; opens without a server.
+"""The report: one HTML file with tables, charts, pictures, a slider, space-time slices; it opens without a server.
 
-The page is `page/report.html.j2`; this file gathers what stands in it from the folders of finished evaluations.
+Its template is `page/report.html.j2`; this module gathers the content from the folders of finished evaluations.
 """
 
 import csv
@@ -26,13 +26,13 @@ from stvsr.evaluation.tables import Table, decimals
 from stvsr.files import write_text
 
 CROP = 64
-"""Side of the enlarged square, HR pixels; less in frames of fewer than twice as many."""
+"""Side of the enlarged square, HR pixels; at most half of a frame's shorter side."""
 
 SLICE_HEIGHT = 140
-"""Height at which a space-time slice of few frames is shown, screen pixels."""
+"""Least height at which the true space-time slice is shown, screen pixels; two a frame if that is more."""
 
 Frames = list[list[Any]]
-"""Of each frame that counts its number, whether it was given (1 or 0), and PSNR."""
+"""For each frame that counts: its number, whether it was given (1 or 0), and its PSNR."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ def write_report(folder: Path, runs: list[Path]) -> Table:
         The comparison.
 
     Raises:
-        InvalidInput: a folder holds no results.
+        InvalidInput: a folder holds no results, or damaged ones.
     """
     read = [(path, read_results(path)) for path in runs]
     labelled = [Run(path, results, label) for (path, results), label in zip(read, labels(read), strict=True)]
-    # The protocol has a column of its own there.
+    # The comparison has a column for the protocol.
     counts = Counter((results.name, results.protocol.name) for _, results in read)
     compared = entries(
         replace(run.results, name=run.label) if counts[run.results.name, run.results.protocol.name] > 1 else run.results
@@ -95,7 +95,7 @@ def write_report(folder: Path, runs: list[Path]) -> Table:
 
 
 def labels(runs: list[tuple[Path, Results]]) -> list[str]:
-    """Names of the methods; the protocol is added where one was scored by several, then the folder."""
+    """Unique names of the runs: the method's, and the protocol, the folder and a number where they are needed."""
     names = [results.name for _, results in runs]
     protocols = [results.protocol.name for _, results in runs]
     folders = [folder.name for folder, _ in runs]
@@ -103,13 +103,13 @@ def labels(runs: list[tuple[Path, Results]]) -> list[str]:
         pairs = list(zip(names, additions, strict=True))
         different = Counter(name for name, _ in set(pairs))
         names = [f"{name}, {more}" if different[name] > 1 else name for name, more in pairs]
-    # Folders may be called alike, or be the same.
+    # Folders may have the same name, or be the same.
     counts = Counter(names)
     return [f"{name} #{place}" if counts[name] > 1 else name for place, name in enumerate(names, start=1)]
 
 
 def page(runs: list[Run], comparison: Table, parts: Table) -> str:
-    """The whole page."""
+    """The HTML of the whole page."""
     environment = Environment(
         loader=PackageLoader("stvsr.evaluation", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -129,7 +129,7 @@ def page(runs: list[Run], comparison: Table, parts: Table) -> str:
 
 
 def clip_data(runs: list[Run]) -> dict[tuple[str, str], dict[str, Any]]:
-    """For each clip of any run, by set and name: its split, and for each run its PSNR and its `Frames`, or None.
+    """For each clip of any run, by set and name: its split and motion, and each run's PSNR and `Frames`, or None.
 
     Raises:
         InvalidInput: a table of a run was changed or cut off.
@@ -156,7 +156,7 @@ def _add_clips(clips: dict[tuple[str, str], dict[str, Any]], folder: Path, place
                 "frames": [None] * runs,
             },
         )
-        # Runs of different thresholds may have it in different splits.
+        # Runs with different thresholds may put it into different splits.
         if row["motion"] not in clip["split"].split(" / "):
             clip["split"] += f" / {row['motion']}"
         clip["psnr"][place] = _number(row["psnr_y"], 3)
@@ -182,7 +182,7 @@ def clip_table(runs: list[Run], clips: list[dict[str, Any]]) -> Table:
 def shown_clips(
     runs: list[Run], clips: dict[tuple[str, str], dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The clips of which any run kept pictures, with those of every run; and a line for each that cannot be shown."""
+    """The clips of which any run kept pictures, with every run's; and a note on all pictures that cannot be shown."""
     kept = [picture_folders(run) for run in runs]
     shown, notes = [], list[str]()
     for key in dict.fromkeys(key for folders in kept for key in folders):
@@ -195,7 +195,7 @@ def shown_clips(
 
 
 def of_one_size(name: str, every: list[Pictures]) -> tuple[list[Pictures], list[str]]:
-    """The pictures of the first run's size, whose truth is shown, and one line for each run that is left out."""
+    """The pictures as large as the first run's, whose truth is shown; and one note for each run that is left out."""
     sizes = [(pictures, pictures.size()) for pictures in every]
     first, shown = sizes[0]
     notes = [
@@ -213,7 +213,7 @@ def picture_folders(run: Run) -> dict[tuple[str, str], Path]:
         (kept["set"], kept["clip"]): run.folder / PICTURES / kept["folder"]
         for kept in run.results.settings.get("pictures", [])
     }
-    # None where the middle of the clip does not count, or somebody removed them.
+    # There are none where the middle window was interrupted, or where somebody removed them.
     kinds = ("given-truth", "slice-truth", "slice-prediction")
     return {key: folder for key, folder in folders.items() if all(any(folder.glob(f"{kind}-*.png")) for kind in kinds)}
 
@@ -225,7 +225,7 @@ def _shown_clip(name: str, every: list[Pictures]) -> dict[str, Any]:
     return {
         "name": name,
         "groups": [_group(frame, every) for frame in SHOWN],
-        # A protocol may count fewer frames, at the end; a frame is as high in all.
+        # A protocol may count fewer frames, at the end: a frame is as high in all slices.
         "slices": [
             {
                 "caption": caption,
@@ -243,7 +243,7 @@ def _group(shown: ShownFrame, every: list[Pictures]) -> dict[str, Any]:
     number = truth.stem.rsplit("-", 1)[1]
     source = truth.with_name(f"{shown.kind}-input-{number}.png")
     panels = [{"caption": shown.input_name, "source": _embed(source), "role": "input"}]
-    # Another protocol may have another frame in the middle.
+    # Runs by another protocol may show another frame.
     predictions = [(pictures, pictures.folder / f"{shown.kind}-prediction-{number}.png") for pictures in every]
     present = [(pictures, path) for pictures, path in predictions if path.is_file()]
     for pictures, path in present:
@@ -266,7 +266,7 @@ def chosen_crop(truth: Path, predictions: list[Path]) -> tuple[int, int, int]:
     h, w = target.shape[-2:]
     side = min(CROP, h // 2, w // 2)
     error = sum((np.abs(read_png(path).numpy() - target).mean(0) for path in predictions), np.zeros((h, w), np.float32))
-    # anchor (0, 0): the sum at a pixel is that of the square to its right and below.
+    # With anchor (0, 0), a pixel has the sum of the square whose top left it is.
     sums = cv2.boxFilter(error, -1, (side, side), anchor=(0, 0), normalize=False, borderType=cv2.BORDER_CONSTANT)
     top, left = np.unravel_index(np.argmax(sums[: h - side + 1, : w - side + 1]), (h - side + 1, w - side + 1))
     return int(left), int(top), side

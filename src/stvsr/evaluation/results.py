@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: one folder with every score and what it was made of."""
+"""What an evaluation writes: one folder with every score and how it was made."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -23,14 +23,14 @@ class Results:
     Attributes:
         name: of the method.
         protocol: how it was scored.
-        cost: what it costs.
-        rows: for each clip set and motion split; one at least.
+        cost: what the method costs.
+        rows: one for each clip set and motion split; at least one.
         settings: the data, where LR frames and motion splits come from, and the like.
-        seconds: what the run spent on the network, on scoring and waiting for frames.
+        seconds: time spent in the network, on scoring and waiting for frames.
         left_out: clips that count in no mean, each with the reason.
-        cropped: clips of which an incomplete last row or column was cut off, each with the sizes.
-        notes: what else a reader must know of the method.
-        made_with: what decides the scores; checksums tell weights, files and code.
+        cropped: clips of which an incomplete last row or column of LR pixels was cut off, each with the sizes.
+        notes: what else a reader must know about the method.
+        made_with: what decides the results; weights, files and code as checksums.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Results:
         return lines
 
     def cuts(self) -> list[str]:
-        """One line that says that clips were cropped to whole LR pixels; empty if none was."""
+        """One line on the clips that were cropped to whole LR pixels; empty if none was."""
         if not self.cropped:
             return []
         clip, sizes = next(iter(self.cropped.items()))
@@ -105,7 +105,7 @@ class Results:
             "results.tex": table.as_latex(),
             "clips.csv": clips_csv(clips),
             "frames.csv": frames_csv(clips),
-            # Written last: where it is, everything that a report needs is there.
+            # Last: where it exists, all that a report needs does too.
             RESULTS: json.dumps({**asdict(self), "says": str(self.protocol), "rows": records}, indent=2) + "\n",
         }
         for name, content in files.items():
@@ -113,10 +113,10 @@ class Results:
 
 
 def read_results(folder: Path) -> Results:
-    """What `Results.write` wrote.
+    """Reads what `Results.write` wrote.
 
     Raises:
-        InvalidInput: there are no results in the folder, or no whole ones.
+        InvalidInput: there are no results in the folder, or unreadable ones.
     """
     path = folder / RESULTS
     if not path.is_file():

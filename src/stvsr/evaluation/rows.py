@@ -16,14 +16,14 @@ class Row:
     Attributes:
         clip_set: its name.
         motion: slow, medium, fast, or all.
-        clips: that count.
-        frames: that count.
-        clips_left_out: that do not.
-        frames_left_out: of the clips that count, those that do not.
-        left_out: what was left out and why, for people; empty if nothing.
+        clips: how many count.
+        frames: how many count.
+        clips_left_out: how many clips do not count.
+        frames_left_out: how many frames of the clips that count do not.
+        left_out: what was left out and why, in words; may be empty.
         scores: `psnr_y`, `ssim_y`, `psnr_rgb` and further metrics, each also for the given and the synthesised
-            frames apart (`psnr_y_given`, …), and how many those are (`frames_given`, …); PSNR in dB. None where
-            no clip counts.
+            frames alone (`psnr_y_given`, …), and how many those are (`frames_given`, …); PSNR in dB. None where
+            nothing counts.
     """
 
     clip_set: str
@@ -37,17 +37,17 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The set and the split."""
+        """Set and split, such as `Vid4/all`."""
         return f"{self.clip_set}/{self.motion}"
 
     @property
     def omission(self) -> str:
-        """What was left out of which row, as a line for people; empty if nothing."""
+        """What was left out of which row, in one line; empty if nothing."""
         return f"left out of {self.name}: {self.left_out}" if self.left_out else ""
 
     @property
     def metrics(self) -> list[str]:
-        """What was measured of all frames: `psnr_y`, `ssim_y`, `psnr_rgb` and further metrics."""
+        """The metrics of all frames: `psnr_y`, `ssim_y`, `psnr_rgb` and further ones."""
         return [name for name in self.scores if not name.endswith(PARTS[1:])]
 
     @property
@@ -76,7 +76,7 @@ class Row:
 
 
 def summarise(clips: list[ClipScore], protocol: Protocol) -> list[Row]:
-    """For each clip set a row for each motion split that occurs, slow to fast, and one for all of its clips."""
+    """For each clip set: a row for each motion split that occurs, slow to fast, and one for all of its clips."""
     rows = []
     metrics = metrics_of(clips)
     for clip_set in dict.fromkeys(clip.info.clip_set for clip in clips):

@@ -1,7 +1,7 @@
 """Scores of clips, put together from the windows they were made in (paper Sec. 4.1).
 
-A clip's score is the mean over its frames that count. A clip with infinite PSNR (all black and predicted so) would
-make every mean infinite; it is left out and named.
+A clip's score is the mean over its frames that count. A clip with a frame of infinite PSNR (such as black
+predicted exactly) would make every mean infinite; it is left out and named.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from stvsr.evaluation.metrics import METRICS
 from stvsr.evaluation.windows import Task
 
 ALL_FRAMES, GIVEN_FRAMES, SYNTHESISED_FRAMES = PARTS = ("", "_given", "_synthesised")
-"""All frames, those the network was given in low resolution, those it was not; endings of column names."""
+"""All frames, those the network was given in low resolution, those it was not: suffixes of column names."""
 
 PART_NAMES = dict(zip(PARTS, ("all", "given", "synthesised"), strict=True))
 
@@ -26,17 +26,17 @@ NOT_COVERED = "not covered by the protocol's windows"
 
 @dataclass(frozen=True)
 class WindowScore:
-    """Scores of one window; a value for each frame that counts.
+    """Scores of one window; lists have a value for each frame that counts.
 
     Attributes:
         position: of the window in the plan.
         metrics: values by metric; none if the window is interrupted.
         motion: HR pixels from the frame before; None for the first frame of a clip.
-        pairs: a checksum of the pixels of the frame before and of this one; likewise.
-        black: whether a frame of the ground truth is all black.
+        pairs: checksums of the pixels of the frame before and of this one; likewise.
+        black: whether the true frame is all black; empty if interrupted.
         size: width and height of the ground truth before an incomplete last row or column was cut off.
         interruption: why the window was not scored; None if it was.
-        state: changes when a file that the window was read from is written anew.
+        state: fingerprint of the files that the window was read from.
     """
 
     position: int
@@ -72,7 +72,7 @@ class ClipScore:
 
     Attributes:
         info: what it is.
-        split: slow, medium or fast, as the data tells or as measured.
+        split: slow, medium or fast, as given by the data or as measured.
         motion: measured, HR pixels per frame; None if no two frames that count follow each other.
         frames: those that count.
         uncounted: how many do not, by reason.
@@ -101,17 +101,17 @@ class ClipScore:
 
 
 def metrics_of(clips: list[ClipScore]) -> list[str]:
-    """The metrics that the frames of clips have, in the order of the columns; PSNR and SSIM where no frame counts."""
+    """The metrics that the frames of clips have, in the order of the columns; `METRICS` where no frame counts."""
     return list(next((frame.metrics for clip in clips for frame in clip.frames), METRICS))
 
 
 def clip_scores(tasks: list[Task], windows: Iterable[WindowScore], thresholds: MotionThresholds) -> list[ClipScore]:
-    """Puts windows together, in the order of the plan.
+    """Joins windows into clips, in the order of the plan.
 
     Args:
         tasks: the plan.
         windows: a score for each window, in any order.
-        thresholds: decide the split of clips whose motion the data does not tell.
+        thresholds: decide the split of clips for which the data gives none.
     """
     by_position = {window.position: window for window in windows}
     clips: dict[int, list[tuple[Task, WindowScore]]] = {}

@@ -1,7 +1,7 @@
-"""The loop: windows through a network (or from saved frames), into scores.
+"""The scoring loop: windows go through a network (or come from saved frames) and become scores.
 
 Batches are fixed beforehand: which windows share one does not depend on how many processes there are or on what was
-scored before an interruption. So neither do the scores.
+scored before an interruption, so neither do the scores.
 """
 
 import time
@@ -37,7 +37,7 @@ from stvsr.models.network import Network, run_padded
 
 
 def fixed_batches(windows: int, size: int) -> list[range]:
-    """Positions in the plan, `size` at a time."""
+    """The positions of windows in the plan, `size` at a time."""
     return [range(start, min(start + size, windows)) for start in range(0, windows, size)]
 
 
@@ -46,8 +46,8 @@ class Scorer:
 
     Args:
         windows: reads them.
-        batches: positions of each batch.
-        network: makes the frames; None where they are saved ones.
+        batches: the windows of each, by position in the plan.
+        network: makes the frames; None where saved ones are scored.
         device: where the network and the metrics run.
         extras: further metrics by name.
         shown: keeps pictures.
@@ -85,7 +85,7 @@ class Scorer:
 
         Raises:
             DamagedClip: a frame cannot be read.
-            InvalidInput: the network's answer is not finite, or the memory does not suffice.
+            InvalidInput: the network's output is not finite, a further metric fails, or memory runs out.
         """
         todo = list(numbers)
         prepare_for(self.workers)
@@ -102,7 +102,7 @@ class Scorer:
             try:
                 record = self._score(number, batch, waited)
             except (RuntimeError, MemoryError) as error:
-                # After a kernel has failed, cuDNN may speak as if memory were short.
+                # After a failed kernel, cuDNN may report a lack of memory.
                 check_answering(self.device)
                 if not is_out_of_memory(error):
                     raise
@@ -127,7 +127,7 @@ class Scorer:
         # Windows of one size share a pass through the network.
         for (shape, interruption), group in groupby(placed, key=lambda item: (item[1].lr.shape, item[1].interruption)):
             positions, windows = zip(*group, strict=True)
-            # Interrupted windows are never scored; they run only to be saved, so that saved frames lack none.
+            # Interrupted windows are never scored; they run only where frames are saved, so that none is missing.
             if interruption is not None and self.save_to is None:
                 scores += [_unscored(position, window) for position, window in zip(positions, windows, strict=True)]
                 continue
@@ -164,10 +164,10 @@ class Scorer:
         )
 
     def _predictions(self, group: Sequence[WindowFrames]) -> tuple[list[Tensor], float]:
-        """For each window the frames that count, `(t, 3, H, W)`, and the network's seconds (0 for saved frames)."""
+        """Each window's frames that count, `(t, 3, H, W)`, and the network's seconds (0 for saved frames)."""
         if self.network is None:
             return [window.prediction for window in group if window.prediction is not None], 0.0
-        # On a GPU the metrics may take more than a small network.
+        # The metrics may take more GPU memory than a small network.
         if self.device.type == "cuda":
             forget_peak_memory(self.device)
         lr = torch.stack([window.lr for window in group]).to(self.device)
@@ -212,7 +212,7 @@ class Scorer:
             if is_out_of_memory(error):
                 raise
             height, width = target.shape[-2:]
-            # Their networks halve frames several times.
+            # LPIPS and VMAF halve frames several times, too often for small ones.
             raise InvalidInput(
                 f"extras=[{name}]: does not measure frames of {width}x{height} ({one_line(error)[:200]}); leave it out"
             ) from None
@@ -225,7 +225,7 @@ class Scorer:
 
 
 def handed_over(batch: list[WindowFrames]) -> list[WindowFrames]:
-    """A batch as a loader process gives it to its parent."""
+    """The batch, in memory that a loader process shares with its parent."""
     for window in batch:
         share_with_parent(window.hr, window.lr, *([] if window.prediction is None else [window.prediction]))
     return batch

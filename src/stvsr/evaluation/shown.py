@@ -1,8 +1,8 @@
-"""What an evaluation keeps of a few clips for the report: whole frames, and a row of pixels over time.
+"""Pictures of a few clips that an evaluation keeps for the report: whole frames, and a row of pixels over time.
 
 The clips are spread evenly over the data and do not depend on the scores, so that every method shows the same ones.
-Of each, the middle window gives a frame the network was given and the next, which it was not (as the paper's figures
-do); every window gives the pixels of one row, which side by side are a space-time slice.
+Each clip's middle window provides a given frame and the synthesised one after it (as the paper's figures do); every
+window provides the pixels of its middle row, which together make a space-time slice.
 """
 
 from collections.abc import Iterable
@@ -23,8 +23,8 @@ class ShownFrame:
 
     Attributes:
         position: in the window, counted from 0.
-        kind: whether the network was given it, in a word.
-        input_name: what `input` gives, for captions.
+        kind: `given` or `synthesised`.
+        input_name: the caption of what `input` returns.
     """
 
     position: int
@@ -32,25 +32,25 @@ class ShownFrame:
     input_name: str
 
     def input(self, lr: Tensor) -> Tensor:
-        """The LR picture shown for this frame, of `(n, 3, h, w)`: the one at its time, or its neighbours' mean."""
+        """The LR picture for this frame, from `(n, 3, h, w)`: the LR frame at its time, or its neighbours' mean."""
         return (lr[self.position // 2] + lr[(self.position + 1) // 2]) / 2
 
 
 SHOWN = (ShownFrame(2, "given", "LR input"), ShownFrame(3, "synthesised", "overlaid LR inputs"))
-"""What every picture shows: a frame the network was given and the next, which it was not."""
+"""What is shown of every clip: a frame the network was given and the next, which it was not."""
 
 PICTURES = "pictures"
 """The folder of pictures, below `output_dir`."""
 
 LARGEST = (1024, 768)
-"""Of larger frames the middle is kept: width and height, pixels."""
+"""Width and height, HR pixels; of larger frames only the middle is kept."""
 
 
 class ShownClips:
     """Writes pictures of some clips below a folder.
 
     Args:
-        folder: a folder for each clip is made there.
+        folder: where a folder is created for each clip.
         clips: how many; 0 for none.
         tasks: the plan.
     """
@@ -63,17 +63,17 @@ class ShownClips:
         self.middle: dict[int, Task] = {}
         for index in sorted(shown):
             windows = [task for task in tasks if task.index == index]
-            # Not a last window that was moved back: there the frames shown may not count.
+            # Not a last window that was moved back, in which the frames to show may not count.
             whole = [task for task in windows if SHOWN[0].position in task.window.kept]
             self.middle[index] = whole[len(whole) // 2]
 
     def folders(self) -> list[dict[str, str]]:
-        """The clips that are shown: set, clip, and the folder of its pictures below that of all."""
+        """The clips that are shown: set, clip, and its folder of pictures, relative to `folder`."""
         tasks = self.middle.values()
         return [{"set": task.clip.clip_set, "clip": task.clip.name, "folder": task.folder} for task in tasks]
 
     def add(self, frames: WindowFrames, prediction: Tensor) -> None:
-        """Keeps what is shown of a window.
+        """Writes what is shown of a window.
 
         Args:
             frames: the window.
@@ -88,7 +88,7 @@ class ShownClips:
         hr = frames.hr[kept.start : kept.stop]
         row = hr.shape[-2] // 2
         for name, source in (("prediction", prediction), ("truth", hr)):
-            # (t, 3, W) to a picture of t rows; of a wide one the middle, as of the pictures.
+            # (t, 3, W) to a picture of t rows, cropped to the middle where it is wide, as frames are.
             left = max(0, source.shape[-1] - LARGEST[0]) // 2
             pixels = source[:, :, row, left : left + LARGEST[0]].permute(1, 0, 2)
             write_png(folder / f"slice-{name}-{task.numbers[0]:08d}.png", pixels)
@@ -106,7 +106,7 @@ class ShownClips:
 
 
 def _middle(frame: Tensor, scale: int) -> Tensor:
-    """The middle of a frame `(3, H, W)`, at most `LARGEST`; computed in LR pixels, so that both kinds match."""
+    """The middle of a frame `(3, H, W)`, at most `LARGEST`; computed in LR pixels, so that LR and HR ones match."""
     height, width = (side // scale for side in frame.shape[-2:])
     wide, high = (side // SCALE for side in LARGEST)
     top, left = max(0, height - high) // 2, max(0, width - wide) // 2
@@ -114,7 +114,7 @@ def _middle(frame: Tensor, scale: int) -> Tensor:
 
 
 def slices(paths: Iterable[Path]) -> Tensor:
-    """The slice of a clip from those of its windows, `(3, t, W)`, uint8; the middle of all where some are wider."""
+    """The slice of a clip from those of its windows, `(3, t, W)`, uint8; wider ones are cropped to their middle."""
     parts = [read_png(path) for path in sorted(paths)]
     width = min(part.shape[-1] for part in parts)
     return torch.cat([part.narrow(2, (part.shape[-1] - width) // 2, width) for part in parts], dim=1)

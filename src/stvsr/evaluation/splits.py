@@ -10,15 +10,15 @@ from stvsr.data.clip import SPLITS
 from stvsr.evaluation.metrics import frame_scores
 
 HIGHEST = 60.0
-"""dB; all pixels off by a quarter of a grey level."""
+"""dB; as if all pixels were off by a quarter of a grey level."""
 
 
 class MotionSplitScores(Metric):
     """Mean PSNR and SSIM per motion split, reduced over processes.
 
-    A clip's score is the mean over its frames, a split's the mean over its clips. A clip whose truth is of one colour
-    does not count: whether a network makes that exactly or almost would outweigh all others. For the same reason a
-    frame counts `HIGHEST` at most. Values that are not finite make means NaN, which are never the best. `compute` gives
+    A clip's score is the mean over its frames, a split's the mean over its clips. A clip of a single colour does not
+    count: whether a network makes that exactly or nearly would outweigh all other clips. For the same reason a frame's
+    PSNR is capped at `HIGHEST`. Values that are not finite make means NaN, which is never the best. `compute` returns
     `psnr/slow`, `ssim/slow`, … for the splits that occurred, and `psnr/mean`, `ssim/mean`, in which each of these
     splits weighs the same.
     """
@@ -29,7 +29,7 @@ class MotionSplitScores(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        # Sums of PSNR and SSIM, and clips, for each split.
+        # For each split: sums of PSNR and SSIM, number of clips.
         self.add_state("total", torch.zeros(len(SPLITS), 2, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("clips", torch.zeros(len(SPLITS), dtype=torch.float64), dist_reduce_fx="sum")
 

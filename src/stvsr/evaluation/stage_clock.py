@@ -11,11 +11,11 @@ from stvsr.devices import synchronise
 
 
 class StageClock:
-    """Adds up the seconds that stages run.
+    """Adds up the seconds that each stage runs.
 
     Args:
         stages: by name.
-        device: where they run; what it has been asked to do is waited for.
+        device: where they run; it is synchronised before and after each.
     """
 
     def __init__(self, stages: Mapping[str, nn.Module], device: torch.device) -> None:

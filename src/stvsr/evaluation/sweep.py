@@ -15,7 +15,7 @@ from stvsr.files import state_of
 
 
 class SweepReport(Callback):
-    """Hydra's callback around a sweep: at its end writes its report and prints its table."""
+    """A Hydra callback that writes the report of a sweep at its end, and prints its table."""
 
     def __init__(self) -> None:
         self.earlier: dict[Path, str] = {}
@@ -25,10 +25,10 @@ class SweepReport(Callback):
         self.earlier = _results(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Compares what the jobs of this sweep left in its folder; a job that failed has left nothing.
+        """Compares the results that jobs of this sweep wrote to its folder; a job that failed has written none.
 
         Raises:
-            SystemExit: there is no report, and the user has been told why.
+            SystemExit: the report failed, and the user has been told why.
         """
         folder = Path(config.hydra.sweep.dir)
         try:
@@ -37,7 +37,7 @@ class SweepReport(Callback):
                 print(write_report(folder, sorted(written, key=_job_number)).as_text())
                 print(f"comparison and report: {folder.resolve()}")
         except Exception as error:
-            # Hydra would make a warning of it, and exit status 0.
+            # Hydra would reduce it to a warning and exit with status 0.
             message = in_one_line(error)
             if message is None:
                 traceback.print_exc()
@@ -47,7 +47,7 @@ class SweepReport(Callback):
 
 
 def _results(config: DictConfig) -> dict[Path, str]:
-    """The results in the folder of a sweep, each with what changes when it is written again."""
+    """The results in the folder of a sweep, each with a fingerprint that changes when it is rewritten."""
     return {path: state_of([path]) for path in Path(config.hydra.sweep.dir).glob(f"*/{RESULTS}")}
 
 

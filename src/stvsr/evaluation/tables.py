@@ -11,14 +11,14 @@ LATEX_SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "|": r"\textbar{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
-    # At the beginning of a row it would be an argument of the one before.
+    # After the `\\` of the row before, these would be read as its argument.
     "[": "{[}",
     "*": "{*}",
     "\\": r"\textbackslash{}",
 }
 
 NOTHING = "-"
-"""Where there is no number."""
+"""Printed where there is no number."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Table:
     """Cells as text, and what they mean.
 
     Attributes:
-        columns: headings; the first column is of words, the others are figures.
+        columns: headings; the first column is aligned left, the others right.
         rows: cells.
-        caption: how the figures were made: stands in every form.
+        caption: how the figures were made; in every form but CSV.
         notes: what else a reader must know, a line each.
     """
 
@@ -78,12 +78,12 @@ def _sentence(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """Text that is no column's end and no HTML."""
+    """Text with what would end a column or be HTML escaped."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", r"\|")
 
 
 def latex(text: str) -> str:
-    """Text with LaTeX's special characters made plain."""
+    """Text with LaTeX's special characters escaped."""
     return "".join(LATEX_SPECIAL.get(character, character) for character in text)
 
 
@@ -102,5 +102,5 @@ def decimals(value: object, digits: int) -> str:
 
 
 def with_parts(whole: str, parts: Sequence[str]) -> str:
-    """A figure, and in brackets what each of its parts has of it; the figure alone if it has none."""
+    """A figure, followed by those of its parts in brackets, if there are parts."""
     return f"{whole} ({' + '.join(parts)})" if parts else whole

@@ -27,7 +27,7 @@ class Task:
         index: of the clip in its set.
         clip: what it is.
         window: which of its frames.
-        folder: of the clip's frames and pictures, below the folder of all of them.
+        folder: of the clip's frames and pictures, relative to the folder for all clips.
     """
 
     index: int
@@ -42,7 +42,7 @@ class Task:
 
 
 def check_text(what: str, name: str, remedy: str) -> None:
-    """Refuses the name of a file that is no text: it could not be written into tables.
+    """Refuses a name that is not valid text: it could not be written into tables.
 
     Raises:
         InvalidInput: it is not UTF-8.
@@ -56,10 +56,10 @@ def check_text(what: str, name: str, remedy: str) -> None:
 def plan(clips: ClipSet, protocol: Protocol) -> list[Task]:
     """Every window of every clip, in order.
 
-    A clip's folder is called as the clip; where there are several sets, it lies in a folder of its set.
+    A clip's folder has the name of the clip; where there are several sets, it lies in a folder named after its set.
 
     Raises:
-        InvalidInput: there is no clip, one is too short, or two have the same name.
+        InvalidInput: there is no clip, one is too short, two have the same name, or a name is not UTF-8.
     """
     infos = [clips.describe(index) for index in range(len(clips))]
     if not infos:
@@ -81,19 +81,19 @@ def plan(clips: ClipSet, protocol: Protocol) -> list[Task]:
 
 @dataclass(frozen=True)
 class WindowFrames:
-    """A window, read.
+    """A window that has been read.
 
     Attributes:
-        task: what it is.
+        task: which window it is.
         hr: `(7, 3, H, W)`, uint8; an incomplete last row or column of LR pixels is cut off.
         lr: `(n, 3, h, w)`, float32 in [0, 1]: the window's four frames and those around it that the network reaches.
-        inside: of the `2n-1` frames a network makes of them, the position of the window's first.
+        inside: the position of the window's first frame among the `2n-1` that a network makes of `lr`.
         prediction: saved frames in place of a network's, `(frames that count, 3, H, W)`, uint8; or None.
         motion: HR pixels from the frame before, for each frame that counts; None for the first of a clip.
-        pairs: a checksum of the pixels of the frame before and of this one, likewise.
+        pairs: checksums of the pixels of the frame before and of this one, likewise.
         size: width and height before the cut.
         interruption: why the frames do not belong together; None if they do.
-        state: changes when one of the files that it was read from is written anew.
+        state: fingerprint of the files it was read from.
     """
 
     task: Task
@@ -115,7 +115,7 @@ class Windows(Dataset[WindowFrames]):
         clips: where frames come from.
         tasks: the plan.
         predictions: saved frames to score, or None.
-        motion: what was measured before, by pair, and need not be again.
+        motion: what was measured before, by pair, and need not be measured again.
         reach: LR frames that the network is given before and after a window (`Network.reach`), as far as the clip has
             them and is not interrupted there.
     """
@@ -143,9 +143,10 @@ class Windows(Dataset[WindowFrames]):
 
         Raises:
             DamagedClip: a frame cannot be read as it should be.
+            InvalidInput: there are too many or too few LR frames.
         """
         task = self.tasks[position]
-        # Before they are read: frames that are written anew meanwhile are not those that were scored.
+        # Before reading: frames rewritten meanwhile must not pass for those scored.
         state = self.state(task)
         excerpt = self._read(task, task.window.all_frames)
         inside, seen = self._seen(task, excerpt)
@@ -174,15 +175,15 @@ class Windows(Dataset[WindowFrames]):
         )
 
     def state(self, task: Task) -> str:
-        """Changes when one of the files that a window is read from is written anew: the clip's, or saved frames."""
+        """Fingerprint of the files that a window is read from, saved frames too; changes when one is rewritten."""
         saved = [] if self.predictions is None else self.predictions.files(task.clip, task.numbers)
         frames = self._around(task)
         return state_of([*self.clips.files(task.index, frames.start, len(frames)), *saved])
 
     def _seen(self, task: Task, window: Excerpt) -> tuple[int, Excerpt]:
-        """The window's place in what the network is given, and that: the window with the frames around it it looks at.
+        """The window's position in the frames that the network sees, and these: the window and those around it.
 
-        The seven frames were read by themselves: a cut outside of them must not decide whether they are scored.
+        The window is read by itself first: a scene cut around it must not decide whether it is scored.
         """
         frames = self._around(task)
         if len(frames) > FRAMES and window.interruption is None:
@@ -194,8 +195,8 @@ class Windows(Dataset[WindowFrames]):
     def _around(self, task: Task) -> range:
         """The frames of a window and those around it that the network reaches.
 
-        An LR frame and the one made beside it come and go together, so that the window's first frame stays one of those
-        that the network is given.
+        Frames are added in pairs, one LR and one synthesised frame, so that the network is still given the window's
+        first frame.
         """
         window, pairs = task.window.all_frames, 2 * self.reach
         before, after = (min(pairs, there // 2 * 2) for there in (window.start, task.clip.frames - window.stop))
@@ -216,7 +217,7 @@ class Windows(Dataset[WindowFrames]):
         return excerpt
 
     def _motion(self, task: Task, hr: Tensor, pairs: list[str | None]) -> list[float | None]:
-        """The motion to each frame that counts; measured unless it is known."""
+        """The motion to each frame that counts; measured unless all of it is known."""
         if all(pair is None or pair in self.motion for pair in pairs):
             return [None if pair is None else self.motion[pair] for pair in pairs]
         measured: list[float | None] = [None, *measure_motion(hr)]
@@ -224,6 +225,6 @@ class Windows(Dataset[WindowFrames]):
 
 
 def frame_pairs(frames: Tensor) -> list[str | None]:
-    """A checksum for each frame `(3, H, W)` with the one before it; None for the first."""
+    """For each of the frames `(t, 3, H, W)`, a checksum of it and the one before it; None for the first."""
     sums = [blake2b(frame.contiguous().numpy(), digest_size=8).hexdigest() for frame in frames]
     return [None, *(before + after for before, after in pairwise(sums))]

@@ -1,8 +1,8 @@
 """Alignment of two feature maps: pyramid, cascading and deformable sampling (PCD), after EDVR.
 
 The paper uses one structure three times (Sec. 3.4): to interpolate the missing frame between two frames, and to
-align the hidden state and the cell state of the ConvLSTM with the current frame. Each use is an `AlignedFusion`
-of its own: three pyramid levels of both maps, each map sampled towards the other coarse to fine, and a 1x1
+align the hidden state and the cell state of the ConvLSTM with the current frame. Each use is a separate
+`AlignedFusion`: three pyramid levels of both maps, each map sampled towards the other, coarse to fine, and a 1x1
 convolution that blends the two (the alpha and beta of Eq. 4).
 
 Limits: height and width must be multiples of 4 (two stride-2 levels).
@@ -31,12 +31,12 @@ class Pyramid(NamedTuple):
 
 
 def upsample2(features: Tensor) -> Tensor:
-    """Bilinear x2, pixel centres aligned as areas: `(b, c, h, w)` to `(b, c, 2h, 2w)`."""
+    """Bilinear x2, `align_corners=False`: `(b, c, h, w)` to `(b, c, 2h, 2w)`."""
     return F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 class Partner(NamedTuple):
-    """One of the two maps of an `AlignedFusion`, with what it contributes to either alignment."""
+    """One of the two maps of an `AlignedFusion`, with its contribution to each alignment."""
 
     pyramid: Pyramid
     in_first: tuple[Tensor, ...]  # its share in the alignment of the first map
@@ -44,7 +44,7 @@ class Partner(NamedTuple):
 
 
 class FeaturePyramid(nn.Module):
-    """Two further levels, each half as high and wide as the one before."""
+    """Adds two levels to a feature map, each half as high and wide as the one before."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class DeformableSampling(nn.Module):
 
     Args:
         channels: width of every map.
-        deformable_groups: groups of channels that are sampled at offsets of their own.
+        deformable_groups: number of channel groups, each sampled at its own offsets.
 
     Raises:
         InvalidInput: `deformable_groups` does not divide `channels`.
@@ -80,9 +80,9 @@ class DeformableSampling(nn.Module):
         self.offset_channels = 2 * TAPS * deformable_groups
         self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(channels))
-        # Offsets in the first channels, then the mask.
+        # Outputs the offsets, then the mask.
         self.offset_mask = conv3x3(channels, 3 * TAPS * deformable_groups)
-        # Offsets pass through it, so that monitors have something to listen to.
+        # Offsets pass through this module so that monitors can hook it.
         self.offsets = nn.Identity()
 
         bound = 1 / math.sqrt(channels * TAPS)
@@ -91,18 +91,18 @@ class DeformableSampling(nn.Module):
         start_at_zero(self.offset_mask)
 
     def forward(self, features: Tensor, offset_features: Tensor) -> Tensor:
-        """Samples `features` where `offset_features`, both `(b, c, h, w)`, tell: a map of the same shape."""
+        """Samples `features` at offsets predicted from `offset_features`; all maps are `(b, c, h, w)`."""
         offset = self.predict_offset(offset_features)
-        # By itself, so that training need not keep both to keep one.
+        # Predicted separately: as slices of one tensor, either would keep both in memory for training.
         mask = self._predict(offset_features, slice(self.offset_channels, None)).sigmoid_()
         return deform_conv2d(features, offset, mask, self.weight, self.bias)
 
     def predict_offset(self, offset_features: Tensor) -> Tensor:
-        """Where to sample, `(b, 2 * 9 * deformable_groups, h, w)`: down and right by turns, in pixels.
+        """Where to sample: `(b, 2 * 9 * deformable_groups, h, w)`, alternately down and right, in pixels.
 
-        Of the weights' type of numbers, under autocast too.
+        The dtype is that of the weights, even under autocast.
         """
-        # Offsets are pixels: below float32 a far one would be rounded to a sixteenth of a pixel.
+        # Offsets are in pixels: below float32, a large one would be rounded to a sixteenth of a pixel.
         with torch.autocast(offset_features.device.type, enabled=False):
             exact = offset_features.to(self.offset_mask.weight.dtype)
             offset: Tensor = self.offsets(self._predict(exact, slice(None, self.offset_channels)))
@@ -114,24 +114,24 @@ class DeformableSampling(nn.Module):
 
 
 class Alignment(nn.Module):
-    """Samples one pyramid towards another, which (a) and (b) do differently. A subclass must define only `forward`."""
+    """Samples one pyramid (source) towards another (target). A subclass must define only `forward`."""
 
     def share_of_source(self, source: Pyramid) -> tuple[Tensor, ...]:
-        """What a pyramid that is sampled contributes, whatever the other is: one map often meets several others."""
+        """The source's contribution, independent of the target: a map that meets several others is prepared once."""
         return ()
 
     def share_of_target(self, target: Pyramid) -> tuple[Tensor, ...]:
-        """What the pyramid that another is sampled towards contributes; itself, if nothing can be prepared."""
+        """The target's contribution, independent of the source; by default the target itself."""
         return target
 
     def forward(
         self, source: Pyramid, share_of_source: tuple[Tensor, ...], share_of_target: tuple[Tensor, ...]
     ) -> Tensor:
-        """The source, as it would be where the target is: `(b, c, h, w)`."""
+        """The source aligned with the target: `(b, c, h, w)`."""
         raise NotImplementedError
 
     def of_pyramids(self, source: Pyramid, target: Pyramid) -> Tensor:
-        """As `forward`, for two pyramids that are used only once, so that no shares need to be kept."""
+        """As `forward`, for two pyramids that are each used only once, so that no shares need to be kept."""
         aligned: Tensor = self(source, self.share_of_source(source), self.share_of_target(target))
         return aligned
 
@@ -139,7 +139,7 @@ class Alignment(nn.Module):
 class PCDAlignment(Alignment):
     """Samples one pyramid at offsets predicted from it and another, coarse to fine (Eq. 2 and 3).
 
-    Args and errors as of `DeformableSampling`.
+    Arguments and errors are those of `DeformableSampling`.
     """
 
     def __init__(self, *, channels: int, deformable_groups: int) -> None:
@@ -154,21 +154,21 @@ class PCDAlignment(Alignment):
         self.merge2, self.merge1 = conv3x3(2 * c, c), conv3x3(2 * c, c)
 
     def share_of_source(self, source: Pyramid) -> Pyramid:
-        """What it contributes to the offsets, at each level."""
+        """The source's contribution to the offsets, at each level."""
         return self._shares(source, 0)
 
     def share_of_target(self, target: Pyramid) -> Pyramid:
-        """As `share_of_source`."""
+        """As `share_of_source`, for the target."""
         return self._shares(target, target.level1.shape[1])
 
     def forward(
         self, source: Pyramid, share_of_source: tuple[Tensor, ...], share_of_target: tuple[Tensor, ...]
     ) -> Tensor:
-        """Samples a pyramid towards another: `(b, c, h, w)`."""
+        """The source aligned with the target: `(b, c, h, w)`."""
         return self._sample(source, self._offset_features(map(torch.add, share_of_source, share_of_target)))
 
     def of_pyramids(self, source: Pyramid, target: Pyramid) -> Tensor:
-        """As `forward`; what each contributes is not kept."""
+        """As `forward`, without keeping the shares."""
         return self._sample(source, self._offset_features(map(conv_of_two, self._first_of_offset(), source, target)))
 
     def _sample(self, source: Pyramid, offset_features: Pyramid) -> Tensor:
@@ -179,13 +179,13 @@ class PCDAlignment(Alignment):
         return conv_of_two(self.merge1, aligned1, upsample2(aligned2))
 
     def offsets(self, share_of_source: tuple[Tensor, ...], share_of_target: tuple[Tensor, ...]) -> Pyramid:
-        """Where each level of the source is sampled, without sampling it (`DeformableSampling.predict_offset`)."""
+        """The offsets at which each level of the source is sampled, as `DeformableSampling.predict_offset` has them."""
         levels = self._offset_features(map(torch.add, share_of_source, share_of_target))
         samplings = (self.sample1, self.sample2, self.sample3)
         return Pyramid(*(sampling.predict_offset(level) for sampling, level in zip(samplings, levels, strict=True)))
 
     def _offset_features(self, of_both: Iterable[Tensor]) -> Pyramid:
-        """Features to predict offsets from, of both pyramids after their first convolutions, which are overwritten."""
+        """Features to predict offsets from, given each level's first convolution of both maps, which is overwritten."""
         of1, of2, of3 = of_both
         level3 = leaky_relu(self.offset3[1](leaky_relu(of3)))
         level2 = self._refined(self.offset2, of2, level3)
@@ -197,22 +197,22 @@ class PCDAlignment(Alignment):
         return Pyramid(*(conv_part(conv, features, first) for conv, features in levels))
 
     def _first_of_offset(self) -> list[nn.Conv2d]:
-        """Of each level the convolution of both pyramids."""
+        """The first offset convolution of each level, which takes both pyramids."""
         return [cast(nn.Conv2d, convs[0]) for convs in (self.offset1, self.offset2, self.offset3)]
 
     @staticmethod
     def _refined(convs: nn.ModuleList, own: Tensor, coarser: Tensor) -> Tensor:
-        """Offset features of a level, from its first convolution's and the coarser level's."""
+        """Offset features of a level, from its first convolution's output and those of the coarser level."""
         _, second, third = cast(list[nn.Conv2d], convs)
-        # A displacement of one pixel is one of two pixels on the next finer level.
+        # Doubled: a displacement of one pixel is two pixels on the next finer level.
         own = leaky_relu(conv_of_two(second, leaky_relu(own), upsample2(coarser).mul_(2)))
         return leaky_relu(third(own))
 
 
 class NaiveAlignment(Alignment):
-    """`PCDAlignment` without motion: an ordinary 3x3 convolution wherever that samples (ablation (a)).
+    """`PCDAlignment` with an ordinary 3x3 convolution in place of each deformable sampling (ablation (a)).
 
-    Pyramid and cascade stay. The convolutions that predict offsets have no purpose left and are gone.
+    Pyramid and cascade stay; the convolutions that predict offsets have no purpose and are omitted.
     """
 
     def __init__(self, *, channels: int) -> None:
@@ -224,7 +224,7 @@ class NaiveAlignment(Alignment):
     def forward(
         self, source: Pyramid, share_of_source: tuple[Tensor, ...], share_of_target: tuple[Tensor, ...]
     ) -> Tensor:
-        """As `PCDAlignment`, but the other pyramid has no say."""
+        """As in `PCDAlignment`, but the target has no influence."""
         aligned3 = leaky_relu(self.conv3(source.level3))
         aligned2 = leaky_relu(conv_of_two(self.merge2, self.conv2(source.level2), upsample2(aligned3)))
         return conv_of_two(self.merge1, self.conv1(source.level1), upsample2(aligned2))
@@ -247,31 +247,31 @@ class AlignedFusion(nn.Module):
         self.fuse = conv1x1(2 * channels, channels)
 
     def as_first(self, pyramid: Pyramid) -> Partner:
-        """All that a map contributes as the first of two, from a pyramid made by `self.pyramid`.
+        """Prepares a map as the first of two, from a pyramid made by `self.pyramid`.
 
-        Separate from `forward`, so that a map that meets several others is prepared once.
+        Separate from `forward`, so that a map that meets several others is prepared only once.
         """
         return Partner(pyramid, self.align_first.share_of_source(pyramid), self.align_second.share_of_target(pyramid))
 
     def as_second(self, pyramid: Pyramid) -> Partner:
-        """All that a map contributes as the second of two."""
+        """Prepares a map as the second of two, from a pyramid made by `self.pyramid`."""
         return Partner(pyramid, self.align_first.share_of_target(pyramid), self.align_second.share_of_source(pyramid))
 
     def forward(self, first: Partner, second: Partner) -> Tensor:
-        """Two maps, prepared by `as_first` and `as_second`, to `(b, c, h, w)`."""
+        """Blends two maps, prepared by `as_first` and `as_second`, into `(b, c, h, w)`."""
         aligned_first = self.align_first(first.pyramid, first.in_first, second.in_first)
         aligned_second = self.align_second(second.pyramid, second.in_second, first.in_second)
         return conv_of_two(self.fuse, aligned_first, aligned_second)
 
     def of_maps(self, first: Tensor, second: Tensor) -> Tensor:
-        """As `forward`, of two large maps `(b, c, h, w)`, of which as little as possible is held at once."""
+        """As `forward`, for two large maps `(b, c, h, w)`, holding as little as possible in memory at once."""
         of_first, of_second = self.pyramid(first), self.pyramid(second)
         aligned_first = self.align_first.of_pyramids(of_first, of_second)
         aligned_second = self.align_second.of_pyramids(of_second, of_first)
         return conv_of_two(self.fuse, aligned_first, aligned_second)
 
     def offsets(self, first: Partner, second: Partner) -> tuple[Pyramid, Pyramid]:
-        """Where the levels of each map are sampled, without sampling them; of maps that are sampled at offsets."""
+        """The offsets at which the levels of each map are sampled; both alignments must be `PCDAlignment`."""
         align_first, align_second = (cast(PCDAlignment, align) for align in (self.align_first, self.align_second))
         of_first = align_first.offsets(first.in_first, second.in_first)
         return of_first, align_second.offsets(second.in_second, first.in_second)

@@ -1,15 +1,15 @@
-"""A start of training at an enlarged, blended picture instead of noise.
+"""Initial weights with which the untrained network outputs enlarged, blended frames instead of noise.
 
 From random weights the network first has to learn what an image is: the reconstruction adds no upsampled input
-(Sec. 3.3), and what the alignments sample means nothing yet, so offsets have nothing to follow. Here some channels
-carry the LR frames through the untrained network: every layer hands them on, a missing frame gets the mean of its
-neighbours, and the end enlarges them. Offsets start at zero all the same; those of the interpolation's finest level
-get a picture's gradient in the first step, all others from the second on.
+(Sec. 3.3), and the features to align mean nothing yet, so offsets have nothing to follow. Here some channels carry the
+LR frames through the untrained network: every layer passes them on, a missing frame gets the mean of its neighbours,
+and the last layers enlarge them. Offsets still start at zero; those of the interpolation's finest level get a
+meaningful gradient in the first step, all others from the second on.
 
-What predicts offsets starts anew as well (`carrying.offsets_see_pictures`). Every other weight keeps its random start,
-and the network is what it was.
+Layers that predict offsets are initialised anew as well (`carrying.offsets_see_pictures`). All other weights stay
+random, and the architecture is unchanged.
 
-Not in the paper; for short trainings.
+Not in the paper; for short training runs.
 """
 
 import torch
@@ -25,25 +25,25 @@ from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 COLOURS = 3
 
 PARABOLA = ((5 / 32, 15 / 16, -3 / 32), (-3 / 32, 15 / 16, 5 / 32))
-"""A parabola through three pixels, a quarter of a pixel before and after the middle one: what x2 needs."""
+"""Weights for x2: the parabola through three pixels, a quarter of a pixel before and after the middle one."""
 
 
 @torch.no_grad()
 def start_at_blended_frames(network: nn.Module) -> None:
-    """Changes untrained weights so that the network enlarges given frames and the mean of neighbours.
+    """Changes untrained weights so that the network enlarges the given frames and the means of neighbours.
 
     Args:
-        network: any of the variants (a) to (e), as it was built.
+        network: any of (a) to (e), untrained; changed in place.
 
     Raises:
-        InvalidInput: it is another network, or a narrower one than the frames need.
+        InvalidInput: the network is another one, or has too few channels.
     """
     if not isinstance(network, ZoomingSlowMo):
         raise _unsuited(type(network).__name__, "the one-stage network")
     channels = network.features.head.out_channels
     if channels < 2 * COLOURS:
         raise _unsuited(f"{channels} channels", f"at least {2 * COLOURS}")
-    # Every other one: from 32 channels on each of 8 groups of the deformable convolutions has some.
+    # Every other channel: with 32 or more, each of the 8 deformable groups then carries some.
     carried = torch.arange(0, 2 * COLOURS * (channels // (2 * COLOURS)), 2)
 
     pass_through(network.features.head, carried, torch.arange(len(carried)) % COLOURS, gain=1.0)
@@ -77,12 +77,12 @@ def start_at_blended_frames(network: nn.Module) -> None:
 
 
 def _unsuited(found: str, expected: str) -> InvalidInput:
-    """What is said of a network that cannot begin so."""
+    """The error for a network that cannot start from blended frames."""
     return InvalidInput(f"blended_start=true with {found}; expected {expected}: add blended_start=false")
 
 
 def _enlarge(conv: nn.Conv2d, carried: Tensor, *, gain: float) -> None:
-    """Some outputs of a convolution are, after PixelShuffle x2, their inputs at twice the size."""
+    """Makes a convolution followed by PixelShuffle x2 enlarge the carried channels, times a gain."""
     taps = torch.tensor(PARABOLA)
     for row in range(2):
         for column in range(2):

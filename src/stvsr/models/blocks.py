@@ -1,4 +1,4 @@
-"""Convolutions, their LeakyReLU and the residual block, which the networks share.
+"""The convolutions, LeakyReLU and residual block that the networks share.
 
 Residual blocks have no normalisation (paper Sec. 3.3, after EDSR). Their weights start at a tenth of Kaiming's,
 so that a long trunk starts close to the identity.
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from stvsr.errors import InvalidInput
 
 LEAKY_SLOPE = 0.1
-"""Slope of every LeakyReLU of the method."""
+"""Negative slope of every LeakyReLU in the method."""
 
 RESIDUAL_WEIGHT_SCALE = 0.1
 
@@ -27,10 +27,10 @@ def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 def conv_of_two(conv: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:
-    """A convolution of two maps joined along their channels, without joining them.
+    """A convolution of two maps concatenated along their channels, without concatenating them.
 
     Args:
-        conv: of `2c` channels.
+        conv: takes `2c` channels.
         first: `(b, c, h, w)`.
         second: the same shape.
 
@@ -41,42 +41,42 @@ def conv_of_two(conv: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:
 
 
 def conv_part(conv: nn.Conv2d, part: Tensor, first: int) -> Tensor:
-    """What one of several maps joined along their channels contributes to a convolution of them.
+    """The contribution of one map to a convolution of several concatenated along their channels.
 
     Args:
-        conv: of the joined maps, with stride 1.
-        part: `(b, c, h, w)`.
-        first: the channel of the joined maps at which it begins; the bias comes with channel 0.
+        conv: takes the concatenated maps; stride 1.
+        part: the map, `(b, c, h, w)`.
+        first: its first channel among theirs; the map with channel 0 also adds the bias.
     """
     weight = conv.weight[:, first : first + part.shape[1]]
     return F.conv2d(part, weight, None if first else conv.bias, padding=conv.padding)
 
 
 def exact_conv(conv: nn.Conv2d, part: Tensor, first: int = 0) -> Tensor:
-    """As `conv_part` (of all channels: the convolution itself), in the precision of its weights even under autocast."""
+    """As `conv_part` (`part` may be the whole input), in the precision of the weights even under autocast."""
     with torch.autocast(part.device.type, enabled=False):
         return conv_part(conv, part.to(conv.weight.dtype), first)
 
 
 def exact_sum(features: Tensor, residual: Tensor, conv: nn.Conv2d) -> Tensor:
-    """Features plus what a block of a trunk adds to them, in the precision of its weights even under autocast.
+    """Adds a block's residual to its input, in the precision of its weights even under autocast.
 
-    Residuals are small. Summed below float32, most of them would be rounded away, block after block.
+    Residuals are small. Summed below float32, most of each would be rounded away, block after block.
 
     Args:
-        features: what the block was given.
+        features: the block's input.
         residual: the same shape; may be overwritten.
-        conv: of the block, with its weights.
+        conv: of the block; its weights have the precision wanted.
     """
     exact = torch.promote_types(features.dtype, conv.weight.dtype)
     return residual.add_(features) if residual.dtype == exact else features.to(exact) + residual
 
 
 def check_part(name: str, part: object, channels: int) -> None:
-    """Refuses a part of a model for maps of another width than it; one without `channels` is taken as it is.
+    """Refuses a part whose width differs from its model's; a part without `channels` is accepted.
 
     Raises:
-        InvalidInput: names the part, and both widths; or it is no module.
+        InvalidInput: `part` is no module, or has another width; names the part and both widths.
     """
     if not isinstance(part, nn.Module):
         raise InvalidInput(f"{name}={part}; expected one of the parts in conf/model, such as model/propagation=none")
@@ -89,20 +89,20 @@ def check_part(name: str, part: object, channels: int) -> None:
 
 
 def start_at_zero(layer: nn.Module) -> None:
-    """Weights and bias of zero."""
+    """Sets all parameters of a layer to zero."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
 
 
 def start_as_he(conv: nn.Conv2d | nn.ConvTranspose2d, *, slope: float = 0.0) -> None:
-    """No bias, and weights with which a (leaky) ReLU's output is as large as the convolution's input (He et al.)."""
+    """Zeroes the bias and draws weights that keep a signal's scale through the convolution and a (leaky) ReLU (He)."""
     nn.init.kaiming_normal_(conv.weight, a=slope)
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
 
 
 def leaky_relu(features: Tensor) -> Tensor:
-    """LeakyReLU with the method's slope, which overwrites its input: for what nothing else uses."""
+    """LeakyReLU with the method's slope, in place: nothing else may use the input."""
     return F.leaky_relu(features, LEAKY_SLOPE, inplace=True)
 
 

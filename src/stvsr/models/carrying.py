@@ -1,4 +1,4 @@
-"""Layers that pass through what they are given: what the starts of a training that do not begin at noise share."""
+"""Initial weights with which layers pass their input on, shared by `blended_start` and `grown_start`."""
 
 import torch
 from torch import Tensor, nn
@@ -9,31 +9,31 @@ from stvsr.models.blocks import LEAKY_SLOPE, start_as_he
 from stvsr.models.propagation import AlignedConvLSTM, Bidirectional, ConvLSTM, NoPropagation
 
 STATE_GAIN = 0.1
-"""What the candidate of a ConvLSTM takes of the frame: so little that both tanh are straight lines there."""
+"""Weight of the frame in a ConvLSTM's candidate: so small that both tanh are nearly linear there."""
 
 FORGET = -4.0
-"""Bias of the forget gate before the sigmoid: each state carries its own frame, not earlier ones."""
+"""Bias of the forget gate before the sigmoid: each state then carries its own frame, not earlier ones."""
 
 UNTRAINED_GATE = 0.5
-"""A gate, or a sampling mask, of which nothing is known yet: sigmoid(0)."""
+"""An untrained gate or sampling mask, of zero weights and bias: sigmoid(0)."""
 
 CONTRAST = 4.0
-"""By how much the first convolution towards offsets raises what is left of a picture without its mean."""
+"""Gain of the first offset convolutions, whose zero-mean kernels respond only to contrast."""
 
 
 @torch.no_grad()
 def carry_through(propagation: nn.Module, carried: Tensor) -> float:
-    """Lets the states of a recurrence carry some channels of what it is given.
+    """Makes the states of a recurrence carry some channels of its input.
 
     Args:
-        propagation: any of `stvsr.models.propagation`.
+        propagation: any of `stvsr.models.propagation`; changed in place.
         carried: indices of the channels, `(k,)`.
 
     Returns:
-        The gain by which the next layer makes the states what they were given; 1 of a `Bidirectional`, which does that.
+        The gain with which the next layer must restore the input's scale; 1 where nothing remains to be restored.
 
     Raises:
-        InvalidInput: a recurrence of another kind.
+        InvalidInput: the recurrence is of an unknown class.
     """
     if isinstance(propagation, NoPropagation):
         return 1.0
@@ -54,7 +54,7 @@ def carry_through(propagation: nn.Module, carried: Tensor) -> float:
     else:
         assert gates.bias is not None
         gates.bias[f] = FORGET
-    # One input gate, one output gate.
+    # The input gate and the output gate each halve the signal.
     gain = 1 / (STATE_GAIN * UNTRAINED_GATE * UNTRAINED_GATE)
     if not isinstance(propagation, Bidirectional):
         return gain
@@ -64,14 +64,14 @@ def carry_through(propagation: nn.Module, carried: Tensor) -> float:
 
 @torch.no_grad()
 def offsets_see_pictures(network: nn.Module) -> None:
-    """Starts anew what predicts offsets, so that there is something in it that they can follow.
+    """Initialises the layers that predict offsets anew, so that pictures reach the offsets.
 
-    By PyTorch's default a signal fades by half from one convolution to the next: behind a pyramid and three
-    convolutions there are biases and hardly a picture, and in a short training offsets stay at hundredths of a pixel.
-    Here these convolutions keep the size of what they are given, and the first that sees both maps sees contrast alone.
+    With PyTorch's default a signal halves from one convolution to the next: after a pyramid and three convolutions
+    little but biases is left, and in a short training run offsets stay at hundredths of a pixel. Here these
+    convolutions keep the signal's scale, and the first one that takes both maps responds to contrast alone.
 
     Args:
-        network: with alignments in it.
+        network: whose alignments are changed in place.
     """
     for part in network.modules():
         if isinstance(part, AlignedFusion):
@@ -81,14 +81,14 @@ def offsets_see_pictures(network: nn.Module) -> None:
 
 
 def clear(layer: nn.Conv2d | DeformableSampling, outputs: Tensor) -> None:
-    """Nothing goes to some outputs of a layer; a gradient comes from them nevertheless."""
+    """Zeroes weights and bias of some outputs of a layer; they still receive gradients."""
     layer.weight[outputs] = 0
     assert layer.bias is not None
     layer.bias[outputs] = 0
 
 
 def pass_through(layer: nn.Conv2d | DeformableSampling, outputs: Tensor, *inputs: Tensor, gain: float) -> None:
-    """Each of some outputs of a layer is its input, or the sum of its inputs, at the same place, times a gain."""
+    """Makes each of some outputs of a layer the input of the same place, or the sum of several, times a gain."""
     clear(layer, outputs)
     middle = layer.weight.shape[-1] // 2
     for each in inputs:
@@ -96,7 +96,7 @@ def pass_through(layer: nn.Conv2d | DeformableSampling, outputs: Tensor, *inputs
 
 
 def _see_contrast(alignment: PCDAlignment) -> None:
-    """Offsets depend on what the two maps show from the start on, and not on how bright it is."""
+    """Makes offsets depend on what the two maps show from the start, but not on its brightness."""
     for convs in (alignment.offset1, alignment.offset2, alignment.offset3):
         _keep_signal(convs)
         first = convs[0].weight
@@ -105,7 +105,7 @@ def _see_contrast(alignment: PCDAlignment) -> None:
 
 
 def _keep_signal(convs: nn.Module) -> None:
-    """Convolutions that are followed by LeakyReLU give what is as large as what they are given."""
+    """Initialises convolutions that are followed by LeakyReLU so that they keep the signal's scale."""
     for conv in convs.children():
         assert isinstance(conv, nn.Conv2d)
         start_as_he(conv, slope=LEAKY_SLOPE)

@@ -1,9 +1,9 @@
-"""Frames so large that one at a time is work enough for a machine, and all at once more than its memory holds.
+"""Processing in chunks, for frames so large that one occupies the hardware and all would exceed its memory.
 
-Where gradients are wanted everything is kept for them anyway. Where not, the stages of a network take large frames,
-pairs of neighbours and directions in time in turns, and the widest layers some rows at a time. The result is the same,
-for a few per cent more work: what two pairs, both directions or two strips share is computed twice. What is held at
-once is less than a fifth.
+With gradients everything has to be kept anyway. Without, the stages of a network process large frames, pairs of
+neighbours and directions in time one after the other, and the widest layers some rows at a time. The result is the
+same, for a few per cent more work (whatever two pairs, both directions or two strips share is computed twice) and less
+than a fifth of the memory.
 """
 
 import sys
@@ -14,34 +14,34 @@ import torch
 from torch import Tensor
 
 LARGEST_WHOLE = 2**15
-"""Largest map, in pixels, that is processed whole. Vid4's frames are smaller: on those a GPU waits for launches, so
+"""Largest map, in pixels, that is processed whole. Vid4's frames are smaller: there kernel launches limit a GPU, so
 batching pays."""
 
 
 def needs_chunks(features: Tensor) -> bool:
-    """Whether maps `(…, h, w)` are taken one by one: large ones, where no gradients are wanted."""
+    """Whether maps `(…, h, w)` are processed one by one: if they are large and gradients are disabled."""
     return not torch.is_grad_enabled() and features.shape[-2] * features.shape[-1] > LARGEST_WHOLE
 
 
 def frames_per_chunk(features: Tensor) -> int:
-    """How many of the maps `(n, c, h, w)` are taken together: all where gradients are wanted, at least one."""
+    """How many of the maps `(n, c, h, w)` to process together: all if gradients are enabled, at least one."""
     if torch.is_grad_enabled():
         return len(features)
     return min(len(features), max(1, LARGEST_WHOLE // (features.shape[-2] * features.shape[-1])))
 
 
 def in_chunks(layers: Callable[..., Tensor], *maps: Tensor) -> Tensor:
-    """Applies layers to maps `(n, c, h, w)`, to as many at a time as `frames_per_chunk` allows."""
+    """Applies layers to maps `(n, c, h, w)`, as many at a time as `frames_per_chunk` allows."""
     parts = (torch.split(each, frames_per_chunk(each)) for each in maps)
     return torch.cat([layers(*together) for together in zip(*parts, strict=True)])
 
 
 def rows_per_chunk(features: Tensor, *, reach: int) -> int:
-    """How many rows of a map `(…, h, w)` are taken together.
+    """How many rows of a map `(…, h, w)` to process together.
 
     Args:
         features: the maps.
-        reach: rows above and below that are needed as well; they are computed twice, at most an eighth more.
+        reach: rows needed above and below as well; these are computed twice, at most an eighth more work.
     """
     return max(16 * reach, LARGEST_WHOLE // features.shape[-1])
 
@@ -49,16 +49,16 @@ def rows_per_chunk(features: Tensor, *, reach: int) -> int:
 def in_row_chunks(
     layers: Callable[..., tuple[Tensor, ...]], *maps: Tensor, reach: int, scale: int = 1
 ) -> tuple[Tensor, ...]:
-    """Applies layers to some rows of maps after the others.
+    """Applies layers to maps, some rows at a time.
 
     Args:
-        layers: maps `(b, …, h, w)` to others `(b, …, scale*h, scale*w)`.
-        maps: what they are applied to, all of one height and width.
-        reach: rows that the layers look up and down.
-        scale: how many times as large as their input their outputs are.
+        layers: take maps `(b, …, h, w)` and return maps `(b, …, scale*h, scale*w)`.
+        maps: the layers' inputs, all of one height and width.
+        reach: rows above and below a row on which the layers' output depends.
+        scale: ratio of output to input size.
 
     Returns:
-        What the layers make of whole maps.
+        The layers' outputs for the whole maps.
     """
     height, together = maps[0].shape[-2], rows_per_chunk(maps[0], reach=reach)
     whole: tuple[Tensor, ...] = ()
@@ -72,14 +72,14 @@ def in_row_chunks(
 
 
 def _of_height(strip: Tensor, height: int) -> Tensor:
-    """Uninitialised, as high as that, with channels last in memory, and otherwise as the strip."""
+    """An uninitialised tensor like the strip, but of the given height and channels-last."""
     shape = (*strip.shape[:-2], height, strip.shape[-1])
     return torch.empty(shape, dtype=strip.dtype, device=strip.device, memory_format=torch.channels_last)
 
 
 @contextmanager
 def unchunked() -> Iterator[None]:
-    """Takes everything whole."""
+    """Disables chunking within the block."""
     global LARGEST_WHOLE
     before, LARGEST_WHOLE = LARGEST_WHOLE, sys.maxsize
     try:

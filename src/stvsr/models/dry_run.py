@@ -1,4 +1,4 @@
-"""A network run on frames that have shapes but no content: nothing is computed, but what it would do can be watched."""
+"""Runs a network on fake tensors, which have shapes but no content: its operations can be watched at no cost."""
 
 from contextlib import AbstractContextManager, suppress
 from copy import deepcopy
@@ -20,27 +20,27 @@ _RUNS = Lock()
 def dry_run(network: nn.Module, height: int, width: int, watch: AbstractContextManager[Any]) -> None:
     """Runs a window of four LR frames of `height` x `width` through a network, without gradients.
 
-    A deformable convolution is one operation of torchvision: blocks of it would be hundreds, each of which takes time.
+    Deformable convolutions run as torchvision's single operation; the blocked back end would dispatch hundreds, slowly.
 
     Args:
         network: on any device; left as it was.
         height: of the LR frames.
         width: of the LR frames.
-        watch: what sees the operations, entered around them.
+        watch: a context manager that observes the operations; entered around them.
 
     Raises:
-        Exception: whatever a network raises that looks at the values of tensors; here they have none.
+        Exception: whatever a network raises that reads values of tensors, as here they have none.
     """
-    # The back end is that of the process: two runs at once would leave another than they found.
+    # The back end is global to the process: two runs at once could restore the wrong one.
     with _RUNS:
-        # Some networks keep what they compute for a size, which here has no content. Few cannot be copied.
+        # A copy, as some networks cache what they compute for a size, which here is empty; a few cannot be copied.
         with suppress(Exception):
             network = deepcopy(network)
         device = next((parameter.device for parameter in network.parameters()), None)
         before = use_backend("torchvision")
         try:
             with FakeTensorMode(allow_non_fake_inputs=True) as empty, torch.no_grad():
-                # Once, not in each operation: that would take as long as everything else.
+                # Converted once: in each operation anew, this would double the time.
                 tensors = chain(network.named_parameters(), network.named_buffers())
                 weights: dict[str, Tensor] = {name: empty.from_tensor(tensor) for name, tensor in tensors}
                 frames = torch.empty(1, GIVEN, 3, height, width, device=device)

@@ -1,4 +1,4 @@
-"""Feature extraction, each frame alone (paper Sec. 3, `k1` residual blocks in Sec. 3.4)."""
+"""Feature extraction from each frame by itself (paper Sec. 3; `k1` residual blocks, Sec. 3.4)."""
 
 from torch import Tensor, nn
 
@@ -6,7 +6,7 @@ from stvsr.models.blocks import conv3x3, exact_conv, leaky_relu, residual_blocks
 
 
 class FeatureExtraction(nn.Module):
-    """RGB frames to feature maps of the same height and width.
+    """Maps RGB frames to feature maps of the same height and width.
 
     Args:
         channels: width of the maps.
@@ -20,6 +20,6 @@ class FeatureExtraction(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """`(b, 3, h, w)` in [0, 1] to `(b, c, h, w)`."""
-        # Of three channels: below float32 an unusual convolution, for next to no gain.
+        # In full precision: a convolution of only three channels gains next to nothing from less.
         features: Tensor = self.trunk(leaky_relu(exact_conv(self.head, frames)))
         return features

@@ -1,11 +1,11 @@
-"""A start of (e) where a trained (b) ends: the recurrence begins as one that hands every frame's features on.
+"""Initial weights of (e) from a trained (b): the recurrence starts by passing every frame's features on.
 
-The recurrence is most of what a training step of (e) costs on a CPU, and does little for it until features,
-interpolation and reconstruction are worth something. Those are learned without it, several times as many clips a
-second; then it is put in between them. Its states carry the features as they are, up to the bend of two tanh; the gates
-learn from there what else to keep, and what predicts offsets sees pictures from the first step on.
+The recurrence takes most of a training step of (e) on a CPU, and is of little use until features, interpolation and
+reconstruction have learned something. These are trained without it, at several times as many clips a second; then it
+is inserted. Its states carry the features unchanged, up to the curvature of two tanh; from there the gates learn what
+else to keep, and the layers that predict offsets receive pictures from the first step on.
 
-Not in the paper; for short trainings. The network is the paper's.
+Not in the paper; for short training runs. The architecture is the paper's.
 """
 
 from typing import Any
@@ -17,14 +17,14 @@ from stvsr.models.carrying import carry_through, offsets_see_pictures
 from stvsr.models.propagation import Bidirectional, ConvLSTM, DeformableConvLSTM, NoPropagation
 
 PART = "propagation"
-"""Of a network, and of its config."""
+"""Where (b) and (e) differ: a part of the network and its config."""
 
 TRAINING_ONLY = frozenset({"checkpointing"})
-"""Settings in the config of a network that say how gradients are computed, and nothing of the network."""
+"""Settings in a network's config that decide how gradients are computed, but not the network."""
 
 
 def can_grow(smaller: dict[str, Any], larger: dict[str, Any]) -> bool:
-    """Whether the network of one config, (b), is that of another, (e), but for the propagation."""
+    """Whether `smaller` describes a (b) and `larger` an (e) that differs from it only in the propagation."""
     if (_class(smaller), _class(larger)) != (NoPropagation.__name__, Bidirectional.__name__):
         return False
     if _class(larger[PART], "recurrence") not in (ConvLSTM.__name__, DeformableConvLSTM.__name__):
@@ -35,13 +35,13 @@ def can_grow(smaller: dict[str, Any], larger: dict[str, Any]) -> bool:
 
 
 def handing_on(propagation: nn.Module) -> dict[str, Tensor]:
-    """The weights of a recurrence that hands features on.
+    """The weights of a recurrence that passes features on.
 
     Args:
-        propagation: an untrained `Bidirectional`; it is changed.
+        propagation: an untrained `Bidirectional`; changed in place.
 
     Returns:
-        By the names they have in a whole network.
+        Its tensors, by their names in a whole network.
     """
     assert isinstance(propagation, Bidirectional)
     carry_through(propagation, torch.arange(propagation.fuse.out_channels))
@@ -50,7 +50,7 @@ def handing_on(propagation: nn.Module) -> dict[str, Tensor]:
 
 
 def _class(config: dict[str, Any], part: str = PART) -> str:
-    """The name of a part's class, if it is one of the propagations here; else nothing."""
+    """The name of a part's class if it is one of `stvsr.models.propagation`, otherwise an empty string."""
     settings = config.get(part)
     module, _, name = str(settings.get("_target_") if isinstance(settings, dict) else "").rpartition(".")
     return name if module == Bidirectional.__module__ else ""

@@ -1,7 +1,7 @@
 """Feature temporal interpolation: features of the missing frames from those of their two neighbours (Sec. 3.1).
 
 The first axis of the paper's Table 2. Both classes map the features of `n` frames to those of `2n-1`; the given
-frames keep theirs. All pairs of a clip go through the network together, those of large frames in turns.
+frames keep theirs. All pairs of neighbours are processed as one batch, those of large frames one by one.
 """
 
 from itertools import chain, pairwise
@@ -14,14 +14,14 @@ from stvsr.models.chunking import needs_chunks
 
 
 def neighbours(features: Tensor, fusion: AlignedFusion) -> tuple[Partner, Partner]:
-    """All pairs of neighbours, prepared for a fusion.
+    """Prepares all pairs of neighbours for a fusion.
 
     Args:
         features: `(n, b, c, h, w)`, time first.
         fusion: blends the features of two neighbours.
 
     Returns:
-        The first of each pair, then the second: `(n-1) b` maps each, pairs in order of time, each of all clips.
+        The first maps of all pairs, and the second ones: each a batch of `(n-1) * b` maps, time first.
     """
     b = features.shape[1]
     pyramid = fusion.pyramid(features.flatten(0, 1))
@@ -30,7 +30,7 @@ def neighbours(features: Tensor, fusion: AlignedFusion) -> tuple[Partner, Partne
 
 
 class FusedInterpolation(nn.Module):
-    """Puts a synthesised feature map between any two neighbours.
+    """Inserts a synthesised feature map between any two neighbours.
 
     Args:
         fusion: blends the features of two neighbours.
@@ -41,7 +41,7 @@ class FusedInterpolation(nn.Module):
         self.fusion = fusion
 
     def forward(self, features: Tensor) -> Tensor:
-        """`(n, b, c, h, w)`, time first, to `(2n-1, b, c, h, w)`, the given maps at even indices."""
+        """Maps `(n, b, c, h, w)`, time first, to `(2n-1, b, c, h, w)` with the given maps at even indices."""
         n, b = features.shape[:2]
         if needs_chunks(features):
             between = [self.fusion.of_maps(before, after) for before, after in pairwise(features)]
@@ -56,7 +56,7 @@ class DeformableInterpolation(FusedInterpolation):
 
     Args:
         channels: width of every map.
-        deformable_groups: groups of channels that are sampled at offsets of their own.
+        deformable_groups: number of channel groups, each sampled at its own offsets.
 
     Raises:
         InvalidInput: `deformable_groups` does not divide `channels`.

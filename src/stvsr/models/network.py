@@ -1,7 +1,7 @@
-"""What every network is: its contract, what it needs of its input, declared as data, and how a caller meets the need.
+"""The contract of every network, its input requirements, declared as data, and how a caller meets them.
 
 Every network maps `(b, n, 3, h, w)` to `(b, 2n-1, 3, 4h, 4w)` and carries a `requirements` attribute. A network
-refuses what does not fit; `run_padded` pads, runs and cuts back, so that callers need not know which network
+rejects input that does not meet them; `run_padded` pads, runs and crops, so that callers need not know which network
 they hold.
 """
 
@@ -17,7 +17,7 @@ from stvsr.errors import InvalidInput
 from stvsr.models.weight_files import WeightFile
 
 Forward = Callable[[Tensor], Tensor]
-"""A network, or a recording that gives what the whole network gives."""
+"""A network, or a recording that returns what the network would."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,19 @@ class InputRequirements:
     """The form of input a network accepts.
 
     Attributes:
-        multiple_of: LR height and width are multiples of this.
-        minimum_frames: least number of input frames.
+        multiple_of: LR height and width must be multiples of this.
+        minimum_frames: smallest number of input frames.
     """
 
     multiple_of: int = 1
     minimum_frames: int = 2
 
     def check(self, lr: Tensor) -> None:
-        """Refuses input that a network with these requirements cannot take.
+        """Refuses input that does not meet these requirements.
 
         Raises:
-            InvalidInput: `lr` is not `(b, n, 3, h, w)`, floating point, too short, or of a size that is not a multiple.
+            InvalidInput: `lr` is not floating point or not `(b, n, 3, h, w)`, is empty, has too few frames or
+                an unsuitable size.
         """
         if not lr.is_floating_point():
             raise InvalidInput(f"input is {lr.dtype}; expected floating point in [0, 1]: divide uint8 by 255")
@@ -57,13 +58,13 @@ class InputRequirements:
 
 
 class Stage(nn.Module):
-    """A network that is a part of another and has a name of its own in tables.
+    """A network that is one stage of a two-stage system and has its own name in tables.
 
     Attributes:
         title: its name in tables, as the paper writes it.
-        weight_files: published weights that it takes.
-        notes: what a reader of its scores must know: where it differs from the authors' program, or its size from
-            what the paper's table says.
+        weight_files: published weights that it can load.
+        notes: what a reader of its scores must know: deviations from the authors' program, or of its size from the
+            paper's table.
     """
 
     title: ClassVar[str]
@@ -72,7 +73,7 @@ class Stage(nn.Module):
 
     @property
     def option(self) -> str:
-        """What configs call it: the name of its file."""
+        """Its name in configs, which is that of its module."""
         return type(self).__module__.rpartition(".")[2]
 
     @property
@@ -86,10 +87,10 @@ class Network(nn.Module):
 
     Attributes:
         requirements: of its input.
-        replayable: whether it launches the same kernels for all frames of one shape, and copies nothing from or to
-            the CPU between them, so that a GPU may replay them (`stvsr.graphs`).
-        reach: how many LR frames before and after those of a window a frame of it takes something from, where a clip
-            has them; 0 for a network whose windows stand alone, as those of the paper do.
+        replayable: whether it launches the same kernels for all inputs of one shape, and copies nothing from or to
+            the CPU in between, so that they can be recorded as a CUDA graph and replayed (`stvsr.graphs`).
+        reach: how many LR frames before and after a window influence its output, where a clip has them; 0 if windows
+            are independent, as the paper's are.
     """
 
     requirements: InputRequirements
@@ -97,20 +98,20 @@ class Network(nn.Module):
     reach: int = 0
 
     def forward(self, lr: Tensor) -> Tensor:
-        """The frames of `(b, n, 3, h, w)`; what does not meet the requirements is refused with `InvalidInput`."""
+        """The output frames for `(b, n, 3, h, w)`; input that does not meet the requirements raises `InvalidInput`."""
         raise NotImplementedError
 
     @property
     def stages(self) -> Mapping[str, Stage]:
-        """The parts whose cost tables tell apart, in the order they run; none of most networks."""
+        """The parts whose costs tables list separately, in the order they run; most networks have none."""
         return {}
 
 
 def check_network(made: object, setting: str) -> Network:
-    """What a setting has made, if it is a network.
+    """Returns the object that a setting has made, if it is a network.
 
     Raises:
-        InvalidInput: it is something else.
+        InvalidInput: it is not a `Network`.
     """
     if not isinstance(made, Network):
         raise InvalidInput(f"{setting}: {type(made).__name__} is no stvsr.models.network.Network; make it one")
@@ -118,20 +119,20 @@ def check_network(made: object, setting: str) -> Network:
 
 
 def learns(network: nn.Module) -> bool:
-    """Whether a network has parameters, which are or have to be trained."""
+    """Whether a network has parameters to train."""
     return next(network.parameters(), None) is not None
 
 
 def parameter_count(network: nn.Module) -> int:
-    """How many numbers a network has learned, or is to learn."""
+    """The number of a network's parameters, trained or not."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def run_padded(network: Network, lr: Tensor) -> Tensor:
     """Runs a network on frames of any size.
 
-    Beyond the right and bottom edges the frames are reflected up to the next multiple the network declares, and the
-    output is cut back.
+    Frames are padded by reflection at the right and bottom edges, to the next multiple the network declares, and the
+    output is cropped.
 
     Args:
         network: what to run.
@@ -141,7 +142,7 @@ def run_padded(network: Network, lr: Tensor) -> Tensor:
         `(b, 2n-1, 3, 4h, 4w)`.
 
     Raises:
-        InvalidInput: what the network refuses, such as too few frames.
+        InvalidInput: the network refuses the input, such as too few frames.
     """
     h, w = lr.shape[-2:]
     output: Tensor = network(pad_to_multiple(lr, network.requirements.multiple_of))
@@ -149,11 +150,11 @@ def run_padded(network: Network, lr: Tensor) -> Tensor:
 
 
 def pad_to_multiple(frames: Tensor, multiple: int) -> Tensor:
-    """Reflects frames `(…, h, w)` at the right and bottom edge up to multiples; the edge itself is not repeated."""
+    """Pads frames `(…, h, w)` at the right and bottom to multiples, by reflection without repeating the edge."""
     for dim in (-2, -1):
         size = frames.shape[dim]
         if missing := -size % multiple:
-            # There and back again, for frames smaller than what is missing.
+            # A triangle wave rather than one reflection: the frame may be smaller than the padding.
             position = torch.arange(size + missing, device=frames.device) % max(2 * size - 2, 1)
             frames = frames.index_select(dim, torch.where(position < size, position, 2 * size - 2 - position))
     return frames

@@ -3,11 +3,11 @@
 The second axis of the paper's Table 2. Every class maps `(t, b, c, h, w)` to the same shape. States start at
 zero. `Bidirectional` runs one recurrence, with one set of weights, over a sequence and its reversal.
 
-What a step needs of its frame alone is computed for all frames together, once for both directions. Only what depends
-on the states is left to the loop over time, where both directions are one batch. Large frames go through time one by
-one instead, in one direction after the other (`models/chunking.py`).
+Whatever depends on frames alone is computed for all of them together, once for both directions. The loop over time
+computes the rest, with both directions in one batch. Large frames are processed one at a time instead, first in one
+direction, then in the other (`models/chunking.py`).
 
-Limits: run over long sequences the recurrence loses quality; short windows are part of the method.
+Limits: over long sequences the recurrence loses quality; short windows are part of the method.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ class NoPropagation(nn.Module):
     """Every frame is reconstructed from its own features, variants (a) and (b)."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """`(t, b, c, h, w)`, unchanged."""
+        """Returns the features `(t, b, c, h, w)` unchanged."""
         return features
 
 
@@ -38,45 +38,45 @@ class ConvLSTMCell(nn.Module):
         self.gates = conv3x3(2 * channels, 4 * channels)
 
     def share_of_frame(self, frame: Tensor) -> Tensor:
-        """What a frame `(b, c, h, w)` contributes to the gates: `(b, 4c, h, w)`."""
+        """The contribution of a frame `(b, c, h, w)` to the gates, before activation: `(b, 4c, h, w)`."""
         return conv_part(self.gates, frame, 0)
 
     def forward(self, share_of_frame: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """A frame's share and two states `(b, c, h, w)` to the next hidden and cell state."""
+        """Maps a frame's share and the hidden and cell states `(b, c, h, w)` to the next two states."""
         i, f, o, g = conv_part(self.gates, hidden, hidden.shape[1]).add_(share_of_frame).chunk(4, dim=1)
         cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
         return o.sigmoid() * cell.tanh(), cell
 
     def by_rows(self, frame: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
-        """As `forward`, of a frame `(b, c, h, w)`: gates, four times as large, exist for some rows at a time."""
+        """As `forward`, from a frame `(b, c, h, w)`, some rows at a time, as the gates are four times as large."""
         return in_row_chunks(
             lambda frame, hidden, cell: self(self.share_of_frame(frame), hidden, cell), frame, hidden, cell, reach=1
         )
 
 
 class Recurrence(nn.Module):
-    """Two states that are carried from frame to frame."""
+    """A recurrence with a hidden and a cell state, carried from frame to frame."""
 
     def prepare(self, frames: Tensor) -> Any:
-        """What the steps need of their frames `(b, c, h, w)`: tensors of as many `b`, alone or in (nested) tuples."""
+        """What `step` needs of frames `(b, c, h, w)`: tensors of the same batch size, alone or in (nested) tuples."""
         raise NotImplementedError
 
     def step(self, prepared: Any, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """What was prepared of a frame, and the states `(b, c, h, w)` before it, to those after it."""
+        """Maps a prepared frame and the states `(b, c, h, w)` before it to the hidden and cell states after it."""
         raise NotImplementedError
 
     def advance(self, frame: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
-        """`step` with a frame `(b, c, h, w)` that has not been prepared; where frames are large, memory matters."""
+        """As `step`, for a frame `(b, c, h, w)` not yet prepared; used for large frames, to save memory."""
         return self.step(self.prepare(frame), hidden, cell)
 
     def forward(self, features: Tensor) -> Tensor:
-        """`(t, b, c, h, w)` to the hidden states, of the same shape."""
+        """Maps features `(t, b, c, h, w)` to the hidden states, of the same shape."""
         if needs_chunks(features):
             return torch.stack([*self.hidden_states(features.unbind())])
         return self.scan(features, both_ways=False)
 
     def hidden_states(self, frames: Sequence[Tensor]) -> Iterator[Tensor]:
-        """The hidden states after frames `(b, c, h, w)`, one after the other; each is prepared when its turn comes."""
+        """Yields the hidden state after each frame `(b, c, h, w)`; a frame is prepared only when it is reached."""
         hidden = cell = torch.zeros_like(frames[0])
         for frame in frames:
             hidden, cell = self.advance(frame, hidden, cell)
@@ -87,14 +87,14 @@ class Recurrence(nn.Module):
 
         Args:
             features: `(t, b, c, h, w)`.
-            both_ways: whether the reversed sequences follow the others as further `b`.
+            both_ways: whether the reversed sequences are run too, appended along the batch.
 
         Returns:
-            `(t, b, c, h, w)` or `(t, 2b, c, h, w)`, each sequence in the order it was run through.
+            `(t, b, c, h, w)` or `(t, 2b, c, h, w)`, each sequence in the order in which it was run.
         """
         t, b = features.shape[:2]
         tensors, form = tree_flatten(self.prepare(features.flatten(0, 1)))
-        # Split once: the gradient of a slice would be as large as all frames, nearly all of it zeros, for each slice.
+        # Split once: indexing in every step would give each slice a mostly zero gradient as large as all frames.
         by_step = [torch.split(tensor, b) for tensor in tensors]
         hidden = cell = torch.zeros_like(torch.cat([features[0], features[0]]) if both_ways else features[0])
         states = []
@@ -132,7 +132,7 @@ class ConvLSTM(Recurrence):
 
 
 class AlignedStep(NamedTuple):
-    """What an `AlignedConvLSTM` needs of a frame."""
+    """A frame as prepared for the steps of an `AlignedConvLSTM`."""
 
     gates: Tensor
     for_hidden: Partner
@@ -147,7 +147,7 @@ class AlignedConvLSTM(Recurrence):
 
     Args:
         channels: width of every map.
-        align_hidden: blends a frame, the first, and the hidden state.
+        align_hidden: blends a frame (its first input) with the hidden state.
         align_cell: the same for the cell state.
     """
 
@@ -184,7 +184,7 @@ class DeformableConvLSTM(AlignedConvLSTM):
 
     Args:
         channels: width of every map.
-        deformable_groups: groups of channels that are sampled at offsets of their own.
+        deformable_groups: number of channel groups, each sampled at its own offsets.
 
     Raises:
         InvalidInput: `deformable_groups` does not divide `channels`.
@@ -220,7 +220,7 @@ class Bidirectional(nn.Module):
         return torch.unflatten(conv_of_two(self.fuse, forward, backward), 0, (t, b))
 
     def _one_way_after_the_other(self, features: Tensor) -> Tensor:
-        """As `forward`; of each direction nothing is kept but what it contributes to the blend."""
+        """As `forward`, with less memory: of each direction only its contribution to the blend is kept."""
         frames = features.unbind()
         blended = [conv_part(self.fuse, hidden, 0) for hidden in self.recurrence.hidden_states(frames)]
         backward = self.recurrence.hidden_states(frames[::-1])

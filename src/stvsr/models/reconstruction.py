@@ -8,16 +8,16 @@ from stvsr.models.blocks import conv3x3, exact_conv, leaky_relu, residual_blocks
 from stvsr.models.chunking import in_row_chunks, needs_chunks
 
 REACH = 2
-"""Rows that the layers after the trunk look up and down: 1 + 1/2 + 1/4 + 1/4."""
+"""LR rows above and below that the layers after the trunk depend on: 1 + 1/2 + 1/4 + 1/4."""
 
 
 class Reconstruction(nn.Module):
     """A trunk of `k2` residual blocks, twice PixelShuffle x2, two convolutions. No upsampled input is added.
 
     Args:
-        channels: of the features and up to twice their size.
+        channels: width of the features, up to twice their size.
         residual_blocks_count: depth of the trunk.
-        hr_channels: of the features of the output's size; as many as `channels` where not given.
+        hr_channels: width of the features at the output's size; defaults to `channels`.
     """
 
     def __init__(self, *, channels: int, residual_blocks_count: int, hr_channels: int | None = None) -> None:
@@ -34,7 +34,7 @@ class Reconstruction(nn.Module):
         features = self.trunk(features)
         if not needs_chunks(features):
             return self._enlarge(features)
-        # What it holds in between is 16 times as large as the features.
+        # In strips, as the intermediate maps are 16 times as large as the features.
         (frames,) = in_row_chunks(lambda rows: (self._enlarge(rows),), features, reach=REACH, scale=SCALE)
         return frames
 
@@ -42,5 +42,5 @@ class Reconstruction(nn.Module):
         features = leaky_relu(F.pixel_shuffle(self.up1(features), 2))
         features = leaky_relu(F.pixel_shuffle(self.up2(features), 2))
         features = leaky_relu(self.conv(features))
-        # Bright frames in bfloat16 would have steps of a whole grey level.
+        # In bfloat16, bright frames would have steps of a whole grey level.
         return exact_conv(self.tail, features)

@@ -1,7 +1,7 @@
 """The authors' released weights: recognised by their tensor names, renamed to ours.
 
-Their file is a plain state dict of variant (e), with or without a `module.` before each name. Widths and depths
-are read off the shapes, so that a file of another size made with their code loads too.
+Their file is a plain state dict of variant (e), with or without `module.` before each name. Width and depths are
+inferred from its tensors, so that a network of another size trained with their code loads too.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from stvsr.errors import InvalidInput
 from stvsr.models.weight_files import WeightFile
 from stvsr.ops.deformable_cpu import TAPS
 
-# Applied in this order. An `AlignedFusion` of ours is spread over three names of theirs.
+# Applied in this order. Our `AlignedFusion` is three modules of theirs: fea_L…, pcd_align, fusion.
 RENAMING = (
     (r"^conv_first\.", "features.head."),
     (r"^feature_extraction\.", "features.trunk."),
@@ -48,14 +48,14 @@ RELEASED = WeightFile(
 
 
 def from_released(tensors: dict[str, Tensor], *, origin: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The authors' weights as ours.
+    """Converts the authors' weights to ours.
 
     Args:
-        tensors: of the file, as `find_tensors` gives them; `RELEASED` fits them.
-        origin: where they are from, for messages.
+        tensors: the file's, as `find_tensors` returns them, recognised by `RELEASED`.
+        origin: the file, for messages.
 
     Returns:
-        The model config of a network that fits, and its state dict.
+        The model config of a matching network, and its state dict.
 
     Raises:
         InvalidInput: a tensor from which the network's size is read is missing.

@@ -1,4 +1,4 @@
-"""The networks of two-stage systems that have published weights, and how a file of theirs is recognised."""
+"""The stages of two-stage systems that have published weights, and how their files are recognised."""
 
 from typing import Any
 
@@ -22,27 +22,27 @@ WITHOUT_LEARNING: dict[str, type[Stage]] = {"interpolator": Blend, "upscaler": B
 
 
 def target_of(network: type[nn.Module]) -> str:
-    """What a model config calls a class."""
+    """The `_target_` by which a model config names a class."""
     return f"{network.__module__}.{network.__qualname__}"
 
 
 def kind_of(stage: type[Stage], tensors: dict[str, Tensor]) -> WeightFile | None:
-    """Which of the files published of a network the tensors are, if any."""
+    """Which of a network's published files tensors come from; None if from none."""
     return next((kind for kind in stage.weight_files if kind.fits(tensors)), None)
 
 
 def from_published(tensors: dict[str, Tensor], *, origin: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """A published network as a whole system, whose other stage is the one without learning.
+    """A published stage as a complete system, whose other stage is that of `WITHOUT_LEARNING`.
 
     Args:
         tensors: of a file, by name.
         origin: the file, for messages.
 
     Returns:
-        The model config and the state dict; None if the file is of no network of `STAGES`.
+        The model config and the state dict; None if the file is of none of `STAGES`.
 
     Raises:
-        InvalidInput: the file is of such a network but does not fit it.
+        InvalidInput: the file is recognised, but its tensors do not fit the network.
     """
     for stage in STAGES:
         if (kind := kind_of(stage, tensors)) is not None:

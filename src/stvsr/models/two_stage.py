@@ -1,8 +1,8 @@
 """Two-stage systems: frame interpolation, then super-resolution frame by frame (the paper's Table 1).
 
-The missing frames are made first, between LR frames; then all frames are enlarged. Both stages are networks of their
-own, trained apart, and know nothing of each other: what the paper's one stage is compared with. Any of the
-interpolators goes with any of the upscalers.
+First the missing LR frames are interpolated, then all frames are enlarged. The two stages are independent networks,
+trained separately; the paper compares its one-stage network with such systems. Any interpolator can be combined with
+any upscaler.
 """
 
 import math
@@ -15,10 +15,10 @@ from stvsr.models.network import InputRequirements, Network, Stage
 
 
 class FrameInterpolator(Stage):
-    """Two frames to the one in the middle of them."""
+    """Interpolates the frame in the middle of two."""
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
-        """Pairs of frames; without gradients large ones one after the other: one pair's features exist at a time.
+        """Interpolates pairs of frames; without gradients, large pairs one at a time, to save memory.
 
         Args:
             before: `(b, 3, h, w)`, RGB in [0, 1], of any height and width.
@@ -30,15 +30,15 @@ class FrameInterpolator(Stage):
         return in_chunks(self.between, before, after)
 
     def between(self, before: Tensor, after: Tensor) -> Tensor:
-        """What is in the middle of a batch of pairs; shapes as in `forward`."""
+        """Interpolates a batch of pairs; shapes as in `forward`."""
         raise NotImplementedError
 
 
 class FrameUpscaler(Stage):
-    """Frames to frames of four times the height and width.
+    """Enlarges frames to four times the height and width.
 
     Attributes:
-        reach: how many frames before and after a frame it looks at.
+        reach: how many frames before and after a frame its output depends on.
     """
 
     reach: int = 0
@@ -60,7 +60,7 @@ class TwoStage(Network):
 
     Args:
         interpolator: makes the missing LR frames.
-        upscaler: enlarges all frames. It sees pictures: frames that were made are clamped to [0, 1] before.
+        upscaler: enlarges all frames; interpolated ones are clamped to [0, 1] first.
     """
 
     requirements = InputRequirements()
@@ -69,12 +69,12 @@ class TwoStage(Network):
         super().__init__()
         self.interpolator = interpolator
         self.upscaler = upscaler
-        # Every other frame that the upscaler looks at was made.
+        # Every other frame that the upscaler uses is interpolated.
         self.reach = math.ceil(upscaler.reach / 2)
 
     @property
     def stages(self) -> dict[str, Stage]:
-        """Both, in the order they run."""
+        """Both stages, in the order they run."""
         return {"interpolator": self.interpolator, "upscaler": self.upscaler}
 
     def forward(self, lr: Tensor) -> Tensor:

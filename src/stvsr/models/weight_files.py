@@ -1,7 +1,7 @@
-"""Weights that others publish: recognised by their tensor names, renamed to ours, every tensor used.
+"""Weights published by others: recognised by their tensor names, renamed to ours, every tensor used.
 
-A network says which files it takes (`weight_files`); this is what such a file is like, and how it is read into the
-network. The tensors may lie in nested dictionaries, as programs wrap them; what is not a tensor is passed over.
+A network lists the files it can load (`weight_files`); here such a file is described and loaded into the network. The
+tensors may lie in nested dictionaries, as some programs wrap them; entries that are not tensors are ignored.
 """
 
 import re
@@ -19,13 +19,13 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A kind of file.
+    """A published weight file and how its tensors map to ours.
 
     Attributes:
-        name: of the file, as published.
+        name: the file's name, as published.
         project: where it is published.
-        signature: a tensor name that occurs in it and in no other kind, after the prefixes are gone.
-        renaming: pairs of a pattern and its replacement, applied to each name in this order: theirs to ours.
+        signature: a tensor name, without prefixes, that only this kind of file has.
+        renaming: pairs of a pattern and its replacement, applied in order, from their names to ours.
         optional: a pattern of names of ours that such a file may lack; these tensors keep their values.
     """
 
@@ -36,20 +36,20 @@ class WeightFile:
     optional: str | None = None
 
     def fits(self, tensors: dict[str, Tensor]) -> bool:
-        """Whether tensors, as `find_tensors` gives them, are of this kind."""
+        """Whether tensors, as `find_tensors` returns them, come from this kind of file."""
         return self.signature in tensors
 
     def rename(self, name: str) -> str:
-        """A name of theirs as ours."""
+        """Turns a published tensor name into ours."""
         for pattern, replacement in self.renaming:
             name = re.sub(pattern, replacement, name)
         return name
 
 
 def find_tensors(content: dict[Any, Any], prefix: str = "") -> dict[str, Tensor]:
-    """All tensors of a file by name: names in nested dictionaries follow each other with dots.
+    """All tensors of a file, by name; keys of nested dictionaries are joined with dots.
 
-    `params` and `module`, which programs put around a network, are no part of a name.
+    Leading `params.` and `module.`, in which programs wrap a network, are dropped.
     """
     found: dict[str, Tensor] = {}
     for key, value in content.items():
@@ -62,17 +62,16 @@ def find_tensors(content: dict[Any, Any], prefix: str = "") -> dict[str, Tensor]
 
 
 def load_weights(network: nn.Module, tensors: dict[str, Tensor], kind: WeightFile, *, origin: str) -> None:
-    """Fills a network with the tensors of a file; nothing is left over, nothing is missing, nothing comes twice.
+    """Loads the tensors of a file into a network; none may be left over, missing or given twice.
 
     Args:
         network: what to fill.
-        tensors: as `find_tensors` gives them.
-        kind: what they are.
+        tensors: as `find_tensors` returns them.
+        kind: the kind of file they come from.
         origin: the file, for messages.
 
     Raises:
-        InvalidInput: tensors that the network does not have, that it lacks, that come twice or have another shape;
-            names the first few.
+        InvalidInput: tensors are unexpected, missing, given twice or of the wrong shape; names the first few.
     """
     places = {name: kind.rename(name) for name in tensors}
     renamed = {places[name]: tensor for name, tensor in tensors.items()}

@@ -29,8 +29,8 @@ from stvsr.ops.recomputation import recomputed
 class ZoomingSlowMo(Network):
     """The one-stage space-time video super-resolution network.
 
-    Inside, time comes first: neighbours in time, and the frames of a step, then lie together, and nothing has to be
-    copied to be one batch. Channels lie last in memory, which is what convolutions are fastest with.
+    Inside, time comes first: neighbouring frames, and those of one time step, are then contiguous and form a batch
+    without copying. Memory is channels-last, the layout in which convolutions are fastest.
 
     Args:
         channels: width of every feature map; 64 in the paper.
@@ -38,11 +38,11 @@ class ZoomingSlowMo(Network):
         reconstruction_blocks: residual blocks of the reconstruction, the paper's k2 = 40.
         interpolation: `(n, b, c, h, w)` to `(2n-1, b, c, h, w)`.
         propagation: `(t, b, c, h, w)` to the same shape.
-        checkpointing: whether training computes the inside of each stage again in the backward pass instead of
-            keeping it: less memory, about a third more work, the same gradients.
+        checkpointing: whether training recomputes the activations of each stage in the backward pass instead of
+            keeping them: less memory, about a third more work, the same gradients.
 
     Raises:
-        InvalidInput: a number of residual blocks below 0, or a part of another width.
+        InvalidInput: a number of residual blocks below 0, or a part whose width is not `channels`.
     """
 
     requirements = InputRequirements(multiple_of=4)
@@ -69,7 +69,7 @@ class ZoomingSlowMo(Network):
         self.interpolation = interpolation
         self.propagation = propagation
         self.reconstruction = Reconstruction(channels=channels, residual_blocks_count=reconstruction_blocks)
-        # As the features do, or convolutions would turn their weights around in every pass.
+        # The layout of the features: otherwise convolutions would reorder their weights in every pass.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -82,28 +82,29 @@ class ZoomingSlowMo(Network):
         return self.reconstruct(self.propagate(lr))
 
     def propagate(self, lr: Tensor) -> Tensor:
-        """The features of all frames, with what they know of each other: `(b, n, 3, h, w)` to `(2n-1, b, c, h, w)`."""
+        """Features of all output frames, before reconstruction: `(b, n, 3, h, w)` to `(2n-1, b, c, h, w)`."""
         return self._stage(self.propagation, self._stage(self.interpolation, self.extract(lr)))
 
     def reconstruct(self, features: Tensor) -> Tensor:
-        """The frames of propagated features: `(t, b, c, h, w)` to `(b, t, 3, 4h, 4w)`."""
+        """HR frames from propagated features: `(t, b, c, h, w)` to `(b, t, 3, 4h, 4w)`."""
         frames = torch.cat([self._stage(self.reconstruction, at_once) for at_once in self._together(features)])
         return torch.unflatten(frames, 0, features.shape[:2]).transpose(0, 1)
 
     def extract(self, lr: Tensor) -> Tensor:
-        """The features of each frame alone: `(b, n, 3, h, w)` in [0, 1] to `(n, b, c, h, w)`."""
+        """Features of each frame by itself: `(b, n, 3, h, w)` in [0, 1] to `(n, b, c, h, w)`."""
         b, n = lr.shape[:2]
         frames = lr.transpose(0, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         return torch.unflatten(self._stage(self.features, frames), 0, (n, b))
 
     def _stage(self, stage: nn.Module, given: Tensor) -> Tensor:
-        # Parts of one's own may have a dropout.
+        # may_draw: a custom stage may contain dropout.
         return cast(Tensor, recomputed(stage, given, may_draw=True) if self.checkpointing else stage(given))
 
     def _together(self, features: Tensor) -> Sequence[Tensor]:
         """Frames `(t, b, c, h, w)` in groups `(…, c, h, w)` that are reconstructed together.
 
-        HR features are the largest: with checkpointing one time step at once, else what `frames_per_chunk` allows.
+        HR features are the largest maps: groups are single time steps in training with checkpointing, otherwise what
+        `frames_per_chunk` allows.
         """
         frames = features.flatten(0, 1)
         by_step = self.checkpointing and torch.is_grad_enabled()

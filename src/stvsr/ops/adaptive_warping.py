@@ -1,7 +1,7 @@
-"""Adaptive warping: a 4x4 kernel of its own for every pixel, laid over the place where the pixel's flow points.
+"""Adaptive warping: every pixel has its own 4x4 kernel, laid over the place where the pixel's flow points.
 
-Of Bao et al., "MEMC-Net" (TPAMI 2019), as DAIN uses it (CVPR 2019). A kernel is not normalised and may be
-negative; each of its quarters is weighted as the corner of a bilinear cell that it belongs to. One that is 1 in its
+From Bao et al., "MEMC-Net" (TPAMI 2019), as used in DAIN (CVPR 2019). A kernel is not normalised and may be negative;
+each of its quarters is weighted like the corner of the bilinear cell that it belongs to. A kernel that is 1 in its
 four inner taps and 0 elsewhere gives bilinear sampling.
 
 Flows and kernels are read once (`taps_of`); then any number of maps is warped by them (`adaptive_warping`).
@@ -19,11 +19,11 @@ SIDE = 4
 """Rows and columns of a kernel."""
 
 AT_ITS_PIXEL = SIDE + 1
-"""The tap at the upper left of the four inner ones, which lies on a pixel itself where its flow is 0."""
+"""Index of the upper left one of the four inner taps, which lies on the pixel itself where its flow is 0."""
 
 
 class Taps(NamedTuple):
-    """What every pixel reads, and how much of it; pixels of the whole batch are counted row by row."""
+    """What every pixel reads, and with what weight; pixels of the whole batch are numbered row by row."""
 
     pixels: Tensor  # (b * h * w, 16), int32
     weights: Tensor  # (b * h * w, 16)
@@ -37,8 +37,8 @@ def taps_of(flow: Tensor, kernel: Tensor) -> Taps:
         kernel: `(b, 16, h, w)`, row by row.
 
     Returns:
-        Taps that are clamped to the frame. A pixel whose flow leaves the frame, or is at least half of its width or
-        height, reads itself, and its kernel and flow have no say.
+        Taps, clamped to the frame. A pixel whose flow leaves the frame, or is at least half of its width or height,
+        reads itself, whatever its kernel.
     """
     height, width = flow.shape[-2:]
     target, inside = follow(flow)
@@ -71,12 +71,12 @@ def adaptive_warping(features: Tensor, taps: Taps) -> Tensor:
         The same shape, in the precision of the taps.
     """
     b, _, height, width = features.shape
-    # The sum of an "embedding bag" never holds what the 16 taps read, and does not keep it for the gradient.
+    # An "embedding bag" never holds all that the 16 taps read, and does not keep it for the gradient either.
     table = _by_pixel(features.to(taps.weights.dtype))
     warped = F.embedding_bag(taps.pixels, table, per_sample_weights=taps.weights, mode="sum")
     return warped.view(b, height, width, -1).permute(0, 3, 1, 2)
 
 
 def _by_pixel(values: Tensor) -> Tensor:
-    """`(b, c, h, w)` to `(b * h * w, c)`, each pixel in one piece: read fifteen times as fast."""
+    """`(b, c, h, w)` to `(b * h * w, c)`, each pixel contiguous: read fifteen times as fast."""
     return values.permute(0, 2, 3, 1).flatten(0, 2).contiguous()

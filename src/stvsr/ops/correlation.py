@@ -1,4 +1,4 @@
-"""Correlation of two feature maps: how alike is each pixel of one to the pixels around it in the other.
+"""Correlation of two feature maps: how similar each pixel of one is to the pixels around it in the other.
 
 The cost volume of FlowNet and PWC-Net (Sun et al., "PWC-Net: CNNs for optical flow using pyramid, warping, and cost
 volume", CVPR 2018, Sec. 3).
@@ -24,6 +24,6 @@ def correlation(first: Tensor, second: Tensor, *, reach: int) -> Tensor:
     height, width = first.shape[-2:]
     # Every row of the second map at all displacements along it: (b, c, h + 2 * reach, 2 * reach + 1, w), not copied.
     windows = F.pad(second, [reach] * 4).unfold(3, width, 1)
-    # Row by row of displacements: the products of all of them are `(2 * reach + 1)^2` times as large as a map.
+    # One row of displacements at a time: the products of all would be `(2 * reach + 1)^2` times as large as a map.
     rows = [(first[:, :, :, None] * windows[:, :, dy : dy + height]).mean(dim=1) for dy in range(2 * reach + 1)]
     return torch.stack(rows, dim=1).transpose(2, 3).flatten(1, 2)

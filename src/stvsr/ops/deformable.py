@@ -1,14 +1,14 @@
 """Modulated deformable convolution (Zhu et al., "Deformable ConvNets v2", CVPR 2019), the paper's DConv.
 
-One function, `deform_conv2d`, is what the rest of the package calls. Equal back ends stand behind it:
+One function, `deform_conv2d`, is what the rest of the package calls. Three equivalent back ends stand behind it:
 
 - `torchvision`: the compiled operator, the reference. On a CPU it uses one core.
 - `blocked` (`deformable_cpu.py`): all cores of a CPU, in pieces that stay in its cache.
-- `triton` (`deformable_triton.py`): one kernel for a GPU, without a copy of the input for each tap.
+- `triton` (`deformable_triton.py`): fused kernels for a GPU, without a copy of the input for each tap.
 
-`auto` takes the last on a GPU where it runs and agrees with the first, and the second on a CPU; the config key
-`deformable` takes another. Offsets are `(y, x)` pairs per kernel tap in pixels, group-major, as torchvision lays them
-out; samples outside the features are zero. `benchmarks/deformable.py` measures one against the other.
+`auto` takes `triton` on a GPU where it runs and agrees with `torchvision`, and `blocked` on a CPU; the config key
+`deformable` chooses another. Offsets are `(y, x)` pairs per kernel tap in pixels, group-major, as torchvision lays them
+out; samples outside the features are zero. `benchmarks/deformable.py` compares them.
 """
 
 import warnings
@@ -32,7 +32,7 @@ Operator = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class Sizes(NamedTuple):
-    """What a kernel of a GPU is compiled for."""
+    """The sizes that a GPU kernel is compiled for."""
 
     channels: int
     groups: int
@@ -43,16 +43,16 @@ def torchvision_deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, we
     """The compiled operator; see `deform_conv2d`.
 
     Raises:
-        RuntimeError: while a CUDA graph is recorded: on a stream of its own it would escape that, and learn nothing.
+        RuntimeError: a CUDA graph is being recorded, which misses what this launches on the default stream.
     """
-    # Here: importing it takes seconds, and most processes never use it.
+    # Imported here, as that takes seconds and most processes never use it.
     from torchvision.ops import deform_conv2d as operator
 
     has_values = not torch.compiler.is_compiling() and not is_fake(offset)
     if has_values and offset.is_cuda and torch.cuda.is_current_stream_capturing():
         raise RuntimeError("torchvision's deformable convolution cannot be recorded")
     if has_values and offset.device.type == "cpu" and offset.isnan().any():
-        # On a CPU it would read anywhere in memory, which ends the process.
+        # For NaN it would read anywhere in a CPU's memory and crash the process.
         unknown = torch.unflatten(offset, 1, (-1, 2)).isnan().any(dim=2)
         offset, mask = offset.nan_to_num(), mask.masked_fill(unknown, torch.nan)
     output: Tensor = operator(features, offset, weight, bias, padding=KERNEL // 2, mask=mask)
@@ -71,7 +71,7 @@ _chosen = AUTO
 
 
 def use_backend(name: str) -> str:
-    """Chooses what `deform_conv2d` runs from now on, in this process.
+    """Chooses the back end that `deform_conv2d` runs from now on, in this process.
 
     Args:
         name: one of `BACKENDS`, or `auto`.
@@ -80,7 +80,7 @@ def use_backend(name: str) -> str:
         What was chosen before.
 
     Raises:
-        InvalidInput: another name, or a back end that cannot run here.
+        InvalidInput: an unknown name, or a back end that cannot run here.
     """
     global _chosen
     if name != AUTO and name not in BACKENDS:
@@ -94,15 +94,15 @@ def use_backend(name: str) -> str:
 
 
 def backend_on(device: torch.device | str, dtype: torch.dtype, sizes: Sizes) -> str:
-    """The one of `BACKENDS` that `deform_conv2d` runs.
+    """The name in `BACKENDS` of what `deform_conv2d` runs.
 
     Args:
         device: where the features are.
-        dtype: in which it is computed (`computed_in`).
+        dtype: of the computation (`computed_in`).
         sizes: of the convolution.
 
     Raises:
-        InvalidInput: the chosen one does not run there.
+        InvalidInput: the chosen back end does not run there.
     """
     device = torch.device(device)
     if _chosen == "triton" and device.type != "cuda":
@@ -110,7 +110,7 @@ def backend_on(device: torch.device | str, dtype: torch.dtype, sizes: Sizes) -> 
     if _chosen != AUTO:
         return _chosen
     if device.type != "cuda":
-        # For a compiler or an export blocks are hundreds of small operations.
+        # To a compiler or an export, blocks would be hundreds of small operations.
         return "torchvision" if torch.compiler.is_compiling() else "blocked"
     if dtype in deformable_triton.DTYPES and _triton_agrees(device.index, dtype, *sizes):
         return "triton"
@@ -118,7 +118,7 @@ def backend_on(device: torch.device | str, dtype: torch.dtype, sizes: Sizes) -> 
 
 
 def computed_in(features: Tensor) -> torch.dtype:
-    """The type of numbers in which a kernel of a GPU takes features: that of autocast, where it is active."""
+    """The dtype in which a GPU kernel takes features: that of autocast, where it is active."""
     device = features.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
 
@@ -140,7 +140,7 @@ def deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor
         InvalidInput: the shapes do not belong together, or the chosen back end does not run there.
     """
     check_shapes(features, offset, mask, weight, bias)
-    # Of the weight: a compiler may not know the features' channels beforehand.
+    # The weight's channels: a compiler may not know the features' beforehand.
     sizes = Sizes(channels=weight.shape[1], groups=mask.shape[1] // TAPS, outputs=weight.shape[0])
     operator = BACKENDS[backend_on(features.device, computed_in(features), sizes)]
     return operator(features, offset, mask, weight, bias)
@@ -148,9 +148,9 @@ def deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor
 
 @constant_when_compiled
 def _triton_agrees(gpu: int | None, dtype: torch.dtype, channels: int, groups: int, outputs: int) -> bool:
-    """Whether the Triton kernels of these sizes run on this GPU and give what torchvision gives, tried once.
+    """Whether the Triton kernels of these sizes run on this GPU and agree with torchvision, tried once.
 
-    With plain numbers: `torch.compile` would hand over a `Sizes` without its content.
+    Takes plain numbers, because `torch.compile` would pass on a `Sizes` without its content.
     """
     return _try_triton(Sizes(channels, groups, outputs), dtype, gpu)
 
@@ -161,11 +161,11 @@ def _try_triton(sizes: Sizes, dtype: torch.dtype, gpu: int | None) -> bool:
         return False
     device = torch.device("cuda", torch.cuda.current_device() if gpu is None else gpu)
     try:
-        # In a thread of its own: the first call may come under autocast, in which the two round differently, without
-        # gradients, or where those of a stage are to be computed again.
+        # In a thread of its own, without the caller's state: the first call may come under autocast, in which the two
+        # round differently, with gradients off, or inside activation checkpointing.
         with ThreadPoolExecutor(1) as thread, _any_order():
             agrees = thread.submit(_agree, sizes, dtype, device).result()
-    except Exception as error:  # of a compiler or a driver: anything
+    except Exception as error:  # a compiler or a driver may raise anything
         check_answering(device)
         warnings.warn(f"the Triton kernel does not run here ({error}); torchvision's is used", stacklevel=2)
         return False
@@ -176,7 +176,7 @@ def _try_triton(sizes: Sizes, dtype: torch.dtype, gpu: int | None) -> bool:
 
 @contextmanager
 def _any_order() -> Iterator[None]:
-    """Without deterministic algorithms: they have no gradients of these, which inference does not need."""
+    """Turns off deterministic algorithms, which would refuse the gradients to compare, though inference needs none."""
     asked, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(False)
     try:
@@ -193,8 +193,8 @@ def _agree(
     Args:
         sizes: of the convolution.
         dtype: in which the Triton kernels compute.
-        device: where.
-        extent: number, height and width of the maps; of training in the paper, where not given.
+        device: where to compute.
+        extent: number, height and width of the maps; by default those of the paper's training.
     """
     (channels, groups, outputs), draw = sizes, torch.Generator().manual_seed(0)
     b, h, w = extent
@@ -206,7 +206,7 @@ def _agree(
         (outputs,),
     )
     features, offset, *others = (torch.randn(shape, generator=draw) for shape in shapes)
-    # Positions that float32 holds exactly: where one falls into another cell, gradients differ.
+    # Positions that float32 holds exactly: if rounding moved one to another cell, gradients would differ.
     offset = (1024 * offset).round() / 1024
     inputs = [features.to(dtype), offset, *(tensor.to(dtype) for tensor in others)]
     gradient = torch.randn((b, outputs, h, w), generator=draw).to(dtype)
@@ -216,8 +216,8 @@ def _agree(
         output = run(*given)
         gradients = torch.autograd.grad(output, given, gradient.to(output))
         made.append([tensor.float() for tensor in (output, *gradients)])
-    # bfloat16 has 8 bits, and TF32, where it is allowed, 10; single gradients of offsets, sums of few terms, are off by
-    # more.
+    # Compared in the mean: bfloat16 has 8 bits, and TF32, where it is allowed, 11; single gradients of offsets, sums of
+    # few terms, are off by more.
     return all(
         bool((found - expected).square().mean() < 1e-4 * expected.square().mean())
         for found, expected in zip(*made, strict=True)

@@ -1,7 +1,7 @@
 """Modulated deformable convolution for CPUs: all cores, in blocks of frames or rows that stay in the cache.
 
-The samples of all nine taps are a ninefold copy of the features. Here they exist for a block at a time: read through
-`grid_sample`, weighted, multiplied by the kernel, and forgotten. The backward pass makes them again, so that nothing
+The samples of all nine taps are a ninefold copy of the features. Here they exist for one block at a time: read by
+`grid_sample`, weighted, multiplied by the kernel, and discarded. The backward pass recomputes them, so that nothing
 of them is kept in between. Contract and shapes are those of `stvsr.ops.deformable.deform_conv2d`.
 """
 
@@ -20,11 +20,11 @@ KERNEL = 3
 TAPS = KERNEL * KERNEL
 
 BLOCK = 4096
-"""Pixels of a block: with 64 channels 9 MB of samples in float32. `benchmarks/deformable.py` compares sizes."""
+"""Pixels per block: with 64 channels 9 MB of samples in float32. `benchmarks/deformable.py` compares sizes."""
 
 
 def power_of_two(size: int) -> int:
-    """The smallest that is not below a size."""
+    """The smallest power of two that is not below `size`."""
     return 1 << (size - 1).bit_length()
 
 
@@ -57,7 +57,7 @@ class _Sampler:
     def __init__(self, features: Tensor, offset: Tensor, mask: Tensor) -> None:
         self.b, _, self.h, self.w = features.shape
         self.groups = mask.shape[1] // TAPS
-        # grid_sample wants positions scaled to [-1, 1]. With sides that are powers of two the way there and back is
+        # grid_sample expects positions scaled to [-1, 1]. With sides that are powers of two, scaling there and back is
         # exact in floating point, so an integer position stays one, and the bilinear cell (which decides the
         # gradient with respect to the offset) is the one the compiled operator takes. The zeros added change
         # nothing, as outside the features everything is zero.
@@ -76,7 +76,7 @@ class _Sampler:
 
     def blocks(self) -> Iterator[tuple[slice, slice]]:
         """Frames, and rows of them, that are sampled together: whole frames while they are small."""
-        # At least as many groups of channels, of all of them together, as there are threads: each samples whole groups.
+        # Enough frames for one group of channels per thread, at least: a thread samples whole groups.
         frames = min(self.b, max(BLOCK // (self.h * self.w), math.ceil(torch.get_num_threads() / self.groups)))
         rows = max(1, BLOCK // (frames * self.w))
         for frame in range(0, self.b, frames):
@@ -92,7 +92,7 @@ class _Sampler:
         return grid.flatten(0, 1).flatten(1, 2)
 
     def features(self, frames: slice) -> Tensor:
-        """What it reads from: `(frames * groups, c / groups, ...)`."""
+        """What `grid_sample` reads from: `(frames * groups, c / groups, ...)`."""
         return self.padded[frames].flatten(0, 1)
 
     def by_tap(self, read: Tensor) -> Tensor:
@@ -114,9 +114,9 @@ class _BlockedDeformConv2d(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(features, offset, mask, weight)
         sampler = _Sampler(features, offset, mask)
-        # Detached: torch.matmul would fold a batch, and copy it, to save memory in a gradient that is not its own.
+        # Detached: else torch.matmul would fold the batch, with a copy, to save memory in a gradient not computed here.
         kernel = weight.detach().flatten(1).t()
-        # Channels last in memory, as the product gives them and the layers that follow want them.
+        # Channels last in memory, as the product yields them and the layers that follow prefer them.
         shape = (sampler.b, len(weight), sampler.h, sampler.w)
         output = torch.empty(shape, dtype=features.dtype, device=features.device, memory_format=torch.channels_last)
         rows_last = output.permute(0, 2, 3, 1)
@@ -136,7 +136,7 @@ class _BlockedDeformConv2d(torch.autograd.Function):
         grad_offset, grad_mask = torch.empty_like(sampler.offset), torch.empty_like(sampler.mask)
         grad_padded, grad_kernel = torch.zeros_like(sampler.padded), torch.zeros_like(kernel)
         spare = None
-        # The forward pass is without autocast, too.
+        # Without autocast, as in the forward pass.
         with torch.autocast(gradient.device.type, enabled=False):
             for frames, rows in sampler.blocks():
                 read_from = sampler.features(frames).detach().requires_grad_()
@@ -145,7 +145,7 @@ class _BlockedDeformConv2d(torch.autograd.Function):
                     read = _read(read_from, grid)
                 samples, modulation = sampler.by_tap(read.detach()), sampler.mask[frames, ..., rows, :]
                 block = gradient[frames, :, rows].flatten(2)
-                # New memory of this size is slow: all blocks use that of the first, which is the largest.
+                # New memory of this size is slow, so all blocks reuse that of the first, which is the largest.
                 spare = samples.new_empty(samples.numel()) if spare is None else spare
                 buffer = spare[: samples.numel()].view(samples.shape)
                 torch.mul(samples, modulation, out=buffer)  # the modulated samples
@@ -170,7 +170,7 @@ class _BlockedDeformConv2d(torch.autograd.Function):
 
 def blocked_deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The convolution in blocks; see `stvsr.ops.deformable.deform_conv2d`."""
-    # As torchvision's does: below float32 the sampling positions would be rounded to whole pixels.
+    # In float32 at least, as torchvision's: below it, sampling positions would be rounded to whole pixels.
     with torch.autocast(features.device.type, enabled=False):
         inputs = (
             tensor.to(torch.promote_types(tensor.dtype, torch.float32))

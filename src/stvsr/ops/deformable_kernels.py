@@ -1,9 +1,9 @@
-"""The Triton kernels of `stvsr.ops.deformable_triton`; a module of its own, as it cannot be imported without Triton.
+"""The Triton kernels of `stvsr.ops.deformable_triton`; a separate module, as it cannot be imported without Triton.
 
-A program takes a block of pixels; for a tap it gathers the samples of all channels from four corners each, mixes them
-and multiplies them with the tap's weight, all on chip. Samples are made again for the gradients, not kept.
+A program takes a block of pixels; for a tap it gathers the samples of all channels from four corners each, interpolates
+them and multiplies them by the tap's weight, all on chip. Samples are recomputed for the gradients, not kept.
 
-Indices into memory have 64 bits: a batch of large frames has more than 2^31 offsets. Taps count row by row. Tiles are
+Memory indices have 64 bits: a batch of large frames has more than 2^31 offsets. Taps count row by row. Tiles are
 `(pixels, groups, channels of a group)`, or `(pixels, channels)` for a matrix product; their sides are powers of two,
 named `..._2` where the true size may be smaller.
 """
@@ -31,9 +31,9 @@ def _locate(
     """Where a tap samples.
 
     Returns:
-        The index into the mask and the y offsets, and whether it exists; the mask; the fractions (y, x) within the
-        cell of four pixels; the index into the features of the upper left one, and which exist: upper, lower, left,
-        right.
+        The indices into the mask and the y offsets, and whether they exist; the mask; the fractions (y, x) within the
+        cell of four pixels; the index into the features of the upper left one; which sides of the cell exist: upper,
+        lower, left, right.
     """
     pixel = pixel[:, None, None]
     group, channel = tl.arange(0, groups_2)[None, :, None], tl.arange(0, depth_2)[None, None, :]
@@ -43,7 +43,7 @@ def _locate(
     modulation = tl.load(mask_ptr + mask_index, mask=exists, other=0.0).to(tl.float32)
     y = tl.load(offset_ptr + offset_index, mask=exists, other=0.0).to(tl.float32) + (pixel // w + tap // 3 - 1)
     x = tl.load(offset_ptr + offset_index + h * w, mask=exists, other=0.0).to(tl.float32) + (pixel % w + tap % 3 - 1)
-    # What is far away is as good as just outside, and fits into an integer. NaN stays, so that the output tells.
+    # Far away gives zeros, as just outside does, but may not fit into an integer. NaN stays, to show in the output.
     y = tl.clamp(y, -2.0, h + 1.0, propagate_nan=tl.PropagateNan.ALL)
     x = tl.clamp(x, -2.0, w + 1.0, propagate_nan=tl.PropagateNan.ALL)
     top, left = tl.floor(y), tl.floor(x)
@@ -137,7 +137,7 @@ def forward_kernel(
     precision: tl.constexpr,
     pixels: tl.constexpr,
 ) -> None:
-    """A block of pixels. Features `(b, h, w, channels)`, weight `(9, channels, outputs)`."""
+    """The output of a block of pixels. Features `(b, h, w, channels)`, weight `(9, channels, outputs)`."""
     step: tl.constexpr = groups * depth
     blocks = tl.cdiv(h * w, pixels)
     image = (tl.program_id(0) // blocks).to(tl.int64)
@@ -183,9 +183,9 @@ def input_gradients_kernel(
     precision: tl.constexpr,
     pixels: tl.constexpr,
 ) -> None:
-    """One tap at every n-th block of pixels: those of three gradients for which there is a place.
+    """One tap's gradients of features, offset and mask (those with a pointer) at every n-th block of pixels.
 
-    Forms as in `forward_kernel`; `grad` is `(b, h, w, outputs)`. The gradient of the features is added to.
+    Shapes as in `forward_kernel`; `grad` is `(b, h, w, outputs)`. The gradient of the features is accumulated.
     """
     step: tl.constexpr = groups * depth
     tap = tl.program_id(0) % 9
@@ -200,7 +200,7 @@ def input_gradients_kernel(
         )
         f, dy, dx, dyx = _gather(features_ptr, corner, step, w * step, upper, lower, left, right)
         grad = _grad_tile(grad_ptr, image, pixel, output, h, w, outputs)
-        # In the loop, though it is always the same: outside, the compiler would hold it in registers it lacks.
+        # Loaded in the loop, though always the same: outside, the compiler would hold it in registers it lacks.
         weight = tl.load(weight_ptr + tap * (step * outputs) + weight_index, mask=weight_exists, other=0.0)
         grad_samples = tl.dot(grad, tl.trans(weight), input_precision=precision)
         grad_samples = tl.reshape(grad_samples, (pixels, groups_2, depth_2))
@@ -244,17 +244,17 @@ def weight_gradient_kernel(
     precision: tl.constexpr,
     pixels: tl.constexpr,
 ) -> None:
-    """One tap at every n-th block of pixels, summed on chip and added once.
+    """One tap's gradient of the weight over every n-th block of pixels, summed on chip and added once.
 
-    A kernel of its own, because together with `input_gradients_kernel` it needs more registers than there are.
+    Separate, because together with `input_gradients_kernel` it would need more registers than there are.
     """
     step: tl.constexpr = groups * depth
     tap = tl.program_id(0) % 9
     blocks = tl.cdiv(h * w, pixels)
     weight_index, weight_exists, output = _weight_tile(groups, depth, outputs, groups_2, depth_2, outputs_2)
     channels_2: tl.constexpr = groups_2 * depth_2
-    # For 64 rows and more, but for exact products of float32, the compiler takes the instructions of Hopper that groups
-    # of warps share; the one that comes with Triton 3.6 is reported to get such kernels wrong. So 32 rows at a time.
+    # For 64 rows or more, except in exact float32 products, the compiler uses Hopper's warp-group instructions (WGMMA);
+    # that of Triton 3.6 is reported to get such kernels wrong. So 32 rows at a time.
     rounded: tl.constexpr = grad_ptr.dtype.element_ty != tl.float32 or precision != "ieee"
     parts: tl.constexpr = channels_2 // 32 if rounded and channels_2 > 32 else 1
 

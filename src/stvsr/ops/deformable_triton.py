@@ -1,11 +1,11 @@
-"""The deformable convolution of `stvsr.ops.deformable` as one Triton kernel each way.
+"""The deformable convolution of `stvsr.ops.deformable` in Triton: one kernel forward, two backward.
 
 No copy of the input per tap goes through memory, only the input, the offsets, the mask and the output. As an operator
 it is `torch.ops.stvsr.deform_conv2d`, with its gradient, its rule for autocast and what `torch.compile` and
 `torch.export` need. The module can be imported anywhere; `available` tells where it can run.
 
-The kernels read features with the channels of a pixel beside each other: a deformable group samples all its channels
-at one place, which then is one run of memory. `channels_last` features are taken as they are, others transposed once.
+The kernels read features with the channels of a pixel adjacent: a deformable group samples all its channels at one
+place, then contiguous in memory. `channels_last` features are taken as they are, others transposed once.
 """
 
 import math
@@ -28,21 +28,21 @@ Answer = TypeVar("Answer")
 # Chosen so that with 64 channels of any dtype nothing spills out of the registers of an H100, and fixed rather than
 # tuned when first called: the same input gives the same output in every run.
 PIXELS = 32
-"""Pixels of a block: 768 blocks at 24 maps of 32x32, enough for every multiprocessor."""
+"""Pixels per block: 768 blocks at 24 maps of 32x32, enough for every multiprocessor."""
 
 STAGES = 2
-"""Taps that are in the works at once, each with weights of its own in a multiprocessor's shared memory."""
+"""Taps in flight at once (pipelining), each with its own weights in a multiprocessor's shared memory."""
 
 LAUNCH = {"pixels": PIXELS, "num_warps": 8, "enable_fp_fusion": True}
 
 PROGRAMS_PER_TAP = 64
-"""In the gradients; they share the blocks."""
+"""Programs per tap in the gradient kernels; they share the blocks."""
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def constant_when_compiled(function: Callable[..., Answer]) -> Callable[..., Answer]:
-    """As `torch.compiler.assume_constant_result`, which imports the compiler: seconds, in every process."""
+    """Like `torch.compiler.assume_constant_result`, but without importing the compiler, which takes seconds."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
 
@@ -60,9 +60,9 @@ def available(gpu: int | None = None) -> bool:
 def triton_deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The fused operator; shapes as in `stvsr.ops.deformable.deform_conv2d`.
 
-    Features, weight and bias are of one dtype: float32, bfloat16 or float16; autocast sees to it. Offset and mask may
+    Features, weight and bias are of one dtype: float32, bfloat16 or float16; autocast casts them. Offset and mask may
     be of any floating dtype, and autocast leaves them. Positions and sums are float32. Products of float32 are exact
-    unless `torch.backends.cuda.matmul` allows TF32. A program holds all channels; it is made for up to 128.
+    unless `torch.backends.cuda.matmul` allows TF32. A program holds all channels; it is designed for up to 128.
 
     Returns:
         `(b, c_out, h, w)` in the memory format of the features. Gradients of features and weight are summed in no
@@ -76,7 +76,7 @@ def triton_deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, weight:
 
 
 def _check(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> None:
-    """The kernels trust their arguments: with a wrong shape they would read foreign memory."""
+    """Refuses arguments with which the kernels, which trust them, would read out of bounds."""
     check_shapes(features, offset, mask, weight, bias)
     others = (offset, mask, weight, bias)
     if features.dtype not in DTYPES or not features.dtype == weight.dtype == bias.dtype:
@@ -99,7 +99,7 @@ def _sizes(features: Tensor, mask: Tensor, weight: Tensor) -> dict[str, Any]:
         # No side of a matrix product may be below 16.
         "depth_2": max(power_of_two(depth), 16 // groups_2),
         "outputs_2": max(power_of_two(outputs), 16),
-        # Answers for the older `allow_tf32` too, which cannot be read once this was set.
+        # Reflects the older `allow_tf32` too, which cannot be read once this has been set.
         "precision": "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee",
     }
 
@@ -109,20 +109,20 @@ def _launch(sizes: dict[str, Any], features: Tensor) -> dict[str, Any]:
     if not features.is_cuda:  # in Triton's interpreter
         return {**LAUNCH, "num_stages": STAGES}
     device = torch.cuda.get_device_properties(features.device)
-    # AMD's have no more than the ordinary one.
+    # AMD GPUs have only the ordinary limit.
     shared = getattr(device, "shared_memory_per_block_optin", device.shared_memory_per_block)
     return {**LAUNCH, "num_stages": _stages(sizes, features.element_size(), shared)}
 
 
 def _stages(sizes: dict[str, Any], element_size: int, shared: int) -> int:
-    """How many taps fit into so many bytes of shared memory: float32 of 128 channels needs more than some GPUs have."""
+    """How many taps fit into `shared` bytes of shared memory: 128 channels in float32 need more than some GPUs have."""
     channels = sizes["groups_2"] * sizes["depth_2"]
     needed = STAGES * channels * sizes["outputs_2"] + PIXELS * channels
     return STAGES if element_size * needed <= shared else 1
 
 
 def _empty_like(features: Tensor, channels: int) -> Tensor:
-    """Uninitialised, of so many channels, in the memory format of the features."""
+    """Uninitialised, with so many channels, else like the features, also in memory format."""
     b, _, h, w = features.shape
     dense = features.is_contiguous() or not features.is_contiguous(memory_format=torch.channels_last)
     memory_format = torch.contiguous_format if dense else torch.channels_last
@@ -173,9 +173,9 @@ def _(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tens
 def _backward(
     grad: Tensor, features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, needed: list[bool]
 ) -> list[Tensor]:
-    """Those gradients of features, offset, mask and weight that are needed."""
+    """The needed ones of the gradients of features, offset, mask and weight."""
     if torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled():
-        # As PyTorch's own operators do that add in changing order.
+        # As PyTorch's own operators do if they add in changing order.
         raise InvalidInput(
             "deformable=triton: gradients on a GPU are added in changing order; expected no deterministic algorithms: "
             "leave out trainer.deterministic, or train on a CPU"
@@ -229,7 +229,7 @@ _forward.register_autograd(_gradients, setup_context=_setup_context)
 
 
 def _cast_for_autocast(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Not `register_autocast`, which casts all: offsets below float32 are rounded, far out to whole pixels."""
+    """Leaves offset and mask, unlike `register_autocast`: below float32, large offsets lose their fractions."""
     device = features.device.type
     dtype = torch.get_autocast_dtype(device)
     with torch.autocast(device, enabled=False):

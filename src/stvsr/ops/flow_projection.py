@@ -1,9 +1,9 @@
-"""Depth-aware flow projection: flow of a frame to flow of the moment where its pixels arrive.
+"""Depth-aware flow projection: from the flow of a frame to the flow at the time its pixels arrive.
 
-Of Bao et al., "Depth-aware video frame interpolation" (DAIN, CVPR 2019). Every pixel travels along its flow
+From Bao et al., "Depth-aware video frame interpolation" (DAIN, CVPR 2019). Every pixel travels along its flow
 and leaves the way back at the four pixels around the place where it arrives. Where several meet, their mean counts,
 weighted by `weight` alone (DAIN's is larger for what is nearer to the camera), not by how close to the pixel they
-arrive. Where none arrives is a hole.
+arrive. Where none arrives, there is a hole.
 """
 
 import torch
@@ -13,10 +13,10 @@ from stvsr.ops.sampling import follow, pixel_positions
 
 
 def project_flow(flow: Tensor, weight: Tensor) -> Tensor:
-    """Flow seen from where it leads to: from there back to where it came from.
+    """Flow as seen from where it leads: from there back to where it came from.
 
-    Holes take the mean of the nearest values to the left, to the right, above and below, but only where no gradient is
-    asked for, as the authors do: in training they are 0.
+    Holes take the mean of the nearest values to the left, to the right, above and below, but, as in the authors' code,
+    only where no gradient is required: in training they are 0.
 
     Args:
         flow: `(b, 2, h, w)`, x then y, in pixels. What leaves the frame is dropped.
@@ -61,7 +61,7 @@ def fill_holes(values: Tensor, known: Tensor) -> Tensor:
 
 
 def _latest_known(values: Tensor, known: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """For each place the last known value on the way to it along an axis, 0 if there is none; and whether there is."""
+    """For each place the last known value up to it along an axis, 0 if there is none; and whether there is one."""
     shape = [1, 1, 1, 1]
     shape[axis] = -1
     places = torch.arange(values.shape[axis], device=values.device).view(shape)

@@ -1,4 +1,4 @@
-"""Computing again in the backward pass what would take too much memory to keep."""
+"""Recomputes in the backward pass what would take too much memory to keep."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,13 +10,13 @@ Value = TypeVar("Value")
 
 
 def recomputed(function: Callable[..., Value], *inputs: Any, may_draw: bool = False) -> Value:
-    """The function's value; where gradients are wanted, its inside is computed again for them instead of kept.
+    """The function's value; where gradients are enabled, its intermediate results are recomputed instead of kept.
 
     Args:
-        function: what has a value.
+        function: what to compute.
         inputs: of the function; these are kept.
-        may_draw: whether the function may draw random numbers, which are then the same the second time; their state
-            takes time to keep, and cannot be kept while a CUDA graph is recorded.
+        may_draw: whether the function may draw random numbers, which are then the same the second time; saving the
+            generators' state takes time, and is impossible while a CUDA graph is recorded.
     """
     if not torch.is_grad_enabled():
         return function(*inputs)

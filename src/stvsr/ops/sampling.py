@@ -18,7 +18,7 @@ def follow(flow: Tensor) -> tuple[Tensor, Tensor]:
         flow: `(b, 2, h, w)`, x then y, in pixels.
 
     Returns:
-        The positions, as the flow, and `(b, 1, h, w)`: which of them are inside the frame.
+        The positions, shaped as the flow, and which are inside the frame, `(b, 1, h, w)`.
     """
     height, width = flow.shape[-2:]
     positions = pixel_positions(height, width, like=flow) + flow
@@ -37,7 +37,7 @@ def sample_at(features: Tensor, positions: Tensor) -> Tensor:
         `(b, c, h', w')`.
     """
     height, width = features.shape[-2:]
-    # grid_sample wants the outermost pixels at -1 and 1.
+    # grid_sample expects the outermost pixels at -1 and 1.
     scale = positions.new_tensor([max(width - 1, 1), max(height - 1, 1)]).view(1, 2, 1, 1)
     grid = (2 * positions / scale - 1).permute(0, 2, 3, 1)
     return F.grid_sample(features, grid, mode="bilinear", padding_mode="zeros", align_corners=True)

@@ -1,10 +1,10 @@
-"""Local separable convolution: every output pixel has a filter of its own, a column of weights times a row of weights.
+"""Local separable convolution: every output pixel has its own filter, a column of weights times a row of weights.
 
 The operator of Niklaus et al., "Video Frame Interpolation via Adaptive Separable Convolution" (ICCV 2017). Filters are
-not turned (correlation), and beyond the border the outermost pixels are repeated.
+not flipped (correlation), and beyond the border the outermost pixels are repeated.
 
 A filter of `k` taps a side reads `k * k` pixels, so all windows at once are far too large to keep. Here they exist for
-a tile at a time, and in training they are made again in the backward pass. Inside a tile the row weights of a line of
+one tile at a time, and in training the backward pass recomputes them. Inside a tile the row weights of a line of
 pixels are written into a band matrix, so that one matrix product applies them to all rows and colours: about eight
 times as fast on one core as adding up shifted frames, although half of the matrix is zero.
 """
@@ -28,7 +28,7 @@ def separable_convolution(frames: Tensor, vertical: Tensor, horizontal: Tensor) 
     Args:
         frames: `(b, c, h, w)`, float32 or float64; computed in this precision, under autocast too, because the sum is
             the picture itself.
-        vertical: `(b, k, h, w)`, `k` odd, weights along the rows' direction y.
+        vertical: `(b, k, h, w)`, weights along y, `k` odd.
         horizontal: the same shape, along x.
 
     Returns:
@@ -68,8 +68,8 @@ def _filter_tile(padded: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor
     """`(b, c, h+k-1, w+k-1)` and weights `(b, k, h, w)` to `(b, c, h, w)`."""
     b, taps, h, w = vertical.shape
     windows = padded.unfold(2, taps, 1).permute(0, 2, 1, 4, 3).reshape(b * h, -1, w + taps - 1)  # (bh, ck, w+k-1)
-    # Row x of the band matrix holds the weights of pixel x from column x on. Rows that are one longer than they should
-    # be, read on end and cut anew, shift by one each.
+    # Row x of the band matrix holds the weights of pixel x from column x on. Rows made one element too long,
+    # concatenated and cut anew, are each shifted by one more.
     band = F.pad(horizontal.permute(0, 2, 3, 1), (0, w)).flatten(2)[..., :-w].reshape(b * h, w, w + taps - 1)
     filtered = torch.bmm(windows, band.transpose(1, 2)).view(b, h, -1, taps, w)
     return (filtered * vertical.transpose(1, 2).unsqueeze(2)).sum(dim=3).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Checkpoints: the last state and the best one, each replaced only by a whole file, and kept when a run is stopped."""
+"""Checkpoints: the last state and the best one, each replaced only by a complete file, and saved when a run stops."""
 
 import signal
 import threading
@@ -22,11 +22,11 @@ from stvsr.training.stateful_callback import StatefulCallback
 
 
 class DirectCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint where it is told: Lightning's goes through the folder of temporary files, which may be full.
+    """Writes a checkpoint directly: Lightning's own goes through the folder of temporary files, which may be full.
 
     Attributes:
-        failure: what the system refused, or why the content could not be written down. It is not raised: the other
-            processes wait until all have saved.
+        failure: the system's error, or why the content could not be serialised. It is not raised: the other processes
+            wait until all have saved.
     """
 
     failure: OSError | UserError | None = None
@@ -40,17 +40,17 @@ class DirectCheckpointIO(TorchCheckpointIO):
             file.write_bytes(content.getbuffer())
         except OSError as error:
             self.failure = error
-        # Each for a kind of object.
+        # Which of them depends on the object.
         except (PicklingError, AttributeError, TypeError) as error:
             self.failure = no_plain_value(error)
 
 
 def save_whole(trainer: pl.Trainer, path: Path) -> None:
-    """Saves; all processes must take part, and the first writes. The file takes its name when it is whole.
+    """Saves a checkpoint; all processes must take part, and the first writes. The file gets its name once complete.
 
     Raises:
-        OSError: in all processes; the system refused to write.
-        UserError: in all processes; something is to be kept in it that is no plain value.
+        OSError: the system refused to write; in all processes.
+        UserError: the content includes something other than tensors and plain values; in all processes.
     """
     files, usual = DirectCheckpointIO(), trainer.strategy.checkpoint_io
     with beside_then_rename(path) if trainer.is_global_zero else nullcontext(path) as beside:
@@ -59,7 +59,7 @@ def save_whole(trainer: pl.Trainer, path: Path) -> None:
             # Passed explicitly, or Lightning warns at every save.
             trainer.save_checkpoint(beside, weights_only=False)
         finally:
-            # Callbacks of a user's own save as they always do.
+            # Custom callbacks save through the usual one.
             trainer.strategy.checkpoint_io = usual
         written = trainer.is_global_zero and files.failure is None
         # Broadcast, or the other processes would wait for the first one in their next step.
@@ -71,9 +71,9 @@ def save_whole(trainer: pl.Trainer, path: Path) -> None:
 
 
 def why_unreadable(path: Path) -> UserError | None:
-    """Why no command could read a checkpoint: a class of a user's own may keep in it whatever it likes."""
+    """Why no command could read a checkpoint, if so: custom classes may keep anything in it."""
     try:
-        # Without the content of its tensors.
+        # On the meta device, without the content of its tensors.
         torch.load(path, weights_only=True, map_location="meta")
     except UnpicklingError as error:
         return no_plain_value(error)
@@ -81,9 +81,9 @@ def why_unreadable(path: Path) -> UserError | None:
 
 
 def no_plain_value(error: Exception) -> UserError:
-    """What to say where something is kept in a checkpoint that does not belong there."""
+    """The error for a checkpoint with something other than tensors and plain values in it."""
     said = one_line(error)
-    # Torch's advice comes first.
+    # Torch's advice precedes the cause; skip it.
     told = said[max(0, said.find("Unsupported")) :][:200]
     return UserError(
         f"the checkpoint cannot be kept ({told}): a callback, an optimizer or a schedule keeps something in it that is "
@@ -106,7 +106,7 @@ class BestCheckpoint(StatefulCallback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves if this validation was the best."""
-        # There is none where nothing was validated.
+        # Absent where no clip was scored.
         score = float(trainer.callback_metrics.get(MONITORED, self.best))
         if score > self.best and not _in_trouble(trainer):
             self.best = score
@@ -114,18 +114,18 @@ class BestCheckpoint(StatefulCallback):
 
 
 class LastCheckpoint(StatefulCallback):
-    """Writes `last.ckpt` every so many steps, after each validation, at the end, and when the run is asked to stop.
+    """Writes `last.ckpt` every `every_steps` steps, after each validation, at the end, and when asked to stop.
 
-    The first SIGINT or SIGTERM lets the step in progress finish, and the validation if one is due, saves and stops; a
-    second SIGINT stops at once.
+    After a first SIGINT or SIGTERM the step in progress finishes, and a validation that is due; then the run is saved
+    and stops. After that, SIGINT stops it at once.
 
     Args:
         path: where to write.
         every_steps: steps between two checkpoints.
 
     Attributes:
-        interruption: what to tell who asked the run to stop, once all processes have agreed and saved. The next step
-            raises it, after a validation that is due; where no step is left, whoever called `fit` has to.
+        interruption: the error that reports the stop, once all processes have agreed and saved. The next step raises
+            it, after a validation that is due; where no step is left, the caller of `fit` must.
     """
 
     saved_attributes = ("validated",)
@@ -140,14 +140,14 @@ class LastCheckpoint(StatefulCallback):
         self._previous_handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listens for signals, in place of Lightning's handler, which would raise in the middle of a validation."""
-        # Python hands signals to the main thread alone.
+        """Handles signals, in place of Lightning's handler, which would raise in the middle of a validation."""
+        # Python allows handlers only in the main thread.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous_handlers[number] = signal.signal(number, self._on_signal)
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Stops where the step before was to be the last: not at its end, or a validation due there would be lost.
+        """Stops before the next step, not at the end of the last one: a validation due there would be lost.
 
         Raises:
             Interrupted: the run was asked to stop; it is saved, unless its last step was skipped.
@@ -156,8 +156,8 @@ class LastCheckpoint(StatefulCallback):
             raise self.interruption
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Saves where it is time to."""
-        # Processes must agree, or one would wait for the others for ever.
+        """Saves if it is time to."""
+        # Processes must agree, or one would wait for the others forever.
         stop = trainer.strategy.reduce_boolean_decision(self.stop_requested, all=False)
         step = trainer.global_step
         due = stop or step % self.every_steps == 0 or step == trainer.max_steps
@@ -178,17 +178,17 @@ class LastCheckpoint(StatefulCallback):
         return lacks_validation(trainer.global_step, self.validated, trainer.max_steps, interval)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stops listening."""
+        """Notes a stop asked for in the last validation; restores the signal handlers."""
         if trainer.strategy.reduce_boolean_decision(self.stop_requested, all=False):
             self.interruption = self._interruption(trainer)
         self._stop_listening()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Stops listening."""
+        """Restores the previous signal handlers."""
         self._stop_listening()
 
     def _interruption(self, trainer: pl.Trainer) -> Interrupted:
-        """What to say to who asked the run to stop."""
+        """The message on where the run stopped and how to continue it."""
         done = f"stopped after step {trainer.global_step}"
         if _in_trouble(trainer):
             remedy = f"to go on from the last good state, {to_continue(self.path)}" if self.path.is_file() else None
@@ -209,15 +209,15 @@ class LastCheckpoint(StatefulCallback):
 
 
 def to_continue(checkpoint: Path) -> str:
-    """The remedy after a stop: what is left out of a command takes its default, other data among them."""
+    """The remedy after a stop: the whole command, as omitted options (data, for one) would take their defaults."""
     return f"give the same command again with {typed('resume', checkpoint)}"
 
 
 def lacks_validation(step: int, validated: int | None, max_steps: int, interval: int) -> bool:
-    """Whether a run that has come to `step`, and was validated last after `validated`, owes its last validation."""
+    """Whether a run at `step`, last validated after step `validated`, lacks the validation due at its end."""
     return step == max_steps and step % interval == 0 and validated != step
 
 
 def _in_trouble(trainer: pl.Trainer) -> bool:
-    """Whether the last step was skipped: weights that give no finite loss are not a state to go back to."""
+    """Whether the last step was skipped: weights that give no finite loss are not worth resuming from."""
     return any(isinstance(c, NonFiniteGuard) and c.in_a_row > 0 for c in trainer.callbacks)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Which earlier run a command continues, and whether that is the run which the command describes."""
+"""Which earlier run a command continues, and whether it is the one that the command describes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from stvsr.files import write_text
 from stvsr.training.checkpoints import LastCheckpoint, lacks_validation
 
 OF_THE_START = ("blended_start", "initial_weights", "weights")
-"""Settings that matter at the first step alone."""
+"""Settings that matter only at the start of a run."""
 
 SETTINGS = (
     *OF_THE_START,
@@ -31,7 +31,7 @@ SETTINGS = (
     "trainer.gradient_clip_val",
     "trainer.gradient_clip_algorithm",
 )
-"""Settings, or groups of them, that decide what a network learns in a number of steps."""
+"""Settings, or groups of them, that decide what a network learns in a given number of steps."""
 
 SOURCE, GENERATED = "data.train_source._target_", "stvsr.data.synthetic."
 """The setting that names the training clips, and how its value begins by default: generated clips."""
@@ -39,7 +39,7 @@ SOURCE, GENERATED = "data.train_source._target_", "stvsr.data.synthetic."
 ONLOOKERS = ("DeviceStatsMonitor", "LearningRateMonitor", "ModelSummary", "RichProgressBar", "Timer", "TQDMProgressBar")
 
 WITHOUT_EFFECT = ("stvsr.", *(f"pytorch_lightning.callbacks.{name}" for name in ONLOOKERS))
-"""Callbacks that change nothing of what is learned; others, such as a mean of weights, may."""
+"""Prefixes of callbacks that do not affect what is learned; others, such as weight averaging, may."""
 
 TOLD = 4
 """At most as many changed settings are named in a message."""
@@ -47,13 +47,13 @@ TOLD = 4
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """What a checkpoint tells of its run.
+    """What a checkpoint says about its run.
 
     Attributes:
         path: the checkpoint.
-        steps: after which it was written.
-        validated: the last step that was validated; None where there is none.
-        settings: as `settings_of` gives them; empty where the checkpoint does not tell.
+        steps: how many had been done when it was written.
+        validated: the step of the last validation; None where there was none.
+        settings: as `settings_of` gives them; empty where the checkpoint has none.
     """
 
     path: Path
@@ -62,19 +62,19 @@ class EarlierRun:
     settings: Mapping[str, Any]
 
     def changed(self, settings: Mapping[str, Any]) -> list[str]:
-        """Which settings are other than those of the run."""
+        """Names of the settings that differ from those of the run."""
         names = sorted(self.settings.keys() | settings.keys()) if self.settings else []
         # Earlier versions kept more of the data.
         names = [name for name in names if _is_of(name, (*SETTINGS, "callbacks"))]
         return [name for name in names if self.settings.get(name) != settings.get(name)]
 
     def moved(self) -> list[str]:
-        """Which settings name folders of data that are gone: what was in them may lie elsewhere by now."""
+        """Names of the settings whose data folders are gone: their content may have been moved."""
         return [name for name, at in self.settings.items() if _is_root(name, at) and not Path(at).exists()]
 
 
 def settings_of(config: DictConfig) -> dict[str, Any]:
-    """The `SETTINGS` of a run, and those of a user's own callbacks, each by its full name."""
+    """The `SETTINGS` of a run, and those of callbacks that may affect it, each by its full name."""
     plain = resolved(config)
     callbacks = {name: str(made.get("_target_")) for name, made in plain.get("callbacks", {}).items() if made}
     own = [f"callbacks.{name}" for name, target in callbacks.items() if not target.startswith(WITHOUT_EFFECT)]
@@ -83,7 +83,7 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
 
 
 def _with_absolute_roots(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by their full names, in which a folder of data is the same however, and from wherever, it is written."""
+    """Settings by their full names, with data folders as absolute paths, so that all spellings of one are equal."""
     return {name: str(Path(value).resolve()) if _is_root(name, value) else value for name, value in settings.items()}
 
 
@@ -93,15 +93,15 @@ def _is_root(name: str, value: Any) -> bool:
 
 
 def _is_of(name: str, settings: tuple[str, ...]) -> bool:
-    """Whether a setting is one of those, or in one of their groups."""
+    """Whether a setting is one of `settings`, or in one of these groups."""
     return any(name == part or name.startswith(f"{part}.") for part in settings)
 
 
 def read_earlier(path: Path, config: DictConfig) -> EarlierRun:
-    """The run in a checkpoint, as one that a config may continue.
+    """Reads the run in a checkpoint, for a config that may continue it.
 
     Raises:
-        InvalidInput: no state of a run, or one of another network or of more steps than the config asks for.
+        InvalidInput: there is no state of a run, or it has another network or more steps than the config asks for.
     """
     content = read_run(path, resolved(config.model))
     last = content.get("callbacks", {}).get(LastCheckpoint.__qualname__, {})
@@ -111,7 +111,7 @@ def read_earlier(path: Path, config: DictConfig) -> EarlierRun:
             f"{path}: has {steps} steps, more than trainer.max_steps={wanted}; expected as many or more, or, to start "
             "anew, another output_dir"
         )
-    # Earlier versions kept folders as they were written.
+    # Earlier versions kept folders as the user wrote them.
     return EarlierRun(path, steps, last.get("validated"), _with_absolute_roots(content.get(SETTINGS_KEY, {})))
 
 
@@ -132,13 +132,13 @@ def run_to_continue(config: DictConfig) -> EarlierRun | None:
 
 
 def is_finished(earlier: EarlierRun, config: DictConfig) -> bool:
-    """Whether nothing is left to do of a run."""
+    """Whether a run has all its steps and its last validation."""
     wanted, interval = config.trainer.max_steps, config.trainer.val_check_interval
     return earlier.steps == wanted and not lacks_validation(earlier.steps, earlier.validated, wanted, interval)
 
 
 def _check_same_run(earlier: EarlierRun, config: DictConfig) -> None:
-    """Warns of changed settings, or refuses them where a result would be taken for that of the new ones."""
+    """Warns of changed settings, or refuses them where the result would pass for one of the new settings."""
     settings, named = settings_of(config), config.resume is not None
     changed = earlier.changed(settings)
     told = listed([f"{name}={settings.get(name)}, which was {earlier.settings.get(name)}" for name in changed], TOLD)
@@ -147,7 +147,7 @@ def _check_same_run(earlier: EarlierRun, config: DictConfig) -> None:
         raise InvalidInput(f"{earlier.path}: has all its steps, but not with {told}; {remedy}")
     source = str(settings.get(SOURCE))
     if SOURCE in changed and source.startswith(GENERATED) and not named:
-        # Those of the default: the rest of the command was left out.
+        # Generated clips are the default: the rest of the command was left out.
         raise InvalidInput(
             f"{earlier.path}: was trained with {SOURCE}={earlier.settings.get(SOURCE)}, not on generated clips; give "
             f"the whole command again, with its data=…, or {typed('resume', earlier.path)} to go on with those"
@@ -162,10 +162,10 @@ def _check_same_run(earlier: EarlierRun, config: DictConfig) -> None:
 
 
 def checkpoint_to_continue(config: DictConfig) -> Path | None:
-    """The checkpoint that `resume` names, or one that an earlier run left in this very output folder.
+    """The checkpoint that `resume` names, or one that an earlier run left in the same output folder.
 
-    The latter lets a job that a cluster restarts continue, and keeps one run from overwriting another. It also takes
-    precedence where a run that began with `resume` of another folder has come further.
+    The latter lets a job continue that a cluster restarts, and keeps one run from overwriting another. It also takes
+    precedence where a run that began with `resume` from another folder has got further.
     """
     last = Path(config.callbacks.last.path)
     if config.resume is None:
@@ -184,14 +184,14 @@ def checkpoint_to_continue(config: DictConfig) -> Path | None:
 
 
 def check_videos(root: Path, runs: Path) -> None:
-    """Refuses other videos than those that earlier runs were trained on: a seed would not draw the same clips of them.
+    """Refuses other videos than those that earlier runs were trained on: a seed would draw different clips from them.
 
     Args:
         root: of the videos.
-        runs: the folder of the runs' folders, where the videos are listed.
+        runs: the folder of all runs, where the videos are listed.
 
     Raises:
-        InvalidInput: there are others, or one is of another size.
+        InvalidInput: names or sizes have changed.
     """
     list_file = runs / "videos.txt"
     listed = "".join(f"{path.relative_to(root)} {path.stat().st_size}\n" for path in video_files(root))

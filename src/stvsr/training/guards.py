@@ -15,14 +15,14 @@ from stvsr.training.stateful_callback import StatefulCallback
 
 
 class NonFiniteGuard(StatefulCallback):
-    """Skips a step whose loss or gradient is not finite, counts it, and stops after too many in a row.
+    """Skips and counts steps whose loss or gradient is not finite, and ends the run after too many in a row.
 
-    Without gradients the optimizer changes nothing, neither weights nor moments. Gradients are looked at after they
+    Without gradients the optimizer changes nothing, neither weights nor moments. Gradients are checked after they
     were averaged over processes, so all processes skip the same steps.
 
     Args:
         patience: this many skipped steps in a row end the run.
-        last: the checkpoint to go back to.
+        last: the checkpoint to resume from.
     """
 
     saved_attributes = ("skipped", "in_a_row")
@@ -37,9 +37,9 @@ class NonFiniteGuard(StatefulCallback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Drops gradients that are not finite, or so large that their squares are not: Adam's moments would stay so.
+        """Drops gradients that are not finite, or whose squares are not: Adam's moments would never recover.
 
-        A loss that is not finite has such gradients: `SpaceTimeModule.training_step` sees to it.
+        A loss that is not finite has such gradients: `SpaceTimeModule.training_step` ensures it.
 
         Raises:
             TrainingDiverged: `patience` steps in a row were skipped.
@@ -59,7 +59,7 @@ class NonFiniteGuard(StatefulCallback):
             raise self.divergence(trainer)
 
     def divergence(self, trainer: pl.Trainer) -> TrainingDiverged:
-        """What to say of a run whose last steps were skipped: their weights are not kept."""
+        """The error of a run whose last steps were skipped, after which no weights are saved."""
         saved = f"the last good checkpoint is {self.last}" if self.last.exists() else "no checkpoint was written yet"
         return TrainingDiverged(
             f"{self.in_a_row} step(s) in a row up to step {trainer.global_step} had a loss or gradient that is not "

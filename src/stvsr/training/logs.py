@@ -1,4 +1,4 @@
-"""What the CSV logs of a run tell afterwards."""
+"""What can be read from the CSV logs of a finished run."""
 
 import csv
 from pathlib import Path
@@ -10,10 +10,10 @@ from stvsr.tracking import CLIPS_PER_SECOND, MONITORED
 
 
 def read_logs(training: DictConfig) -> tuple[list[tuple[int, float]], float | None]:
-    """Steps done and validation PSNR of a finished run, in dB, and the minutes it trained without validations.
+    """For each validation of a finished run, the steps done and the PSNR in dB; and its minutes without validations.
 
-    The speed is measured from one log entry to the next; steps after the last entry count as those before. There are no
-    minutes where there is no entry, as in a run of fewer steps than `trainer.log_every_n_steps`.
+    The minutes follow from the mean speed in the log entries, for all steps. They are None without an entry, as in a
+    run of fewer steps than `trainer.log_every_n_steps`.
 
     Args:
         training: the run's config; its `logger` writes CSV.
@@ -21,7 +21,7 @@ def read_logs(training: DictConfig) -> tuple[list[tuple[int, float]], float | No
     curve, seconds_a_step = list[tuple[int, float]](), list[float]()
     logs = Path(training.output_dir, "csv").glob("metrics*.csv")
     rows = [row for log in logs for row in csv.DictReader(log.read_text(encoding="utf-8").splitlines())]
-    # A disk that was full may have cut a row off.
+    # A full disk may have cut off a row.
     whole = [row for row in rows if None not in row.values() and row["step"].isdigit()]
     for row in sorted(whole, key=lambda row: int(row["step"])):
         if row.get(MONITORED):

@@ -1,7 +1,7 @@
-"""Losses: that of the authors' release, after the paper's Eq. 7, and those that its baselines were trained with.
+"""Losses: that of the authors' release, after the paper's Eq. 7, and one that baselines were trained with.
 
-Each is a sum over everything. Its gradient grows with the batch and the patch, which Adam does not notice and gradient
-clipping does.
+Each is a sum over everything. Its gradient grows with the batch and the patch, which matters to gradient clipping but
+not to Adam.
 """
 
 import torch
@@ -14,8 +14,8 @@ EPSILON = 1e-3
 def charbonnier(prediction: Tensor, target: Tensor) -> Tensor:
     """Charbonnier penalty, summed over everything: `sum sqrt((prediction - target)^2 + 1e-6)`.
 
-    The root is of each value, as in the authors' release; Eq. 7 prints one of a frame's squared norm. The epsilon is
-    squared; libraries differ in both.
+    The root is taken of each value, as in the authors' release; Eq. 7 prints one root of a frame's squared norm. The
+    epsilon is squared. Libraries differ in both.
 
     Args:
         prediction: any shape, values about [0, 1].

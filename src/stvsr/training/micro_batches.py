@@ -1,8 +1,8 @@
-"""A batch taken in micro-batches: its loss and its gradients, in the memory that a few clips need.
+"""The loss and the gradients of a batch, computed in micro-batches, in the memory that a few clips need.
 
-Clips do not depend on each other, and objectives sum over them, so the gradients of some clips after the others add up
-to those of the whole batch, up to rounding. On a CPU that is faster, too: the maps of a few clips stay in its caches. A
-GPU wants large batches: it would wait for more kernels, each of less work.
+Clips do not depend on each other, and objectives sum over them, so the gradients of micro-batches add up to those of
+the whole batch, up to rounding. On a CPU this is faster, too: the maps of a few clips stay in its caches. A GPU needs
+large batches: micro-batches would launch more kernels, each with less work.
 """
 
 import math
@@ -22,7 +22,7 @@ PIXELS_AT_ONCE = 2**13
 
 
 def loss_in_micro_batches(loss_of: Callable[[Batch], Tensor], batch: Batch, network: nn.Module) -> Tensor:
-    """The loss of a batch, returned when its gradients are known already.
+    """The loss of a batch; its gradients are computed with it, not in its backward pass.
 
     Args:
         loss_of: the loss of some clips: a sum over them.
@@ -42,7 +42,7 @@ def loss_in_micro_batches(loss_of: Callable[[Batch], Tensor], batch: Batch, netw
             parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True
         ):
             if gradient is not None:
-                # Not in place: parameters may share a gradient.
+                # Not in place: parameters may share a gradient tensor.
                 sums[parameter] = sums[parameter] + gradient if parameter in sums else gradient
     # Parameters that the loss does not use stay out of the graph, so that processes which share a batch
     # (`find_unused_parameters`) do not wait for their gradients.
@@ -65,7 +65,7 @@ def _clips_depend_on_each_other(network: nn.Module) -> bool:
 
 
 class _GradientsKnown(torch.autograd.Function):
-    """A value whose gradients were computed with it."""
+    """A value with the gradients that were computed along with it."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, gradients: list[Tensor], *parameters: Tensor) -> Tensor:

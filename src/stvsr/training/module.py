@@ -27,7 +27,7 @@ from stvsr.training.micro_batches import loss_in_micro_batches
 from stvsr.training.objectives import Objective
 
 KERNELS = ("fused", "foreach", "capturable", "differentiable")
-"""Switches of optimizers that choose the kernels of a step."""
+"""Optimizer switches that choose the kernels of a step."""
 
 
 class SpaceTimeModule(pl.LightningModule):
@@ -35,9 +35,9 @@ class SpaceTimeModule(pl.LightningModule):
 
     Args:
         network: `(b, n, 3, h, w)` to `(b, 2n-1, 3, 4h, 4w)`.
-        model_config: the resolved config of that network; it goes into every checkpoint.
-        variant: what the network is called, such as an ablation's letter; it goes there too, and stands in tables.
-        settings: of the run, as `stvsr.training.continuation.settings_of` gives them; they go there too.
+        model_config: the resolved config of that network; saved in every checkpoint.
+        variant: the network's name, such as an ablation's letter; saved there too, and used in tables.
+        settings: the run's, from `stvsr.training.continuation.settings_of`; saved there too.
         objective: what is learned from a batch, and which part of the network learns it.
         optimizer: makes the optimizer from the parameters.
         scheduler: makes the learning rate schedule from the optimizer; stepped once a batch.
@@ -81,7 +81,7 @@ class SpaceTimeModule(pl.LightningModule):
         self.log(LOSS, loss.detach() / batch.hr.numel(), prog_bar=True, batch_size=len(batch))
         # The loss is a sum over the whole batch, but gradients are averaged over processes: undo the average.
         whole: Tensor = loss * self.trainer.world_size
-        # Where squares overflow the loss is infinite, but its gradients may be 0: NaN, so that the guard sees them.
+        # Where squares overflow, the loss is infinite but gradients may be 0: make them NaN for `NonFiniteGuard`.
         return whole * torch.where(whole.detach().isfinite(), 1.0, torch.nan)
 
     def _loss(self, network: Forward, batch: Batch) -> Tensor:
@@ -91,19 +91,19 @@ class SpaceTimeModule(pl.LightningModule):
         return loss
 
     def _in_training(self, batch: Batch) -> Forward:
-        """The network, or its recording, which is made with the first batch."""
+        """The network, or its recording as CUDA graphs, which is made from the first batch."""
         if self.cuda_graphs and self._recorded is None:
             try:
                 self._recorded = recorded_step(self.network, batch.lr)
             except RuntimeError as error:
-                # Raised by CUDA or cuDNN: slow training is better than none, if the GPU still responds.
+                # CUDA or cuDNN failed: slow training is better than none, if the GPU still responds.
                 check_answering(batch.lr.device)
                 rank_zero_warn(f"training steps are not recorded as CUDA graphs ({one_line(error)[:200]})")
                 self.cuda_graphs = False
         return self._recorded or self.network
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Scores a batch; returns the prediction for whoever shows pictures."""
+        """Scores a batch; returns the prediction, of which `Pictures` makes pictures."""
         prediction: Tensor = self(batch.lr)
         self.val_scores.update(prediction, batch.hr, batch.motions)
         return prediction
@@ -118,19 +118,19 @@ class SpaceTimeModule(pl.LightningModule):
         """The optimizer, and the schedule stepped once a batch.
 
         Raises:
-            InvalidInput: values that they do not take, nothing to learn, or the run that is resumed had another
+            InvalidInput: they refuse their settings, there is nothing to learn, or the resumed run had another
                 optimizer.
         """
-        # Without parameters an optimizer's own words would come first.
+        # Called for its error, which is clearer than an optimizer's without parameters.
         self.objective.part(self.network)
         try:
             optimizer = self.make_optimizer(self.network.parameters())
-            # Before the schedule, which sets the rate of the first step.
+            # Read before the schedule sets the rate of the first step.
             self.configured = hyperparameters(optimizer)
             scheduler = self.make_scheduler(optimizer)
             if not isinstance(scheduler, LambdaLR):
                 raise TypeError(f"{type(scheduler).__name__} is no LambdaLR, whose rates a resumed run can change")
-        # A word where a number is meant is a TypeError, a list that is too short an IndexError.
+        # A string in place of a number raises a TypeError, a list that is too short an IndexError.
         except (ValueError, TypeError, IndexError) as error:
             raise InvalidInput(
                 f"optimizer and scheduler: {one_line(error)}; choose other values of optimizer.… or scheduler.…, or "
@@ -148,8 +148,8 @@ class SpaceTimeModule(pl.LightningModule):
         """Refuses, before the first step, what cannot be trained in this way.
 
         Raises:
-            InvalidInput: the GPU lacks bfloat16, the objective is for another network, steps are to be recorded and
-                cannot be, or processes would wait for gradients which never come.
+            InvalidInput: the GPU lacks bfloat16, the objective is for another network, steps cannot be recorded as
+                configured, or processes would wait for gradients that never come.
         """
         part = self.objective.part(self.network)
         strategy = self.trainer.strategy
@@ -173,7 +173,7 @@ class SpaceTimeModule(pl.LightningModule):
             raise InvalidInput(
                 f"cuda_graphs=true with {self.trainer.world_size} processes; expected one: add cuda_graphs=false"
             )
-        # Parts from elsewhere are refused: operators that escape the recording, as torchvision's do, would not train.
+        # Foreign modules are refused: operators that escape the recording, as torchvision's do, would not train.
         foreign = (type(module) for module in self.network.modules() if not _is_known(type(module)))
         refused = next(foreign, None) if self.network.replayable else type(self.network)
         if refused is not None:
@@ -187,28 +187,28 @@ class SpaceTimeModule(pl.LightningModule):
             )
 
     def on_train_start(self) -> None:
-        """Applies the configured hyperparameters in a resumed run; otherwise the saved ones would hold.
+        """Applies the configured hyperparameters in a resumed run, over the saved ones that Lightning has restored.
 
         Raises:
-            InvalidInput: the optimizer that was resumed had a switch set otherwise, or gradients could not be clipped.
+            InvalidInput: the resumed optimizer had a switch set differently, or gradients could not be clipped.
         """
         optimizer, scheduler = self.trainer.optimizers[0], self.lr_schedulers()
         for group, configured in zip(optimizer.param_groups, self.configured, strict=True):
             for name, value in configured.items():
-                # The switch may need a state that the saved run lacks, as amsgrad does.
+                # A switch such as amsgrad may need a state that the saved run lacks.
                 if isinstance(value, bool) and group.get(name, value) != value:
                     raise InvalidInput(
                         f"optimizer.{name}={value}: the run was trained with {group[name]}; choose that, or begin anew "
                         "with initial_weights= and another output_dir"
                     )
-        # Lightning would refuse it at the first step, without a remedy.
+        # Lightning would refuse this at the first step, without a remedy.
         clips = self.trainer.precision == "bf16-mixed" and self.trainer.gradient_clip_val
         if clips and optimizer.defaults.get("fused"):
             raise InvalidInput(
                 f"trainer.gradient_clip_val={self.trainer.gradient_clip_val}: a fused optimizer does not clip in "
                 "trainer.precision=bf16-mixed; add optimizer.fused=false"
             )
-        assert isinstance(scheduler, LambdaLR)  # as `configure_optimizers` has seen to
+        assert isinstance(scheduler, LambdaLR)  # checked in `configure_optimizers`
         scheduler.base_lrs = [configured["lr"] for configured in self.configured]
         groups = zip(optimizer.param_groups, self.configured, scheduler.lr_lambdas, strict=True)
         for group, configured, factor in groups:
@@ -217,14 +217,14 @@ class SpaceTimeModule(pl.LightningModule):
             group["lr"] = configured["lr"] * factor(scheduler.last_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Puts what rebuilds the network beside its weights."""
+        """Adds what rebuilds the network, and what resuming checks."""
         checkpoint[MODEL_KEY] = self.model_config
         checkpoint[VARIANT_KEY] = self.variant
         checkpoint[SETTINGS_KEY] = self.settings
         checkpoint[OPTIMIZER_KEY] = type(self.trainer.optimizers[0]).__name__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps what is checked once there is an optimizer, and leaves a schedule the settings it is made with."""
+        """Notes the saved optimizer's class for `configure_optimizers`; keeps the configured schedule's settings."""
         self._saved_by = checkpoint.get(OPTIMIZER_KEY)
         for schedule in checkpoint.get("lr_schedulers", []):
             # LambdaLR would restore the saved attributes of a callable schedule over the configured ones.
@@ -232,10 +232,10 @@ class SpaceTimeModule(pl.LightningModule):
 
 
 def hyperparameters(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """Of each group of parameters, what the optimizer was made with.
+    """For each parameter group, the numbers and switches that the optimizer was made with.
 
-    Numbers and switches alone, but for those that choose the kernels of a step, which decide where its state lies. And
-    no others than its classes take: some optimizers keep in their groups what they have learned of the rate.
+    Without the `KERNELS`, which decide where its state lies, and only those that its classes take as arguments: some
+    optimizers also keep in their groups what they have learned about the rate.
     """
     taken = (signature(kind).parameters for kind in type(optimizer).__mro__ if issubclass(kind, Optimizer))
     names = {"lr", *chain.from_iterable(taken)} - {"params", *KERNELS}

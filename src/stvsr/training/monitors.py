@@ -1,4 +1,4 @@
-"""What a run tells about itself: learning rate, offsets, throughput, damaged clips, pictures."""
+"""What a run reports about itself: learning rate, offsets, throughput, damaged clips, pictures."""
 
 import sys
 import time
@@ -31,7 +31,7 @@ def log_interval(trainer: pl.Trainer) -> int:
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bars, where those of other commands go: that a disk which logs them is full does not end a run."""
+    """Lightning's bars on `TERMINAL`, like those of other commands: a full disk that logs them does not end a run."""
 
     def init_train_tqdm(self) -> Tqdm:
         """The bar of the training steps."""
@@ -44,7 +44,7 @@ class ProgressBar(TQDMProgressBar):
             return super().init_validation_tqdm()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Ends the lines of the bars: what is said next would stand in them."""
+        """Ends the lines of the bars, or the next message would appear in them."""
         for bar in (self._val_progress_bar, self._train_progress_bar):
             if bar is not None:
                 bar.close()
@@ -70,17 +70,17 @@ class Monitor(pl.Callback):
         if self._since is None:
             self._since = (time.monotonic(), trainer.global_step)
         if (trainer.global_step + 1) % log_interval(trainer) == 0:
-            # Once the step is done, the schedule has set the next one's.
+            # After the step, this will be the rate of the next one.
             self._rate = float(trainer.optimizers[0].param_groups[0]["lr"])
-            # In a step that is recorded, what listens would be recorded with it.
+            # CUDA graphs would record the hooks' work as well.
             recorded = getattr(pl_module, "cuda_graphs", False)
             samplings = [m for m in pl_module.modules() if isinstance(m, DeformableSampling) and not recorded]
             self._hooks = [sampling.offsets.register_forward_hook(self._listen) for sampling in samplings]
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Stops listening: the backward pass may compute offsets again.
+        """Stops listening: the backward pass may recompute offsets.
 
-        In micro-batches it is over by now; offsets that it computed again count twice, which hardly changes the mean.
+        With micro-batches it is over by now; offsets that it recomputed count twice, which hardly changes the mean.
         """
         while self._hooks:
             self._hooks.pop().remove()
@@ -88,7 +88,7 @@ class Monitor(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Logs, in the steps that are logged."""
+        """Logs the three values, in the steps that are logged."""
         if trainer.global_step % log_interval(trainer):
             return
         if self._magnitudes:
@@ -103,7 +103,7 @@ class Monitor(pl.Callback):
         pl_module.log(LEARNING_RATE, self._rate)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Validation does not count as training time."""
+        """Leaves validation out of training time."""
         self._since = None
 
     def _listen(self, module: nn.Module, inputs: Any, offset: Tensor) -> None:
@@ -111,9 +111,9 @@ class Monitor(pl.Callback):
 
 
 class DamagedClips(StatefulCallback):
-    """Names and counts the damaged clips that training met and skipped, on all processes together.
+    """Reports and counts the damaged clips that training met and skipped, on all processes together.
 
-    Each is named once, and counted each time it is met; `train/damaged_clips` is the count.
+    Each is reported once, and counted each time it is met; `train/damaged_clips` is the count.
     """
 
     saved_attributes = ("count", "met")
@@ -124,7 +124,7 @@ class DamagedClips(StatefulCallback):
         self._named: set[str] = set()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the state. Every process reads the checkpoint, so only the first keeps what was counted in it."""
+        """Restores the state; what was met before goes to the first process alone, or each would count it again."""
         super().load_state_dict(state_dict)
         if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
             self.met = []
@@ -138,7 +138,7 @@ class DamagedClips(StatefulCallback):
             return
         met = self.met
         if trainer.world_size > 1:
-            # All processes take part, or those that met none would leave the others waiting.
+            # Processes that met none take part too, or the others would wait for them.
             everywhere: list[list[str]] = [[] for _ in range(trainer.world_size)]
             torch.distributed.all_gather_object(everywhere, self.met)
             met = [message for messages in everywhere for message in messages]
@@ -173,7 +173,7 @@ class Pictures(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """A picture of the first clip of each of the first batches."""
+        """Writes a picture of the first clip of each of the first batches."""
         if batch_idx >= self.clips or not trainer.is_global_zero:
             return
         figure = comparison_figure(
@@ -186,6 +186,6 @@ class Pictures(pl.Callback):
         save_figure(figure, path)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                # Lightning counts the steps of scores from 0. W&B alone would take the step of what was logged last.
+                # Lightning logs scores under steps counted from 0; W&B's default is the step that was logged last.
                 step = trainer.global_step - 1
                 logger.log_image(key=f"{PICTURE}/{batch_idx}", images=[str(path)], step=step)

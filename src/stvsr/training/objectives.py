@@ -1,11 +1,10 @@
-"""What is learned from a batch: the whole task at once, or what one stage of a two-stage system has to do.
+"""What is learned from a batch: the whole task at once, or the task of one part of a network.
 
-An objective maps a network and a batch to a loss, a sum over everything, and tells which part of the network it trains.
-The stages of a two-stage system are trained apart: the interpolator on LR frames, of which the missing ones are made
-from the HR clip as the given ones were; the upscaler on true LR frames, all of them. Of a one-stage network the
-interpolation (on features), its sampling offsets (towards optical flow) and the reconstruction can be trained alone. LR
-frames made here know nothing beyond the crop: at its border, two pixels wide, they differ a little from those of the
-whole frame.
+An objective maps a network and a batch to a loss, a sum over everything, and says which part of the network it trains.
+The stages of a two-stage system are trained separately: the interpolator on LR frames, the missing ones made from the
+HR clip as the given ones were; the upscaler on true LR frames at all times. In a one-stage network, the interpolation
+(on features), its sampling offsets (towards optical flow) and the reconstruction can be trained alone. LR frames made
+here know only the crop: at its border, two pixels wide, they differ slightly from those of the whole frame.
 """
 
 from collections.abc import Callable
@@ -35,7 +34,7 @@ class Objective(Protocol):
     """What is learned from a batch."""
 
     def part(self, network: nn.Module) -> nn.Module:
-        """The smallest module that holds everything that is trained; not all of its parameters need get gradients.
+        """The smallest module that holds everything that is trained; some of its parameters may get no gradients.
 
         Raises:
             InvalidInput: the network has no such part, or nothing in it to learn.
@@ -49,7 +48,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class SpaceTime:
-    """The whole task: all HR frames from the given LR frames. Any network.
+    """The whole task: all HR frames from the given LR frames. For any network.
 
     Attributes:
         loss: of all frames, `(b, 2n-1, 3, 4h, 4w)`.
@@ -58,7 +57,7 @@ class SpaceTime:
     loss: Loss
 
     def part(self, network: nn.Module) -> nn.Module:
-        """All of it."""
+        """The whole network."""
         if not learns(network):
             raise InvalidInput("the network has nothing to learn; choose another model, or other stages of it")
         return network
@@ -70,10 +69,10 @@ class SpaceTime:
 
 @dataclass(frozen=True)
 class FrameInterpolation:
-    """LR triplets: each missing LR frame from the given ones before and after it. A `TwoStage`.
+    """LR triplets: each missing LR frame from the given ones before and after it. For a `TwoStage`.
 
     Attributes:
-        loss: of the interpolator, two frames `(b, 3, h, w)` and the one between.
+        loss: of the interpolator, the frames before and after, and the true one between, `(b, 3, h, w)`.
     """
 
     loss: InterpolationLoss
@@ -90,13 +89,13 @@ class FrameInterpolation:
 
 
 def frame_loss(interpolator: FrameInterpolator, before: Tensor, after: Tensor, target: Tensor, *, loss: Loss) -> Tensor:
-    """An interpolation loss that looks at the frame alone."""
+    """An interpolation loss that compares only the frame with the target."""
     return loss(_of_form(interpolator(before, after), target), target)
 
 
 @dataclass(frozen=True)
 class SuperResolution:
-    """LR to HR: every HR frame from the true LR frames. A `TwoStage`.
+    """LR to HR: every HR frame from the true LR frames. For a `TwoStage`.
 
     Attributes:
         loss: of all frames, `(b, 2n-1, 3, 4h, 4w)`.
@@ -115,11 +114,11 @@ class SuperResolution:
 
 @dataclass(frozen=True)
 class FeatureInterpolation:
-    """The interpolation of a `ZoomingSlowMo` alone: features between frames against those of the true LR frame there.
+    """The interpolation of a `ZoomingSlowMo` alone: interpolated features against those of the true missing LR frame.
 
     Not in the paper, which trains everything at once. Features are extracted without gradients, and neither propagated
-    nor reconstructed: a step costs a fraction of one of the whole task. The features of a missing frame then mean what
-    those of a given one do, and the rest of the network, which learned from given ones, shows them as sharp.
+    nor reconstructed: a step costs a fraction of one of the whole task. A missing frame's features then resemble those
+    of a given one, and the rest of the network, which was trained on given ones, renders them as sharp.
 
     Attributes:
         loss: of the features of all missing frames, `(n-1, b, c, h, w)`.
@@ -141,13 +140,13 @@ class FeatureInterpolation:
 
 @dataclass(frozen=True)
 class FlowGuidedOffsets:
-    """The offsets of the interpolation of a `ZoomingSlowMo` alone, towards optical flow (`offset_guidance`).
+    """The sampling offsets in the interpolation of a `ZoomingSlowMo` alone, towards optical flow (`offset_guidance`).
 
-    Nothing is sampled. What `FeatureInterpolation` then has to learn is where flow is wrong, and how to blend.
+    Nothing is sampled. `FeatureInterpolation` then only has to learn where the flow is wrong, and how to blend.
     """
 
     def part(self, network: Forward) -> DeformableInterpolation:
-        """The interpolation; what comes after its offsets is left as it is."""
+        """The interpolation; what follows its offsets gets no gradients."""
         interpolation = _one_stage(network).interpolation
         if not isinstance(interpolation, DeformableInterpolation):
             raise InvalidInput(
@@ -170,7 +169,7 @@ class FlowGuidedOffsets:
 
 @dataclass(frozen=True)
 class FeatureReconstruction:
-    """The reconstruction of a `ZoomingSlowMo` alone: HR frames from features that the rest of it makes as it is.
+    """The reconstruction of a `ZoomingSlowMo` alone: HR frames from the features of the rest, which stays as it is.
 
     Not in the paper, which trains everything at once. The recurrence, most of a step's cost on a CPU, runs without
     gradients.
@@ -197,7 +196,7 @@ def check_loss(loss: object) -> None:
     """Refuses what cannot be called with a prediction and its target.
 
     Raises:
-        InvalidInput: it is nothing, or a class that nobody has made an object of.
+        InvalidInput: it is not callable, or it is a class in place of an instance.
     """
     if not callable(loss):
         raise InvalidInput(f"objective.loss={loss}; expected a function, such as that of objective=space_time")
@@ -210,7 +209,7 @@ def check_loss(loss: object) -> None:
 
 
 def _of_form(made: Tensor, true: Tensor) -> Tensor:
-    """The frames that were made; a loss might spread those of another shape over the true ones."""
+    """The frames that were made, if they have the shape of the true ones; a loss might broadcast others."""
     if made.shape != true.shape:
         raise InvalidInput(f"the network makes frames {tuple(made.shape)}; expected {tuple(true.shape)}: mend it")
     return made

@@ -1,9 +1,9 @@
-"""Offsets of the interpolation held to optical flow: how they can be learned in a short training.
+"""Optical flow as the target for the interpolation's offsets, so that a short training can learn them.
 
-Offsets start at zero and are slow to learn by what is sampled: after thousands of steps they can still be a fraction of
-a pixel where things move by ten. Flow says at once where to sample. The distance from it is the offset-fidelity loss of
+Offsets start at zero and learn slowly from what is sampled: after thousands of steps they can still be a fraction of a
+pixel where things move by ten. Flow says at once where to sample. The distance from it is the offset-fidelity loss of
 Chan et al., "Understanding Deformable Alignment in Video Super-Resolution" (AAAI 2021), with the flow of the true HR
-frames; it is not in the paper of Zooming Slow-Mo. Flow is computed on the CPU, some milliseconds a pair.
+frames; it is not in the paper of Zooming Slow-Mo. Flow is computed on the CPU, some milliseconds per pair.
 """
 
 import torch
@@ -15,8 +15,8 @@ from stvsr.data.optical_flow import optical_flow
 from stvsr.ops.sampling import follow
 
 TOLERANCE = 0.5
-"""Distance from the flow, in pixels of the finest level, within which an offset costs nothing; samples need not all
-fall on one spot."""
+"""Distance from the flow, in pixels of the finest level, within which an offset costs nothing, so that samples need
+not all fall on one spot."""
 
 
 def flow_from_missing(hr: Tensor) -> Tensor:
@@ -26,8 +26,8 @@ def flow_from_missing(hr: Tensor) -> Tensor:
         hr: clips `(b, 2n-1, 3, 4h, 4w)` in [0, 1].
 
     Returns:
-        `(2, (n-1) b, 2, h, w)`: to the frame before, then after; pairs in order of time, each of all clips;
-        down, then right, in LR pixels.
+        `(2, (n-1) b, 2, h, w)`: to the frame before, then after; ordered by time, then by clip; down, then right, in
+        LR pixels.
     """
     missing = range(1, hr.shape[1], 2)
     pairs = [(frame, frame + step) for step in (-1, 1) for frame in missing]
@@ -38,14 +38,14 @@ def flow_from_missing(hr: Tensor) -> Tensor:
 
 
 def offset_fidelity(offsets: Tensor, flow: Tensor) -> Tensor:
-    """Distance of offsets from flow beyond what costs nothing, summed over everything.
+    """Distance of offsets from flow beyond `TOLERANCE`, summed over everything.
 
-    Distances are counted in pixels of the finest level, and each level counts as much as the finest. Places whose flow
-    leads out of the frame are left out: nobody knows what is there.
+    Distances are in pixels of the finest level, and each level has the same weight as the finest. Positions whose flow
+    leads out of the frame are left out: their true flow is unknown.
 
     Args:
-        offsets: `(b, 2 k, h, w)`, down and right by turns, in pixels of their level.
-        flow: `(b, 2, h', w')`, down and right, in pixels of the finest level, which it is of.
+        offsets: `(b, 2 k, h, w)`, down and right alternating, in pixels of their level.
+        flow: `(b, 2, h', w')`, down and right, at the finest level and in its pixels.
 
     Returns:
         A scalar.

@@ -9,7 +9,7 @@ from stvsr.errors import InvalidInput
 
 
 def cosine_restarts(optimizer: Optimizer, *, period: int, minimum: float, warmup: int) -> LambdaLR:
-    """From the optimizer's rate to `minimum` along a half cosine, again every `period` steps.
+    """From the optimizer's rate down to `minimum` along a half cosine, restarted every `period` steps.
 
     The rate is a function of the step alone, so a resumed run continues on the same curve.
 

@@ -1,4 +1,4 @@
-"""What of a training's settings is refused before anything is made of them."""
+"""Checks of a training run's settings, before anything is built from them."""
 
 import os
 from itertools import product
@@ -14,11 +14,11 @@ PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 """Not float16, whose gradient scaler would skip steps unseen by `NonFiniteGuard`, nor rounded weights (`bf16-true`)."""
 
 SEEDS = 2**32
-"""As many as NumPy takes."""
+"""The number of seeds that NumPy takes."""
 
 
 def check_values(config: DictConfig) -> None:
-    """Refuses values that nothing that is made of a config would refuse, or not in words.
+    """Refuses values that nothing built from a config would refuse, or only with an obscure error.
 
     Raises:
         InvalidInput: names the value.
@@ -51,12 +51,12 @@ def check_values(config: DictConfig) -> None:
 
 
 def check_folders(data: DictConfig) -> None:
-    """Refuses null in place of a folder or a pack that clips of ours are read from.
+    """Refuses null in place of a folder or a pack that our own sources read clips from.
 
     Raises:
         InvalidInput: names it.
     """
-    # What a class of a user's own makes of null is its matter.
+    # A custom class may give null a meaning of its own.
     if all(target.startswith("stvsr.") for target in targets_in(resolved(data))):
         for name in ("root", "val_root", "pack"):
             if data.get(name, name) is None:
@@ -64,7 +64,7 @@ def check_folders(data: DictConfig) -> None:
 
 
 def check_apart(data: DictConfig) -> None:
-    """Refuses clips to validate on that would be trained on; where both are the same folder, the user knows.
+    """Refuses a validation folder within the training folder or around it; the same one for both must be intended.
 
     Raises:
         InvalidInput: one of the folders lies in the other.
@@ -72,7 +72,7 @@ def check_apart(data: DictConfig) -> None:
     root, val_root = data.get("root"), data.get("val_root")
     if root is None or val_root is None:
         return
-    # However they are named; links within them are not looked at.
+    # Compared by every path to them; links inside them are not followed.
     for ours, theirs in product(_ways_to(root), _ways_to(val_root)):
         if is_searched(ours, theirs) or is_searched(theirs, ours):
             raise InvalidInput(
@@ -82,7 +82,7 @@ def check_apart(data: DictConfig) -> None:
 
 
 def _ways_to(folder: str) -> list[Path]:
-    """A folder with no link followed on the way to it, with all but the last, and with all."""
+    """A folder's absolute paths: no link resolved, all but one in the last place, and all."""
     plain = os.path.abspath(folder)
     return [
         Path(plain),

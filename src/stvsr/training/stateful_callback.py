@@ -1,4 +1,4 @@
-"""What callbacks keep in checkpoints."""
+"""Callbacks whose state is kept in checkpoints."""
 
 from typing import Any, ClassVar
 
@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 
 
 class StatefulCallback(pl.Callback):
-    """A callback that continues with a resumed run.
+    """A callback whose state is restored when a run is resumed.
 
     Attributes:
         saved_attributes: names of the attributes that checkpoints keep.
@@ -15,7 +15,7 @@ class StatefulCallback(pl.Callback):
     saved_attributes: ClassVar[tuple[str, ...]]
 
     def state_dict(self) -> dict[str, Any]:
-        """What checkpoints keep."""
+        """The state that checkpoints keep."""
         return {name: getattr(self, name) for name in self.saved_attributes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,16 +1,16 @@
-"""What a training was, in a few words for a report."""
+"""A training run described in one line, for a report."""
 
 from omegaconf import DictConfig
 
 
 def summary(training: DictConfig) -> str:
-    """Size of the network, steps, crops, learning rate, precision and beginning of a training.
+    """Size of the network, steps, crops, learning rate, precision and initial weights of a training run.
 
     Args:
         training: the config of a run of the one-stage network.
     """
     model, loader = training.model, training.loader
-    # It may be left to the optimizer.
+    # May be left to the optimizer.
     rate = training.optimizer.get("lr")
     parts = [
         f"{training.trainer.max_steps} steps of {loader.batch_size} crops of {loader.crop}x{loader.crop} LR pixels",
@@ -23,7 +23,7 @@ def summary(training: DictConfig) -> str:
 
 
 def _beginning(training: DictConfig) -> str:
-    """What a run began with; weights take precedence, as in `stvsr.train.set_initial_weights`."""
+    """What a run began with; `initial_weights` take precedence, as in `stvsr.train.set_initial_weights`."""
     if training.initial_weights is not None:
         return f"with the weights of {training.initial_weights}"
     return "with blended frames" if training.blended_start else "at noise"

@@ -1,9 +1,9 @@
 """The loss of Super SloMo (Jiang et al., CVPR 2018, Sec. 3.3), for frames in [0, 1] and the time in the middle.
 
-Four terms: the middle frame's difference, the same in features of a network for recognition, how well flows carry one
-frame into another, how smooth they are. The paper gives weights for values 0..255; those of the terms in grey levels
-are 255 times as large here. The paper's norms are means; here each is multiplied by the number of values in the frame,
-as all losses of this package are sums.
+Four terms: the middle frame's difference, the same in features of a recognition network, how well flows warp one frame
+into another, how smooth they are. The paper gives weights for values 0..255; those of the terms in grey levels are 255
+times as large here. The paper's norms are means; here their sum is multiplied by the number of values in the middle
+frames, as all losses of this package are sums.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from stvsr.errors import InvalidInput
 from stvsr.models.frame_interpolation.superslomo import SuperSloMo, warp
 
 CONV4_3 = 22
-"""Number of VGG-16 layers up to and including conv4_3, before its activation."""
+"""Number of VGG-16 layers up to and including conv4_3, without its activation."""
 
 
 class PerceptualFeatures:
-    """What VGG-16, trained on ImageNet, sees in a frame.
+    """Features of a frame from VGG-16, trained on ImageNet.
 
-    Not a module: its weights are no part of what is trained and saved.
+    Not a module, so that its weights are neither trained nor saved.
 
     Raises:
         InvalidInput: the weights are not on this machine and cannot be downloaded.
@@ -37,7 +37,7 @@ class PerceptualFeatures:
         try:
             network = vgg16(weights=weights)
         except Exception as error:
-            # Whatever a download can fail with.
+            # A failed download may raise anything.
             folder = Path(torch.hub.get_dir()) / "checkpoints"
             raise InvalidInput(
                 f"perceptual: the weights of VGG-16 are not in {folder} and could not be downloaded ({error}); "
@@ -55,7 +55,7 @@ class PerceptualFeatures:
 
 
 SMALLEST = 8
-"""Height and width of which three poolings leave a pixel."""
+"""Least height and width, of which three poolings leave one pixel."""
 
 
 class SuperSloMoLoss:
@@ -63,13 +63,13 @@ class SuperSloMoLoss:
 
     Args:
         reconstruction: weight of the middle frame's mean absolute difference.
-        perceptual: weight of the mean squared difference of VGG-16's features (conv4_3); 0 does without them.
-        warping: weight of the mean absolute differences between a frame and another that is carried to its time: the
-            given frames by the flow between them, both to the middle by the uncorrected flow.
-        smoothness: weight of the mean absolute differences of neighbours, in the flow between the given frames.
+        perceptual: weight of the mean squared difference of VGG-16's features (conv4_3); 0 needs no VGG-16.
+        warping: weight of the mean absolute differences between a frame and another one warped to its time: the given
+            frames to each other by the flow between them, both to the middle by the uncorrected flow.
+        smoothness: weight of the mean absolute differences of neighbours in the flow between the given frames.
 
     Raises:
-        InvalidInput: VGG-16's weights are wanted and cannot be had.
+        InvalidInput: VGG-16's weights are needed and cannot be had.
     """
 
     def __init__(self, *, reconstruction: float, perceptual: float, warping: float, smoothness: float) -> None:
@@ -92,9 +92,8 @@ class SuperSloMoLoss:
             A scalar.
 
         Raises:
-            InvalidInput: another interpolator.
+            InvalidInput: another interpolator, or frames too small for VGG-16.
         """
-        # A config may put any interpolator here.
         if not isinstance(interpolator, SuperSloMo):
             raise InvalidInput(
                 f"the objective is SuperSloMo's own, the interpolator is {type(interpolator).__name__}: use "

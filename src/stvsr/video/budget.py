@@ -13,10 +13,10 @@ from stvsr.video.picture import Picture
 from stvsr.video.tiles import Grid
 
 SHARE = 0.7
-"""Of the memory that is free, what a job may take unless it is told."""
+"""The share of free memory that a job may use if no limit is set."""
 
 WAITING_BYTES = 2 * FRAMES * 3
-"""For each output pixel: two windows of finished frames."""
+"""Bytes per output pixel of two windows of finished frames."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Budget:
         device: where it runs.
         lr: the input's frames.
         hr: the finished ones.
-        encoder_bytes: what an encoder of them holds for each of their pixels.
-        limit: GiB that somebody allows, on a CPU for the whole process; None takes most of what is free.
+        encoder_bytes: bytes that their encoder holds per pixel.
+        limit: GiB that the user allows, on a CPU for the whole process; None allows most of what is free.
     """
 
     network: Network
@@ -52,17 +52,17 @@ class Budget:
         return grid_within(self.for_network(SHARE), self.network, self.lr.height, self.lr.width, limited_by=limited_by)
 
     def fits(self, grid: Grid) -> bool:
-        """Whether a division that an earlier run took fits now, into all that is free unless less is allowed."""
+        """Whether an earlier run's tiles fit now: within the limit, or into all free memory if none is set."""
         return bytes_needed(grid, self.network, self.lr.height, self.lr.width) <= self.for_network(1.0)
 
     def for_network(self, share: float) -> float:
-        """Bytes the network may use, beside those of the finished frames.
+        """Bytes that the network may use, not counting finished frames.
 
         Args:
-            share: of what is free, where nobody sets a limit.
+            share: of free memory, used if no limit is set.
 
         Raises:
-            InvalidInput: the machine has no room for the finished frames of a GPU.
+            InvalidInput: the machine has no room for frames that a GPU finishes.
         """
         finished = (WAITING_BYTES + self.encoder_bytes) * self.hr.width * self.hr.height
         free, allowed = available_memory(self.device), None if self.limit is None else self.limit * 2**30

@@ -1,9 +1,9 @@
-"""When each frame is shown, exactly: rational numbers from the input to the output.
+"""When each frame is shown, in exact rational numbers from the input to the output.
 
-Where an input has a constant rate, its times are `k / rate` and not what its container rounded them to (Matroska
-rounds to milliseconds). Otherwise the input's own times are kept, and a synthesised frame stands in the middle
-between its neighbours. `n` frames at 25 a second become `2n-1` at 50: nothing is made up after the last frame, so the
-output ends half an input frame earlier. A last frame that is held, as in animations, is held as long, less that half.
+If the input has a constant rate, its times are `k / rate`, not what its container rounded them to (Matroska rounds to
+milliseconds). Otherwise the input's own times are kept, and a synthesised frame is shown midway between its neighbours.
+`n` frames at 25 fps become `2n-1` at 50 fps: nothing is extrapolated after the last frame, so the output ends half an
+input frame earlier. A last frame that is held, as in animations, is held as long, less that half.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ import numpy.typing as npt
 NTSC = Fraction(1000, 1001)
 
 HELD = 1.5
-"""A last frame that is shown for so many usual intervals is held, as in animations."""
+"""A last frame shown for more than so many median intervals is held, as in animations."""
 
 RATE_DENOMINATOR = 10_000
 """The largest denominator of a rate: encoders and containers have 32 bits each for numerator and denominator."""
@@ -28,12 +28,12 @@ class InputTimes:
     """The times of a stream of input frames.
 
     Attributes:
-        rate: frames per second; their mean where it varies.
-        pts: times of the frames in units of `time_base`, where the rate varies; else None.
+        rate: frames per second; the mean where the rate varies.
+        pts: times of the frames in units of `time_base`; None at a constant rate, unless the last frame is held.
         time_base: seconds.
         start: when the first frame is shown, in seconds of the file's own time.
         held: how long the last frame is shown where that is longer than usual, in units of `time_base`; else 0.
-        even: whether there are `pts` only because the last frame is held; they are evenly spaced, at `rate`.
+        even: whether `pts` exist only because the last frame is held; they are spaced evenly, at `rate`.
     """
 
     rate: Fraction
@@ -45,7 +45,7 @@ class InputTimes:
 
     @property
     def varies(self) -> bool:
-        """Whether frames follow each other at different intervals, in the whole input."""
+        """Whether intervals between frames vary in the whole input, of which this may be a part."""
         return self.pts is not None and not self.even
 
     def part(self, first: int, stop: int) -> "InputTimes":
@@ -79,7 +79,7 @@ class Clock:
 
     @property
     def stretch(self) -> int:
-        """How many times as long the output lasts."""
+        """How many times as long the output lasts as the input."""
         return 2 if self.slow_motion else 1
 
     @property
@@ -102,7 +102,7 @@ class Clock:
         return 2 * frames - 1 if self.interpolated else frames
 
     def ticks(self, number: int) -> int:
-        """When output frame `number` is shown, in units of `time_base`; before the first frame at the mean rate."""
+        """When output frame `number` is shown, in units of `time_base`; negative ones at the mean rate."""
         pts = self.times.pts
         if pts is None:
             return number
@@ -114,11 +114,11 @@ class Clock:
         return int(pts[first] + pts[first + between] - 2 * pts[0]) * self.stretch
 
     def _last_duration(self, pts: npt.NDArray[np.int64]) -> int:
-        """How long the last output frame is shown: as long as a usual one, or as it is held, in half units of `pts`."""
+        """How long the last output frame is shown, in half units of `pts`: as usual, or longer if it is held."""
         if len(pts) == 1:
             return 2 * max(round(1 / self.times.rate / self.times.time_base), self.times.held, 1)
         usual = max(1, round(float(np.median(np.diff(pts)))))
-        # Half an interval is the frame's that stands before it.
+        # Half an interval less: no synthesised frame follows.
         return 2 * max(usual, self.times.held) - (usual if self.interpolated else 0)
 
 
@@ -128,13 +128,13 @@ def times_of(
     """The times of a file.
 
     Args:
-        pts: as of `constant_rate`, as are the next two.
-        time_base: see there.
-        declared: see there.
-        last_duration: how long the last frame is shown, in the same unit; 0 where nobody tells.
+        pts: as for `constant_rate`.
+        time_base: as for `constant_rate`.
+        declared: as for `constant_rate`.
+        last_duration: how long the last frame is shown, in units of `time_base`; 0 if unknown.
     """
     rate, start = constant_rate(pts, time_base, declared), int(pts[0]) * time_base
-    # A picture alone is held.
+    # A single frame counts as held.
     held = last_duration if len(pts) == 1 or last_duration > HELD * np.median(np.diff(pts)) else 0
     if rate is None:
         return InputTimes(mean_rate(pts, time_base), pts, time_base, start, held)
@@ -146,19 +146,19 @@ def times_of(
 def constant_rate(
     pts: npt.NDArray[np.int64], time_base: Fraction, declared: Sequence[Fraction | None]
 ) -> Fraction | None:
-    """The rate at which all times lie, up to the rounding of their unit, or None.
+    """The declared rate that all times fit, up to the rounding of their unit, or None.
 
     Args:
         pts: times, ascending.
         time_base: their unit in seconds.
-        declared: rates that the file names, the most credible first.
+        declared: rates that the file declares, the most credible first.
     """
     steps = (pts - pts[0]).astype(np.float64)
     for rate in declared:
         if not rate:
             continue
         exact = snapped(rate)
-        # Rounding of the first and of the frame itself; a unit coarser than a frame says nothing.
+        # The first time and the frame's own are rounded; more than half a frame is never accepted.
         tolerance = min(float(time_base * exact) * (1 + 1e-6), 0.5)
         if np.abs(steps * float(time_base * exact) - np.arange(len(pts))).max() <= tolerance:
             return exact
@@ -176,7 +176,7 @@ def mean_rate(pts: npt.NDArray[np.int64], time_base: Fraction) -> Fraction:
 
 
 def snapped(rate: Fraction) -> Fraction:
-    """A rate as it is meant: 24000/1001 where a container says 23.976."""
+    """The integer or NTSC rate that a rounded one means: 24000/1001 for 23.976; else itself."""
     for meant in (Fraction(round(rate)), round(rate / NTSC) * NTSC):
         if meant and abs(rate - meant) < meant / 50_000:
             return meant

@@ -24,19 +24,19 @@ class Codec:
 
     Attributes:
         encoder: FFmpeg's name.
-        pixel_format: its usual one.
-        crf: its usual constant quality, lower is better; None where it has none.
-        options: further ones.
-        frame_bytes: memory that its encoder takes for each pixel of a frame: many frames wait in it. Measured as
-            resident memory of a process, from 480x272 to 1920x1080, with the threads that it has on any machine.
-        big: options for big frames, over those: a shorter look-ahead.
-        big_frame_bytes: memory with those.
+        pixel_format: the default.
+        crf: the default constant quality, lower is better; None if it has none.
+        options: its other options.
+        frame_bytes: memory per pixel of a frame, for all frames queued in the encoder. Measured as resident memory of a
+            process, from 480x272 to 1920x1080, with as many threads as it uses on any machine.
+        big: options that override `options` above `BIG_FRAME`: a shorter look-ahead.
+        big_frame_bytes: `frame_bytes` with `big`; None for the same.
         tag: of the codec in MP4 and MOV, where players insist on one.
-        full_range: whether it can say that black and white are 0 and 255.
-        shapes: whether its bit stream tells the shape of pixels.
-        best_crf: the smallest number it takes for quality.
+        full_range: whether it can signal full range: black and white are 0 and 255.
+        shapes: whether its bit stream stores the pixel aspect ratio.
+        best_crf: the smallest `crf` it takes.
         worst_crf: the largest.
-        smallest: pixels that a side of a frame has at least; with fewer its encoder fails, or never ends.
+        smallest: the least width and height in pixels; with less its encoder fails, or never ends.
         largest: width and height of the largest frames that its encoder takes.
         highest_rate: the most frames per second that it takes.
     """
@@ -108,21 +108,21 @@ CODECS = {
     "prores": Codec(
         "prores_ks", "yuv422p10le", None, {"profile": "hq", "vendor": "apl0"}, frame_bytes=20, full_range=False
     ),
-    # Exact: what the network made, to the bit.
+    # Lossless: the finished 8-bit RGB frames, bit for bit.
     "ffv1": Codec("ffv1", "bgr0", None, {"level": "3", "slicecrc": "1"}, frame_bytes=90),
 }
 
 
 @dataclass(frozen=True)
 class Container:
-    """A kind of file.
+    """A container format.
 
     Attributes:
-        form: FFmpeg's name.
-        codecs: of ours that go into it, its usual one first.
-        quicktime: whether it is QuickTime's, or made after it: alone it can be made to tell the shape of pixels (PyAV
-            cannot make Matroska do so), and holds sound from before its beginning that is not heard.
-        turns: whether it can say how players shall turn the frames.
+        form: FFmpeg's name of it.
+        codecs: those of `CODECS` that go into it, its default first.
+        quicktime: whether it is QuickTime or derived from it (MP4). Only these can be made to store the pixel aspect
+            ratio (PyAV cannot for Matroska), and hold sound from before their start that is not played.
+        turns: whether it can tell players to rotate the frames.
     """
 
     form: str
@@ -145,7 +145,7 @@ def chosen_codec(output: Path, name: str | None) -> str:
     """The codec for an output file, by its extension unless one is named.
 
     Raises:
-        InvalidInput: an extension or a codec that is not known, or not with each other.
+        InvalidInput: an unknown extension, or a codec that does not go into its container.
     """
     extension = output.suffix.lower()
     if extension not in CONTAINERS:
@@ -166,12 +166,12 @@ def chosen_codec(output: Path, name: str | None) -> str:
 
 @dataclass(frozen=True)
 class Encoding:
-    """A codec with the choices of a user.
+    """A codec with the user's settings.
 
     Attributes:
         codec: one of `CODECS`.
-        crf: constant quality; None takes the codec's usual one.
-        chosen_pixel_format: FFmpeg's name of it; None takes the codec's usual one.
+        crf: constant quality; None means the codec's default.
+        chosen_pixel_format: FFmpeg's name; None means the codec's default.
     """
 
     codec: str
@@ -179,10 +179,10 @@ class Encoding:
     chosen_pixel_format: str | None = None
 
     def check(self) -> None:
-        """Refuses what the encoder does not take.
+        """Refuses settings that the encoder does not take.
 
         Raises:
-            InvalidInput: a quality for a codec that has none, a pixel format it does not write, or no such encoder.
+            InvalidInput: a `crf` out of range or not supported, a pixel format it does not write, or a missing encoder.
         """
         chosen = CODECS[self.codec]
         if self.crf is not None and chosen.crf is None:
@@ -197,7 +197,7 @@ class Encoding:
                 f"--codec {self.codec}: PyAV was built without {chosen.encoder}; install PyAV's wheel, or choose "
                 "another codec"
             ) from None
-        # Some that an encoder lists it refuses, or FFmpeg cannot convert to.
+        # Encoders list formats that they refuse, or FFmpeg cannot convert to.
         chosen_format = self.chosen_pixel_format
         if chosen_format is not None and not (chosen_format in formats and self._writes(chosen_format)):
             raise InvalidInput(
@@ -206,7 +206,7 @@ class Encoding:
             )
 
     def _writes(self, pixel_format: str) -> bool:
-        """Whether a small frame can be written so."""
+        """Whether a small frame can be encoded so."""
         encoder = CodecContext.create(CODECS[self.codec].encoder, "w")
         assert isinstance(encoder, VideoCodecContext)
         encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 64, 64, pixel_format, Fraction(1, 25)
@@ -222,12 +222,12 @@ class Encoding:
         """Refuses frames that are too large for the encoder, or too small.
 
         Args:
-            extension: of the output, which decides what else there is.
+            extension: of the output; other codecs for it are suggested.
             width: of the frames.
             height: of the frames.
 
         Raises:
-            InvalidInput: they are; says for which they are not.
+            InvalidInput: they are; says what would take them.
         """
         if not _takes_size(self.codec, width, height):
             others = [codec for codec in CONTAINERS[extension].codecs if _takes_size(codec, width, height)]
@@ -241,10 +241,10 @@ class Encoding:
             )
 
     def check_rate(self, extension: str, rate: Fraction) -> None:
-        """Refuses more frames per second than the encoder takes, or than the kind of file can tell apart.
+        """Refuses more frames per second than the encoder takes, or than the container can tell apart.
 
         Raises:
-            InvalidInput: says how many it takes.
+            InvalidInput: says what to choose instead.
         """
         highest = CODECS[self.codec].highest_rate
         if rate > 1000 and not CONTAINERS[extension].quicktime:
@@ -260,24 +260,24 @@ class Encoding:
 
     @property
     def pixel_format(self) -> str:
-        """The chosen one, or the codec's usual one."""
+        """The chosen pixel format, or the codec's default."""
         return self.chosen_pixel_format or CODECS[self.codec].pixel_format
 
     def stored(self, colour: Colour) -> Colour:
-        """The colour description frames are stored with: the same, in a range that can be signalled."""
+        """The colour description frames are stored with: `colour`, in a range that can be signalled."""
         full = colour.full_range and CODECS[self.codec].full_range
         return replace(colour, full_range=full or self.pixel_format.startswith(ALWAYS_FULL))
 
     def frame_bytes(self, pixels_per_frame: int) -> int:
-        """Memory that the encoder takes for each pixel of a frame, many of which wait in it."""
+        """Bytes that the encoder takes per pixel of a frame, for all frames queued in it."""
         chosen = CODECS[self.codec]
         return (chosen.big_frame_bytes if pixels_per_frame > BIG_FRAME else None) or chosen.frame_bytes
 
     def options(self, pixels_per_frame: int) -> dict[str, str]:
-        """For the encoder.
+        """The encoder's options.
 
         Args:
-            pixels_per_frame: more than `BIG_FRAME` have options of their own.
+            pixels_per_frame: frames above `BIG_FRAME` get a shorter look-ahead.
         """
         chosen = CODECS[self.codec]
         options = dict(chosen.options)
@@ -294,5 +294,5 @@ def _takes_size(codec: str, width: int, height: int) -> bool:
 
 
 def keeps_shapes(extension: str, codec: str) -> bool:
-    """Whether players learn of a file of ours that its pixels are not square."""
+    """Whether the files written here tell players if pixels are not square."""
     return CONTAINERS[extension].quicktime or CODECS[codec].shapes

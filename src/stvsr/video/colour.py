@@ -1,10 +1,10 @@
-"""Colours from a decoded frame to RGB and back, so that the output looks like the input.
+"""Converts decoded frames to RGB and back, so that the output's colours look like the input's.
 
-A video stores Y, Cb and Cr; what RGB they mean depends on a matrix and a range, which the file names or leaves open.
-Players then guess by the size of the frame. An enlarged frame would be guessed otherwise, so a matrix that was left
-open is chosen as players choose it for the input, and written into the output.
+A video stores Y, Cb and Cr; which RGB they mean depends on a matrix and a range, which the file states or leaves open.
+Players then guess by frame size. For an enlarged frame they would guess differently, so a matrix that is left open is
+chosen as players choose it for the input, and stated in the output.
 
-Frames are brought to 8 bits (deeper ones are rounded); transfer and primaries are passed on as they are.
+Frames are converted to 8 bits (deeper ones are rounded); transfer and primaries are passed on unchanged.
 """
 
 from dataclasses import dataclass, replace
@@ -20,32 +20,32 @@ from torch import Tensor
 from stvsr.errors import InvalidInput
 
 BT709, UNSPECIFIED, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020_NCL, BT2020_CL = 1, 2, 4, 5, 6, 7, 9, 10
-"""Numbers of the matrices in ITU-T H.273, as files and FFmpeg have them."""
+"""Numbers of colour matrices in ITU-T H.273, as files and FFmpeg use them."""
 
 SWSCALE = {BT709: 1, FCC: 4, BT470BG: 5, SMPTE170M: 5, SMPTE240M: 7, BT2020_NCL: 9, BT2020_CL: 9}
-"""What FFmpeg's converter calls them."""
+"""Their numbers in FFmpeg's converter."""
 
 ALWAYS_FULL = ("gray", "ya", "yuvj")
-"""How pixel formats begin whose range FFmpeg's converter takes for full, whatever it is told."""
+"""Prefixes of pixel formats that FFmpeg's converter takes for full range, whatever it is told."""
 
 HDR, WIDE_GAMUT = (16, 18), 9
-"""Numbers of the transfers PQ and HLG, and of the primaries of BT.2020."""
+"""Numbers in H.273 of the transfers PQ and HLG, and of the primaries of BT.2020."""
 
 SD_WIDTH, SD_HEIGHT = 1024, 576
 """Largest frame for which players assume BT.601."""
 
-# Chroma is interpolated and rounded with care: a small part of the time that encoding takes.
+# Accurate chroma interpolation and rounding cost little beside encoding.
 QUALITY = (
     Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 )
 
 STRETCHED = ((np.arange(256) - 16) * (255 / 219)).round().clip(0, 255).astype(np.uint8)
-"""What grey of studio range is in full range."""
+"""Grey levels in full range, indexed by those in studio range."""
 
 
 @dataclass(frozen=True)
 class Colour:
-    """How the numbers of a video mean colours, as in H.273.
+    """What colours the samples of a video mean, in H.273's numbers.
 
     Attributes:
         matrix: coefficients of Y, Cb and Cr.
@@ -61,7 +61,7 @@ class Colour:
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> "Colour":
-        """What a decoded frame says, with what it leaves open chosen as players do.
+        """What a decoded frame describes; what it leaves open is chosen as players do.
 
         Raises:
             InvalidInput: a matrix that cannot be converted.
@@ -83,17 +83,17 @@ class Colour:
 
     @classmethod
     def for_size(cls, width: int, height: int) -> "Colour":
-        """What players assume of a video that says nothing."""
+        """What players assume for a video that says nothing."""
         return cls(matrix=SMPTE170M if width <= SD_WIDTH and height <= SD_HEIGHT else BT709)
 
     @property
     def range(self) -> ColorRange:
-        """As FFmpeg has it."""
+        """The range, in FFmpeg's terms."""
         return ColorRange.JPEG if self.full_range else ColorRange.MPEG
 
 
 class ToRgb:
-    """Decoded frames as tensors.
+    """Converts decoded frames to tensors.
 
     Args:
         colour: of the frames.
@@ -108,7 +108,7 @@ class ToRgb:
         """`(3, h, w)`, uint8 RGB."""
         planar = frame
         if frame.format.is_rgb and frame.format.components[0].bits < 8:
-            # On the way to planes the converter would shift 5 bits to the left, so that white became 248.
+            # Converted directly to planes, 5-bit samples would only be shifted left: white would be 248.
             frame = frame.reformat(format="rgb24")
         if frame.format.name != "gbrp":
             yuv = {} if frame.format.is_rgb else {"src_color_range": self.colour.range}
@@ -131,11 +131,11 @@ class ToRgb:
 
 
 class FromRgb:
-    """Tensors as frames to be encoded.
+    """Converts tensors to frames for an encoder.
 
     Args:
-        colour: the frames shall have.
-        pixel_format: FFmpeg's name of theirs.
+        colour: of the frames.
+        pixel_format: of the frames, by FFmpeg's name.
     """
 
     def __init__(self, colour: Colour, pixel_format: str) -> None:
@@ -147,7 +147,7 @@ class FromRgb:
     def __call__(self, rgb: Tensor) -> av.VideoFrame:
         """One frame `(3, h, w)`, uint8."""
         height, width = rgb.shape[1:]
-        # One for all frames that are converted: a new one costs more than the conversion.
+        # Reused, unless it is itself returned: allocating one costs more than the conversion.
         planar = self.planar
         if planar is None or self.pixel_format == "gbrp":
             planar = av.VideoFrame(width, height, "gbrp")
@@ -173,9 +173,9 @@ class FromRgb:
 
 
 def _chroma_at_the_left(frame: av.VideoFrame) -> av.VideoFrame:
-    """A frame of which the converter makes chroma where players take it to be: on every other column, not between two.
+    """Makes the converter place a frame's chroma where players expect it: on every other column, not between two.
 
-    Left open, it would be between; and a frame's own chroma position is out of PyAV's reach.
+    Between two is the converter's default. A filter sets the location, because PyAV cannot.
     """
     graph = av.filter.Graph()
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 25))

@@ -1,10 +1,10 @@
-"""What travels with the pictures of a file: sound, subtitles, attachments, titles, chapters, copied as they are.
+"""What a file holds beside its pictures: sound, subtitles, attachments, titles, chapters, copied as they are.
 
-Sound and subtitles are copied packet by packet, not one byte changed, and keep their distance in time to the pictures.
-What the output's kind of file cannot hold is left out, and told before the work begins.
+Sound and subtitles are copied packet by packet, byte for byte, and stay in sync with the pictures. What the output's
+container cannot hold is left out, and reported before the work begins.
 """
 
-# PyAV's packets are generic for type checkers alone.
+# PyAV's packets are generic only for type checkers.
 from __future__ import annotations
 
 import io
@@ -31,7 +31,7 @@ from stvsr.video.sources import Part, VideoFile
 if TYPE_CHECKING:
     from av.container.core import Chapter
 
-# They describe the input's file or its pictures' bit stream, not what it shows.
+# Metadata of the input file or its video bit stream, not of the content; prefixes.
 NOT_PASSED_ON = (
     *("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id", "timecode"),
     *("bps", "number_of_frames", "number_of_bytes", "_statistics", "alpha_mode", "stereo_mode"),
@@ -39,28 +39,28 @@ NOT_PASSED_ON = (
 
 
 NEEDED = Fraction(1, 10)
-"""Seconds of sound that is not heard, but that a decoder may need for what follows it."""
+"""Seconds of sound before a stream's start that its decoder may need, though they are not played."""
 
 LONGEST_LAST_FRAME = Fraction(1)
-"""Seconds that a last frame may be shown, or the only one, before sound that begins counts as of another time."""
+"""Seconds after the last frame by which streams must begin: later ones are of another programme."""
 
 
 @dataclass(frozen=True)
 class Companions:
-    """What travels with the pictures of a file.
+    """What is copied from a file beside its pictures, and when it is played.
 
     Attributes:
-        path: the file.
-        streams: indices of what is copied.
-        usual_channels: those among them whose channels have to be said to be the usual ones of their number: Matroska,
-            AVI and others tell a number alone, which MP4 refuses, and players take it so.
-        left_out: what the output cannot hold, in words.
-        zero: the time of the file that becomes 0.
+        path: the input file.
+        streams: indices of the copied streams.
+        usual_channels: those of `streams` that need the default layout for their channel count: Matroska, AVI and
+            others store only the count, which MP4 refuses and players take for that layout.
+        left_out: descriptions of the streams that are not copied.
+        zero: the input's time that becomes 0.
         begin: the time before which nothing is copied.
         end: the time from which on nothing is copied.
         stretch: how many times as long everything lasts.
         picture_stream: index of the pictures' stream.
-        hides: whether the output can hold sound that is not heard, from before the beginning of a trimmed file.
+        hides: whether the output can hold sound from before its start that is not played, as in a trimmed file.
     """
 
     path: Path
@@ -76,10 +76,10 @@ class Companions:
 
     @classmethod
     def of(cls, source: VideoFile, part: Part, clock: Clock, extension: str) -> Companions:
-        """What else of a source the output can hold; nothing for PNG frames and Y4M."""
+        """What else of a source the output can hold; PNG frames and Y4M hold nothing else."""
         streams, usual_channels, left_out, starts = [], [], [], [source.times.start]
         with open_input(source.path, thorough=True) as container:
-            # QuickTime has chapters in a stream, too, which FFmpeg writes anew; of several nobody tells which it is.
+            # QuickTime also keeps chapters in a data stream, which FFmpeg writes anew; not to be told among several.
             data = [stream.index for stream in container.streams if stream.name == "bin_data"]
             chapters = data[0] if len(data) == 1 and container.chapters() else None
             for stream in container.streams:
@@ -88,7 +88,7 @@ class Companions:
                 reason = _unfit(stream, extension, clock) or _elsewhere(stream, source)
                 if reason is None:
                     streams.append(stream.index)
-                    # For other codecs the packets carry the channel layout.
+                    # Other codecs' packets carry the channel layout.
                     if str(stream.name).startswith("pcm_") and not _muxes(stream, extension):
                         usual_channels.append(stream.index)
                     if stream.type == "audio" and stream.start_time is not None and stream.time_base is not None:
@@ -101,7 +101,7 @@ class Companions:
             usual_channels=usual_channels,
             left_out=left_out,
             zero=min(starts) if part.whole else source.times.start,
-            # Of a whole file everything, also sound from before its start that a decoder needs.
+            # Of a whole file everything, even sound before its start that a decoder may need.
             begin=-inf if part.whole else source.times.start,
             end=inf if part.duration is None else source.begin + part.duration,
             stretch=clock.stretch,
@@ -110,7 +110,7 @@ class Companions:
         )
 
     def packets(self, container: InputContainer, copies: dict[int, Stream]) -> Iterator[Packet[Stream]]:
-        """The packets of everything that is copied, with the output's times and streams."""
+        """The packets of all copied streams, with the output's times and streams."""
         last: dict[int, Fraction] = {}
         heard = set[int]()
         streams = [container.streams[index] for index in copies if container.streams[index].type != "attachment"]
@@ -123,7 +123,7 @@ class Companions:
             if not self.begin <= packet.pts * unit < self.end:
                 continue
             if packet.is_discard:
-                # Cut out of the middle, or off the end: the output has no edit list for it, and would play it.
+                # Discarded in the middle or at the end: without an edit list the output would play it.
                 if packet.stream_index in heard:
                     continue
                 if not self.hides and packet.pts < (packet.stream.start_time or 0) - NEEDED / unit:
@@ -139,11 +139,11 @@ class Companions:
             yield packet
 
     def start_of(self, time: Fraction) -> Fraction:
-        """When something that begins at a time of the input begins in the output, in seconds."""
+        """The output's time, in seconds, that a time of the input becomes."""
         return (time - self.zero) * self.stretch
 
     def _cut(self, subtitle: Packet[Stream], pts: int, unit: Fraction) -> None:
-        """Leaves of a subtitle what is shown within the part."""
+        """Trims a subtitle to what is shown between `begin` and `end`."""
         late = self.begin - pts * unit
         if 0 < late < (subtitle.duration or 0) * unit:
             subtitle.duration = (subtitle.duration or 0) - ceil(late / unit)
@@ -155,9 +155,9 @@ class Companions:
 
 
 def _follow(packet: Packet[Stream], last: dict[int, Fraction]) -> None:
-    """Puts sound that is not after the last of its stream a sample after it, and earlier subtitles to the last ones.
+    """Moves a packet that is not after the last of its stream: sound to a sample after it, subtitles to its time.
 
-    Times step back where a recording was joined of parts, and muxers refuse that.
+    Times step back where a recording was joined from parts, and muxers refuse that.
 
     Args:
         packet: with the output's times.
@@ -189,11 +189,11 @@ def _unfit(stream: Stream, extension: str, clock: Clock) -> str | None:
         return "only sound, subtitles and attachments are copied"
     if stream.type == "audio" and clock.slow_motion:
         return "in slow motion it would be out of sync"
-    # The types of PyAV do not say so, but a stream that FFmpeg cannot decode has none.
+    # Contrary to PyAV's type hints, a stream that FFmpeg cannot decode has no codec context.
     if stream.codec_context is None:
         return "of a codec that FFmpeg does not know"
     name = stream.codec_context.name
-    # Channels are sound's: other streams are tried once.
+    # Only sound has channels: other streams are tried once.
     ways = (False, True) if stream.type == "audio" else (False,)
     if not any(_muxes(stream, extension, usual_channels=usual) for usual in ways):
         return f"{name} cannot be copied into {extension}"
@@ -213,16 +213,16 @@ def _elsewhere(stream: Stream, source: VideoFile) -> str | None:
 
 
 def _muxes(stream: Stream, extension: str, *, usual_channels: bool = False) -> bool:
-    """Whether a file of that kind can be made of a stream alone: FFmpeg lists codecs that its muxers then refuse."""
+    """Whether a container takes a stream, found by trying: FFmpeg lists codecs that its muxers refuse."""
     try:
-        # Opened a second time: what is read here would be missing to whoever reads the same container next.
+        # Opened anew: packets read from the given container would be missing for its next reader.
         with (
             open_input(Path(stream.container.name), thorough=True) as source,
             open_output(io.BytesIO(), CONTAINERS[extension].form) as trial,
         ):
             copy = add_copy(trial, source.streams[stream.index], usual_channels=usual_channels)
             trial.start_encoding()
-            # The first words of a subtitle may be an hour away.
+            # Not for subtitles: the first may be an hour into the file.
             packets = source.demux(source.streams[stream.index]) if stream.type == "audio" else ()
             for packet in packets:
                 if packet.size and packet.pts is not None:
@@ -236,39 +236,39 @@ def _muxes(stream: Stream, extension: str, *, usual_channels: bool = False) -> b
 
 
 def add_copy(output: OutputContainer, template: Stream, *, usual_channels: bool = False) -> Stream:
-    """A stream of the output for the packets of one of the input.
+    """Adds a stream to the output for the packets of one of the input.
 
     Args:
         output: where it is added.
-        template: of the input.
-        usual_channels: whether the channels of its sound are said to be the usual ones of that number.
+        template: the input's stream.
+        usual_channels: whether sound is given the default layout for its channel count.
     """
     stream = output.add_stream_from_template(template)
     stream.metadata.update(_of_stream(template.metadata))
     stream.disposition = template.disposition
     if usual_channels and isinstance(stream, AudioStream):
-        # Of nine or eleven there are no usual ones. What they were is not asked: PyAV frees a list of channels that is
-        # not its own.
+        # Nine or eleven channels have no default layout. The stream's own is not read: PyAV would free a channel list
+        # that it does not own.
         with suppress(ValueError):
             stream.codec_context.layout = f"{stream.codec_context.channels}c"
     return stream
 
 
 def options_for(kind: Container, metadata: dict[str, str]) -> dict[str, str]:
-    """The muxer's options, with which it keeps what a phone notes: `com.apple.quicktime.location.ISO6709` and the like.
+    """The muxer's options; they keep metadata that phones write, such as `com.apple.quicktime.location.ISO6709`.
 
     MP4 and MOV have two places for metadata. The usual one, which all players read, has a fixed list of names.
     """
     if not kind.quicktime:
         return {}
     more = "+use_metadata_tags" if any(name.startswith("com.") for name in metadata) else ""
-    # With its index first a file can be played while it is loaded; streams that do not start at 0 start to a hundredth
-    # of a millisecond where they should, instead of to a millisecond.
+    # With its index first, a file can be played while it is downloaded. With this timescale, streams that do not start
+    # at 0 start within 0.01 ms of their time, instead of within 1 ms.
     return {"movflags": f"+faststart{more}", "movie_timescale": "90000"}
 
 
 def describe(output: OutputContainer, stream: VideoStream, source: InputContainer, companions: Companions) -> None:
-    """Titles, languages and chapters."""
+    """Copies titles, languages and chapters."""
     output.metadata.update(_passed_on(source.metadata))
     original = source.streams[companions.picture_stream]
     stream.metadata.update(_of_stream(original.metadata))
@@ -288,7 +288,7 @@ def describe(output: OutputContainer, stream: VideoStream, source: InputContaine
 
 
 def _of_stream(metadata: dict[str, str]) -> dict[str, str]:
-    """A stream's own, with its title as writers take it: what FFmpeg reads of MP4 it calls a name."""
+    """A stream's metadata to pass on. FFmpeg reads titles in MP4 as `name`; muxers expect `title`."""
     passed_on = _passed_on(metadata)
     if "name" in passed_on:
         passed_on.setdefault("title", passed_on.pop("name"))

@@ -1,8 +1,8 @@
-"""An output appears under its name when it is whole, whatever happens before.
+"""An output appears under its name only when it is whole, whatever happens before.
 
-Until then everything lies in a hidden folder beside it, on the same disk. A job that was killed or interrupted
-finds its work there. One that failed (a full disk, a vanished input) leaves nothing behind, unless long work is done
-already, which is kept, and said.
+Until then everything lies in a hidden folder beside it, on the same disk. A job that was killed or interrupted finds
+its work there. One that failed (a full disk, a vanished input) leaves nothing behind, unless it had worked for long:
+that is kept, and reported.
 """
 
 import errno
@@ -28,16 +28,16 @@ JOB = "upscaling"
 """What a job is called in messages."""
 
 SETTINGS = "settings.json"
-"""What was found out for the frames, which is of use with frames alone."""
+"""File with a job's tiles and precision, of no use without frames."""
 
 OF_A_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS)
-"""What the system says of a place where nothing of that name can be made, now or later."""
+"""System errors after which the folder cannot be made there, now or later."""
 
 LONGEST_NAME = 255
-"""Bytes that file systems allow."""
+"""Bytes that file systems allow in a file name."""
 
 WORTH_KEEPING = 60.0
-"""Seconds of work that a job that failed keeps."""
+"""Seconds after which a failed job's work is kept."""
 
 FROM_A_PIPE = "a pipe cannot be continued; to send it again remove that, or add --overwrite"
 
@@ -47,9 +47,9 @@ class Place:
     """Where a job works.
 
     Attributes:
-        output: the name that the whole gets.
-        folder: for everything before; None for standard output, of which nothing is kept.
-        overwrite: whether something may have the name already.
+        output: the name that the finished output gets.
+        folder: for unfinished work; None for standard output, for which none is kept.
+        overwrite: whether what has that name already is replaced.
     """
 
     output: Path
@@ -58,17 +58,17 @@ class Place:
 
     @property
     def begun(self) -> bool:
-        """Whether some of the work lies there already."""
+        """Whether `folder` holds work already."""
         return self.folder is not None and any(entry.name != SETTINGS for entry in work_in(self.folder))
 
     def deliver(self, whole: Path | None) -> None:
-        """Gives the whole its name, in place of what had it before."""
+        """Gives the finished output its name, in place of what had it before."""
         if whole is None or self.folder is None:
             return
         # Something may have taken the name meanwhile.
         check_free(self.output, overwrite=self.overwrite)
         if whole.is_file():
-            # The parts it was made of go next.
+            # Before its parts are deleted.
             flush_to_disk(whole)
         if not self.output.is_dir() and not (self.output.exists() and whole.is_dir()):
             whole.replace(self.output)
@@ -84,7 +84,7 @@ class Place:
 
 
 def begun_by(output: Path) -> dict[str, Any]:
-    """The identity of the job whose unfinished work of an output lies there; nothing where there is none."""
+    """The identity of the job that left unfinished work for an output; empty if there is none."""
     folder = _folder(output)
     return (identity_in(folder) if work_in(folder) else None) or {}
 
@@ -100,16 +100,16 @@ def delivery(
     """A place to work until the output is delivered.
 
     Args:
-        output: a file or folder for which `check_free` holds.
+        output: a path that `check_free` accepts.
         identity: everything that decides the frames, as plain values.
-        overwrite: whether an output may be there, and unfinished work of another job.
-        resumable: whether the same job can be continued later.
-        in_parts: whether a part of the work is of use to somebody.
+        overwrite: whether an existing output, and unfinished work of another job, are replaced.
+        resumable: whether the same job can be resumed later.
+        in_parts: whether unfinished work is of any use.
 
     Raises:
-        InvalidInput: another job has begun or runs there, or something took the name meanwhile.
+        InvalidInput: another job has left work or runs there, or something took the name meanwhile.
         UserError: reading or writing failed.
-        Interrupted: by Ctrl-C; the same job can be resumed.
+        Interrupted: by Ctrl-C; says whether the job can be resumed.
     """
     if output == STANDARD:
         with _in_words(output):
@@ -121,7 +121,7 @@ def delivery(
     with ExitStack() as stack:
         _take(stack, unfinished, output, overwrite=overwrite)
         place = Place(output, folder, overwrite)
-        # What another job had left may be gone.
+        # After `_take`, which may discard another job's work.
         resumed = place.begun
         try:
             with _in_words(output):
@@ -146,7 +146,7 @@ def delivery(
 
 
 def _take(stack: ExitStack, unfinished: Unfinished, output: Path, *, overwrite: bool) -> None:
-    """Makes the folder of a job, or takes what lies there, and keeps others out of it until the stack ends."""
+    """Makes a job's folder, or takes over an existing one, and locks it until the stack closes."""
     folder = unfinished.folder
     found = bool(work_in(folder))
     with _in_words(output):
@@ -158,10 +158,10 @@ def _take(stack: ExitStack, unfinished: Unfinished, output: Path, *, overwrite: 
                 raise InvalidInput(f"{output}: {error.strerror}; choose a folder that can be written to") from None
             raise
     try:
-        # Not `unfinished.locked()`, which would advise --overwrite: a job that runs keeps that out as well.
+        # Not `unfinished.locked()`, which would advise --overwrite: no help while another job runs.
         stack.enter_context(folder_lock(folder, JOB, "choose another output"))
     except OSError:
-        # As where there are too many open files. What is not empty stays.
+        # For example, too many open files. `rmdir` spares a folder that is not empty.
         with suppress(OSError):
             folder.rmdir()
         raise
@@ -169,29 +169,29 @@ def _take(stack: ExitStack, unfinished: Unfinished, output: Path, *, overwrite: 
         with _in_words(output):
             unfinished.claim(discard_other=overwrite)
     except UserError:
-        # A disk that is full already; a folder that was there belongs to another job.
+        # For example, a full disk. A folder that held work is another job's, and stays.
         if not found:
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
 def _way_on(error: UserError, output: Path) -> str:
-    """What to do with the work that is kept after an error."""
+    """What to do with the work kept after an error, in words."""
     kind = CONTAINERS.get(output.suffix.lower())
     if isinstance(error, Unreadable) and kind is not None and kind.quicktime:
-        # Matroska takes all of their codecs, and stores rotation too.
+        # Matroska takes all codecs of these containers, and stores rotation too.
         other = output.with_suffix(".mkv")
         return f"rename that to {_folder(other).name} and give the same command with {other} to continue"
     return "remove that first" if isinstance(error, Incomplete) else "run the same command again to continue"
 
 
 def check_free(output: Path, *, overwrite: bool) -> None:
-    """Refuses a name that is taken, is none, or in a folder that does not exist; standard output is always free.
+    """Refuses a name that is taken or unusable, or in a folder that does not exist; standard output is always free.
 
     A device or a pipe is never replaced: no user means that, and as root it would succeed.
 
     Raises:
-        InvalidInput: names it.
+        InvalidInput: says why.
     """
     if output == STANDARD:
         return
@@ -199,7 +199,7 @@ def check_free(output: Path, *, overwrite: bool) -> None:
         raise InvalidInput(f"{output}: has no name of its own; expected a file, or a new folder for PNG frames")
     if not output.parent.is_dir():
         raise InvalidInput(f"{output}: the folder {output.parent} does not exist; make it first, or choose another")
-    # Everything before lies in a folder of a longer name.
+    # The folder for unfinished work has a longer name.
     longest = LONGEST_NAME - len(_folder(output).name) + len(output.name)
     if len(os.fsencode(output.name)) > longest:
         raise InvalidInput(f"{output}: the name is too long; choose one of at most {longest} bytes")
@@ -208,7 +208,7 @@ def check_free(output: Path, *, overwrite: bool) -> None:
     if output.exists() and not (output.is_file() or output.is_dir()):
         raise InvalidInput(f"{output}: is a device or a pipe; choose a file, a new folder, or - for Y4M")
     entries = list(output.iterdir()) if output.is_dir() else []
-    # A link whose target is gone is somebody's, too.
+    # A link whose target is gone counts as taken, too.
     taken = output.is_symlink() or (output.exists() and not (output.is_dir() and not entries))
     if taken and not overwrite:
         raise InvalidInput(f"{output}: already exists; choose another name, or add --overwrite to replace it")
@@ -219,7 +219,7 @@ def check_free(output: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def _in_words(output: Path) -> Iterator[None]:
-    """Turns errors of reading and writing files into one line."""
+    """Turns errors of reading and writing files into a one-line `UserError`."""
     try:
         yield
     except (OSError, av.FFmpegError) as error:

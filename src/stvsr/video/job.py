@@ -1,8 +1,8 @@
 """One video from input to output: decoding, network and encoding side by side, able to resume after a kill.
 
 What is done lies in a hidden folder beside the output until the output is whole and gets its name. A job that was
-stopped or killed finds it there and resumes; the frames come out as if nothing had happened, because windows, tiles
-and segments depend on the input and the settings alone.
+stopped or killed finds it there and resumes; its frames are those of an undisturbed job: windows and segments depend on
+the input and the settings alone, and tiles and precision are kept.
 """
 
 import json
@@ -46,9 +46,9 @@ class Job:
         source: where frames come from.
         upscaler: what makes the new ones.
         sink: where they go.
-        folder: where a part of the work may lie already; None where none is kept.
-        fits: whether the tiles that an earlier run took fit into the memory there is now.
-        say: tells the user something.
+        folder: for unfinished work, also of an earlier run; None if none is kept.
+        fits: whether the tiles of an earlier run fit into the memory that is available now.
+        say: shows the user a message.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Job:
         self.fits = fits
         self.say = say
         self.count = 0
-        # Each with the number of the window that it was found out in; it holds from there to the next.
+        # Each with the number of the first window that was made with it; it holds until that of the next.
         self._grids: list[tuple[int, Grid]] = []
-        # The window that showed whether bfloat16 agrees, and whether it does.
+        # The window that decided whether bfloat16 agrees with float32, and the decision.
         self._decided: tuple[int, bool] | None = None
         self._begun = self._told = False
         self._read_settings()
@@ -79,14 +79,14 @@ class Job:
         """Makes all frames, with a progress bar.
 
         Args:
-            expected: how many there will be; None where nobody knows.
+            expected: how many there will be; None if unknown.
 
         Returns:
-            Where the whole of them is; None where they are gone.
+            The file or folder that holds them; None for standard output.
 
         Raises:
             InvalidInput: the source has no frame in the requested part.
-            Incomplete: what is there of an earlier run does not belong to the rest.
+            Incomplete: the segments, old and new, do not hold each frame once.
         """
         try:
             self._fill(expected)
@@ -105,7 +105,7 @@ class Job:
         ):
             for window, number, frame in frames:
                 if first is None:
-                    # What an earlier run has done does not count as speed.
+                    # Frames of an earlier run do not count as speed.
                     first = bar.n = bar.initial = number
                     if first:
                         self.say(f"resuming after {first} frames of an earlier run")
@@ -114,13 +114,13 @@ class Job:
             bar.update(self.count - bar.n)
 
     def _frames(self, expected: int | None, bar: "tqdm[Any]") -> Iterator[tuple[int, int, Tensor]]:
-        """The arguments of `Sink.write` for each frame that it lacks; the bar shows tiles, which may take long."""
+        """Arguments of `Sink.write` for each frame that the sink lacks; the bar counts tiles, which may take long."""
         for number, window in enumerate(prefetched(windows(self._scenes()), DECODED_AHEAD)):
             numbers = range(self.count, self.count + self.upscaler.count(window))
             if not self.sink.has(number, numbers):
                 left = ((expected or 0) - numbers.start) / len(numbers)
-                # A window that is made in both precisions takes longer than those that follow.
-                # Without a network decoding and encoding take the time, of which tiles tell nothing.
+                # Time is not estimated from a window made in both precisions, which takes longer, nor for a network
+                # that is not learned: decoding and encoding take the time then.
                 telling = not self._told and self.upscaler.bf16 is not None and self.upscaler.is_learned
                 on_tile = partial(self._on_tile, bar, time.monotonic(), left if telling else None)
                 for place, frame in zip(numbers, self._upscaled(number, window, on_tile), strict=True):
@@ -149,16 +149,16 @@ class Job:
         return frames
 
     def _grid_of(self, number: int) -> Grid | None:
-        """The tiles of a window: one of an earlier run that is made again is made in the tiles it had then."""
+        """The tiles noted for a window: one made again has those of the earlier run. None if there are none."""
         return next((grid for since, grid in reversed(self._grids) if since <= number), None)
 
     def _scenes(self) -> Iterator[tuple[Tensor, bool]]:
-        """Each frame with whether it must not be joined with the one before."""
+        """Each frame with whether it starts a scene: after a cut or a pause."""
         for number, (frame, cut) in enumerate(scene_starts(self.source.frames())):
             yield frame, cut or number in self.source.breaks
 
     def _read_settings(self) -> None:
-        """Takes over what an earlier run found out, so that its frames and ours are made alike."""
+        """Takes over an earlier run's tiles and precision, so that all frames are made alike."""
         if self.settings is not None and self.settings.is_file():
             known = json.loads(self.settings.read_text())
             self._grids = [(number, Grid(rows, columns)) for number, rows, columns in known["grids"]]
@@ -171,7 +171,7 @@ class Job:
             write_text(self.settings, json.dumps({"grids": grids, "precision": self._decided}))
 
     def _on_tile(self, bar: "tqdm[Any]", started: float, left: float | None, done: int, tiles: int) -> None:
-        """After a tile it is known about how long the rest will take, `left` windows like this one, if asked for."""
+        """Shows the tile; on a CPU, warns once if `left` windows like this one will take long (None: not estimated)."""
         if tiles > 1:
             bar.set_postfix_str(f"tile {done}/{tiles}")
         self._begun = True

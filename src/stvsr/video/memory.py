@@ -22,10 +22,10 @@ from stvsr.models.network import Network
 from stvsr.video.tiles import MARGIN, Grid, grids
 
 OVERHEAD = 1.45
-"""What a run takes beyond the tensors that are alive, scratch space and the like; benchmarks/memory.py shows it."""
+"""A run's memory as a multiple of its live tensors': scratch space and the like. Measured by benchmarks/memory.py."""
 
 ANSWER_BYTES = 4 * FRAMES * 3 * SCALE**2
-"""Bytes of the finished frames of a window for each LR pixel, before they are rounded to 8 bits."""
+"""Bytes per LR pixel of a window's finished frames, before rounding to 8 bits."""
 
 
 class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -57,9 +57,9 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def bytes_taken(network: nn.Module, height: int, width: int) -> int:
-    """Memory that a window of four LR frames takes, in float32, in a network that is not `Replayed`.
+    """Bytes that a window of four LR frames takes, in float32, in a network that is not `Replayed`.
 
-    0, with a warning, for a network that looks at the values of tensors: it cannot be tried without any.
+    0, with a warning, if the network fails without content, as when it looks at the values of tensors.
     """
     alive = _Alive()
     try:
@@ -95,7 +95,7 @@ def grid_within(memory: float, network: Network, height: int, width: int, *, lim
     for grid in grids(height, width, multiple=network.requirements.multiple_of):
         tiles = _most_demanding(grid.sizes(height, width, multiple=network.requirements.multiple_of))
         finished = _finished(grid, height, width, network)
-        # Tries take seconds; what tiles of the same kind took of each pixel tells which are worth one.
+        # Dry runs take seconds; bytes per pixel of earlier tiles of the same kind tell which are worth one.
         need = finished + max(known.get(chunked, 0.0) * math.prod(tile) for chunked, tile in tiles.items())
         if need <= memory or not known:
             taken = _taken(network, tiles)
@@ -111,14 +111,14 @@ def grid_within(memory: float, network: Network, height: int, width: int, *, lim
 
 
 def bytes_needed(grid: Grid, network: Network, height: int, width: int) -> float:
-    """Memory that LR frames of a size take in the tiles of a division: the network, and the tiles it has finished."""
+    """Bytes that LR frames take in the tiles of `grid`: the network's, and those of finished tiles."""
     height, width = network.requirements.padded_size(height, width)
     tiles = _most_demanding(grid.sizes(height, width, multiple=network.requirements.multiple_of))
     return max(_taken(network, tiles).values()) + _finished(grid, height, width, network)
 
 
 def _most_demanding(tiles: set[tuple[int, int]]) -> dict[bool, tuple[int, int]]:
-    """The largest tile that goes through a network in turns (True), and the largest that goes all at once (False)."""
+    """The largest tile that a network processes in chunks (True), and the largest that it processes whole (False)."""
     kinds: dict[bool, tuple[int, int]] = {}
     for tile in sorted(tiles, key=math.prod):
         kinds[math.prod(tile) > chunking.LARGEST_WHOLE] = tile
@@ -126,12 +126,12 @@ def _most_demanding(tiles: set[tuple[int, int]]) -> dict[bool, tuple[int, int]]:
 
 
 def _taken(network: Network, tiles: dict[bool, tuple[int, int]]) -> dict[bool, float]:
-    """Bytes that each of the most demanding tiles takes, with what a run takes beyond its tensors."""
+    """Bytes that each of the most demanding tiles takes, `OVERHEAD` included."""
     return {chunked: OVERHEAD * bytes_taken(network, *tile) for chunked, tile in tiles.items()}
 
 
 def _finished(grid: Grid, height: int, width: int, network: Network) -> int:
-    """Bytes of finished tiles while one is made: their row, and what the next ones of the row and the column share."""
+    """Bytes of finished tiles while one is made: their row, and what is shared with the next tile and row."""
     tiles = grid.sizes(height, width, multiple=network.requirements.multiple_of)
     tallest = max(height for height, _ in tiles)
     row = tallest * (width + 2 * MARGIN) if grid.columns > 1 else 0

@@ -1,6 +1,6 @@
-"""The finished file: our pictures, how players turn them, and everything else of the input copied as it is."""
+"""Writes the finished file: new pictures, how players rotate them, and all else of the input, copied as it is."""
 
-# PyAV's packets are generic for type checkers alone.
+# PyAV's packets are generic only for type checkers.
 from __future__ import annotations
 
 import heapq
@@ -28,24 +28,24 @@ from stvsr.video.companions import Companions, add_copy, describe, options_for
 from stvsr.video.picture import Picture
 
 FINEST = 2**31 - 1
-"""Units a second that every container can count."""
+"""The most time units per second that every container takes."""
 
 
 class Incomplete(UserError):
-    """The segments of a video do not hold its frames; to join them again would end the same."""
+    """The segments of a video do not hold its frames; joining them again would fail the same way."""
 
 
 class Unreadable(Incomplete):
-    """The file made of the segments does not give back what they hold."""
+    """The file made of the segments does not give back all their frames."""
 
 
 @dataclass(frozen=True)
 class EncodedVideo:
-    """The new pictures, compressed.
+    """The new pictures, encoded.
 
     Attributes:
-        segments: files that follow each other; the time of a frame in them is its number.
-        count: frames that they hold together.
+        segments: consecutive files, in which the time of a frame is its number.
+        count: number of all frames.
         clock: their times.
         codec: one of `CODECS`.
         picture: their size, and how they are shown.
@@ -61,8 +61,8 @@ class EncodedVideo:
 
     @property
     def unit(self) -> Fraction:
-        """The unit of their times, in seconds."""
-        # The longest time of which both are multiples.
+        """The unit of packet times, in seconds."""
+        # The longest of which the clock's unit and the start are multiples.
         frame = self.clock.time_base
         unit = Fraction(gcd(frame.numerator, self.start.numerator), lcm(frame.denominator, self.start.denominator))
         return unit if unit.denominator <= FINEST else self.clock.time_base
@@ -72,8 +72,8 @@ class EncodedVideo:
 
         Args:
             stream: of the file they go into.
-            quicktime: whether that is MP4 or QuickTime, which keeps when frames are decoded and shown, and a duration
-                only of the frame that is decoded last.
+            quicktime: whether that is MP4 or QuickTime, which stores when frames are decoded and shown, but a
+                duration only for the frame that is decoded last.
 
         Raises:
             Incomplete: the segments do not hold each frame once.
@@ -81,12 +81,12 @@ class EncodedVideo:
         unit = self.unit
         scale, shift = self.clock.time_base / unit, round(self.start / unit)
         numbers = list(map(numbers_in, self.segments))
-        # A name alone tells which segment is there: of shorter ones, made by other code, frames would be missing.
+        # Segments are known by name alone: shorter ones, of other code, would lack frames.
         if sorted(held := list(chain.from_iterable(numbers))) != list(range(self.count)):
             found = len(set(held).intersection(range(self.count)))
             again = f", and {len(held) - found} that do not belong there" if len(held) > found else ""
             raise Incomplete(f"the parts hold {found} of {self.count} frames{again}; start over")
-        # A frame is decoded so many frames earlier than it is shown; the same for all segments, so that they join.
+        # How many frames earlier than shown frames are decoded; the same in all segments, so that they join.
         delay = max(map(reordering, numbers))
         decoded = 0
         for path in self.segments:
@@ -94,7 +94,7 @@ class EncodedVideo:
                 number = packet.pts
                 assert number is not None
                 packet.time_base = unit
-                # To the end of a frame that is held, which is shown last.
+                # To the end of the held frame, which is shown last.
                 ends = quicktime and self.clock.times.held and decoded == self.count - 1
                 until = self.clock.ticks(self.count if ends else number + 1)
                 packet.duration = int((until - self.clock.ticks(number)) * scale)
@@ -111,21 +111,21 @@ def numbers_in(path: Path) -> list[int]:
 
 
 def reordering(numbers: list[int]) -> int:
-    """How many frames earlier a segment's frames, by number in decoding order, must be decoded than they are shown."""
+    """By how many frames decoding runs ahead of display in a segment, given its numbers in decoding order."""
     first = min(numbers, default=0)
     return max((place - (number - first) for place, number in enumerate(numbers)), default=0)
 
 
 def write_video(path: Path, video: EncodedVideo, companions: Companions | None) -> int:
-    """Joins the segments and everything else to one file.
+    """Joins the segments and everything else into one file.
 
     Args:
-        path: of the file, with the extension of its kind.
+        path: the file; its extension decides the container.
         video: its pictures.
-        companions: what else the input holds; None where it is no file.
+        companions: what else the input holds; None if the input is not a video file.
 
     Returns:
-        How many packets of sound and subtitles are left out, because the muxer refuses them: damaged ones.
+        How many damaged packets of sound and subtitles are left out, because the muxer refuses them.
 
     Raises:
         av.FFmpegError: it cannot be written, or the input can no longer be read.
@@ -153,7 +153,7 @@ def write_video(path: Path, video: EncodedVideo, companions: Companions | None) 
             try:
                 output.mux(packet)
             except (av.InvalidDataError, av.ArgumentError) as error:
-                # Damaged sound shows here alone, where all frames are made; and often with the packet after it.
+                # Damaged sound shows only here, after all frames are made, and often at the next packet.
                 refused.append(error)
     if (held := _held(path)) < video.count:
         path.unlink()
@@ -184,7 +184,7 @@ def _picture_packets(path: Path) -> Iterator[Packet[VideoStream]]:
 
 
 def _held(path: Path) -> int:
-    """How many pictures can be had of a file; muxers take some that no demuxer then reads."""
+    """How many pictures can be read back from a file: muxers take some that no demuxer reads."""
     try:
         return sum(1 for _ in _picture_packets(path))
     except (av.FFmpegError, IndexError) as error:

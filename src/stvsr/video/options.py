@@ -1,4 +1,4 @@
-"""The options of `stvsr-upscale`, in words for people."""
+"""The command line of `stvsr-upscale`."""
 
 import argparse
 import sys
@@ -12,10 +12,10 @@ from stvsr.video.codecs import CODECS, CONTAINERS
 from stvsr.video.upscaling import PRECISIONS, SCALES
 
 LOWEST_RATE, HIGHEST_RATE = Fraction(1, 100), 1000
-"""Frames per second; far more would not fit into the 32 bits that encoders have for a rate."""
+"""Frames per second; much more would not fit into the 32-bit fractions of encoders."""
 
 LARGEST = 10**9
-"""No number on a command line means more; a float, and FFmpeg's times, hold it."""
+"""The largest number accepted: nobody means more, and floats and FFmpeg's times hold it."""
 
 EPILOG = """\
 After Ctrl-C or a kill, run the same command again to continue; with other options, add --overwrite to start over.
@@ -30,7 +30,7 @@ examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Defines the command line."""
     made = _Parser(
         prog="stvsr-upscale",
         description="Makes a video of twice the frame rate and four times the width and height.",
@@ -99,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Reports errors in one line."""
 
     def error(self, message: str) -> NoReturn:
         print(f"error: {message}; see {self.prog} --help", file=sys.stderr)
@@ -107,7 +107,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _time(text: str) -> Fraction:
-    """`90`, `1:30` or `0:01:30.5` in seconds."""
+    """Seconds from `90`, `1:30` or `0:01:30.5`."""
     seconds = Fraction(0)
     for part in text.split(":"):
         seconds = 60 * seconds + _positive(part, zero=True)
@@ -115,7 +115,7 @@ def _time(text: str) -> Fraction:
 
 
 def _rate(text: str) -> Fraction:
-    """Frames per second, as it is meant and as encoders take it."""
+    """Frames per second, `snapped`, as a fraction that encoders take."""
     rate = snapped(_positive(text, zero=False)).limit_denominator(RATE_DENOMINATOR)
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise argparse.ArgumentTypeError(f"{text} frames per second; expected {LOWEST_RATE} to {HIGHEST_RATE}")

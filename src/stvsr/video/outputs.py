@@ -1,4 +1,4 @@
-"""What the kinds of output can hold, and what of a video's pictures is lost in one."""
+"""What each kind of output can hold, and what of a video's pictures it loses."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +11,11 @@ from stvsr.video.picture import Picture
 from stvsr.video.sources import STANDARD
 
 NO_QUICKTIME = {"vp9": ("yuv440p",)}
-"""Pixel formats that MP4 has no number for (VP codec ISO media file format binding): nothing reads such a file."""
+"""Pixel formats, by codec, that MP4 cannot signal (VP Codec ISO Media File Format Binding): no program reads them."""
 
 
 def can_turn(output: Path) -> bool:
-    """Whether a kind of output can tell players to turn the frames."""
+    """Whether an output can tell players to rotate the frames."""
     container = CONTAINERS.get(output.suffix.lower())
     return container is not None and container.turns
 
@@ -26,10 +26,10 @@ def is_y4m(output: Path) -> bool:
 
 
 def check_form(output: Path, encoding: Encoding) -> None:
-    """Refuses pictures in a form that a kind of file cannot tell its readers.
+    """Refuses a pixel format that the output's container cannot signal to its readers.
 
     Raises:
-        InvalidInput: it cannot; says which files can.
+        InvalidInput: it cannot; names the containers that can.
     """
     extension, form = output.suffix.lower(), encoding.pixel_format
     if CONTAINERS[extension].quicktime and form in NO_QUICKTIME.get(encoding.codec, ()):
@@ -41,7 +41,7 @@ def check_form(output: Path, encoding: Encoding) -> None:
 
 
 def losses(lr: Picture, picture: Picture, clock: Clock, output: Path, encoding: Encoding | None) -> Iterator[str]:
-    """What of the pictures cannot be kept, or spoils them, in words.
+    """What of the pictures is lost, or spoils them, in words for users.
 
     Args:
         lr: the input's.

@@ -20,7 +20,7 @@ NOT_KEPT = {
     "SPHERICAL": "that it is a 360 degree video",
     "STEREO3D": "that it is stereoscopic",
 }
-"""What frames may carry beside their pixels and new frames do not, in words; by PyAV's names."""
+"""Side data that output frames lose: PyAV's names, and words for users."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Picture:
         height: in pixels.
         colour: of the stored frames.
         pixel_aspect: width of a pixel divided by its height.
-        display_matrix: how a player turns the frames, as FFmpeg stores it (nine numbers); None where it does not.
+        display_matrix: how a player rotates the frames, as FFmpeg stores it (nine numbers); None if it does not.
         interlaced: whether the frames are made of two fields.
-        bits: of a stored sample.
+        bits: per stored sample.
         transparent: whether an alpha channel is stored.
-        not_kept: what the first frame carries beside its pixels and is lost, in words.
+        not_kept: side data of the first frame that is lost, in words for users.
     """
 
     width: int
@@ -61,18 +61,18 @@ class Picture:
             display_matrix=display_matrix(frame),
             interlaced=bool(frame.interlaced_frame),
             bits=max(component.bits for component in frame.format.components),
-            # VP8 and VP9 keep it beside the frames, where their decoders do not look. FFmpeg gives it to every GIF:
+            # VP8 and VP9 store alpha beside the frames, where their decoders do not look. FFmpeg gives every GIF alpha:
             # the first frame tells.
             transparent=(
                 any(component.is_alpha for component in frame.format.components)
                 and (stream.codec_context.name != "gif" or bool((frame.to_ndarray(format="rgba")[..., 3] < PEAK).any()))
             )
             or any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items()),
-            # Each once, in one order.
+            # Several names share words.
             not_kept=tuple(dict.fromkeys(words for name, words in NOT_KEPT.items() if name in carried)),
         )
 
     @property
     def orientation(self) -> Orientation:
-        """What a player does with the frames, to the nearest quarter turn."""
+        """How a player rotates and mirrors the frames, to the nearest quarter turn."""
         return Orientation.of(self.display_matrix)

@@ -1,7 +1,7 @@
-"""Stages that overlap: each makes its items in a thread of its own, a few ahead of who takes them.
+"""Overlapping stages: each makes its items in a thread of its own, a few ahead of the consumer.
 
-Decoding, the network and encoding leave Python's lock while they work, so three stages keep more than one core, or a
-GPU, busy at once. An error of a stage comes out where its next item would have.
+Decoding, the network and encoding release Python's GIL while they work, so three stages keep more than one core, or a
+GPU, busy at once. An error in a stage is raised where its next item would have come.
 """
 
 from collections.abc import Generator, Iterator
@@ -13,20 +13,20 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 PATIENCE = 5.0
-"""Seconds to wait for a stage to end that is no longer needed."""
+"""Seconds to wait for a stage that is no longer needed to end."""
 
 STAGE = "stvsr stage"
 """Name of the threads."""
 
 POLL = 0.1
-"""Seconds between two looks whether a stage is still needed."""
+"""Seconds between checks whether a stage is still needed."""
 
 
 def prefetched(items: Iterator[Item], size: int) -> Generator[Item, None, None]:
     """The same items, made in another thread.
 
     Args:
-        items: where they come from.
+        items: the iterator that makes them.
         size: how many may wait to be taken.
     """
     # Each item in a tuple; then None, or the error that ended them.
@@ -51,7 +51,7 @@ def prefetched(items: Iterator[Item], size: int) -> Generator[Item, None, None]:
         except BaseException as error:
             hand_over(error)
 
-    # A daemon: whoever is interrupted in the middle of a long computation need not wait for its end.
+    # A daemon: after an interrupt, nobody need wait for the end of a long computation.
     thread = Thread(target=work, daemon=True, name=STAGE)
     thread.start()
     try:
@@ -65,5 +65,5 @@ def prefetched(items: Iterator[Item], size: int) -> Generator[Item, None, None]:
 
 
 def still_running() -> bool:
-    """Whether a stage that nobody wants any more is in the middle of something."""
+    """Whether any stage's thread is alive: after the work, a busy one."""
     return any(thread.name == STAGE for thread in all_threads())

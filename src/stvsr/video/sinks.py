@@ -1,11 +1,11 @@
 """Where frames go, in a form that survives a kill: segments of a video, PNG files, or raw Y4M.
 
 A video is encoded in segments of whole windows, each by an encoder of its own and each renamed when it is whole. Where
-a segment begins depends on the frames alone, so a job that was killed and resumed gives the very segments of one that
-was not; they are joined at the end without encoding again.
+a segment begins depends on the input and the settings alone, so a resumed job gives the segments of an undisturbed one;
+they are joined at the end without encoding again.
 """
 
-# PyAV's packets are generic for type checkers alone.
+# PyAV's packets are generic only for type checkers.
 from __future__ import annotations
 
 import os
@@ -32,20 +32,20 @@ NUMBER_UNIT = Fraction(1, 1000)
 """Matroska counts milliseconds; in a segment one stands for one frame, so that nothing is rounded."""
 
 REORDERED = 16
-"""No encoder moves a frame ahead of more frames than these."""
+"""No encoder moves a frame ahead by more places than this."""
 
 Y4M_PIXEL_FORMAT = "yuv444p"
-"""Nothing is thrown away; whoever reads the pipe decides."""
+"""Full chroma: subsampling is left to the pipe's reader."""
 
-# The encoder speaks up on standard error otherwise.
+# Otherwise SVT-AV1 logs to standard error.
 os.environ.setdefault("SVT_LOG", "1")
 
 
 class Sink(Protocol):
-    """Takes the frames of a job in order; those it has from an earlier run it need not be given again."""
+    """Takes the frames of a job in order, but for those that it has from an earlier run."""
 
     def has(self, window: int, numbers: range) -> bool:
-        """Whether the frames of a window are there.
+        """Whether an earlier run made the frames of a window.
 
         Args:
             window: its number in the job.
@@ -58,15 +58,15 @@ class Sink(Protocol):
         ...
 
     def finish(self, count: int) -> Path | None:
-        """All frames are there: makes the whole; says where it is, or None where it is gone.
+        """Completes the output after its last frame; returns its path, or None for standard output.
 
         Args:
-            count: how many that are.
+            count: of all frames.
         """
         ...
 
     def abandon(self) -> None:
-        """Something went wrong; what is whole stays, what is open goes."""
+        """Cleans up after an error: finished files stay, an open one is removed."""
         ...
 
 
@@ -88,15 +88,15 @@ def frame_encoder(container: OutputContainer, encoding: Encoding, picture: Pictu
 
 
 class SegmentedVideo:
-    """Compressed frames in segments.
+    """Encodes frames into segments.
 
     Args:
         folder: for the segments.
         picture: of the frames.
-        rate: of the frames; times are given to them later.
-        encoding: how.
+        rate: of the frames; exact times are set when segments are joined.
+        encoding: how they are compressed.
         windows_per_segment: how many.
-        join: makes one file of the segments and the number of all their frames.
+        join: makes one file of the segments, given the number of all their frames.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class SegmentedVideo:
 
     @property
     def segments(self) -> list[Path]:
-        """Those that are whole, in order."""
+        """The finished segments, in order."""
         return sorted(self.folder.glob("[0-9]*.mkv"))
 
     def has(self, window: int, numbers: range) -> bool:
@@ -151,7 +151,7 @@ class SegmentedVideo:
     def abandon(self) -> None:
         """See `Sink`."""
         if self.container is not None:
-            # On a full disk closing fails as well.
+            # On a full disk, closing fails as well.
             with suppress(av.FFmpegError):
                 self.container.close()
             self.container = None
@@ -188,7 +188,7 @@ class SegmentedVideo:
 
 
 class PngFolder:
-    """Frames as PNG files, numbered from 1.
+    """Writes frames as PNG files, numbered from 1.
 
     Args:
         folder: for the files.
@@ -199,12 +199,12 @@ class PngFolder:
 
     def has(self, window: int, numbers: range) -> bool:
         """See `Sink`."""
-        # An empty file has its name, and lost its frame with the power.
+        # A power failure can leave a file with its name but no content.
         return all(self._path(number).is_file() and self._path(number).stat().st_size for number in numbers)
 
     def write(self, window: int, number: int, frame: Tensor) -> None:
         """See `Sink`."""
-        # Not before there is a frame: the folder says that the work has begun.
+        # Not before there is a frame: the folder means that work has begun.
         self.folder.mkdir(exist_ok=True)
         write_png(self._path(number), frame)
 
@@ -220,7 +220,7 @@ class PngFolder:
 
 
 class Y4mOutput:
-    """Raw YUV4MPEG2; too big to be kept in part, so a job starts from the beginning.
+    """Writes raw YUV4MPEG2; too big to be kept unfinished, so a job starts from the beginning.
 
     Args:
         path: a file; None for standard output.
@@ -231,10 +231,10 @@ class Y4mOutput:
     def __init__(self, path: Path | None, *, picture: Picture, rate: Fraction) -> None:
         self.path = path
         self.file = open(path or 1, "wb", closefd=path is not None)  # noqa: SIM115
-        # It cannot name a matrix: whoever reads it assumes the usual one of its size.
+        # Y4M cannot state a matrix: readers assume the usual one for the frame size.
         usual = Colour.for_size(picture.width, picture.height).matrix
         self.convert = FromRgb(replace(picture.colour, matrix=usual), Y4M_PIXEL_FORMAT)
-        # Not by PyAV, which cannot tell this muxer the shape of pixels.
+        # Not by PyAV, which cannot give this muxer the pixel aspect ratio.
         self.file.write(_y4m_header(picture, rate))
 
     def has(self, window: int, numbers: range) -> bool:
@@ -253,7 +253,7 @@ class Y4mOutput:
 
     def abandon(self) -> None:
         """See `Sink`."""
-        # On a full disk, or where nobody reads any more, closing fails as well.
+        # On a full disk, or a pipe that nobody reads any more, closing fails as well.
         with suppress(OSError):
             self.file.close()
 

@@ -1,8 +1,8 @@
 """Where frames come from: a video file, a folder of PNG frames, or raw Y4M on standard input.
 
-A source tells what is known before the first frame and gives the frames one after the other. A file is indexed
-first (`data/decoding.py`), so that a truncated one is refused before hours of work, and the number of frames and
-their exact times are known.
+A source describes its frames before the first is read, and yields them in order. A file is indexed first
+(`data/decoding.py`), so that a truncated one is refused before hours of work, and the number of frames and their exact
+times are known.
 """
 
 import sys
@@ -41,8 +41,8 @@ class Source(Protocol):
         path: for messages.
         picture: what the frames have in common.
         times: when they are shown.
-        count: how many there are; None where nobody knows before the end.
-        breaks: frames that follow a pause, by number.
+        count: how many there are; None if unknown before the end.
+        breaks: numbers of the frames that follow a pause.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Source(Protocol):
     breaks: frozenset[int]
 
     def frames(self) -> Iterator[Tensor]:
-        """Each frame once, `(3, h, w)`, uint8 RGB, as it is stored: not turned.
+        """Yields each frame once, `(3, h, w)`, uint8 RGB, as it is stored: not rotated.
 
         Raises:
             DamagedClip: a frame cannot be read as it should be.
@@ -60,7 +60,7 @@ class Source(Protocol):
         ...
 
     def read(self) -> Iterator[object]:
-        """Reads the same frames and makes nothing of them: whether they can be read shows before hours of work.
+        """Reads the same frames without converting them, so that a damaged one is found before hours of work.
 
         Raises:
             DamagedClip: as `frames`.
@@ -70,7 +70,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a source in time.
+    """A stretch of time in a source.
 
     Attributes:
         start: seconds after its beginning.
@@ -86,10 +86,10 @@ class Part:
         return self.start == 0 and self.duration is None
 
     def of(self, times: InputTimes, count: int | None, path: Path) -> tuple[int, int | None]:
-        """First frame, and one past the last (None: to the end).
+        """Its first frame, and one past its last (None: to the end).
 
         Raises:
-            InvalidInput: there is no frame in it.
+            InvalidInput: no frame lies in it.
         """
         known = sys.maxsize if count is None else count
         first = times.first_at(self.start, known)
@@ -103,16 +103,16 @@ class Part:
 
 
 class VideoFile:
-    """A video file of any kind that FFmpeg decodes.
+    """A video file of any format that FFmpeg decodes.
 
     Args:
         path: the file.
-        part: of it.
+        part: what to read of it.
 
     Attributes:
         start: when the file's first frame is shown, in seconds of its own time.
-        last_time: when its last frame is.
-        last_duration: how long that is shown, in seconds; 0 where the file does not tell.
+        last_time: when its last frame is shown.
+        last_duration: how long that is shown, in seconds; 0 if unknown.
         begin: when the part begins; its first frame may be shown later.
 
     Raises:
@@ -142,7 +142,7 @@ class VideoFile:
         self.last_duration = last_duration * time_base
         self.begin = self.start + part.start
         if part.duration is not None:
-            # To the end of the part at most.
+            # A frame is held to the end of the part at most.
             last_duration = min(last_duration, int((self.begin + part.duration - self.last_time) / time_base))
         times = times_of(pts, time_base, declared, last_duration)
         self.first, stop = part.of(times, len(pts), path)
@@ -156,7 +156,7 @@ class VideoFile:
 
     def frames(self) -> Iterator[Tensor]:
         """See `Source`."""
-        # Colours change within files that were joined, and within recordings.
+        # Colours may change within a joined file or a recording.
         converter_of = cache(ToRgb)
         for frame, colour in self.read():
             yield converter_of(colour)(frame)
@@ -182,7 +182,7 @@ class PngSequence:
     Args:
         path: the folder.
         rate: frames per second.
-        part: of it.
+        part: what to read of it.
 
     Raises:
         InvalidInput: no frame, a gap in the numbers, or no frame in the part.
@@ -196,7 +196,7 @@ class PngSequence:
         times = InputTimes(rate)
         first, stop = part.of(times, len(folder.frames), path)
         self.files = list(folder.frames.values())[first:stop]
-        # RGB has no matrix of its own; what is made of it gets the usual one.
+        # RGB has no matrix; the output gets the usual one for this size.
         self.picture = Picture(folder.width, folder.height, Colour.for_size(folder.width, folder.height))
         self.times = times.part(first, first + len(self.files))
         self.count: int | None = len(self.files)
@@ -215,10 +215,10 @@ class Y4mInput:
     """Raw YUV4MPEG2 on standard input, as ffmpeg and VapourSynth write it.
 
     Args:
-        part: of it.
+        part: what to read of it.
 
     Raises:
-        DamagedClip: something else comes, or nothing.
+        DamagedClip: not Y4M, or empty.
         Interrupted: by Ctrl-C before the first frame came.
     """
 
@@ -230,14 +230,14 @@ class Y4mInput:
             stream = video_stream(self.container, self.path)
             self.decoded = self._frames_of(stream)
             self.head = next(self.decoded)
-        # OSError: a shell has closed it.
+        # OSError: the shell has closed standard input.
         except (av.FFmpegError, OSError, StopIteration):
             if not self.pipe.stopped:
                 raise DamagedClip(
                     "standard input: not Y4M, or empty; expected raw video as written by ffmpeg -f yuv4mpegpipe -"
                 ) from None
         if self.pipe.stopped:
-            # FFmpeg makes do with what came before.
+            # FFmpeg makes do with what came before Ctrl-C.
             raise Interrupted("stopped before the work began", None)
         self.picture = Picture.of(self.head, stream)
         self.times = InputTimes(snapped(stream.average_rate or Fraction(25)))
@@ -250,7 +250,7 @@ class Y4mInput:
         return map(ToRgb(self.picture.colour), islice(self._decode(), self.first, self.stop))
 
     def read(self) -> Iterator[Tensor]:
-        """See `Source`; what a pipe gives cannot be had again, so none is read."""
+        """See `Source`; reads nothing, since a pipe cannot be read twice."""
         return iter(())
 
     def _decode(self) -> Iterator[av.VideoFrame]:
@@ -271,12 +271,12 @@ class Y4mInput:
 
 
 def open_source(path: Path, *, rate: Fraction | None, part: Part) -> Source:
-    """What a path on the command line means.
+    """Opens the source that a path on the command line names.
 
     Args:
         path: a file, a folder, or `-`.
-        rate: frames per second, for a folder of frames alone.
-        part: of it in time.
+        rate: frames per second, only for a folder of frames.
+        part: what to read of it.
 
     Raises:
         UserError: it cannot be read.

@@ -1,9 +1,9 @@
-"""Frames too big for the memory there is, in tiles that overlap.
+"""Divides frames too big for the memory into overlapping tiles, and joins them again.
 
-A network's answer near the border of a tile lacks what lies beyond it. So tiles overlap by twice a margin; of the
-overlap the outer quarters are thrown away, and over its middle one tile fades into the next. Tiles begin at multiples
-of what the network declares (`InputRequirements.multiple_of`): its strided levels then sample the same pixels as in
-the whole frame. `benchmarks/tiles.py` shows what a margin costs and what it is good for.
+Near its border a tile lacks the context that a network uses. So tiles overlap by twice a margin: each tile's outermost
+quarter of the overlap is discarded, and over the middle half one tile fades into the next. Tiles begin at multiples of
+what the network declares (`InputRequirements.multiple_of`), so that its strided levels sample the same pixels as in the
+whole frame. `benchmarks/tiles.py` measures what a margin costs and gains.
 """
 
 import math
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 MARGIN = 48
-"""LR pixels that a tile is computed beyond the middle of its overlap with the next."""
+"""LR pixels by which a tile reaches beyond the middle of its overlap with the next."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Span:
     Attributes:
         start: first pixel.
         stop: one past the last.
-        shared: how many of its first pixels the span before has too.
+        shared: how many of its first pixels belong to the span before, too.
     """
 
     start: int
@@ -34,18 +34,18 @@ class Span:
 
     @property
     def pixels(self) -> slice:
-        """Where it lies."""
+        """Its pixels, as a slice."""
         return slice(self.start, self.stop)
 
 
 def join(spans: list[Span], pieces: Iterable[Tensor], *, dim: int, scale: int) -> Iterator[Tensor]:
-    """Pieces that overlap, as pieces that follow each other without overlap.
+    """Turns overlapping pieces into consecutive ones without overlap.
 
     Args:
         spans: of a side.
         pieces: frames, floating point, of each span along `dim`.
         dim: along which they follow each other, counted from the end.
-        scale: how many times as large frames are as LR frames.
+        scale: how many times as large as LR frames they are.
     """
     tail, remaining = None, iter(pieces)
     for span, following in zip(spans, [*spans[1:], None], strict=True):
@@ -53,22 +53,22 @@ def join(spans: list[Span], pieces: Iterable[Tensor], *, dim: int, scale: int) -
         shared = span.shared * scale
         if tail is not None:
             yield _fade(tail, piece.narrow(dim, 0, shared), dim=dim)
-        # What the next span has too waits for it.
+        # What the next span shares is kept for its fade.
         kept = piece.shape[dim] - (0 if following is None else following.shared * scale)
         tail = piece.narrow(dim, kept, piece.shape[dim] - kept).clone()
         yield piece.narrow(dim, shared, kept - shared)
-        # Not held while the next one is made.
+        # Freed before the next one is made.
         del piece
 
 
 def _fade(before: Tensor, after: Tensor, *, dim: int) -> Tensor:
-    """What two neighbouring spans both have, faded from the first to the second.
+    """Fades the pixels that two neighbouring spans share from the first to the second.
 
-    Before rounding to 8 bits: of values that differ by less than a grey level nothing could be faded afterwards.
+    Before rounding to 8 bits, since tiles differ by less than a grey level: afterwards nothing is left to fade.
 
     Args:
-        before: frames, floating point, of the shared pixels along `dim`, as the first span has them.
-        after: the same of the second.
+        before: frames, floating point: the shared pixels along `dim`, as in the first span.
+        after: the same as in the second.
         dim: along which the spans follow each other, counted from the end.
     """
     shared = after.shape[dim]
@@ -78,7 +78,7 @@ def _fade(before: Tensor, after: Tensor, *, dim: int) -> Tensor:
 
 
 def spans(size: int, parts: int, *, multiple: int) -> list[Span]:
-    """A side of `size` pixels in so many parts, as equal as multiples allow; fewer where they would be too short.
+    """Divides a side of `size` pixels into `parts`, as equal as multiples allow; into fewer if they would be too short.
 
     Args:
         size: a multiple of `multiple`.
@@ -96,7 +96,7 @@ def spans(size: int, parts: int, *, multiple: int) -> list[Span]:
 
 
 def most_parts(size: int, *, multiple: int) -> int:
-    """Into how many spans a side can be divided: more, and three of them would overlap."""
+    """The most spans that a side can be divided into: with more, three of them would overlap."""
     return max(1, size // multiple // (2 * math.ceil(MARGIN / multiple)))
 
 
@@ -114,7 +114,7 @@ class Grid:
 
     @property
     def tiles(self) -> int:
-        """How many there are."""
+        """Number of tiles."""
         return self.rows * self.columns
 
     def spans(self, height: int, width: int, *, multiple: int) -> tuple[list[Span], list[Span]]:
@@ -127,7 +127,7 @@ class Grid:
         return set(product(map(_length, rows), map(_length, columns)))
 
     def computed(self, height: int, width: int, *, multiple: int) -> int:
-        """LR pixels of all tiles together: what the work is proportional to."""
+        """LR pixels of all tiles together, to which the work is proportional."""
         return math.prod(sum(map(_length, side)) for side in self.spans(height, width, multiple=multiple))
 
 
@@ -136,7 +136,7 @@ def _length(span: Span) -> int:
 
 
 def finer(grid: Grid, height: int, width: int, *, multiple: int) -> Grid | None:
-    """Tiles of half the size, cut across their longer side where it can be; None where they are the smallest."""
+    """Tiles half the size, their longer side halved if it can be; None if they are the smallest."""
     rows, columns = (
         min(parts, most_parts(size, multiple=multiple))
         for parts, size in ((2 * grid.rows, height), (2 * grid.columns, width))

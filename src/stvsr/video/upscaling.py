@@ -1,7 +1,7 @@
-"""Frames in, frames out, each exactly once: windows through a network, tile by tile.
+"""Upscales frames: windows through a network, tile by tile; each output frame exactly once.
 
 `upscale` is the whole method as a generator, for any program that has frames; `stvsr-upscale` is built on the same
-`Upscaler`, and adds files, sound and the ability to go on after a kill.
+`Upscaler`, and adds files, sound and the ability to resume after a kill.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -32,37 +32,36 @@ PRECISIONS = ("auto", "float32", "bf16")
 AGREEMENT = 60.0
 """dB between bfloat16 and float32 above which bfloat16 is used.
 
-An error of its own of 60 dB takes less than 0.01 dB from any result of up to 33 dB, the hardest split of the paper.
+An independent error of 60 dB costs a result of up to 33 dB, about the paper's on its hardest split, less than 0.01 dB.
 """
 
 OnTile = Callable[[int, int], object]
 
 FLAT = 0.02
-"""Standard deviation within a frame, of values in [0, 1], below which it tells nothing of precision: black, a fade."""
+"""Standard deviation of values in [0, 1] below which a frame is too flat to judge precision by: black, a fade."""
 
 
 class Upscaler:
-    """A network and how it is applied. It moves the network to its device, and belongs to one thread at a time.
+    """A network and how it is applied. Moves the network to the device; to be used by one thread at a time.
 
     Args:
         network: any network of this package.
         device: where it runs; `auto` is a GPU if there is one.
         interpolate: whether there is an output frame between two input frames.
         scale: one of `SCALES`.
-        preview: whether bicubic + blending stands at the left of each frame.
-        orientation: how each finished frame is turned upright, which the player then need not do; `UPRIGHT` leaves it
-            to the player.
-        grid: into how many tiles frames are divided; becomes finer where the memory does not suffice.
-        precision: one of `PRECISIONS`; `auto` is bf16 where it is fast, on a GPU or a recent CPU, and the first
-            tile that shows something agrees with float32.
+        preview: whether each frame shows bicubic + blending to the left of the method.
+        orientation: how finished frames are rotated upright, so that players need not; `UPRIGHT` leaves it to players.
+        grid: the tiles that frames are divided into; None for whole frames. Made finer when memory runs out.
+        precision: one of `PRECISIONS`; `auto` is bf16 if that is fast (on a GPU or a recent CPU) and the first tile
+            that is not flat agrees with float32.
 
     Attributes:
         device: where it runs.
-        grid: as the argument; finer after the memory did not suffice.
-        bf16: whether windows run in bfloat16; None where the next tile that shows something decides that.
+        grid: as the argument; finer once memory has run out.
+        bf16: whether windows run in bfloat16; None until a tile that is not flat decides that.
 
     Raises:
-        InvalidInput: another scale or precision, a device that is not there, or bf16 on a GPU that has none.
+        InvalidInput: an unknown scale or precision, a device that is not there, or bf16 on a GPU without it.
     """
 
     def __init__(
@@ -103,13 +102,13 @@ class Upscaler:
         """What the finished frames have in common.
 
         Args:
-            lr: the same of the input.
+            lr: the same of the input frames.
         """
         swapped = self.orientation.swaps_sides
         width, height = (lr.height, lr.width) if swapped else (lr.width, lr.height)
         matrix = lr.display_matrix if self.orientation == UPRIGHT else None
         if matrix is not None:
-            # Its last row moves the turned frame, in pixels.
+            # Its last row moves the rotated frame, in pixels.
             matrix = (*matrix[:6], self.scale * matrix[6], self.scale * matrix[7], matrix[8])
         return replace(
             lr,
@@ -125,17 +124,17 @@ class Upscaler:
 
     @torch.inference_mode()
     def __call__(self, window: Window, on_tile: OnTile = lambda done, tiles: None) -> Tensor:
-        """The frames of a window that count.
+        """Makes the output frames of a window.
 
         Args:
             window: of the input.
-            on_tile: is told after each tile how many of the window are done, and how many there are.
+            on_tile: called after each tile with the window's numbers of done and of all tiles.
 
         Returns:
-            `(t, 3, scale*h, scale*w)`, uint8 RGB on the CPU; upright, and then twice as wide with `preview`.
+            `(t, 3, scale*h, scale*w)`, uint8 RGB on the CPU; rotated upright, and then twice as wide with `preview`.
 
         Raises:
-            InvalidInput: the memory does not suffice for the smallest tile, or the network's answer is not finite.
+            InvalidInput: out of memory even for the smallest tile, or the network's output is not finite.
         """
         frames = window.frames
         # A scene of a single frame: the network needs a pair.
@@ -147,7 +146,7 @@ class Upscaler:
         return made
 
     def _positions(self, window: Window) -> slice:
-        """Which of the frames that a network makes of a window count."""
+        """Which of the frames that a network makes of a window are output."""
         first = window.kept.start
         return slice(first, window.kept.stop) if self.interpolate else slice(first + first % 2, window.kept.stop, 2)
 
@@ -159,7 +158,7 @@ class Upscaler:
             try:
                 made = [self._through(network, padded, positions, on_tile) for network in networks]
             except (RuntimeError, MemoryError) as error:
-                # What cuDNN says where its memory does not suffice, it says after any fault.
+                # After a failed kernel, cuDNN raises the error that it raises for lack of memory.
                 check_answering(self.device)
                 if not is_out_of_memory(error):
                     raise
@@ -168,7 +167,7 @@ class Upscaler:
             else:
                 made = [each[..., : self.scale * height, : self.scale * width] for each in made]
                 return _joined([self.orientation.upright(each) for each in made], dim=-1)
-            # Outside of the handler, which keeps what was computed alive.
+            # Outside of the handler, in which the exception keeps tensors alive.
             if smaller is None:
                 raise InvalidInput(
                     f"the memory does not suffice for a tile of {width // self.grid.columns}x"
@@ -199,15 +198,15 @@ class Upscaler:
         def finished(rows: Tensor) -> Tensor:
             return to_8bit(rows).cpu()
 
-        # Each strip of tiles is reduced to 8 bits as soon as it is there.
+        # Each strip is rounded to 8 bits as soon as it is made, to save memory.
         strips = join(vertical, map(strip, vertical), dim=-2, scale=self.scale)
-        # Not in a loop, whose variable would hold a strip while the next one is made.
+        # Not in a loop, whose variable would keep a strip while the next one is made.
         return _joined(list(map(finished, strips)), dim=-2)
 
     def _tile(self, network: Network, lr: Tensor, positions: slice) -> Tensor:
-        """`(1, n, 3, h, w)` to frames `(t, 3, scale*h, scale*w)`, float32 in [0, 1]."""
+        """`(1, n, 3, h, w)` to the kept frames `(t, 3, scale*h, scale*w)`, float32, not yet clamped."""
         frames = self._run(network, lr)[0, positions]
-        # One pass over the frames instead of three.
+        # One pass; `isfinite().all()` would take three.
         if not frames.sum().isfinite():
             raise InvalidInput("the network's answer is not finite; use another checkpoint, or --precision float32")
         if self.scale != SCALE:
@@ -215,7 +214,7 @@ class Upscaler:
         return frames
 
     def _run(self, network: Network, lr: Tensor) -> Tensor:
-        """`(1, n, 3, h, w)` to `(1, 2n-1, 3, 4h, 4w)`, float32."""
+        """`(1, n, 3, h, w)` to `(1, 2n-1, 3, 4h, 4w)`, float32; decides an open `bf16`."""
         if self.bf16 is None and network is self.network:
             exact: Tensor = network(lr).float()
             if exact.std(dim=(-2, -1)).mean() < FLAT:
@@ -234,23 +233,23 @@ def upscale(frames: Iterable[Tensor], upscaler: Upscaler) -> Iterator[Tensor]:
     """Upscales a stream of frames, scene by scene.
 
     Args:
-        frames: each `(3, h, w)`, uint8 RGB, all of one size, as many as there are.
-        upscaler: how.
+        frames: any number, each `(3, h, w)`, uint8 RGB, all of one size.
+        upscaler: what upscales each window.
 
     Yields:
-        `2n-1` frames of `n` (`n` without interpolation), each `(3, H, W)`, uint8 RGB; they are the caller's.
+        `2n-1` frames for `n` (`n` without interpolation), each `(3, H, W)`, uint8 RGB, the caller's to modify.
 
     Raises:
-        InvalidInput: a frame of another form, or of another size than the first; or as `Upscaler.__call__`.
+        InvalidInput: a frame of another type, shape or size; or as `Upscaler.__call__`.
     """
     for window in windows(scene_starts(_checked(frames))):
         for frame in upscaler(window):
-            # What comes of inference mode could not be written to.
+            # A copy: tensors of inference mode cannot be modified outside of it.
             yield frame.clone()
 
 
 def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Frames of the form that `upscale` takes, as copies: a window is made when the caller may have refilled them."""
+    """Checks and copies frames for `upscale`: the caller may reuse their memory before a window is made."""
     first = None
     for number, frame in enumerate(frames):
         if not isinstance(frame, Tensor):
@@ -266,7 +265,7 @@ def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def _in_a_row(pieces: Iterable[Tensor], width: int) -> Tensor:
-    """Pieces beside each other, `width` wide in all, of which only one is held beside the whole."""
+    """Joins pieces side by side, `width` wide in all; only one of them is held beside the whole."""
     whole, filled = None, 0
     for piece in pieces:
         if piece.shape[-1] == width:
@@ -275,12 +274,12 @@ def _in_a_row(pieces: Iterable[Tensor], width: int) -> Tensor:
             whole = piece.new_empty(*piece.shape[:-1], width)
         whole[..., filled : filled + piece.shape[-1]] = piece
         filled += piece.shape[-1]
-        # Not held while the next one is made.
+        # Freed before the next one is made.
         del piece
     assert whole is not None
     return whole
 
 
 def _joined(pieces: list[Tensor], *, dim: int) -> Tensor:
-    """Pieces beside each other; a single one is not copied."""
+    """Concatenates pieces; a single one is not copied."""
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=dim)

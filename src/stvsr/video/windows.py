@@ -1,8 +1,8 @@
-"""Frames of any number into windows of four that share one, each output frame exactly once.
+"""Splits any number of frames into windows of four that share one; each output frame is kept once.
 
 Short windows are part of the method: over long sequences its recurrence loses quality. As in the scoring protocol
-`paper`, the frame that two windows share counts from the earlier one, and a last window is moved back to the end of its
-scene. A window never crosses a scene cut; between two scenes the last frame of the first stands once more, so that the
+`paper`, the frame that two windows share is taken from the earlier one, and a last window is moved back to the end of
+its scene. A window never crosses a scene cut; between two scenes the last frame of the first is repeated, so that the
 output keeps its rhythm. So `n` frames become `2n-1`, for any `n` and any cuts.
 """
 
@@ -17,12 +17,12 @@ from stvsr.data.clip import GIVEN
 
 @dataclass(frozen=True)
 class Window:
-    """Frames that a network is given in one go.
+    """Input frames for one pass of a network.
 
     Attributes:
         frames: one to four, each `(3, h, w)`; fewer than four only where a scene is shorter.
-        kept: of the `2n-1` frames a network makes of them, the positions of those that count.
-        hold: whether the last frame stands once more, in place of one between two scenes.
+        kept: positions of the frames to keep, among the `2n-1` that a network makes of `frames`.
+        hold: whether the last frame is repeated, in place of one between two scenes.
     """
 
     frames: list[Tensor]
@@ -34,15 +34,15 @@ def windows(frames: Iterable[tuple[Tensor, bool]]) -> Iterator[Window]:
     """Windows that cover a stream of frames.
 
     Args:
-        frames: each with whether a scene starts with it.
+        frames: each with whether it starts a scene.
     """
-    # The last frames of the scene, of which the last `new` are not covered yet.
+    # The last frames of the scene, of which `new` are in no window yet.
     recent: deque[Tensor] = deque(maxlen=GIVEN)
     new = 0
 
     def window(*, hold: bool) -> Window:
         made = 2 * len(recent) - 1
-        # The first window of a scene makes all its frames; a later one two for each that is new.
+        # The first window of a scene keeps all its frames; a later one, two for each new input frame.
         return Window(list(recent), range(max(0, made - 2 * new), made), hold)
 
     for frame, starts_scene in frames:
@@ -51,7 +51,7 @@ def windows(frames: Iterable[tuple[Tensor, bool]]) -> Iterator[Window]:
             recent.clear()
             new = 0
         shares = len(recent) > new
-        # Only when another frame follows: before, this may be the last window of its scene.
+        # Only once the scene continues: its last window may have to hold a frame.
         if new == GIVEN - shares:
             yield window(hold=False)
             new = 0

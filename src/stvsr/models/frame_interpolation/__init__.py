@@ -1,1 +1,1 @@
-"""The first stages of two-stage systems: two frames to the one between, a network each."""
+"""The first stages of two-stage systems: networks that interpolate the frame between two."""

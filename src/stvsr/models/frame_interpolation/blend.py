@@ -1,4 +1,4 @@
-"""Interpolation without learning: the mean of two frames."""
+"""Frame interpolation without learning: the mean of two frames."""
 
 from torch import Tensor
 

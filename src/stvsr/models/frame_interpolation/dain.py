@@ -1,23 +1,23 @@
 """DAIN: depth-aware video frame interpolation (Bao et al., CVPR 2019).
 
-Both frames are warped to the moment between them, by optical flow that is projected there (where several pixels
-arrive, near ones count more than far ones) and by a kernel for each pixel; their mean is corrected by a network that
-sees everything the others found, context features warped alike among it. The parts:
+Both frames are warped to the moment between them, by optical flow projected to that moment (where several pixels
+arrive, near ones count more than far ones) and by a kernel for each pixel. The mean of the warped frames is corrected
+by a network that takes all these results and context features warped in the same way. The parts:
 
     flow       PWC-Net (pwc_net.py)
     depth      MegaDepth's hourglass (megadepth.py)
-    filter     a U-Net: the kernels
+    filter     a U-Net that predicts the kernels
     context    features of a frame, at its own resolution
     rectify    the correction
 
-Untrained it gives the mean of the frames: no motion, kernels of bilinear sampling, no correction.
+Untrained, it returns the mean of the frames: no motion, kernels of bilinear sampling, no correction.
 
-In training, places where no pixel arrives take what lies at their own place; without gradients holes of the flow are
-filled (`stvsr.ops.flow_projection`). Both are the authors'.
+Where no pixel arrives, flow is 0 in training; without gradients such holes are filled (`stvsr.ops.flow_projection`).
+Both are as in the authors' code.
 
-Frames may be of any size: they are padded as the authors' programs do. Without gradients large pairs are done one
-after the other, and what the correction sees, 437 channels at full resolution, exists a piece at a time: all that there
-ever is of a pair are 500 such channels, 1.3 GB at 960x540.
+Frames may be of any size: they are padded as in the authors' programs. Without gradients large pairs are processed one
+at a time, and the input of the correction, 437 channels at full resolution, is produced piece by piece: for a pair at
+most 500 such channels exist at once, 1.3 GB at 960x540.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,13 +36,13 @@ from stvsr.ops.adaptive_warping import SIDE, adaptive_warping, taps_of
 from stvsr.ops.flow_projection import project_flow
 
 MIDDLE = 0.5
-"""The moment between two frames, the time between them being 1."""
+"""The time to interpolate; the given frames are at 0 and 1."""
 
 MULTIPLE = 128
-"""Frames are padded to a multiple of this, and those that are one by half of it, as in the authors' programs."""
+"""Sides are padded to multiples of this; one that is a multiple already grows by half of it, as with the authors."""
 
 FARTHEST_WEIGHT = 1e-6
-"""What even the farthest pixel counts."""
+"""The weight of an infinitely far pixel in flow projection."""
 
 RESIDUAL_NET = (
     (r"block1\.0", "head"),
@@ -55,27 +55,27 @@ FILTER_NET = (
     (r"17\.", "bottom."),
     *((rf"{20 + 3 * n}\.", f"decoder.{n}.") for n in range(5)),
 )
-"""Names of the authors' file, within a part, to ours."""
+"""From tensor names in the authors' file, within a part, to ours."""
 
 
 def _renaming(theirs: str, ours: str, inner: Iterable[tuple[str, str]] = ()) -> list[tuple[str, str]]:
-    """Pairs for a part of the network, from pairs for the names within it."""
+    """Renaming pairs for a part of the network, given those for the names within it."""
     within = ((rf"^{ours}\.{pattern}", f"{ours}.{replacement}") for pattern, replacement in inner)
     return [(rf"^{theirs}\.", f"{ours}."), *within]
 
 
 def padding(size: int) -> tuple[int, int]:
-    """What a height or width is padded by, before and behind it."""
+    """Pixels by which a height or width is padded before and after it."""
     if missing := -size % MULTIPLE:
         return missing // 2, missing - missing // 2
     return MULTIPLE // 4, MULTIPLE // 4
 
 
 class DAIN(FrameInterpolator):
-    """The frame in the middle of two.
+    """Interpolates the frame in the middle of two.
 
     Args:
-        channels: the unit that all widths are multiples of; 16 is the paper's.
+        channels: the unit to which all widths are proportional; 16 in the paper.
     """
 
     title = "DAIN"
@@ -103,7 +103,7 @@ class DAIN(FrameInterpolator):
         self.depth_net = megadepth.MegaDepth(channels=channels)
         self.filter_net = FilterNet(channels=channels)
         self.context_net = ContextNet(channels=4 * channels)
-        # The mean, both warped frames, flows, kernels and contexts (with the frame itself and its depth).
+        # The mean; for each frame, twice the warped frame, flow, kernel, three context maps and depth.
         seen = 3 + 2 * (3 + 2 + SIDE**2 + 3 + 3 * 4 * channels + 1)
         self.rectify_net = RectifyNet(in_channels=seen, channels=8 * channels)
 
@@ -115,7 +115,7 @@ class DAIN(FrameInterpolator):
         return self.synthesise(*padded)[..., top : top + height, left : left + width]
 
     def synthesise(self, before: Tensor, after: Tensor) -> Tensor:
-        """The network without padding: as `forward`, for heights and widths that are multiples of 64."""
+        """The network without padding: as `forward`, for sides that are multiples of 64."""
         frames = (before, after)
         depths = self.depth_net(torch.cat(frames)).chunk(2)
         flows = self._projected_flows(before, after, depths)
@@ -137,7 +137,7 @@ class DAIN(FrameInterpolator):
 
     def _projected_flows(self, before: Tensor, after: Tensor, depths: Sequence[Tensor]) -> list[Tensor]:
         """Flows from the middle to both frames: `(b, 2, h, w)` each, x then y, in pixels."""
-        # Flow is pixels: below float32 a far one would be rounded to a sixteenth of a pixel.
+        # Flow is in pixels: below float32, a large one would be rounded to a sixteenth of a pixel.
         with torch.autocast(before.device.type, enabled=False):
             return [
                 project_flow(
@@ -149,7 +149,7 @@ class DAIN(FrameInterpolator):
 
 
 class FilterNet(nn.Module):
-    """A kernel for each pixel of each of two frames, by a U-Net."""
+    """A U-Net that predicts a kernel for each pixel of each of two frames."""
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class FilterNet(nn.Module):
         )
 
     def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames `(b, 3, h, w)`, multiples of 32, to kernels `(b, 16, h, w)`, row by row, not normalised."""
+        """Frames `(b, 3, h, w)`, sides multiples of 32, to unnormalised 4x4 kernels `(b, 16, h, w)`, row by row."""
         x = _relu(self.head(torch.cat([before, after], dim=1)))
         skips = []
         for conv in self.encoder:
@@ -177,7 +177,7 @@ class FilterNet(nn.Module):
 
 
 class DilatedBlock(nn.Module):
-    """conv, ReLU, conv, add, ReLU; the first convolution is dilated, both have no bias."""
+    """conv, ReLU, conv, add, ReLU; the first convolution is dilated, neither has a bias."""
 
     def __init__(self, channels: int, *, dilation: int = 1) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ class DilatedBlock(nn.Module):
 
 
 class ContextNet(nn.Module):
-    """Features of a frame that see farther and farther."""
+    """Features of a frame, with larger and larger receptive fields."""
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()
@@ -199,14 +199,14 @@ class ContextNet(nn.Module):
         self.blocks = nn.ModuleList(DilatedBlock(channels, dilation=dilation) for dilation in (4, 8))
 
     def forward(self, frame: Tensor) -> Iterator[Tensor]:
-        """`(b, 3, h, w)` to `(b, channels, h, w)`, three times, one made when the one before is done with."""
+        """Yields three feature maps `(b, channels, h, w)` of a frame `(b, 3, h, w)`, each computed on demand."""
         yield (features := _relu(self.head(frame)))
         for block in self.blocks:
             yield (features := block(features))
 
 
 class RectifyNet(nn.Module):
-    """What to add to the mean of the warped frames."""
+    """Predicts the correction of the warped frames' mean."""
 
     def __init__(self, *, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -216,13 +216,13 @@ class RectifyNet(nn.Module):
         start_at_zero(self.tail)
 
     def forward(self, clues: Iterable[Tensor]) -> Tensor:
-        """Maps of `in_channels` channels together, `(b, …, h, w)` each, to `(b, 3, h, w)`."""
-        # The convolution of the maps joined, without joining them.
+        """Computes `(b, 3, h, w)` from maps `(b, …, h, w)` that have `in_channels` channels in total."""
+        # The convolution of the concatenated maps, without concatenating them.
         features, first = self.head.weight.new_zeros(()), 0
         for clue in clues:
             features = conv_part(self.head, clue, first).add_(features)
             first += clue.shape[1]
-            # It is large, and the next one is about to be made.
+            # Freed before the next one, which is as large, is computed.
             del clue
         features = _relu(features)
         for block in self.blocks:
@@ -232,12 +232,12 @@ class RectifyNet(nn.Module):
 
 
 def _relu(features: Tensor) -> Tensor:
-    """In place: it follows layers that do not need what they gave."""
+    """ReLU in place, for outputs that their layers do not need for gradients."""
     return F.relu(features, inplace=True)
 
 
 def _bilinear_kernel(channels: int) -> nn.Conv2d:
-    """A convolution to kernels that starts as bilinear sampling, whatever it sees."""
+    """A convolution that predicts kernels, initialised to bilinear sampling for any input."""
     conv = conv3x3(channels, SIDE**2)
     inner = torch.zeros(SIDE, SIDE)
     inner[1:3, 1:3] = 1

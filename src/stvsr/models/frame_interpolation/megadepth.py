@@ -1,8 +1,8 @@
-"""Depth of a single picture by MegaDepth's hourglass (Li and Snavely, CVPR 2018), as DAIN has it.
+"""Depth from a single picture by MegaDepth's hourglass (Li and Snavely, CVPR 2018), in DAIN's version.
 
-An hourglass (Chen et al., "Single-image depth perception in the wild", NIPS 2016) of four levels, one in the other:
-each adds what it sees at its own resolution to what is seen at half of it. All its layers are inception blocks:
-convolutions of four kernel sizes side by side, with batch normalisation.
+An hourglass (Chen et al., "Single-image depth perception in the wild", NIPS 2016) of four nested levels: each adds
+features at its own resolution to upsampled ones of half the resolution. All its layers are inception blocks:
+convolutions of four kernel sizes in parallel, with batch normalisation.
 
 Limits: height and width must be multiples of 16.
 """
@@ -14,7 +14,7 @@ from stvsr.models.blocks import conv3x3
 from stvsr.models.chunking import in_chunks
 
 PARTS = (("lower", "skip"), ("lower", "skip"), ("skip", "lower"), ("skip", "lower"))
-"""In which order the authors count the two parts of each level, the finest first."""
+"""The order in which the authors number the two parts of each level, finest level first."""
 
 RENAMING = (
     (r"([01])\.(\w+)$", r"stem.\1.\2"),
@@ -27,14 +27,14 @@ RENAMING = (
     ),
     (r"(hourglass\..*)\.(\d\.\d\.\w+)$", r"\1.branches.\2"),
 )
-"""Names of the authors' file, within this network, to ours."""
+"""From tensor names in the authors' file, within this network, to ours."""
 
 
 class MegaDepth(nn.Module):
-    """The logarithm of every pixel's depth, up to a constant that nothing tells.
+    """Predicts the logarithm of every pixel's depth, up to an unknown constant.
 
     Args:
-        channels: the unit that all widths are multiples of.
+        channels: the unit of which all widths are multiples.
     """
 
     def __init__(self, *, channels: int) -> None:
@@ -44,16 +44,16 @@ class MegaDepth(nn.Module):
         self.log_depth = conv3x3(4 * channels, 1)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """`(b, 3, h, w)`, RGB in [0, 1], to `(b, 1, h, w)`; without gradients large ones in turns."""
+        """`(b, 3, h, w)`, RGB in [0, 1], to `(b, 1, h, w)`; without gradients, large frames one by one."""
         return in_chunks(lambda part: self.log_depth(self.hourglass(self.stem(part))), frames)
 
 
 class Hourglass(nn.Module):
-    """A level: layers at its own resolution, plus others at half of it, with the next level among them.
+    """A level: the sum of layers at its own resolution and others at half of it, which include the next level.
 
     Args:
         skip: layers at its own resolution.
-        lower: what makes it half as high and wide, and layers there.
+        lower: a pooling by 2 and layers at half of it; an upsampling is added.
     """
 
     def __init__(self, *, skip: list[nn.Module], lower: list[nn.Module]) -> None:
@@ -62,20 +62,20 @@ class Hourglass(nn.Module):
         self.lower = nn.Sequential(*lower, nn.Upsample(scale_factor=2, mode="nearest"))
 
     def forward(self, features: Tensor) -> Tensor:
-        """`(b, c, h, w)`, even `h` and `w`, to as many channels as its layers give."""
+        """`(b, c, h, w)`, `h` and `w` even, to `(b, c', h, w)`, `c'` as its layers have it."""
         seen: Tensor = self.skip(features)
         return seen.add_(self.lower(features))
 
 
 class Inception(nn.Module):
-    """Convolutions of four kernel sizes side by side, the larger ones behind a 1x1 convolution.
+    """Convolutions of four kernel sizes in parallel, the larger ones after a 1x1 convolution.
 
     Args:
-        in_channels: of its input.
-        alone: channels that the 1x1 convolution gives.
-        between: channels that the larger ones have in between.
-        each: channels that each of the larger ones gives.
-        kernels: their sizes.
+        in_channels: of the input.
+        alone: output channels of the branch with only a 1x1 convolution.
+        between: channels after the 1x1 convolutions of the others.
+        each: output channels of each other branch.
+        kernels: their kernel sizes.
     """
 
     def __init__(self, in_channels: int, alone: int, between: int, each: int, kernels: tuple[int, int, int]) -> None:
@@ -102,7 +102,7 @@ def _normalised(in_channels: int, channels: int, *, kernel: int, affine: bool = 
 
 
 def _four_levels(unit: int) -> Hourglass:
-    """The hourglass, from its coarsest level to its finest."""
+    """Builds the hourglass, from its coarsest level to its finest."""
     small, large = (3, 5, 7), (3, 7, 11)
 
     def block(seen: int, alone: int, between: int, each: int, kernels: tuple[int, int, int] = small) -> Inception:

@@ -1,10 +1,10 @@
-"""Optical flow by PWC-Net: pyramid, warping, cost volume (Sun et al., CVPR 2018), as DAIN has it.
+"""Optical flow by PWC-Net: pyramid, warping, cost volume (Sun et al., CVPR 2018), in DAIN's version.
 
-Coarse to fine. On each level the second frame's features are sampled where the flow so far leads, correlated with the
-first frame's, and a decoder whose convolutions all see what came before predicts the flow anew; at the end a context
-network of dilated convolutions corrects it. Flows are predicted in units of 20 pixels of the frame on every level.
+From coarse to fine, each level warps the second frame's features by the coarser level's flow, correlates them with the
+first frame's, and predicts the flow anew by a densely connected decoder; finally a context network of dilated
+convolutions corrects it. On every level flow is predicted in units of 20 pixels of the frame.
 
-Untrained it predicts no motion.
+Untrained, it predicts no motion.
 
 Limits: height and width must be multiples of 64 (six stride-2 levels).
 """
@@ -19,19 +19,19 @@ from stvsr.ops.correlation import correlation
 from stvsr.ops.sampling import pixel_positions, sample_at
 
 UNIT = 20
-"""Pixels that a predicted flow of 1 stands for."""
+"""Pixels of the frame that a predicted flow of 1 stands for."""
 
 REACH = 4
-"""The farthest displacement that is correlated, in pixels of a level."""
+"""Largest displacement in the cost volume, in pixels of the level."""
 
 LEVELS = (6, 5, 4, 3, 2)
 """Coarse to fine: level `l` has 1 / 2^l of the frame's height and width."""
 
 DILATIONS = (1, 2, 4, 8, 16, 1, 1)
-"""Of the context network."""
+"""Dilations in the context network."""
 
 FULLY_SEEN = 0.9999
-"""How much of a bilinear sample must lie inside a map to count."""
+"""The share of a bilinear sample that must lie inside the map; otherwise it is set to 0."""
 
 RENAMING = (
     # Level 6 is named out of order.
@@ -46,14 +46,14 @@ RENAMING = (
     (r"upfeat(\d)", r"enlarge_features.\1"),
     *((rf"dc_conv{n}(\.0)?", f"context.{2 * (n - 1)}") for n in range(1, 8)),
 )
-"""Names of the authors' file, within this network, to ours."""
+"""From tensor names in the authors' file, within this network, to ours."""
 
 
 class PWCNet(nn.Module):
-    """Optical flow between two frames, both ways.
+    """Optical flow between two frames, in both directions.
 
     Args:
-        channels: of the first level; all others are multiples of it.
+        channels: width of the first level; all other widths are in proportion to it.
     """
 
     def __init__(self, *, channels: int) -> None:
@@ -68,7 +68,7 @@ class PWCNet(nn.Module):
         self.pyramid = nn.ModuleDict({str(level): _halving(*widths[level - 1 : level + 1]) for level in range(1, 7)})
         self.decoders = nn.ModuleDict({str(level): DenseDecoder(known[level], dense) for level in LEVELS})
         self.enlarge_flow = nn.ModuleDict({str(level): _bilinear_enlargement() for level in LEVELS})
-        # Of no use, but in the published file. Training by several processes would wait for its gradient.
+        # Unused, but in the published file. Distributed training would wait for its gradient.
         self.enlarge_flow[str(LEVELS[-1])].requires_grad_(False)
         self.enlarge_features = nn.ModuleDict(
             {str(level): nn.ConvTranspose2d(seen[level], 2, 4, stride=2, padding=1) for level in LEVELS[:-1]}
@@ -78,10 +78,10 @@ class PWCNet(nn.Module):
         start_at_zero(self.context[-1])
 
     def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-        """Two frames `(b, 3, h, w)`, RGB in [0, 1], to the flow of each towards the other.
+        """Estimates the flow between two frames `(b, 3, h, w)`, RGB in [0, 1].
 
         Returns:
-            Flow from `before` to `after` and back: `(b, 2, h/4, w/4)`, x then y, in pixels of the frame.
+            Flow from `before` to `after` and flow back: `(b, 2, h/4, w/4)` each, x then y, in pixels of the frame.
         """
         features = [torch.cat([before, after])]
         for level in range(1, 7):
@@ -90,7 +90,7 @@ class PWCNet(nn.Module):
         return there, back
 
     def _flow(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
-        """Flow from one to the other of two pyramids, the frames themselves at their head."""
+        """Flow from the first pyramid to the second; entry 0 of each is the frames themselves."""
         x = leaky_relu(correlation(first[LEVELS[0]], second[LEVELS[0]], reach=REACH))
         x, flow = self.decoders[str(LEVELS[0])](x)
         for coarser, level in pairwise(LEVELS):
@@ -103,7 +103,7 @@ class PWCNet(nn.Module):
 
 
 class DenseDecoder(nn.Module):
-    """Convolutions that each see all that came before, newest first, and the flow that they see in it."""
+    """Densely connected convolutions (newest features first), and one that predicts flow from all of their features."""
 
     def __init__(self, in_channels: int, widths: tuple[int, ...]) -> None:
         super().__init__()
@@ -120,15 +120,15 @@ class DenseDecoder(nn.Module):
 
 
 def _chain(*convs: nn.Conv2d) -> nn.Sequential:
-    """Convolutions, LeakyReLU after each."""
+    """Convolutions, each followed by LeakyReLU."""
     return nn.Sequential(
         *(layer for conv in convs for layer in (_passing(conv), nn.LeakyReLU(LEAKY_SLOPE, inplace=True)))
     )
 
 
 def _passing(conv: nn.Conv2d) -> nn.Conv2d:
-    """A convolution that starts so that features keep their size (He et al.)."""
-    # PyTorch's start halves them: after 18 convolutions their products, the correlation, would be nothing.
+    """Initialises a convolution so that features keep their scale (He et al.)."""
+    # PyTorch's default halves it: after 18 convolutions the correlation, a product of features, would vanish.
     start_as_he(conv, slope=LEAKY_SLOPE)
     return conv
 
@@ -140,7 +140,7 @@ def _halving(in_channels: int, channels: int) -> nn.Sequential:
 
 
 def _bilinear_enlargement() -> nn.ConvTranspose2d:
-    """Flow to twice the height and width; learned, but it starts as bilinear interpolation."""
+    """A learned x2 enlargement of flow, initialised as bilinear interpolation."""
     conv = nn.ConvTranspose2d(2, 2, 4, stride=2, padding=1)
     start_at_zero(conv)
     profile = torch.tensor([0.25, 0.75, 0.75, 0.25])
@@ -151,7 +151,7 @@ def _bilinear_enlargement() -> nn.ConvTranspose2d:
 
 
 def _warp(features: Tensor, flow: Tensor) -> Tensor:
-    """Features where flow leads, in pixels of theirs; 0 where a part of a sample would lie outside."""
+    """Samples features at a flow in pixels of their level; 0 where a sample lies partly outside."""
     height, width = features.shape[-2:]
     positions = pixel_positions(height, width, like=flow) + flow
     inside = sample_at(torch.ones_like(features[:, :1]), positions.detach()) >= FULLY_SEEN

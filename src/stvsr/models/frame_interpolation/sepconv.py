@@ -1,12 +1,12 @@
 """SepConv: frame interpolation by adaptive separable convolution (Niklaus et al., ICCV 2017).
 
-A U-Net predicts for each pixel of the middle frame two filters of 51 x 51 taps, one for each given frame, each as a
-column times a row of weights. The middle frame is the sum of what they read. Filters are neither positive nor
+For each pixel of the middle frame a U-Net predicts two filters of 51 x 51 taps, one for each given frame, each as a
+column times a row of weights. The middle frame is the sum of both filtered frames. Filters need not be positive or
 normalised. Motion of more than 25 pixels is out of their reach.
 
-The authors' network sees BGR, and frames that are padded at the right and bottom to multiples of 128 by repeating the
-border (their mode "improved"). The network itself needs multiples of 32, but what it answers depends on the padding.
-Their weights may be used for academic purposes only.
+The authors' network takes BGR frames, padded at the right and bottom to multiples of 128 by repeating the border (their
+mode "improved"). The network itself needs only multiples of 32, but its output depends on the padding. The authors'
+weights may be used for academic purposes only.
 """
 
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ from stvsr.models.weight_files import WeightFile
 from stvsr.ops.separable_convolution import separable_convolution
 
 BGR = [2, 1, 0]
-"""The order of the authors' colours, and the way back from it."""
+"""The authors' colour channels as indices of ours; the same indices convert back."""
 
 
 def convolutions(*channels: int) -> list[nn.Module]:
-    """3x3 convolutions from width to width, each with a ReLU."""
+    """3x3 convolutions between consecutive widths, each followed by ReLU."""
     return [
         layer
         for in_channels, out_channels in pairwise(channels)
@@ -36,21 +36,21 @@ def convolutions(*channels: int) -> list[nn.Module]:
 
 
 def upsampled(*channels: int) -> nn.Sequential:
-    """Convolutions, twice the height and width (the corners of both grids coincide), one more without a ReLU."""
+    """Convolutions with ReLU, bilinear x2 (`align_corners=True`), and one more convolution, without ReLU."""
     upsample = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
     return nn.Sequential(*convolutions(*channels), upsample, conv3x3(channels[-1], channels[-1]))
 
 
 class SepConv(FrameInterpolator):
-    """A filter for each pixel and frame, predicted from both frames.
+    """Predicts a filter for each pixel and frame from both frames.
 
     Args:
-        channels: widths of the five levels, from the full resolution down.
+        channels: widths of the five levels, from full resolution down.
         taps: height and width of the filters; odd.
-        multiple_of: frames are padded to multiples of it.
+        multiple_of: sides of frames are padded to multiples of it.
 
     Raises:
-        InvalidInput: `multiple_of` does not suit the number of levels.
+        InvalidInput: `multiple_of` is no multiple of 2 ** levels, or `taps` is not odd.
     """
 
     title = "SepConv"
@@ -75,7 +75,7 @@ class SepConv(FrameInterpolator):
         self, *, channels: Sequence[int] = (32, 64, 128, 256, 512), taps: int = 51, multiple_of: int = 128
     ) -> None:
         super().__init__()
-        if multiple_of % 2 ** len(channels):
+        if multiple_of < 1 or multiple_of % 2 ** len(channels):
             raise InvalidInput(f"multiple_of={multiple_of}; expected a multiple of {2 ** len(channels)}")
         if taps < 1 or taps % 2 == 0:
             raise InvalidInput(f"taps={taps}; expected an odd number")
@@ -98,7 +98,7 @@ class SepConv(FrameInterpolator):
     def synthesise(self, before: Tensor, after: Tensor) -> Tensor:
         """The authors' network: BGR frames `(b, 3, h, w)`, sides multiples of 32, to the same shape."""
         features = self._features(torch.cat([before, after], dim=1))
-        # One frame after the other: filters are the largest maps there are.
+        # One frame after the other, as the filters are by far the largest maps.
         middle = separable_convolution(before, self.vertical_before(features), self.horizontal_before(features))
         middle += separable_convolution(after, self.vertical_after(features), self.horizontal_after(features))
         return middle

@@ -1,17 +1,17 @@
 """Super SloMo: frame interpolation by optical flow and visibility (Jiang et al., CVPR 2018).
 
-One U-Net estimates the flow between the given frames. From it follows the flow from the middle frame to each of them,
-as if motion were straight and even (Eq. 4). A second U-Net corrects these flows and estimates how visible each frame's
-content is in the middle; the frames, read at the corrected flows, are blended accordingly (Eq. 1 and 5).
+One U-Net estimates the flow between the given frames; from it the flow from the middle frame to each of them is
+derived, assuming uniform linear motion (Eq. 4). A second U-Net corrects these flows and estimates how visible each
+frame's content is in the middle; the frames, warped by the corrected flows, are blended accordingly (Eq. 1 and 5).
 
-Flows are in pixels, x then y, positive right and down. Only the time in the middle is made; there the two visibilities
-add up to 1, and the general formula's division is gone.
+Flows are in pixels, x then y, positive right and down. Only the middle frame (t = 0.5) is made; there the two
+visibilities add up to 1, so that the general formula's division is not needed.
 
-The published weights are not the authors', who released none, but those of an independent training on Adobe240fps.
-The network here is that one: the mean colour is subtracted from frames; the sampling grid is scaled by
+The authors released no weights; the published ones are of an independent reimplementation, trained on Adobe240fps.
+The network here follows it: the mean colour is subtracted from frames; the sampling grid is scaled by
 `(side - 1) / side`, so that content comes from up to a pixel nearer to the top left than the flow says; the last
-convolutions have activations too, which keep a tenth of what is negative. Sides are padded to multiples of 32 by
-reflection (its scripts resize the frames instead, which blurs them).
+convolutions, too, are followed by LeakyReLU (slope 0.1). Sides are padded to multiples of 32 by reflection (the
+reimplementation's scripts resize the frames instead, which blurs them).
 """
 
 from collections.abc import Sequence
@@ -30,28 +30,28 @@ from stvsr.models.weight_files import WeightFile
 from stvsr.ops.sampling import pixel_positions, sample_at
 
 MEAN_COLOUR = (0.429, 0.431, 0.397)
-"""RGB, subtracted from all frames; what lies outside a frame has this colour."""
+"""RGB, subtracted from all frames; sampling outside a frame gives this colour."""
 
 KERNEL_SIZES = (7, 5, 3, 3, 3, 3)
-"""Of the encoder's levels, from the full resolution down."""
+"""Kernel sizes of the encoder's levels, from full resolution down."""
 
 
 class Synthesis(NamedTuple):
-    """A middle frame and what it was made from; frames `(b, 3, h, w)` without the mean colour, flows `(b, 2, h, w)`."""
+    """A middle frame and its inputs; frames `(b, 3, h, w)` minus the mean colour, flows `(b, 2, h, w)`."""
 
     frame: Tensor
     forward_flow: Tensor  # from the frame before to the one after
     backward_flow: Tensor
-    warped_before: Tensor  # the frame before, read at the uncorrected flow of the middle frame
+    warped_before: Tensor  # the frame before, warped by the uncorrected flow from the middle frame
     warped_after: Tensor
 
 
 def warp(frames: Tensor, flow: Tensor) -> Tensor:
-    """Reads frames where a flow points to, on the grid that the published weights were trained with.
+    """Warps frames by a flow, on the sampling grid that the published weights were trained with.
 
     Args:
-        frames: `(b, c, h, w)`; outside they are 0.
-        flow: `(b, 2, h, w)`, from each pixel of the output.
+        frames: `(b, c, h, w)`; taken as 0 outside.
+        flow: `(b, 2, h, w)`, from each pixel of the output to where it is sampled.
 
     Returns:
         `(b, c, h, w)`.
@@ -62,7 +62,7 @@ def warp(frames: Tensor, flow: Tensor) -> Tensor:
 
 
 class EncoderBlock(nn.Module):
-    """Two convolutions."""
+    """Two convolutions, each followed by LeakyReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__()
@@ -77,20 +77,20 @@ class EncoderBlock(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Twice the height and width, and two convolutions; the second sees the encoder's features too."""
+    """Bilinear x2 and two convolutions, the second of which also takes the encoder's features."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv1, self.conv2 = conv3x3(in_channels, out_channels), conv3x3(2 * out_channels, out_channels)
 
     def forward(self, features: Tensor, encoded: Tensor) -> Tensor:
-        """`(b, in_channels, h, w)` and the encoder's `(b, out_channels, 2h, 2w)` to one like the latter."""
+        """`(b, in_channels, h, w)` and the encoder's `(b, out_channels, 2h, 2w)` to the shape of the latter."""
         features = leaky_relu(self.conv1(upsample2(features)))
         return leaky_relu(conv_of_two(self.conv2, features, encoded))
 
 
 class UNet(nn.Module):
-    """`(b, in_channels, h, w)`, sides multiples of 32, to `(b, out_channels, h, w)`; `channels` as of `SuperSloMo`."""
+    """`(b, in_channels, h, w)`, sides multiples of 32, to `(b, out_channels, h, w)`; `channels` as in `SuperSloMo`."""
 
     def __init__(self, in_channels: int, out_channels: int, *, channels: Sequence[int]) -> None:
         super().__init__()
@@ -106,15 +106,15 @@ class UNet(nn.Module):
         features = levels.pop()
         for decode in self.decoder:
             features = decode(features, levels.pop())
-        # Flows are pixels: below float32 a far one would be rounded to a fraction of a pixel that is seen.
+        # Flows are in pixels: below float32, large ones would be rounded visibly.
         return leaky_relu(exact_conv(self.last, features))
 
 
 class SuperSloMo(FrameInterpolator):
-    """Flow, corrected flow, visibility, blend.
+    """Interpolates the middle frame: flow, corrected flow, visibility, blend.
 
     Args:
-        channels: widths of both U-Nets' six levels, from the full resolution down.
+        channels: widths of both U-Nets' six levels, from full resolution down.
     """
 
     title = "SuperSloMo"
@@ -153,16 +153,16 @@ class SuperSloMo(FrameInterpolator):
         return frames[..., : before.shape[-2], : before.shape[-1]] + self.mean_colour
 
     def prepare(self, frames: Tensor) -> Tensor:
-        """Frames as the network sees them: sides padded to multiples of 32, the mean colour subtracted."""
+        """Prepares frames for the network: pads sides to multiples of 32, subtracts the mean colour."""
         return pad_to_multiple(frames, 32) - self.mean_colour
 
     def synthesise(self, before: Tensor, after: Tensor) -> Synthesis:
-        """The network itself, on frames that `prepare` gave."""
+        """The network itself, on frames that `prepare` returned."""
         forward_flow, backward_flow = self.flow(torch.cat([before, after], dim=1)).chunk(2, dim=1)
         to_before = (backward_flow - forward_flow) / 4
         to_after = -to_before
         warped_before, warped_after = warp(before, to_before), warp(after, to_after)
-        # The order in which the published weights expect them.
+        # The published weights expect this order.
         flows, warped = (forward_flow, backward_flow, to_after, to_before), (warped_after, warped_before)
         correction = self.correction(torch.cat([before, after, *flows, *warped], dim=1))
         of_before, of_after, visibility = torch.split(correction, [2, 2, 1], dim=1)

@@ -1,1 +1,1 @@
-"""The second stages of two-stage systems: frames to frames four times the size, a network each."""
+"""The second stages of two-stage systems: networks that enlarge frames to four times the size."""

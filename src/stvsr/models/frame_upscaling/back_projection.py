@@ -1,7 +1,7 @@
 """Back-projection between LR and HR feature maps, and the layers that RBPN is made of.
 
-A projection moves a map to the other resolution and back, and corrects the result by what was lost. Each layer ends in
-a PReLU with one slope. All resolutions are a factor of 4 apart.
+A projection moves a map to the other resolution and back, and corrects the result by the error of this round trip. Each
+layer ends in a PReLU with a single slope. The two resolutions are a factor of 4 apart.
 
 Reference: M. Haris, G. Shakhnarovich and N. Ukita, "Deep Back-Projection Networks For Super-Resolution", CVPR 2018.
 """
@@ -15,7 +15,7 @@ from stvsr.models.blocks import conv1x1, conv3x3, conv_part
 
 
 def activated(conv: nn.Module) -> nn.Sequential:
-    """A convolution and its PReLU."""
+    """A convolution followed by PReLU."""
     return nn.Sequential(OrderedDict(conv=conv, act=nn.PReLU()))
 
 
@@ -30,7 +30,7 @@ def reducing(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class PReLUBlock(nn.Module):
-    """conv, PReLU, conv, add, PReLU, both of the same slope: `(b, c, h, w)` to the same shape."""
+    """conv, PReLU, conv, add, the same PReLU: `(b, c, h, w)` to the same shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -43,12 +43,12 @@ class PReLUBlock(nn.Module):
 
 
 class Projection(nn.Module):
-    """Moves a map to the other resolution, and corrects it by what is lost on the way back.
+    """Moves a map to the other resolution, and corrects it by the error of the way back.
 
     Args:
-        there: to the other resolution.
-        back: from it.
-        correct: takes what was lost to the other resolution.
+        there: moves a map to the other resolution.
+        back: moves it back.
+        correct: moves the error to the other resolution.
     """
 
     def __init__(self, *, there: nn.Module, back: nn.Module, correct: nn.Module) -> None:
@@ -56,19 +56,19 @@ class Projection(nn.Module):
         self.there, self.back, self.correct = there, back, correct
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features `(b, c, h, w)` to what `there` makes of their size."""
+        """Features `(b, c, h, w)` to the shape of `there`'s output."""
         moved = self.there(features)
         correction: Tensor = self.correct(self.back(moved).sub_(features))
         return correction.add_(moved)
 
 
 class BackProjection(nn.Module):
-    """Projections up and down in turns; the HR maps of all, the last first, are merged.
+    """Alternating up- and down-projections; all HR maps are merged, the last one first.
 
     Args:
-        in_channels: width of the LR map.
-        channels: width of all others.
-        stages: projections up.
+        in_channels: width of the LR input.
+        channels: width of all other maps.
+        stages: number of up-projections.
     """
 
     def __init__(self, *, in_channels: int, channels: int, stages: int) -> None:

@@ -1,4 +1,4 @@
-"""Enlargement without learning: MATLAB's bicubic, the inverse of how LR frames are made."""
+"""Enlargement without learning, by MATLAB's bicubic, with which LR frames are made as well."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ from stvsr.models.two_stage import FrameUpscaler
 
 
 class Bicubic(FrameUpscaler):
-    """Every frame by itself."""
+    """Enlarges every frame by itself."""
 
     title = "Bicubic"
 

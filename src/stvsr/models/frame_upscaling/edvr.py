@@ -1,16 +1,16 @@
-"""EDVR: every frame from seven around it, aligned in feature space and fused by attention (Wang et al., CVPRW 2019).
+"""EDVR: every frame from a window of seven, aligned in feature space and fused by attention (Wang et al., CVPRW 2019).
 
-Its alignment is where Zooming Slow-Mo's comes from: the same pyramid and sampling, followed here by one sampling more
-at full resolution, the cascade. Features of the window's frames, the middle one's own included, are sampled towards
-the middle, fused (`tsa_fusion.py`) and reconstructed; the enlarged middle frame is added.
+Zooming Slow-Mo's alignment is derived from EDVR's: the same pyramid and sampling, followed here by one more sampling
+at full resolution, the cascade. Features of all frames of the window, the middle one included, are sampled towards
+the middle frame, fused (`tsa_fusion.py`) and reconstructed; the bilinearly enlarged middle frame is added.
 
-Windows at the ends of a sequence take the frames that are missing on one side from beyond the other, as the authors
-do at the ends of Vid4's clips. In a sequence shorter than a window, where that would leave it, they are mirrored at
-the ends instead.
+At the ends of a sequence, frames missing on one side of a window are replaced by frames beyond its other side, as the
+authors do at the ends of Vid4's clips. In a sequence shorter than a window, which has none there, frames are mirrored
+at the ends instead.
 
 Each frame's features are computed once. Without gradients only those of one window are kept, whatever the sequence's
-length: with the default sizes about 30 kB for each LR pixel at the worst moment. With gradients memory grows with the
-number of windows, one for each frame.
+length: with the default sizes about 30 kB for each LR pixel at the peak. With gradients memory grows with the number
+of windows, one for each frame.
 """
 
 from typing import NamedTuple
@@ -35,7 +35,7 @@ MULTIPLE = 4
 """The features' height and width are halved twice."""
 
 FROM_AUTHORS = (
-    # What Zooming Slow-Mo has too its authors call by the same names.
+    # Parts shared with Zooming Slow-Mo have the same names in its authors' code.
     *RENAMING,
     (r"^interpolation\.fusion\.", ""),
     (r"^pcd_align\.cas_offset_conv(\d)\.", r"cascade.offset\1."),
@@ -57,14 +57,14 @@ FROM_AUTHORS = (
 )
 
 FROM_BASICSR = (
-    # First to the authors' names.
+    # First from BasicSR's names to the authors'.
     (r"^conv_l(\d)_(\d)\.", r"fea_L\1_conv\2."),
     (r"\.offset_conv(\d)\.l(\d)\.", r".L\2_offset_conv\1."),
     (r"\.dcn_pack\.l(\d)\.", r".L\1_dcnpack."),
     (r"\.conv_offset\.", ".conv_offset_mask."),
     (r"\.feat_conv\.l(\d)\.", r".L\1_fea_conv."),
     (r"^fusion\.", "tsa_fusion."),
-    # The two are exchanged: here the first embeds the middle frame.
+    # Swapped: BasicSR's first one embeds the middle frame.
     (r"\.temporal_attn1\.", ".tAtt_2."),
     (r"\.temporal_attn2\.", ".tAtt_1."),
     (r"\.feat_fusion\.", ".fea_fusion."),
@@ -78,16 +78,16 @@ FROM_BASICSR = (
 
 
 def window_around(middle: int, *, length: int, size: int) -> list[int]:
-    """The frames of a window.
+    """The indices of a window's frames.
 
     Args:
-        middle: the frame that is wanted, from 0.
-        length: frames of the sequence.
-        size: frames of the window, odd.
+        middle: the frame to enlarge, from 0.
+        length: frames in the sequence.
+        size: frames in the window, odd.
 
     Returns:
-        `size` frames of the sequence, `middle` in the middle. What lies before the sequence is taken from behind the
-        window and the other way round, the nearest first; in a sequence shorter than `size` it is mirrored.
+        `size` indices, with `middle` in the middle. Those before the sequence are replaced by those after the window
+        and vice versa, nearest first; in a sequence shorter than `size` they are mirrored.
     """
     first, last, end = middle - size // 2, middle + size // 2, length - 1
     if length < size:
@@ -100,14 +100,14 @@ def window_around(middle: int, *, length: int, size: int) -> list[int]:
 
 
 class PreparedFrame(NamedTuple):
-    """A frame as windows take it: what does not depend on the window."""
+    """A frame's features and offset share, which are the same in every window."""
 
     pyramid: Pyramid
-    in_offsets: Pyramid  # what it contributes to the offsets at which it is sampled
+    in_offsets: Pyramid  # its contribution to the offsets at which it is sampled
 
 
 class Cascade(nn.Module):
-    """Samples once more, at full resolution, what the pyramid has aligned."""
+    """Samples the aligned features once more, at full resolution."""
 
     def __init__(self, *, channels: int, deformable_groups: int) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class Cascade(nn.Module):
         self.sample = DeformableSampling(channels=channels, deformable_groups=deformable_groups)
 
     def share_of_target(self, target: Tensor) -> Tensor:
-        """What the features `(b, c, h, w)` that others are sampled towards contribute to the offsets."""
+        """The contribution to the offsets of the features `(b, c, h, w)` that others are sampled towards."""
         return conv_part(self.offset1, target, target.shape[1])
 
     def forward(self, aligned: Tensor, share_of_target: Tensor) -> Tensor:
@@ -125,14 +125,14 @@ class Cascade(nn.Module):
 
 
 class EDVR(FrameUpscaler):
-    """The network of four times enlargement, EDVR-L by default.
+    """EDVR for enlargement by 4; EDVR-L by default.
 
     Args:
-        channels: width of the features of the input's size.
-        hr_channels: width of those of the output's size.
-        frames: of a window, odd.
-        deformable_groups: groups of channels that are sampled at offsets of their own.
-        feature_blocks: residual blocks that each frame passes alone.
+        channels: width of the features at the input's size.
+        hr_channels: width of the features at the output's size.
+        frames: frames in a window, odd.
+        deformable_groups: number of channel groups, each sampled at its own offsets.
+        feature_blocks: residual blocks of the feature extraction.
         reconstruction_blocks: residual blocks after fusion.
 
     Raises:
@@ -186,19 +186,19 @@ class EDVR(FrameUpscaler):
         padded = pad_to_multiple(frames, MULTIPLE)
         for middle in range(t):
             window = window_around(middle, length=t, size=2 * self.reach + 1)
-            # The frames of all windows with a frame lie together in time: one that has left is not needed again.
+            # Only this window's: a frame that has left the window does not return to a later one.
             sources = {index: sources.get(index) or self.prepare(padded[:, index]) for index in window}
             enlarged.append(self.enlarge_middle(padded[:, middle], [sources[index] for index in window]))
         return torch.stack(enlarged, dim=1)[..., : SCALE * h, : SCALE * w]
 
     def prepare(self, frame: Tensor) -> PreparedFrame:
-        """What a frame `(b, 3, h, w)` contributes to any window; height and width are multiples of 4."""
-        # Channels last is what convolutions are fastest with.
+        """Prepares a frame `(b, 3, h, w)` for any window; height and width are multiples of 4."""
+        # Convolutions are fastest with channels-last memory.
         pyramid = self.pyramid(self.features(frame.contiguous(memory_format=torch.channels_last)))
         return PreparedFrame(pyramid, self.align.share_of_source(pyramid))
 
     def enlarge_middle(self, middle: Tensor, window: list[PreparedFrame]) -> Tensor:
-        """The network as published: the frame `(b, 3, h, w)` in the middle of a window to `(b, 3, 4h, 4w)`."""
+        """The network as published: enlarges the middle frame `(b, 3, h, w)` of a window to `(b, 3, 4h, 4w)`."""
         target = window[len(window) // 2].pyramid
         for_pyramid, for_cascade = self.align.share_of_target(target), self.cascade.share_of_target(target.level1)
         aligned = [

@@ -1,12 +1,11 @@
 """RBPN: recurrent back-projection network, each frame with three before and three after it.
 
-Features of the frame are enlarged by back-projection; then, one neighbour after the other, what the neighbour and the
-optical flow to it say in addition is added, and the next neighbour starts from there. The output is made of the HR
-features of all steps.
+For one neighbour after the other, the frame's features are enlarged by back-projection and complemented by those of
+the neighbour and the optical flow to it; reduced again, the result is what the next neighbour starts from. The output
+is computed from the HR features of all steps.
 
-Deviation: the authors compute flow by pyflow, and train with it. Here it is OpenCV's DIS, down to the frames' own
-size: on smooth motion as near to the truth as pyflow, and 0.1 to 0.15 pixels from it. What that does to PSNR has not
-been measured.
+Deviation: the authors compute flow by pyflow, and train with it. Here it is OpenCV's DIS, run up to full resolution:
+on smooth motion as accurate as pyflow, and 0.1 to 0.15 pixels from it. The effect on PSNR has not been measured.
 
 Limits: flow is computed on the CPU, and is not differentiated.
 
@@ -54,12 +53,12 @@ class RBPN(FrameUpscaler):
     Args:
         lr_channels: width of LR feature maps.
         hr_channels: width of HR feature maps, and of those inside the back-projection.
-        stages: projections up of the back-projection.
+        stages: number of up-projections in the back-projection.
         blocks: residual blocks of each trunk.
-        frames: of a window, the frame itself and as many before as after it.
+        frames: frames in a window: the frame itself and as many before as after it.
 
     Raises:
-        InvalidInput: a number of frames that is even or below 3, or no stage.
+        InvalidInput: `frames` is even or below 3, or `stages` below 1.
     """
 
     title = "RBPN"
@@ -87,13 +86,13 @@ class RBPN(FrameUpscaler):
         self.residual = trunk(blocks, hr_channels, then=activated(conv3x3(hr_channels, hr_channels)))
         self.decode = trunk(blocks, hr_channels, then=reducing(hr_channels, lr_channels))
         self.output = conv3x3(2 * self.reach * hr_channels, 3)
-        # He's rule, which was made for PReLU: with PyTorch's own start, the first answers are too faint to learn from.
+        # He's initialisation, made for PReLU: with PyTorch's default the first outputs are too faint to learn from.
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 start_as_he(module)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """See `FrameUpscaler`. One frame after the other: HR feature maps are large."""
+        """See `FrameUpscaler`; works frame by frame, as HR feature maps are large."""
         stored = to_8bit(frames.detach())
         enlarged = []
         for number in range(frames.shape[1]):
@@ -108,7 +107,7 @@ class RBPN(FrameUpscaler):
 
         Args:
             target: `(b, 3, h, w)`, RGB in [0, 1].
-            neighbours: `(b, n, 3, h, w)`, all but the target of a window, in the order of time.
+            neighbours: `(b, n, 3, h, w)`, the other frames of the window, in order of time.
             flows: `(b, n, 2, h, w)`, from the target to each neighbour, x then y, in pixels.
 
         Returns:
@@ -123,9 +122,9 @@ class RBPN(FrameUpscaler):
         return torch.stack(shares).sum(dim=0)
 
     def _step(self, features: Tensor, pair: Tensor, index: int) -> tuple[Tensor, Tensor]:
-        """One neighbour: what it contributes to the output, and the features that the next one starts from.
+        """Processes one neighbour: its contribution to the output, and the features that the next one starts from.
 
-        HR features do not leave it, so that those of all steps need not be kept.
+        HR features stay local to it, so that those of all steps need not be kept.
         """
         single = self.single_frame(features)
         hr = self.residual(single - self.multi_frame(pair)).add_(single)
@@ -134,11 +133,11 @@ class RBPN(FrameUpscaler):
         return contribution, features if last else self.decode(hr)
 
     def _neighbours(self, number: int, count: int) -> list[int]:
-        """The other frames of a frame's window; the frame itself stands for those that do not exist."""
+        """The other frames of a frame's window; the frame itself replaces those that do not exist."""
         window = range(number - self.reach, number + self.reach + 1)
         return [place if 0 <= place < count else number for place in window if place != number]
 
 
 def trunk(blocks: int, channels: int, *, then: nn.Module) -> nn.Sequential:
-    """Residual blocks and what follows them."""
+    """Residual blocks followed by another module."""
     return nn.Sequential(*(PReLUBlock(channels) for _ in range(blocks)), then)

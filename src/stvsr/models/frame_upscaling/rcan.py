@@ -1,10 +1,10 @@
 """RCAN: residual channel attention network, each frame by itself.
 
 Ten groups of twenty residual blocks between a convolution and sub-pixel upscaling; a block weighs the channels of its
-residual by their means over the frame. Inside, values are 0 to 255, as in the published weights.
+residual by their means over the frame. Inside, values are 0 to 255, as the published weights expect.
 
-Limits: the means are over what is given. The authors' test program cuts every picture into quarters first, so its
-results differ slightly from those of whole frames, and these from tiles.
+Limits: the means are over the given input. The authors' test program cuts every picture into quarters first, so its
+results differ slightly from those of whole frames, and those in turn from those of tiles.
 
 Reference: Y. Zhang et al., "Image Super-Resolution Using Very Deep Residual Channel Attention Networks", ECCV 2018.
 """
@@ -23,7 +23,7 @@ from stvsr.models.weight_files import WeightFile
 MEAN = (0.4488, 0.4371, 0.4040)
 """Mean colour of DIV2K, RGB in [0, 1]."""
 
-# The authors' names | those of BasicSR.
+# Alternatives in a pattern: the authors' name | that of BasicSR.
 RENAMING = (
     (r"^sub_mean", "subtract_mean"),
     (r"^(head\.0|conv_first)", "head"),
@@ -46,8 +46,11 @@ class RCAN(FrameUpscaler):
     Args:
         channels: width of every feature map.
         groups: residual groups.
-        blocks: blocks of a group.
-        reduction: how many times fewer channels there are between the two layers of an attention.
+        blocks: blocks in a group.
+        reduction: factor by which attention reduces the channels.
+
+    Raises:
+        InvalidInput: `reduction` is not from 1 to `channels`.
     """
 
     title = "RCAN"
@@ -97,9 +100,9 @@ class RCAN(FrameUpscaler):
 
 
 class MeanShift(nn.Conv2d):
-    """Adds the mean colour, or takes it away.
+    """Adds or subtracts the mean colour.
 
-    A convolution because the published files hold one, with weights of its own; training leaves it as it is.
+    A convolution, because the published files hold one; it is not trained.
     """
 
     def __init__(self, sign: int) -> None:
@@ -111,13 +114,13 @@ class MeanShift(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """`(b, 3, h, w)`, RGB in [0, 255], to the same shape."""
-        # bfloat16 has steps of a grey level at 255.
+        # At 255, bfloat16 has steps of a whole grey level.
         with torch.autocast(images.device.type, enabled=False):
             return super().forward(images.to(self.weight.dtype))
 
 
 class ResidualGroup(nn.Module):
-    """Blocks, a convolution, and the group's input added: `(b, c, h, w)` to the same shape."""
+    """Attention blocks and a convolution, plus the group's input: `(b, c, h, w)` to the same shape."""
 
     def __init__(self, channels: int, *, blocks: int, reduction: int) -> None:
         super().__init__()
@@ -129,7 +132,7 @@ class ResidualGroup(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """conv, ReLU, conv, times the attention to each channel, add: `(b, c, h, w)` to the same shape."""
+    """conv, ReLU, conv, scale by channel attention, add: `(b, c, h, w)` to the same shape."""
 
     def __init__(self, channels: int, *, reduction: int) -> None:
         super().__init__()
@@ -142,7 +145,7 @@ class AttentionBlock(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """How much each channel counts, from all their means: `(b, c, h, w)` to `(b, c, 1, 1)` in (0, 1)."""
+    """A weight for each channel, from the means of all: `(b, c, h, w)` to `(b, c, 1, 1)` in (0, 1)."""
 
     def __init__(self, channels: int, *, reduction: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Temporal and spatial attention (TSA): the aligned frames of a window to one feature map (EDVR, Sec. 3.3).
+"""Temporal and spatial attention (TSA): fuses the aligned frames of a window into one feature map (EDVR, Sec. 3.3).
 
-Temporal attention weighs every frame, pixel by pixel, by its likeness to the frame in the middle. Spatial attention is
-made of the weighed frames on three levels, each half as high and wide as the one before; it scales and shifts the map
-that the frames are fused into.
+Temporal attention weighs every frame, pixel by pixel, by its similarity to the middle frame. Spatial attention is
+computed from the weighed frames on three levels, each half as high and wide as the one before; it scales and shifts
+the map that the frames are fused into.
 
 Limits: height and width must be multiples of 4.
 """
@@ -18,13 +18,13 @@ from stvsr.models.blocks import conv1x1, conv3x3, conv_of_two, leaky_relu
 
 
 def similarity(one: Tensor, other: Tensor) -> Tensor:
-    """Sum over the channels of the product of two maps `(b, c, h, w)`: `(b, 1, h, w)`, of at least float32."""
+    """The dot product over channels of two maps `(b, c, h, w)`: `(b, 1, h, w)`, in at least float32."""
     exact = torch.promote_types(one.dtype, torch.float32)
     return (one.to(exact) * other.to(exact)).sum(dim=1, keepdim=True)
 
 
 class TemporalAttention(nn.Module):
-    """Weighs each frame by how much it is like the one in the middle."""
+    """Weighs each frame by its similarity to the middle one."""
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()
@@ -32,14 +32,14 @@ class TemporalAttention(nn.Module):
         self.embed = conv3x3(channels, channels)
 
     def forward(self, aligned: Sequence[Tensor]) -> Tensor:
-        """`n` maps `(b, c, h, w)` to `(b, n*c, h, w)`, one frame after the other."""
+        """`n` maps `(b, c, h, w)` to the weighed ones, concatenated: `(b, n*c, h, w)`."""
         middle = self.embed_middle(aligned[len(aligned) // 2])
         weights = (similarity(self.embed(frame), middle).sigmoid() for frame in aligned)
         return torch.cat([frame * weight.to(frame.dtype) for frame, weight in zip(aligned, weights, strict=True)], 1)
 
 
 class SpatialAttention(nn.Module):
-    """The weighed frames to what scales and shifts each feature; a pyramid down to a quarter and back."""
+    """Computes spatial attention from the weighed frames, by a pyramid down to a quarter of the size and back."""
 
     def __init__(self, *, channels: int, frames: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class SpatialAttention(nn.Module):
         self.merge1 = conv3x3(c, c)
 
     def forward(self, weighed: Tensor) -> Tensor:
-        """`(b, n*c, h, w)` to `(b, c, h, w)`, of any sign."""
+        """`(b, n*c, h, w)` to `(b, c, h, w)`, before the sigmoid."""
         level2 = self._halve(leaky_relu(self.conv1(weighed)), self.down2)
         level3 = leaky_relu(self.conv3(self._halve(leaky_relu(self.conv2(level2)), self.down3)))
         level2 = leaky_relu(self.lateral2(level2)) + upsample2(level3)
@@ -65,7 +65,7 @@ class SpatialAttention(nn.Module):
 
 
 class TSAFusion(nn.Module):
-    """The aligned frames of a window to one map, by both attentions."""
+    """Fuses the aligned frames of a window into one map, by both attentions."""
 
     def __init__(self, *, channels: int, frames: int) -> None:
         super().__init__()
@@ -75,10 +75,10 @@ class TSAFusion(nn.Module):
         self.shift1, self.shift2 = conv1x1(channels, channels), conv1x1(channels, channels)
 
     def forward(self, aligned: Sequence[Tensor]) -> Tensor:
-        """Maps `(b, c, h, w)` of all frames, in order of time, to one of the same shape."""
+        """The maps `(b, c, h, w)` of all frames, in order of time, to one of the same shape."""
         weighed = self.temporal(aligned)
         fused = leaky_relu(self.fuse(weighed))
         attention: Tensor = self.spatial(weighed)
         shift: Tensor = self.shift2(leaky_relu(self.shift1(attention)))
-        # The sigmoid is a half where attention has no opinion.
+        # Doubled: an attention of 0, whose sigmoid is a half, changes nothing.
         return fused * attention.sigmoid() * 2 + shift
