@@ -59,8 +59,9 @@ def test_padding_repeats_the_right_and_bottom_edge() -> None:
 
 
 def test_a_padding_that_five_levels_do_not_divide_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="multiple_of=48; expected a multiple of 32"):
-        SepConv(multiple_of=48)
+    for multiple in (48, 0, -32):
+        with pytest.raises(InvalidInput, match=f"multiple_of={multiple}; expected a multiple of 32"):
+            SepConv(multiple_of=multiple)
 
 
 @pytest.mark.parametrize("taps", [-1, 0, 4])
