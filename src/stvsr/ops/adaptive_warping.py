@@ -50,14 +50,14 @@ def taps_of(flow: Tensor, kernel: Tensor) -> Taps:
 
     steps = torch.arange(SIDE, dtype=torch.int32, device=flow.device).view(-1, 1, 1) - 1
     x, y = ((corner[:, [axis]].int() + steps).clamp(0, side - 1) for axis, side in enumerate((width, height)))
-    of_x, of_y = (torch.cat([1 - part, 1 - part, part, part], dim=1) for part in fraction.chunk(2, dim=1))
+    x_weights, y_weights = (torch.cat([1 - part, 1 - part, part, part], dim=1) for part in fraction.chunk(2, dim=1))
 
     frames = torch.arange(len(flow), dtype=torch.int32, device=flow.device).view(-1, 1, 1, 1)
-    read = ((frames * height + y) * width)[:, :, None] + x[:, None]
-    weights = kernel * (of_y[:, :, None] * of_x[:, None]).flatten(1, 2)
-    itself = F.one_hot(torch.tensor(AT_ITS_PIXEL, device=flow.device), SIDE**2).view(1, -1, 1, 1)
-    weights = torch.where(inside, weights, itself.to(weights.dtype))
-    return Taps(pixels=_by_pixel(read.flatten(1, 2)), weights=_by_pixel(weights))
+    pixels = ((frames * height + y) * width)[:, :, None] + x[:, None]
+    weights = kernel * (y_weights[:, :, None] * x_weights[:, None]).flatten(1, 2)
+    identity = F.one_hot(torch.tensor(AT_ITS_PIXEL, device=flow.device), SIDE**2).view(1, -1, 1, 1)
+    weights = torch.where(inside, weights, identity.to(weights.dtype))
+    return Taps(pixels=_by_pixel(pixels.flatten(1, 2)), weights=_by_pixel(weights))
 
 
 def adaptive_warping(features: Tensor, taps: Taps) -> Tensor:

@@ -53,8 +53,8 @@ def torchvision_deform_conv2d(features: Tensor, offset: Tensor, mask: Tensor, we
         raise RuntimeError("torchvision's deformable convolution cannot be recorded")
     if has_values and offset.device.type == "cpu" and offset.isnan().any():
         # For NaN it would read anywhere in a CPU's memory and crash the process.
-        unknown = torch.unflatten(offset, 1, (-1, 2)).isnan().any(dim=2)
-        offset, mask = offset.nan_to_num(), mask.masked_fill(unknown, torch.nan)
+        is_nan = torch.unflatten(offset, 1, (-1, 2)).isnan().any(dim=2)
+        offset, mask = offset.nan_to_num(), mask.masked_fill(is_nan, torch.nan)
     output: Tensor = operator(features, offset, weight, bias, padding=KERNEL // 2, mask=mask)
     return output
 
@@ -163,7 +163,7 @@ def _try_triton(sizes: Sizes, dtype: torch.dtype, gpu: int | None) -> bool:
     try:
         # In a thread of its own, without the caller's state: the first call may come under autocast, in which the two
         # round differently, with gradients off, or inside activation checkpointing.
-        with ThreadPoolExecutor(1) as thread, _any_order():
+        with ThreadPoolExecutor(1) as thread, _nondeterministic():
             agrees = thread.submit(_agree, sizes, dtype, device).result()
     except Exception as error:  # a compiler or a driver may raise anything
         check_answering(device)
@@ -175,14 +175,15 @@ def _try_triton(sizes: Sizes, dtype: torch.dtype, gpu: int | None) -> bool:
 
 
 @contextmanager
-def _any_order() -> Iterator[None]:
+def _nondeterministic() -> Iterator[None]:
     """Turns off deterministic algorithms, which would refuse the gradients to compare, though inference needs none."""
-    asked, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(False)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(asked, warn_only=warned)
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
 
 
 def _agree(
@@ -210,15 +211,15 @@ def _agree(
     offset = (1024 * offset).round() / 1024
     inputs = [features.to(dtype), offset, *(tensor.to(dtype) for tensor in others)]
     gradient = torch.randn((b, outputs, h, w), generator=draw).to(dtype)
-    made = []
-    for run, exact in ((triton_deform_conv2d, False), (torchvision_deform_conv2d, True)):
-        given = [(tensor.float() if exact else tensor).to(device).requires_grad_() for tensor in inputs]
+    results = []
+    for run, in_float32 in ((triton_deform_conv2d, False), (torchvision_deform_conv2d, True)):
+        given = [(tensor.float() if in_float32 else tensor).to(device).requires_grad_() for tensor in inputs]
         output = run(*given)
         gradients = torch.autograd.grad(output, given, gradient.to(output))
-        made.append([tensor.float() for tensor in (output, *gradients)])
+        results.append([tensor.float() for tensor in (output, *gradients)])
     # Compared in the mean: bfloat16 has 8 bits, and TF32, where it is allowed, 11; single gradients of offsets, sums of
     # few terms, are off by more.
     return all(
-        bool((found - expected).square().mean() < 1e-4 * expected.square().mean())
-        for found, expected in zip(*made, strict=True)
+        bool((actual - expected).square().mean() < 1e-4 * expected.square().mean())
+        for actual, expected in zip(*results, strict=True)
     )

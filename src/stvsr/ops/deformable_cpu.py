@@ -100,7 +100,7 @@ class _Sampler:
         return read.view(-1, self.groups, read.shape[1], TAPS, read.shape[2] // TAPS, self.w)
 
 
-def _read(features: Tensor, grid: Tensor) -> Tensor:
+def _sample(features: Tensor, grid: Tensor) -> Tensor:
     return F.grid_sample(features, grid, padding_mode="zeros", align_corners=False)
 
 
@@ -121,7 +121,7 @@ class _BlockedDeformConv2d(torch.autograd.Function):
         output = torch.empty(shape, dtype=features.dtype, device=features.device, memory_format=torch.channels_last)
         rows_last = output.permute(0, 2, 3, 1)
         for frames, rows in sampler.blocks():
-            samples = sampler.by_tap(_read(sampler.features(frames), sampler.grid(frames, rows)))
+            samples = sampler.by_tap(_sample(sampler.features(frames), sampler.grid(frames, rows)))
             samples *= sampler.mask[frames, ..., rows, :]
             product = torch.matmul(_columns(samples).transpose(1, 2), kernel).add_(bias)
             rows_last[frames, rows] = product.view(len(product), -1, sampler.w, len(weight))
@@ -142,7 +142,7 @@ class _BlockedDeformConv2d(torch.autograd.Function):
                 read_from = sampler.features(frames).detach().requires_grad_()
                 grid = sampler.grid(frames, rows).requires_grad_()
                 with torch.enable_grad():
-                    read = _read(read_from, grid)
+                    read = _sample(read_from, grid)
                 samples, modulation = sampler.by_tap(read.detach()), sampler.mask[frames, ..., rows, :]
                 block = gradient[frames, :, rows].flatten(2)
                 # New memory of this size is slow, so all blocks reuse that of the first, which is the largest.

@@ -84,7 +84,7 @@ def _check(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias:
             f"features {features.dtype}, weight {weight.dtype}, bias {bias.dtype}: expected one of {DTYPES} for all"
         )
     if any(tensor.device != features.device for tensor in others):
-        raise InvalidInput(f"devices {[str(t.device) for t in others]}: expected {features.device}, the features'")
+        raise InvalidInput(f"devices {[str(t.device) for t in others]}: expected {features.device}, as the features")
 
 
 def _sizes(features: Tensor, mask: Tensor, weight: Tensor) -> dict[str, Any]:
@@ -104,17 +104,17 @@ def _sizes(features: Tensor, mask: Tensor, weight: Tensor) -> dict[str, Any]:
     }
 
 
-def _launch(sizes: dict[str, Any], features: Tensor) -> dict[str, Any]:
+def _launch_options(sizes: dict[str, Any], features: Tensor) -> dict[str, Any]:
     """How kernels of these sizes are launched on the features' device."""
     if not features.is_cuda:  # in Triton's interpreter
         return {**LAUNCH, "num_stages": STAGES}
     device = torch.cuda.get_device_properties(features.device)
     # AMD GPUs have only the ordinary limit.
     shared = getattr(device, "shared_memory_per_block_optin", device.shared_memory_per_block)
-    return {**LAUNCH, "num_stages": _stages(sizes, features.element_size(), shared)}
+    return {**LAUNCH, "num_stages": _pipeline_stages(sizes, features.element_size(), shared)}
 
 
-def _stages(sizes: dict[str, Any], element_size: int, shared: int) -> int:
+def _pipeline_stages(sizes: dict[str, Any], element_size: int, shared: int) -> int:
     """How many taps fit into `shared` bytes of shared memory: 128 channels in float32 need more than some GPUs have."""
     channels = sizes["groups_2"] * sizes["depth_2"]
     needed = STAGES * channels * sizes["outputs_2"] + PIXELS * channels
@@ -158,7 +158,7 @@ def _forward(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bia
             output.stride(1),
             output.stride(3),
             **sizes,
-            **_launch(sizes, features),
+            **_launch_options(sizes, features),
         )
     return output
 
@@ -177,27 +177,27 @@ def _backward(
     if torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled():
         # As PyTorch's own operators do if they add in changing order.
         raise InvalidInput(
-            "deformable=triton: gradients on a GPU are added in changing order; expected no deterministic algorithms: "
-            "leave out trainer.deterministic, or train on a CPU"
+            "deformable=triton: gradients on a GPU are summed in no fixed order; deterministic algorithms are not "
+            "supported: leave out trainer.deterministic, or train on a CPU"
         )
     b, c, h, w = features.shape
     gradients = _empty_gradients(features, offset, mask, weight, needed)
-    of_features, of_offset, of_mask, of_weight = gradients
-    shared = (_channels_last(grad), _channels_last(features), offset.contiguous(), mask.contiguous())
+    grad_features, grad_offset, grad_mask, grad_weight = gradients
+    inputs = (_channels_last(grad), _channels_last(features), offset.contiguous(), mask.contiguous())
     sizes = _sizes(features, mask, weight)
-    arguments = {"b": b, "h": h, "w": w, **sizes, **_launch(sizes, features)}
+    arguments = {"b": b, "h": h, "w": w, **sizes, **_launch_options(sizes, features)}
     grid = (9 * min(b * math.ceil(h * w / PIXELS), PROGRAMS_PER_TAP),)
     # Sums are float32 and laid out as the kernels want them.
     with torch.cuda.device_of(features):  # type: ignore[no-untyped-call]
         if any(needed[:3]):
-            total = grad.new_zeros((b, h, w, c), dtype=torch.float32) if of_features is not None else None
-            input_gradients_kernel[grid](*shared, _tap_first(weight), total, of_offset, of_mask, **arguments)
-            if of_features is not None and total is not None:
-                of_features.copy_(total.permute(0, 3, 1, 2))
-        if of_weight is not None:
+            total = grad.new_zeros((b, h, w, c), dtype=torch.float32) if grad_features is not None else None
+            input_gradients_kernel[grid](*inputs, _tap_first(weight), total, grad_offset, grad_mask, **arguments)
+            if grad_features is not None and total is not None:
+                grad_features.copy_(total.permute(0, 3, 1, 2))
+        if grad_weight is not None:
             total = grad.new_zeros((3, 3, c, weight.shape[0]), dtype=torch.float32)
-            weight_gradient_kernel[grid](*shared, total, **arguments)
-            of_weight.copy_(total.permute(3, 2, 0, 1))
+            weight_gradient_kernel[grid](*inputs, total, **arguments)
+            grad_weight.copy_(total.permute(3, 2, 0, 1))
     return [gradient for gradient in gradients if gradient is not None]
 
 
@@ -221,8 +221,8 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     *needed, bias = ctx.needs_input_grad
-    found = iter(torch.ops.stvsr.deform_conv2d_backward(grad, *ctx.saved_tensors, needed) if any(needed) else ())
-    return (*(next(found) if need else None for need in needed), grad.sum((0, 2, 3)) if bias else None)
+    computed = iter(torch.ops.stvsr.deform_conv2d_backward(grad, *ctx.saved_tensors, needed) if any(needed) else ())
+    return (*(next(computed) if need else None for need in needed), grad.sum((0, 2, 3)) if bias else None)
 
 
 _forward.register_autograd(_gradients, setup_context=_setup_context)

@@ -53,10 +53,10 @@ def fill_holes(values: Tensor, known: Tensor) -> Tensor:
     """
     total, count = torch.zeros_like(values), torch.zeros_like(values[:, :1])
     for axis in (-1, -2):
-        for turned in ([], [axis]):
-            nearest, exists = _latest_known(values.flip(turned), known.flip(turned), axis)
-            total += nearest.flip(turned)
-            count += exists.flip(turned)
+        for axes in ([], [axis]):
+            nearest, exists = _latest_known(values.flip(axes), known.flip(axes), axis)
+            total += nearest.flip(axes)
+            count += exists.flip(axes)
     return torch.where(known, values, total / count.clamp(min=1))
 
 

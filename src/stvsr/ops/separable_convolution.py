@@ -48,16 +48,16 @@ def separable_convolution(frames: Tensor, vertical: Tensor, horizontal: Tensor) 
         padded = F.pad(frames, [taps // 2] * 4, mode="replicate")
         # Split, not sliced: the gradient of a slice is as large as what it was cut from.
         tiles = zip(_tiles(vertical.to(frames.dtype)), _tiles(horizontal.to(frames.dtype)), strict=True)
-        lines = []
-        for y, of_line in enumerate(tiles):
-            line = []
-            for x, (rows, columns) in enumerate(zip(*of_line, strict=True)):
+        strips = []
+        for y, strip_tiles in enumerate(tiles):
+            strip = []
+            for x, (rows, columns) in enumerate(zip(*strip_tiles, strict=True)):
                 top, left = y * TILE[0], x * TILE[1]
                 height, width = (side + taps - 1 for side in rows.shape[-2:])
-                seen = padded[..., top : top + height, left : left + width]
-                line.append(recomputed(_filter_tile, seen, rows, columns))
-            lines.append(torch.cat(line, dim=-1))
-        return torch.cat(lines, dim=-2)
+                window = padded[..., top : top + height, left : left + width]
+                strip.append(recomputed(_filter_tile, window, rows, columns))
+            strips.append(torch.cat(strip, dim=-1))
+        return torch.cat(strips, dim=-2)
 
 
 def _tiles(weights: Tensor) -> list[tuple[Tensor, ...]]:
