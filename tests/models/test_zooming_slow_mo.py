@@ -195,9 +195,9 @@ def test_a_dropout_of_ones_own_has_the_same_gradients_with_checkpointing(
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ("interpolation.channels=16", "DeformableInterpolation has channels=16, what it is a part of channels=8"),
-        ("propagation.channels=16", "DeformableConvLSTM has channels=8, what it is a part of channels=16"),
-        ("propagation.recurrence.channels=16", "DeformableConvLSTM has channels=16, what it is a part of channels=8"),
+        ("interpolation.channels=16", "DeformableInterpolation has channels=16, its parent module channels=8"),
+        ("propagation.channels=16", "DeformableConvLSTM has channels=8, its parent module channels=16"),
+        ("propagation.recurrence.channels=16", "DeformableConvLSTM has channels=16, its parent module channels=8"),
         ("interpolation=null", "interpolation=None; expected one of the parts in conf/model"),
         ("propagation=null", "propagation=None; expected one of the parts in conf/model"),
         ("propagation.recurrence=null", "recurrence=None; expected one of the parts in conf/model"),

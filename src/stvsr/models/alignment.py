@@ -73,8 +73,8 @@ class DeformableSampling(nn.Module):
         super().__init__()
         if channels % deformable_groups:
             raise InvalidInput(
-                f"deformable_groups={deformable_groups} does not divide channels={channels}; choose a multiple, or "
-                "another deformable_groups in each part of the model"
+                f"deformable_groups={deformable_groups} does not divide channels={channels}; choose a multiple of "
+                "it, or another deformable_groups in every part of the model"
             )
         self.sizes = Sizes(channels=channels, groups=deformable_groups, outputs=channels)
         self.offset_channels = 2 * TAPS * deformable_groups
@@ -169,7 +169,7 @@ class PCDAlignment(Alignment):
 
     def of_pyramids(self, source: Pyramid, target: Pyramid) -> Tensor:
         """As `forward`, without keeping the shares."""
-        return self._sample(source, self._offset_features(map(conv_of_two, self._first_of_offset(), source, target)))
+        return self._sample(source, self._offset_features(map(conv_of_two, self._first_offset_convs(), source, target)))
 
     def _sample(self, source: Pyramid, offset_features: Pyramid) -> Tensor:
         aligned3 = leaky_relu(self.sample3(source.level3, offset_features.level3))
@@ -184,29 +184,29 @@ class PCDAlignment(Alignment):
         samplings = (self.sample1, self.sample2, self.sample3)
         return Pyramid(*(sampling.predict_offset(level) for sampling, level in zip(samplings, levels, strict=True)))
 
-    def _offset_features(self, of_both: Iterable[Tensor]) -> Pyramid:
+    def _offset_features(self, combined: Iterable[Tensor]) -> Pyramid:
         """Features to predict offsets from, given each level's first convolution of both maps, which is overwritten."""
-        of1, of2, of3 = of_both
-        level3 = leaky_relu(self.offset3[1](leaky_relu(of3)))
-        level2 = self._refined(self.offset2, of2, level3)
-        level1 = self._refined(self.offset1, of1, level2)
+        combined1, combined2, combined3 = combined
+        level3 = leaky_relu(self.offset3[1](leaky_relu(combined3)))
+        level2 = self._refine(self.offset2, combined2, level3)
+        level1 = self._refine(self.offset1, combined1, level2)
         return Pyramid(level1, level2, level3)
 
-    def _shares(self, pyramid: Pyramid, first: int) -> Pyramid:
-        levels = zip(self._first_of_offset(), pyramid, strict=True)
-        return Pyramid(*(conv_part(conv, features, first) for conv, features in levels))
+    def _shares(self, pyramid: Pyramid, first_channel: int) -> Pyramid:
+        levels = zip(self._first_offset_convs(), pyramid, strict=True)
+        return Pyramid(*(conv_part(conv, features, first_channel) for conv, features in levels))
 
-    def _first_of_offset(self) -> list[nn.Conv2d]:
+    def _first_offset_convs(self) -> list[nn.Conv2d]:
         """The first offset convolution of each level, which takes both pyramids."""
         return [cast(nn.Conv2d, convs[0]) for convs in (self.offset1, self.offset2, self.offset3)]
 
     @staticmethod
-    def _refined(convs: nn.ModuleList, own: Tensor, coarser: Tensor) -> Tensor:
+    def _refine(convs: nn.ModuleList, features: Tensor, coarser: Tensor) -> Tensor:
         """Offset features of a level, from its first convolution's output and those of the coarser level."""
         _, second, third = cast(list[nn.Conv2d], convs)
         # Doubled: a displacement of one pixel is two pixels on the next finer level.
-        own = leaky_relu(conv_of_two(second, leaky_relu(own), upsample2(coarser).mul_(2)))
-        return leaky_relu(third(own))
+        features = leaky_relu(conv_of_two(second, leaky_relu(features), upsample2(coarser).mul_(2)))
+        return leaky_relu(third(features))
 
 
 class NaiveAlignment(Alignment):
@@ -265,16 +265,16 @@ class AlignedFusion(nn.Module):
 
     def of_maps(self, first: Tensor, second: Tensor) -> Tensor:
         """As `forward`, for two large maps `(b, c, h, w)`, holding as little as possible in memory at once."""
-        of_first, of_second = self.pyramid(first), self.pyramid(second)
-        aligned_first = self.align_first.of_pyramids(of_first, of_second)
-        aligned_second = self.align_second.of_pyramids(of_second, of_first)
+        first_pyramid, second_pyramid = self.pyramid(first), self.pyramid(second)
+        aligned_first = self.align_first.of_pyramids(first_pyramid, second_pyramid)
+        aligned_second = self.align_second.of_pyramids(second_pyramid, first_pyramid)
         return conv_of_two(self.fuse, aligned_first, aligned_second)
 
     def offsets(self, first: Partner, second: Partner) -> tuple[Pyramid, Pyramid]:
         """The offsets at which the levels of each map are sampled; both alignments must be `PCDAlignment`."""
         align_first, align_second = (cast(PCDAlignment, align) for align in (self.align_first, self.align_second))
-        of_first = align_first.offsets(first.in_first, second.in_first)
-        return of_first, align_second.offsets(second.in_second, first.in_second)
+        first_offsets = align_first.offsets(first.in_first, second.in_first)
+        return first_offsets, align_second.offsets(second.in_second, first.in_second)
 
 
 def deformable_fusion(*, channels: int, deformable_groups: int) -> AlignedFusion:

@@ -39,20 +39,20 @@ def start_at_blended_frames(network: nn.Module) -> None:
         InvalidInput: the network is another one, or has too few channels.
     """
     if not isinstance(network, ZoomingSlowMo):
-        raise _unsuited(type(network).__name__, "the one-stage network")
+        raise _unsuitable(type(network).__name__, "the one-stage network")
     channels = network.features.head.out_channels
     if channels < 2 * COLOURS:
-        raise _unsuited(f"{channels} channels", f"at least {2 * COLOURS}")
+        raise _unsuitable(f"{channels} channels", f"at least {2 * COLOURS}")
     # Every other channel: with 32 or more, each of the 8 deformable groups then carries some.
     carried = torch.arange(0, 2 * COLOURS * (channels // (2 * COLOURS)), 2)
 
     pass_through(network.features.head, carried, torch.arange(len(carried)) % COLOURS, gain=1.0)
-    for part in network.modules():
-        if isinstance(part, ResidualBlock) and part.conv2.out_channels == channels:
-            clear(part.conv2, carried)
+    for module in network.modules():
+        if isinstance(module, ResidualBlock) and module.conv2.out_channels == channels:
+            clear(module.conv2, carried)
     offsets_see_pictures(network)
     if not isinstance(network.interpolation, FusedInterpolation):
-        raise _unsuited(type(network.interpolation).__name__, "a FusedInterpolation")
+        raise _unsuitable(type(network.interpolation).__name__, "a FusedInterpolation")
     fusion = network.interpolation.fusion
     for alignment in (fusion.align_first, fusion.align_second):
         if isinstance(alignment, PCDAlignment):
@@ -60,23 +60,23 @@ def start_at_blended_frames(network: nn.Module) -> None:
         elif isinstance(alignment, NaiveAlignment):
             pass_through(alignment.conv1, carried, carried, gain=1.0)
         else:
-            raise _unsuited(type(alignment).__name__, "PCDAlignment or NaiveAlignment")
+            raise _unsuitable(type(alignment).__name__, "PCDAlignment or NaiveAlignment")
         pass_through(alignment.merge1, carried, carried, gain=1.0)
     pass_through(fusion.fuse, carried, carried, carried + channels, gain=0.5)
 
     gain = carry_through(network.propagation, carried)
-    end = network.reconstruction
-    for up in (end.up1, end.up2):
+    reconstruction = network.reconstruction
+    for up in (reconstruction.up1, reconstruction.up2):
         _enlarge(up, carried, gain=gain)
         gain = 1.0
-    pass_through(end.conv, carried, carried, gain=1.0)
-    clear(end.tail, torch.arange(COLOURS))
+    pass_through(reconstruction.conv, carried, carried, gain=1.0)
+    clear(reconstruction.tail, torch.arange(COLOURS))
     for colour in range(COLOURS):
         copies = carried[colour::COLOURS]
-        end.tail.weight[colour, copies, 1, 1] = 1 / len(copies)
+        reconstruction.tail.weight[colour, copies, 1, 1] = 1 / len(copies)
 
 
-def _unsuited(found: str, expected: str) -> InvalidInput:
+def _unsuitable(found: str, expected: str) -> InvalidInput:
     """The error for a network that cannot start from blended frames."""
     return InvalidInput(f"blended_start=true with {found}; expected {expected}: add blended_start=false")
 

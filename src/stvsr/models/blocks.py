@@ -80,11 +80,11 @@ def check_part(name: str, part: object, channels: int) -> None:
     """
     if not isinstance(part, nn.Module):
         raise InvalidInput(f"{name}={part}; expected one of the parts in conf/model, such as model/propagation=none")
-    own = getattr(part, "channels", channels)
-    if own != channels:
+    width = getattr(part, "channels", channels)
+    if width != channels:
         raise InvalidInput(
-            f"{name}: {type(part).__name__} has channels={own}, what it is a part of channels={channels}; expected one "
-            "width: set model.channels alone"
+            f"{name}: {type(part).__name__} has channels={width}, its parent module channels={channels}; expected one "
+            "width: set only model.channels"
         )
 
 

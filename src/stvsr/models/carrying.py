@@ -40,8 +40,8 @@ def carry_through(propagation: nn.Module, carried: Tensor) -> float:
     recurrence = propagation.recurrence if isinstance(propagation, Bidirectional) else propagation
     if not isinstance(recurrence, ConvLSTM | AlignedConvLSTM):
         raise InvalidInput(
-            f"{type(recurrence).__name__}: carry_through does not know how its states carry a frame; add "
-            "blended_start=false, or teach it (stvsr/models/carrying.py)"
+            f"{type(recurrence).__name__}: carry_through does not support this recurrence; add blended_start=false, "
+            "or extend it (stvsr/models/carrying.py)"
         )
     gates = recurrence.cell.gates
     channels = gates.out_channels // 4
@@ -73,11 +73,11 @@ def offsets_see_pictures(network: nn.Module) -> None:
     Args:
         network: whose alignments are changed in place.
     """
-    for part in network.modules():
-        if isinstance(part, AlignedFusion):
-            _keep_signal(part.pyramid)
-        elif isinstance(part, PCDAlignment):
-            _see_contrast(part)
+    for module in network.modules():
+        if isinstance(module, AlignedFusion):
+            _keep_signal(module.pyramid)
+        elif isinstance(module, PCDAlignment):
+            _see_contrast(module)
 
 
 def clear(layer: nn.Conv2d | DeformableSampling, outputs: Tensor) -> None:
@@ -91,8 +91,8 @@ def pass_through(layer: nn.Conv2d | DeformableSampling, outputs: Tensor, *inputs
     """Makes each of some outputs of a layer the input of the same place, or the sum of several, times a gain."""
     clear(layer, outputs)
     middle = layer.weight.shape[-1] // 2
-    for each in inputs:
-        layer.weight[outputs, each, middle, middle] = gain
+    for channels in inputs:
+        layer.weight[outputs, channels, middle, middle] = gain
 
 
 def _see_contrast(alignment: PCDAlignment) -> None:

@@ -32,8 +32,8 @@ def frames_per_chunk(features: Tensor) -> int:
 
 def in_chunks(layers: Callable[..., Tensor], *maps: Tensor) -> Tensor:
     """Applies layers to maps `(n, c, h, w)`, as many at a time as `frames_per_chunk` allows."""
-    parts = (torch.split(each, frames_per_chunk(each)) for each in maps)
-    return torch.cat([layers(*together) for together in zip(*parts, strict=True)])
+    parts = (torch.split(tensor, frames_per_chunk(tensor)) for tensor in maps)
+    return torch.cat([layers(*chunk) for chunk in zip(*parts, strict=True)])
 
 
 def rows_per_chunk(features: Tensor, *, reach: int) -> int:
@@ -60,18 +60,18 @@ def in_row_chunks(
     Returns:
         The layers' outputs for the whole maps.
     """
-    height, together = maps[0].shape[-2], rows_per_chunk(maps[0], reach=reach)
-    whole: tuple[Tensor, ...] = ()
-    for start in range(0, height, together):
-        above, rows = min(start, reach), min(together, height - start)
-        strips = layers(*(each[..., start - above : start + rows + reach, :] for each in maps))
-        whole = whole or tuple(_of_height(strip, scale * height) for strip in strips)
-        for each, strip in zip(whole, strips, strict=True):
-            each.narrow(-2, scale * start, scale * rows).copy_(strip.narrow(-2, scale * above, scale * rows))
-    return whole
+    height, chunk_rows = maps[0].shape[-2], rows_per_chunk(maps[0], reach=reach)
+    outputs: tuple[Tensor, ...] = ()
+    for start in range(0, height, chunk_rows):
+        above, rows = min(start, reach), min(chunk_rows, height - start)
+        strips = layers(*(tensor[..., start - above : start + rows + reach, :] for tensor in maps))
+        outputs = outputs or tuple(_empty_of_height(strip, scale * height) for strip in strips)
+        for output, strip in zip(outputs, strips, strict=True):
+            output.narrow(-2, scale * start, scale * rows).copy_(strip.narrow(-2, scale * above, scale * rows))
+    return outputs
 
 
-def _of_height(strip: Tensor, height: int) -> Tensor:
+def _empty_of_height(strip: Tensor, height: int) -> Tensor:
     """An uninitialised tensor like the strip, but of the given height and channels-last."""
     shape = (*strip.shape[:-2], height, strip.shape[-1])
     return torch.empty(shape, dtype=strip.dtype, device=strip.device, memory_format=torch.channels_last)

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from stvsr.data.clip import GIVEN
 from stvsr.ops.deformable import use_backend
 
-_RUNS = Lock()
+_BACKEND_LOCK = Lock()
 
 
 def dry_run(network: nn.Module, height: int, width: int, watch: AbstractContextManager[Any]) -> None:
@@ -32,17 +32,17 @@ def dry_run(network: nn.Module, height: int, width: int, watch: AbstractContextM
         Exception: whatever a network raises that reads values of tensors, as here they have none.
     """
     # The back end is global to the process: two runs at once could restore the wrong one.
-    with _RUNS:
+    with _BACKEND_LOCK:
         # A copy, as some networks cache what they compute for a size, which here is empty; a few cannot be copied.
         with suppress(Exception):
             network = deepcopy(network)
         device = next((parameter.device for parameter in network.parameters()), None)
         before = use_backend("torchvision")
         try:
-            with FakeTensorMode(allow_non_fake_inputs=True) as empty, torch.no_grad():
+            with FakeTensorMode(allow_non_fake_inputs=True) as fake_mode, torch.no_grad():
                 # Converted once: in each operation anew, this would double the time.
                 tensors = chain(network.named_parameters(), network.named_buffers())
-                weights: dict[str, Tensor] = {name: empty.from_tensor(tensor) for name, tensor in tensors}
+                weights: dict[str, Tensor] = {name: fake_mode.from_tensor(tensor) for name, tensor in tensors}
                 frames = torch.empty(1, GIVEN, 3, height, width, device=device)
                 with watch:
                     functional_call(network, weights, frames)

@@ -25,12 +25,12 @@ TRAINING_ONLY = frozenset({"checkpointing"})
 
 def can_grow(smaller: dict[str, Any], larger: dict[str, Any]) -> bool:
     """Whether `smaller` describes a (b) and `larger` an (e) that differs from it only in the propagation."""
-    if (_class(smaller), _class(larger)) != (NoPropagation.__name__, Bidirectional.__name__):
+    if (_class_name(smaller), _class_name(larger)) != (NoPropagation.__name__, Bidirectional.__name__):
         return False
-    if _class(larger[PART], "recurrence") not in (ConvLSTM.__name__, DeformableConvLSTM.__name__):
+    if _class_name(larger[PART], "recurrence") not in (ConvLSTM.__name__, DeformableConvLSTM.__name__):
         return False
-    beside = TRAINING_ONLY | {PART}
-    one, other = ({key: value for key, value in config.items() if key not in beside} for config in (smaller, larger))
+    ignored = TRAINING_ONLY | {PART}
+    one, other = ({key: value for key, value in config.items() if key not in ignored} for config in (smaller, larger))
     return one == other
 
 
@@ -49,7 +49,7 @@ def handing_on(propagation: nn.Module) -> dict[str, Tensor]:
     return {f"{PART}.{name}": tensor for name, tensor in propagation.state_dict().items()}
 
 
-def _class(config: dict[str, Any], part: str = PART) -> str:
+def _class_name(config: dict[str, Any], part: str = PART) -> str:
     """The name of a part's class if it is one of `stvsr.models.propagation`, otherwise an empty string."""
     settings = config.get(part)
     module, _, name = str(settings.get("_target_") if isinstance(settings, dict) else "").rpartition(".")

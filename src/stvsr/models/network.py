@@ -114,7 +114,7 @@ def check_network(made: object, setting: str) -> Network:
         InvalidInput: it is not a `Network`.
     """
     if not isinstance(made, Network):
-        raise InvalidInput(f"{setting}: {type(made).__name__} is no stvsr.models.network.Network; make it one")
+        raise InvalidInput(f"{setting}: {type(made).__name__} is not a stvsr.models.network.Network; subclass it")
     return made
 
 

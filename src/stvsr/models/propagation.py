@@ -93,14 +93,14 @@ class Recurrence(nn.Module):
             `(t, b, c, h, w)` or `(t, 2b, c, h, w)`, each sequence in the order in which it was run.
         """
         t, b = features.shape[:2]
-        tensors, form = tree_flatten(self.prepare(features.flatten(0, 1)))
+        tensors, structure = tree_flatten(self.prepare(features.flatten(0, 1)))
         # Split once: indexing in every step would give each slice a mostly zero gradient as large as all frames.
         by_step = [torch.split(tensor, b) for tensor in tensors]
         hidden = cell = torch.zeros_like(torch.cat([features[0], features[0]]) if both_ways else features[0])
         states = []
         for step in range(t):
-            now = [torch.cat([part[step], part[t - 1 - step]]) if both_ways else part[step] for part in by_step]
-            hidden, cell = self.step(tree_unflatten(now, form), hidden, cell)
+            prepared = [torch.cat([part[step], part[t - 1 - step]]) if both_ways else part[step] for part in by_step]
+            hidden, cell = self.step(tree_unflatten(prepared, structure), hidden, cell)
             states.append(hidden)
         return torch.unflatten(torch.cat(states), 0, (t, -1))
 
@@ -164,8 +164,8 @@ class AlignedConvLSTM(Recurrence):
 
     def step(self, prepared: AlignedStep, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """See `Recurrence`."""
-        hidden = self._aligned(self.align_hidden, prepared.for_hidden, hidden)
-        cell = self._aligned(self.align_cell, prepared.for_cell, cell)
+        hidden = self._align(self.align_hidden, prepared.for_hidden, hidden)
+        cell = self._align(self.align_cell, prepared.for_cell, cell)
         states: tuple[Tensor, Tensor] = self.cell(prepared.gates, hidden, cell)
         return states
 
@@ -174,7 +174,7 @@ class AlignedConvLSTM(Recurrence):
         return self.cell.by_rows(frame, self.align_hidden.of_maps(frame, hidden), self.align_cell.of_maps(frame, cell))
 
     @staticmethod
-    def _aligned(align: AlignedFusion, frame: Partner, state: Tensor) -> Tensor:
+    def _align(align: AlignedFusion, frame: Partner, state: Tensor) -> Tensor:
         aligned: Tensor = align(frame, align.as_second(align.pyramid(state)))
         return aligned
 
@@ -213,13 +213,13 @@ class Bidirectional(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """`(t, b, c, h, w)` to the same shape."""
         if needs_chunks(features):
-            return self._one_way_after_the_other(features)
+            return self._one_direction_at_a_time(features)
         t, b = features.shape[:2]
         states = self.recurrence.scan(features, both_ways=True)
         forward, backward = (torch.cat([*frames]) for frames in (states[:, :b], reversed([*states[:, b:]])))
         return torch.unflatten(conv_of_two(self.fuse, forward, backward), 0, (t, b))
 
-    def _one_way_after_the_other(self, features: Tensor) -> Tensor:
+    def _one_direction_at_a_time(self, features: Tensor) -> Tensor:
         """As `forward`, with less memory: of each direction only its contribution to the blend is kept."""
         frames = features.unbind()
         blended = [conv_part(self.fuse, hidden, 0) for hidden in self.recurrence.hidden_states(frames)]

@@ -64,7 +64,7 @@ def from_released(tensors: dict[str, Tensor], *, origin: str) -> tuple[dict[str,
 
     def shape(name: str) -> tuple[int, ...]:
         if name not in weights:
-            raise InvalidInput(f"{origin}: the authors' weights without {name} (our name); download the file again")
+            raise InvalidInput(f"{origin}: the authors' weights lack {name} (our name); download the file again")
         return tuple(weights[name].shape)
 
     def depth(trunk: str) -> int:

@@ -46,11 +46,11 @@ def from_published(tensors: dict[str, Tensor], *, origin: str) -> tuple[dict[str
     """
     for stage in STAGES:
         if (kind := kind_of(stage, tensors)) is not None:
-            filled = stage()
-            load_weights(filled, tensors, kind, origin=origin)
-            place = "interpolator" if issubclass(stage, FrameInterpolator) else "upscaler"
-            stages = {**WITHOUT_LEARNING, place: stage}
-            config = {name: {"_target_": target_of(of)} for name, of in stages.items()}
-            weights = {f"{place}.{name}": tensor for name, tensor in filled.state_dict().items()}
+            network = stage()
+            load_weights(network, tensors, kind, origin=origin)
+            role = "interpolator" if issubclass(stage, FrameInterpolator) else "upscaler"
+            stages = {**WITHOUT_LEARNING, role: stage}
+            config = {name: {"_target_": target_of(stage_class)} for name, stage_class in stages.items()}
+            weights = {f"{role}.{name}": tensor for name, tensor in network.state_dict().items()}
             return {"_target_": target_of(TwoStage), **config}, weights
     return None

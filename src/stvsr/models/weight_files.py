@@ -73,23 +73,25 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], kind: WeightFil
     Raises:
         InvalidInput: tensors are unexpected, missing, given twice or of the wrong shape; names the first few.
     """
-    places = {name: kind.rename(name) for name in tensors}
-    renamed = {places[name]: tensor for name, tensor in tensors.items()}
-    own = network.state_dict()
-    often = Counter(places.values())
+    new_names = {name: kind.rename(name) for name in tensors}
+    renamed = {new_names[name]: tensor for name, tensor in tensors.items()}
+    expected = network.state_dict()
+    counts = Counter(new_names.values())
     faults = {
-        "unexpected tensors": [name for name, place in places.items() if place not in own],
-        "tensors given twice under different names": [name for name, place in places.items() if often[place] > 1],
+        "unexpected tensors": [name for name, new_name in new_names.items() if new_name not in expected],
+        "tensors given twice under different names": [
+            name for name, new_name in new_names.items() if counts[new_name] > 1
+        ],
         "missing tensors": [
-            name for name in own if name not in renamed and not re.search(kind.optional or r"^$", name)
+            name for name in expected if name not in renamed and not re.search(kind.optional or r"^$", name)
         ],
         "tensors of the wrong shape": [
-            f"{name} {tuple(tensor.shape)}, not {tuple(own[name].shape)}"
+            f"{name} {tuple(tensor.shape)}, not {tuple(expected[name].shape)}"
             for name, tensor in renamed.items()
-            if name in own and own[name].shape != tensor.shape
+            if name in expected and expected[name].shape != tensor.shape
         ],
     }
-    for what, names in faults.items():
+    for fault, names in faults.items():
         if names:
-            raise InvalidInput(f"{origin}: {what}: {listed(names, NAMED)}; use the file {kind.name} of {kind.project}")
+            raise InvalidInput(f"{origin}: {fault}: {listed(names, NAMED)}; use the file {kind.name} of {kind.project}")
     network.load_state_dict(renamed, strict=False)

@@ -83,24 +83,24 @@ class ZoomingSlowMo(Network):
 
     def propagate(self, lr: Tensor) -> Tensor:
         """Features of all output frames, before reconstruction: `(b, n, 3, h, w)` to `(2n-1, b, c, h, w)`."""
-        return self._stage(self.propagation, self._stage(self.interpolation, self.extract(lr)))
+        return self._run(self.propagation, self._run(self.interpolation, self.extract(lr)))
 
     def reconstruct(self, features: Tensor) -> Tensor:
         """HR frames from propagated features: `(t, b, c, h, w)` to `(b, t, 3, 4h, 4w)`."""
-        frames = torch.cat([self._stage(self.reconstruction, at_once) for at_once in self._together(features)])
+        frames = torch.cat([self._run(self.reconstruction, group) for group in self._groups(features)])
         return torch.unflatten(frames, 0, features.shape[:2]).transpose(0, 1)
 
     def extract(self, lr: Tensor) -> Tensor:
         """Features of each frame by itself: `(b, n, 3, h, w)` in [0, 1] to `(n, b, c, h, w)`."""
         b, n = lr.shape[:2]
         frames = lr.transpose(0, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        return torch.unflatten(self._stage(self.features, frames), 0, (n, b))
+        return torch.unflatten(self._run(self.features, frames), 0, (n, b))
 
-    def _stage(self, stage: nn.Module, given: Tensor) -> Tensor:
+    def _run(self, stage: nn.Module, features: Tensor) -> Tensor:
         # may_draw: a custom stage may contain dropout.
-        return cast(Tensor, recomputed(stage, given, may_draw=True) if self.checkpointing else stage(given))
+        return cast(Tensor, recomputed(stage, features, may_draw=True) if self.checkpointing else stage(features))
 
-    def _together(self, features: Tensor) -> Sequence[Tensor]:
+    def _groups(self, features: Tensor) -> Sequence[Tensor]:
         """Frames `(t, b, c, h, w)` in groups `(…, c, h, w)` that are reconstructed together.
 
         HR features are the largest maps: groups are single time steps in training with checkpointing, otherwise what

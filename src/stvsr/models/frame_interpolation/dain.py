@@ -58,10 +58,10 @@ FILTER_NET = (
 """From tensor names in the authors' file, within a part, to ours."""
 
 
-def _renaming(theirs: str, ours: str, inner: Iterable[tuple[str, str]] = ()) -> list[tuple[str, str]]:
+def _renaming(published: str, name: str, inner: Iterable[tuple[str, str]] = ()) -> list[tuple[str, str]]:
     """Renaming pairs for a part of the network, given those for the names within it."""
-    within = ((rf"^{ours}\.{pattern}", f"{ours}.{replacement}") for pattern, replacement in inner)
-    return [(rf"^{theirs}\.", f"{ours}."), *within]
+    within = ((rf"^{name}\.{pattern}", f"{name}.{replacement}") for pattern, replacement in inner)
+    return [(rf"^{published}\.", f"{name}."), *within]
 
 
 def padding(size: int) -> tuple[int, int]:
@@ -104,8 +104,8 @@ class DAIN(FrameInterpolator):
         self.filter_net = FilterNet(channels=channels)
         self.context_net = ContextNet(channels=4 * channels)
         # The mean; for each frame, twice the warped frame, flow, kernel, three context maps and depth.
-        seen = 3 + 2 * (3 + 2 + SIDE**2 + 3 + 3 * 4 * channels + 1)
-        self.rectify_net = RectifyNet(in_channels=seen, channels=8 * channels)
+        in_channels = 3 + 2 * (3 + 2 + SIDE**2 + 3 + 3 * 4 * channels + 1)
+        self.rectify_net = RectifyNet(in_channels=in_channels, channels=8 * channels)
 
     def between(self, before: Tensor, after: Tensor) -> Tensor:
         """See `FrameInterpolator`."""
@@ -121,16 +121,16 @@ class DAIN(FrameInterpolator):
         flows = self._projected_flows(before, after, depths)
         kernels = self.filter_net(before, after)
         taps = [taps_of(flow, kernel) for flow, kernel in zip(flows, kernels, strict=True)]
-        warped = [adaptive_warping(frame, at) for frame, at in zip(frames, taps, strict=True)]
+        warped = [adaptive_warping(frame, frame_taps) for frame, frame_taps in zip(frames, taps, strict=True)]
         mean = (warped[0] + warped[1]) / 2
 
         def clues() -> Iterator[Tensor]:
             yield torch.cat([mean, *warped, *flows, *kernels], dim=1)
-            for frame, its_warped, depth, at in zip(frames, warped, depths, taps, strict=True):
-                yield its_warped
+            for frame, warped_frame, depth, frame_taps in zip(frames, warped, depths, taps, strict=True):
+                yield warped_frame
                 for features in self.context_net(frame):
-                    yield adaptive_warping(features, at)
-                yield adaptive_warping(depth, at)
+                    yield adaptive_warping(features, frame_taps)
+                yield adaptive_warping(depth, frame_taps)
 
         correction: Tensor = self.rectify_net(clues())
         return mean + correction

@@ -39,7 +39,7 @@ class MegaDepth(nn.Module):
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(*_normalised(3, 8 * channels, kernel=7, affine=True))
+        self.stem = nn.Sequential(*_conv_layers(3, 8 * channels, kernel=7, affine=True))
         self.hourglass = _four_levels(channels)
         self.log_depth = conv3x3(4 * channels, 1)
 
@@ -63,8 +63,8 @@ class Hourglass(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """`(b, c, h, w)`, `h` and `w` even, to `(b, c', h, w)`, `c'` as its layers have it."""
-        seen: Tensor = self.skip(features)
-        return seen.add_(self.lower(features))
+        output: Tensor = self.skip(features)
+        return output.add_(self.lower(features))
 
 
 class Inception(nn.Module):
@@ -81,11 +81,11 @@ class Inception(nn.Module):
     def __init__(self, in_channels: int, alone: int, between: int, each: int, kernels: tuple[int, int, int]) -> None:
         super().__init__()
         larger = [
-            _normalised(in_channels, between, kernel=1) + _normalised(between, each, kernel=kernel)
+            _conv_layers(in_channels, between, kernel=1) + _conv_layers(between, each, kernel=kernel)
             for kernel in kernels
         ]
         self.branches = nn.ModuleList(
-            nn.Sequential(*layers) for layers in [_normalised(in_channels, alone, kernel=1), *larger]
+            nn.Sequential(*layers) for layers in [_conv_layers(in_channels, alone, kernel=1), *larger]
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class Inception(nn.Module):
         return torch.cat([branch(features) for branch in self.branches], dim=1)
 
 
-def _normalised(in_channels: int, channels: int, *, kernel: int, affine: bool = False) -> list[nn.Module]:
+def _conv_layers(in_channels: int, channels: int, *, kernel: int, affine: bool = False) -> list[nn.Module]:
     return [
         nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2),
         nn.BatchNorm2d(channels, affine=affine),
@@ -105,8 +105,8 @@ def _four_levels(unit: int) -> Hourglass:
     """Builds the hourglass, from its coarsest level to its finest."""
     small, large = (3, 5, 7), (3, 7, 11)
 
-    def block(seen: int, alone: int, between: int, each: int, kernels: tuple[int, int, int] = small) -> Inception:
-        return Inception(seen * unit, alone * unit, between * unit, each * unit, kernels)
+    def block(in_width: int, alone: int, between: int, each: int, kernels: tuple[int, int, int] = small) -> Inception:
+        return Inception(in_width * unit, alone * unit, between * unit, each * unit, kernels)
 
     def same() -> Inception:
         return block(16, 4, 2, 4)

@@ -62,18 +62,20 @@ class PWCNet(nn.Module):
         widths = (3, c, 2 * c, 4 * c, 6 * c, 8 * c, 196 * c // 16)
         dense = (8 * c, 8 * c, 6 * c, 4 * c, 2 * c)
         displacements = (2 * REACH + 1) ** 2
-        known = {level: displacements + (widths[level] + 4 if level != LEVELS[0] else 0) for level in LEVELS}
-        seen = {level: known[level] + sum(dense) for level in LEVELS}
+        in_widths = {level: displacements + (widths[level] + 4 if level != LEVELS[0] else 0) for level in LEVELS}
+        out_widths = {level: in_widths[level] + sum(dense) for level in LEVELS}
 
-        self.pyramid = nn.ModuleDict({str(level): _halving(*widths[level - 1 : level + 1]) for level in range(1, 7)})
-        self.decoders = nn.ModuleDict({str(level): DenseDecoder(known[level], dense) for level in LEVELS})
+        self.pyramid = nn.ModuleDict(
+            {str(level): _pyramid_level(*widths[level - 1 : level + 1]) for level in range(1, 7)}
+        )
+        self.decoders = nn.ModuleDict({str(level): DenseDecoder(in_widths[level], dense) for level in LEVELS})
         self.enlarge_flow = nn.ModuleDict({str(level): _bilinear_enlargement() for level in LEVELS})
         # Unused, but in the published file. Distributed training would wait for its gradient.
         self.enlarge_flow[str(LEVELS[-1])].requires_grad_(False)
         self.enlarge_features = nn.ModuleDict(
-            {str(level): nn.ConvTranspose2d(seen[level], 2, 4, stride=2, padding=1) for level in LEVELS[:-1]}
+            {str(level): nn.ConvTranspose2d(out_widths[level], 2, 4, stride=2, padding=1) for level in LEVELS[:-1]}
         )
-        steps = zip(pairwise((seen[2], 8 * c, 8 * c, 8 * c, 6 * c, 4 * c, 2 * c, 2)), DILATIONS, strict=True)
+        steps = zip(pairwise((out_widths[2], 8 * c, 8 * c, 8 * c, 6 * c, 4 * c, 2 * c, 2)), DILATIONS, strict=True)
         self.context = _chain(*(nn.Conv2d(i, o, 3, padding=d, dilation=d) for (i, o), d in steps))[:-1]
         start_at_zero(self.context[-1])
 
@@ -86,8 +88,8 @@ class PWCNet(nn.Module):
         features = [torch.cat([before, after])]
         for level in range(1, 7):
             features.append(self.pyramid[str(level)](features[-1]))
-        there, back = self._flow(features, [maps.roll(len(before), 0) for maps in features]).chunk(2)
-        return there, back
+        flow_forward, flow_back = self._flow(features, [maps.roll(len(before), 0) for maps in features]).chunk(2)
+        return flow_forward, flow_back
 
     def _flow(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         """Flow from the first pyramid to the second; entry 0 of each is the frames themselves."""
@@ -96,8 +98,8 @@ class PWCNet(nn.Module):
         for coarser, level in pairwise(LEVELS):
             flow, features = self.enlarge_flow[str(coarser)](flow), self.enlarge_features[str(coarser)](x)
             aligned = _warp(second[level], flow * (UNIT / 2**level))
-            likeness = leaky_relu(correlation(first[level], aligned, reach=REACH))
-            x, flow = self.decoders[str(level)](torch.cat([likeness, first[level], flow, features], dim=1))
+            cost_volume = leaky_relu(correlation(first[level], aligned, reach=REACH))
+            x, flow = self.decoders[str(level)](torch.cat([cost_volume, first[level], flow, features], dim=1))
         corrected: Tensor = flow + self.context(x)
         return UNIT * corrected
 
@@ -107,9 +109,9 @@ class DenseDecoder(nn.Module):
 
     def __init__(self, in_channels: int, widths: tuple[int, ...]) -> None:
         super().__init__()
-        seen = list(accumulate(widths, initial=in_channels))
-        self.convs = nn.ModuleList(_passing(conv3x3(i, o)) for i, o in zip(seen, widths, strict=False))
-        self.flow = conv3x3(seen[-1], 2)
+        in_widths = list(accumulate(widths, initial=in_channels))
+        self.convs = nn.ModuleList(_he_initialised(conv3x3(i, o)) for i, o in zip(in_widths, widths, strict=False))
+        self.flow = conv3x3(in_widths[-1], 2)
         start_at_zero(self.flow)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,18 +124,18 @@ class DenseDecoder(nn.Module):
 def _chain(*convs: nn.Conv2d) -> nn.Sequential:
     """Convolutions, each followed by LeakyReLU."""
     return nn.Sequential(
-        *(layer for conv in convs for layer in (_passing(conv), nn.LeakyReLU(LEAKY_SLOPE, inplace=True)))
+        *(layer for conv in convs for layer in (_he_initialised(conv), nn.LeakyReLU(LEAKY_SLOPE, inplace=True)))
     )
 
 
-def _passing(conv: nn.Conv2d) -> nn.Conv2d:
+def _he_initialised(conv: nn.Conv2d) -> nn.Conv2d:
     """Initialises a convolution so that features keep their scale (He et al.)."""
     # PyTorch's default halves it: after 18 convolutions the correlation, a product of features, would vanish.
     start_as_he(conv, slope=LEAKY_SLOPE)
     return conv
 
 
-def _halving(in_channels: int, channels: int) -> nn.Sequential:
+def _pyramid_level(in_channels: int, channels: int) -> nn.Sequential:
     """A level of the pyramid."""
     first = conv3x3(in_channels, channels, stride=2)
     return _chain(first, conv3x3(channels, channels), conv3x3(channels, channels))

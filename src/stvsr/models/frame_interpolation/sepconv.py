@@ -81,9 +81,9 @@ class SepConv(FrameInterpolator):
             raise InvalidInput(f"taps={taps}; expected an odd number")
         self.multiple_of = multiple_of
         self.encoder = nn.ModuleList(nn.Sequential(*convolutions(a, b, b, b)) for a, b in pairwise([6, *channels]))
-        rising = [channels[-1], *reversed(channels[1:])]
-        self.decoder = nn.ModuleList(upsampled(a, b, b, b) for a, b in pairwise(rising))
-        width = rising[-1]
+        decoder_widths = [channels[-1], *reversed(channels[1:])]
+        self.decoder = nn.ModuleList(upsampled(a, b, b, b) for a, b in pairwise(decoder_widths))
+        width = decoder_widths[-1]
         self.vertical_before, self.horizontal_before, self.vertical_after, self.horizontal_after = (
             upsampled(width, width, width, taps) for _ in range(4)
         )
@@ -92,8 +92,8 @@ class SepConv(FrameInterpolator):
         """See `FrameInterpolator`."""
         h, w = before.shape[-2:]
         margin = [0, -w % self.multiple_of, 0, -h % self.multiple_of]
-        given = (F.pad(frames[:, BGR], margin, mode="replicate") for frames in (before, after))
-        return self.synthesise(*given)[:, BGR, :h, :w]
+        padded = (F.pad(frames[:, BGR], margin, mode="replicate") for frames in (before, after))
+        return self.synthesise(*padded)[:, BGR, :h, :w]
 
     def synthesise(self, before: Tensor, after: Tensor) -> Tensor:
         """The authors' network: BGR frames `(b, 3, h, w)`, sides multiples of 32, to the same shape."""

@@ -57,8 +57,8 @@ def warp(frames: Tensor, flow: Tensor) -> Tensor:
         `(b, c, h, w)`.
     """
     h, w = frames.shape[-2:]
-    shrinking = flow.new_tensor([(w - 1) / w, (h - 1) / h]).view(1, 2, 1, 1)
-    return sample_at(frames, (pixel_positions(h, w, like=flow) + flow) * shrinking)
+    scale = flow.new_tensor([(w - 1) / w, (h - 1) / h]).view(1, 2, 1, 1)
+    return sample_at(frames, (pixel_positions(h, w, like=flow) + flow) * scale)
 
 
 class EncoderBlock(nn.Module):
@@ -165,6 +165,8 @@ class SuperSloMo(FrameInterpolator):
         # The published weights expect this order.
         flows, warped = (forward_flow, backward_flow, to_after, to_before), (warped_after, warped_before)
         correction = self.correction(torch.cat([before, after, *flows, *warped], dim=1))
-        of_before, of_after, visibility = torch.split(correction, [2, 2, 1], dim=1)
-        frame = torch.lerp(warp(after, to_after + of_after), warp(before, to_before + of_before), visibility.sigmoid())
+        before_correction, after_correction, visibility = torch.split(correction, [2, 2, 1], dim=1)
+        frame = torch.lerp(
+            warp(after, to_after + after_correction), warp(before, to_before + before_correction), visibility.sigmoid()
+        )
         return Synthesis(frame, forward_flow, backward_flow, warped_before, warped_after)

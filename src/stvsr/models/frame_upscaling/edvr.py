@@ -200,9 +200,9 @@ class EDVR(FrameUpscaler):
     def enlarge_middle(self, middle: Tensor, window: list[PreparedFrame]) -> Tensor:
         """The network as published: enlarges the middle frame `(b, 3, h, w)` of a window to `(b, 3, 4h, 4w)`."""
         target = window[len(window) // 2].pyramid
-        for_pyramid, for_cascade = self.align.share_of_target(target), self.cascade.share_of_target(target.level1)
+        pyramid_share, cascade_share = self.align.share_of_target(target), self.cascade.share_of_target(target.level1)
         aligned = [
-            self.cascade(self.align(frame.pyramid, frame.in_offsets, for_pyramid), for_cascade) for frame in window
+            self.cascade(self.align(frame.pyramid, frame.in_offsets, pyramid_share), cascade_share) for frame in window
         ]
         enlarged: Tensor = self.reconstruction(self.fusion(aligned))
         return enlarged + F.interpolate(middle, scale_factor=SCALE, mode="bilinear", align_corners=False)
