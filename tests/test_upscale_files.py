@@ -628,7 +628,7 @@ def test_sound_with_a_cover_picture_is_no_video(tmp_path: Path, capsys: pytest.C
     ffmpeg(*sound(seconds=0.2), "-i", tmp_path / "cover.png", *cover, *AAC, tmp_path / "song.m4a")
     with pytest.raises(SystemExit):
         upscaled(tmp_path, tmp_path / "song.m4a", ".mp4")
-    assert "song.m4a: holds no video stream" in capsys.readouterr().err
+    assert "song.m4a: has no video stream" in capsys.readouterr().err
 
 
 def test_times_that_y4m_and_png_cannot_keep_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -870,5 +870,5 @@ def test_a_cut_that_begins_before_time_0_is_refused_where_its_frames_have_no_tim
     ffmpeg(*pictures("25"), "-c:v", "libx264", "-g", "50", tmp_path / "whole.mp4")
     cut = ["-ss", 0.5, "-i", tmp_path / "whole.mp4", "-c", "copy", "-avoid_negative_ts", "disabled"]
     ffmpeg(*cut, tmp_path / "in.mkv")
-    with pytest.raises(UserError, match="a frame carries no timestamp"):
+    with pytest.raises(UserError, match="a frame has no timestamp"):
         index_video(tmp_path / "in.mkv")

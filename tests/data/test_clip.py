@@ -64,9 +64,9 @@ def test_footage_is_8_bit_rgb(frames: torch.Tensor) -> None:
 
 def test_a_misspelt_motion_split_does_not_pass_for_one() -> None:
     """Its clips would count nowhere but among all, or end a training at its first validation."""
-    with pytest.raises(InvalidInput, match="clip a: its motion is 'fsat'; expected slow, medium, fast or all"):
+    with pytest.raises(InvalidInput, match="clip a: motion is 'fsat'; expected slow, medium, fast or all"):
         Footage(frames=torch.zeros(7, 3, 4, 4, dtype=torch.uint8), name="a", motion="fsat")
-    with pytest.raises(InvalidInput, match="clip a: its motion is 'fsat'"):
+    with pytest.raises(InvalidInput, match="clip a: motion is 'fsat'"):
         ClipInfo(clip_set="set", name="a", frames=7, first_number=0, motion="fsat")
 
 

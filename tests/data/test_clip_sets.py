@@ -27,5 +27,5 @@ def test_several_sets_keep_their_names_and_order() -> None:
     assert len(sets) == 8
     assert [sets.describe(index).clip_set for index in range(8)] == [*"AAAABBBB"]
     assert torch.equal(sets.excerpt(5, 0, 7).hr, scenes(1).read(1, np.random.default_rng(0)).frames)
-    with pytest.raises(IndexError, match="clip 8 of 8"):
+    with pytest.raises(IndexError, match="clip index 8 is out of range: 8 clips"):
         sets.describe(8)

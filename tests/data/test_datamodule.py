@@ -89,7 +89,8 @@ def test_memory_that_processes_cannot_share_is_told_and_not_waited_for(
         loader = DataLoader([frames], batch_size=1, num_workers=1, collate_fn=handed_over)  # type: ignore[arg-type]
     with pytest.raises(
         InvalidInput,
-        match=r"no room in /dev/shm for .* read \(.*No space left.*\); .* or choose fewer workers: 0 need none",
+        match=r"no room in /dev/shm for another .* read by a loader process \(.*No space left.*\); "
+        r".* or choose fewer workers: 0 needs none",
     ) as told:
         next(iter(loader))
     # The error holds the loader, and itself: found by the garbage collector, it could not tell its process to end, and
@@ -179,7 +180,7 @@ def test_a_run_whose_batches_would_come_again_is_refused(noise_source: Any, limi
     data = module(noise_source)
     data.setup("fit")
     data.trainer = trainer(limit_train_batches=limit)
-    says = rf"limit_train_batches={limit}, or overfit_batches: the same clips would come again"
+    says = rf"limit_train_batches={limit}, or overfit_batches: every epoch would repeat the same first"
     with pytest.raises(InvalidInput, match=says) if refused else nullcontext():
         assert len(data.train_dataloader()) == 6
 
@@ -240,16 +241,16 @@ def test_training_without_an_end_or_with_accumulation_is_refused(noise_source: A
     data = module(noise_source)
     data.setup("fit")
     data.trainer = trainer(**changes)
-    with pytest.raises(InvalidInput, match="expected a number of steps and no accumulation"):
+    with pytest.raises(InvalidInput, match="expected max_steps of 1 or more and no accumulation"):
         data.train_dataloader()
 
 
 def test_a_source_that_is_made_already_is_refused_with_the_remedy(noise_source: Any) -> None:
-    with pytest.raises(InvalidInput, match=r"data\.train_source is made already; expected _partial_: true"):
+    with pytest.raises(InvalidInput, match=r"data\.train_source is already instantiated; expected _partial_: true"):
         module(noise_source, train_source=noise_source(2))
 
 
 def test_a_source_without_clips_is_refused(noise_source: Any) -> None:
     data = module(noise_source, train_source=list)
-    with pytest.raises(InvalidInput, match=r"data\.train_source: no clip to train on"):
+    with pytest.raises(InvalidInput, match=r"data\.train_source: no clips to train on"):
         data.setup("fit")

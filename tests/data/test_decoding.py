@@ -197,7 +197,7 @@ def test_ordinary_files_are_read_from_the_key_frames_nearby(tmp_path, name, code
     """Not from the beginning: of an hour that would take minutes."""
     index = index_video(write_video(tmp_path / name, codec, {f"{codec[3:]}-params": params}))
     assert np.searchsorted(index.pts, index.keys).tolist() == [0, 12, 24, 36, 48]
-    assert None not in decoding._starts(index, int(index.pts[50]))[:3]
+    assert None not in decoding._start_times(index, int(index.pts[50]))[:3]
 
 
 def test_a_recovery_point_is_found_among_other_messages():
@@ -225,8 +225,8 @@ def test_of_an_avi_too_few_frames_are_refused_though_their_times_are_guesses(tmp
     """A picture may be announced and not coded: what follows it would be early."""
     index = index_video(write_video(tmp_path / "a.avi", "mpeg4", {}))
     assert len(list(decoding.stream_frames(index, 0, FRAMES))) == FRAMES
-    decoded = decoding._decoded
-    monkeypatch.setattr(decoding, "_decoded", lambda *args, **more: islice(decoded(*args, **more), FRAMES - 1))
+    decoded = decoding._iter_decoded
+    monkeypatch.setattr(decoding, "_iter_decoded", lambda *args, **more: islice(decoded(*args, **more), FRAMES - 1))
     with pytest.raises(DamagedClip, match=f"frame {FRAMES - 1} cannot be decoded"):
         list(decoding.stream_frames(index, 2, FRAMES))
 
@@ -315,9 +315,7 @@ def test_a_playlist_without_an_end_is_refused_and_not_waited_for(tmp_path):
     write_video(tmp_path / "a.ts")
     path = tmp_path / "a.m3u8"
     path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2.0,\na.ts\n")
-    with pytest.raises(
-        DamagedClip, match=r"a\.m3u8: a playlist that has not ended; add #EXT-X-ENDLIST as its last line"
-    ):
+    with pytest.raises(DamagedClip, match=r"a\.m3u8: a playlist without an end; add #EXT-X-ENDLIST as its last line"):
         index_video(path)
     with path.open("a") as file:
         file.write("#EXT-X-ENDLIST\n")
@@ -474,7 +472,7 @@ def test_rotated_video_comes_upright_as_decord_and_players_show_it(tmp_path, rot
 
 
 def test_a_video_turned_by_half_angles_is_refused(tmp_path):
-    with pytest.raises(DamagedClip, match="turned by 45 degrees"):
+    with pytest.raises(DamagedClip, match="rotated by 45 degrees"):
         index_video(write_video(tmp_path / "a.mp4", rotation=45))
 
 
@@ -610,7 +608,7 @@ def test_a_whole_video_is_not_called_damaged_where_the_system_gives_no_more_thre
         raise av.error.BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     monkeypatch.setattr(decoding, "open_input", refuse)
-    decoding._indexed.cache_clear()
+    decoding._index_or_problem.cache_clear()
     with pytest.raises(UserError, match=r"Resource temporarily unavailable: the system gives no more threads") as told:
-        _ = index_video(index.path) if step == "index" else list(decoding._decoded(index, None, None, threads=1))
+        _ = index_video(index.path) if step == "index" else list(decoding._iter_decoded(index, None, None, threads=1))
     assert not isinstance(told.value, DamagedClip)

@@ -115,13 +115,13 @@ def test_stored_frames_are_not_taken_for_floating_point() -> None:
 
 def test_grey_levels_are_not_taken_for_frames_between_0_and_1() -> None:
     for low, high in ((0, 255), (-1, 1), (0, 1.02)):
-        with pytest.raises(InvalidInput, match=rf"frames of {low} to {high}; expected \[0, 1\]: divide"):
+        with pytest.raises(InvalidInput, match=rf"frame values are {low} to {high}; expected \[0, 1\]: divide"):
             downsample(torch.tensor([low, high] * 96).view(3, 8, 8).float())
 
 
 @pytest.mark.parametrize("length", [8, 144, 200])
 def test_a_reduction_has_weights_that_doubles_hold_exactly(length: int) -> None:
-    weights = degradation._reduction(length) * 2**12
+    weights = degradation._reduction_matrix(length) * 2**12
     assert torch.equal(weights, weights.round())
     assert torch.equal(weights.sum(dim=1), torch.full((length // 4,), 2.0**12, dtype=torch.float64))
 
@@ -134,7 +134,7 @@ def test_pixels_next_to_a_tie_are_rounded_to_the_right_side(seed: int) -> None:
     precision.
     """
     stored = torch.from_numpy(np.random.default_rng(seed).integers(60, 190, (3, 512, 512)))
-    weights = (degradation._reduction(512) * 2**12).long()
+    weights = (degradation._reduction_matrix(512) * 2**12).long()
     exact = (weights @ stored @ weights.t() + 2**23) >> 24
     for made in (
         downsample(to_float(stored.to(torch.uint8))),
@@ -147,8 +147,8 @@ def test_matrices_of_all_sizes_that_were_met_do_not_fill_the_memory() -> None:
     """As of a folder of videos of many sizes; those of a training's crops are kept."""
     for side in range(16, 116, 4):
         downsample_stored(torch.zeros(1, 3, side, side, dtype=torch.uint8))
-    assert degradation._reduction.cache_info().currsize <= 8
-    computed = degradation._reduction.cache_info().misses
+    assert degradation._reduction_matrix.cache_info().currsize <= 8
+    computed = degradation._reduction_matrix.cache_info().misses
     for top in (0, 4, 8, 0, 4, 8):
         downsample_crop(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), top=top, left=0, height=32, width=32)
-    assert degradation._reduction.cache_info().misses <= computed + 3
+    assert degradation._reduction_matrix.cache_info().misses <= computed + 3

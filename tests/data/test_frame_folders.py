@@ -63,25 +63,25 @@ def test_the_folder_of_a_run_is_not_taken_for_a_clip(tmp_path: Path) -> None:
     """Hydra makes it before anything is read."""
     write_frames(tmp_path / "a", FRAMES)
     (tmp_path / "outputs" / "now" / ".hydra").mkdir(parents=True)
-    with pytest.raises(InvalidInput, match=r"outputs/now: the output_dir of a run; expected one outside of .*: choose"):
+    with pytest.raises(InvalidInput, match=r"outputs/now: the output_dir of a run; expected one outside .*: choose"):
         FrameFolders(root=tmp_path)
     # The clips themselves were named as output_dir: another one does not help by itself.
     (tmp_path / "a" / ".hydra").mkdir()
-    with pytest.raises(InvalidInput, match=r"where it holds clips remove .*/a/\.hydra and the run's \.log"):
+    with pytest.raises(InvalidInput, match=r"if it holds clips, remove .*/a/\.hydra and the run's \.log"):
         FrameFolders(root=tmp_path / "a")
 
 
 def test_two_clips_of_one_name_are_refused(tmp_path: Path) -> None:
     write_frames(tmp_path / "w", FRAMES)
     write_frames(tmp_path / "w" / "w", FRAMES)
-    with pytest.raises(InvalidInput, match="two clips are called w"):
+    with pytest.raises(InvalidInput, match="two clips are named w"):
         FrameFolders(root=tmp_path / "w")
 
 
 def test_hidden_folders_do_not_hide_an_empty_clip(tmp_path: Path) -> None:
     write_frames(tmp_path / "a", FRAMES)
     write_frames(tmp_path / "b" / ".thumbnails", FRAMES)
-    with pytest.raises(InvalidInput, match=r"b: no PNG frame in this clip folder"):
+    with pytest.raises(InvalidInput, match=r"b: no PNG frames in this clip folder"):
         FrameFolders(root=tmp_path)
 
 
@@ -95,7 +95,7 @@ def test_a_missing_frame_is_named(tmp_path: Path) -> None:
 def test_two_files_for_one_frame_are_refused(tmp_path: Path) -> None:
     write_frames(tmp_path / "a", FRAMES)
     write_frames(tmp_path / "a", FRAMES[:1], name="extra_{}.png")
-    with pytest.raises(InvalidInput, match=r"has the number of 00000001\.png"):
+    with pytest.raises(InvalidInput, match=r"has the same number as 00000001\.png"):
         FrameFolders(root=tmp_path)
 
 
@@ -127,13 +127,13 @@ def test_other_images_and_files_without_a_number_are_refused(tmp_path: Path) -> 
 
 
 def test_empty_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="no PNG frame there"):
+    with pytest.raises(InvalidInput, match="no PNG frames there"):
         FrameFolders(root=tmp_path)
     with pytest.raises(InvalidInput, match="no such folder"):
         FrameFolders(root=tmp_path / "nowhere")
     write_frames(tmp_path / "a", FRAMES)
     (tmp_path / "b").mkdir()
-    with pytest.raises(InvalidInput, match=r"b: no PNG frame in this clip folder"):
+    with pytest.raises(InvalidInput, match=r"b: no PNG frames in this clip folder"):
         FrameFolders(root=tmp_path)
 
 
@@ -146,7 +146,7 @@ def test_the_current_folder_is_not_around_a_root_that_leads_out_of_it(
     monkeypatch.chdir(tmp_path / "runs" / "one")
     assert FrameFolders(root=Path("../../set")).names == ["a", "mine"]
     (tmp_path / "set" / "c").symlink_to(tmp_path)
-    with pytest.raises(InvalidInput, match="c: a link to a folder that it is in"):
+    with pytest.raises(InvalidInput, match="c: a link to a folder that contains it"):
         FrameFolders(root=Path("../../set"))
 
 
@@ -162,7 +162,7 @@ def test_links_that_lead_nowhere_or_in_circles_are_refused(tmp_path: Path) -> No
     for name, target, problem in (
         ("c", tmp_path / "gone", "a broken link"),
         ("scene_1.5", tmp_path / "gone", "a broken link"),
-        ("c", tmp_path / "set", "a link to a folder that it is in"),
+        ("c", tmp_path / "set", "a link to a folder that contains it"),
     ):
         (tmp_path / "set" / name).symlink_to(target)
         with pytest.raises(InvalidInput, match=rf"{name}: {problem}; remove"):
@@ -171,13 +171,13 @@ def test_links_that_lead_nowhere_or_in_circles_are_refused(tmp_path: Path) -> No
     # Two folders with links to each other.
     (tmp_path / "set" / "a" / "to_b").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "to_a").symlink_to(tmp_path / "set" / "a")
-    with pytest.raises(InvalidInput, match="a/to_b/to_a: a link to a folder that it is in; remove it"):
+    with pytest.raises(InvalidInput, match="a/to_b/to_a: a link to a folder that contains it; remove it"):
         FrameFolders(root=tmp_path / "set")
     # Where the root is a link itself.
     (tmp_path / "elsewhere" / "to_a").unlink()
     (tmp_path / "set" / "c").symlink_to(tmp_path / "set")
     (tmp_path / "link").symlink_to(tmp_path / "set")
-    with pytest.raises(InvalidInput, match="a folder that it is in"):
+    with pytest.raises(InvalidInput, match="a folder that contains it"):
         FrameFolders(root=tmp_path / "link")
 
 
@@ -193,7 +193,8 @@ def test_a_clip_that_cannot_be_read_is_named_and_not_left_out(tmp_path: Path, mo
 
     # In place of a mode, which is nothing to root.
     monkeypatch.setattr(os, "scandir", refused)
-    with pytest.raises(InvalidInput, match=rf"^{tmp_path}/b: cannot be read \(Permission denied\); make it readable$"):
+    message = rf"^{tmp_path}/b: cannot be read \(Permission denied\); check its permissions$"
+    with pytest.raises(InvalidInput, match=message):
         FrameFolders(root=tmp_path)
 
 
@@ -228,7 +229,7 @@ def test_lr_frames_are_every_other_from_the_first_of_the_window(tmp_path: Path, 
     [([1, 2, 3, 4, 5, 6, 7, 8], 9), (list(range(1, 11)), 10), ([2, 4, 6, 8], 1), (list(range(9)), 0)],
 )
 def test_lr_frames_that_do_not_match_are_refused(tmp_path: Path, numbers: list[int], frame: int) -> None:
-    with pytest.raises(InvalidInput, match=rf"LR frames for 9 HR frames; .* look at frame {frame}$"):
+    with pytest.raises(InvalidInput, match=rf"LR frames for 9 HR frames; .* check frame {frame}$"):
         lr_and_hr(tmp_path, torch.zeros(1, 3, 4, 6, dtype=torch.uint8), numbers)
 
 
@@ -249,10 +250,10 @@ def test_lr_of_other_clips_is_refused(tmp_path: Path) -> None:
     write_frames(tmp_path / "hr" / "a", FRAMES)
     write_frames(tmp_path / "hr" / "b", FRAMES)
     write_frames(tmp_path / "lr" / "a", LR)
-    with pytest.raises(InvalidInput, match=r"1 clips, .* has 2; expected the same, but b is only in one"):
+    with pytest.raises(InvalidInput, match=r"1 clips, .* has 2; expected the same clips, but b is in only one"):
         FrameFolders(root=tmp_path / "hr", lr_root=tmp_path / "lr")
     write_frames(tmp_path / "lr" / "c", LR)
-    with pytest.raises(InvalidInput, match="but b and 1 more are only in one of the two"):
+    with pytest.raises(InvalidInput, match="but b and 1 more are in only one of the two"):
         FrameFolders(root=tmp_path / "hr", lr_root=tmp_path / "lr")
 
 

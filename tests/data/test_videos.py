@@ -188,7 +188,7 @@ def test_a_missing_folder_is_refused_when_the_source_is_made(tmp_path):
 
 def test_a_folder_without_videos_is_refused_when_the_source_is_made(tmp_path):
     (tmp_path / "im1.png").write_bytes(b"")
-    with pytest.raises(InvalidInput, match=r"no video file there; expected files with the ending .*\.mp4"):
+    with pytest.raises(InvalidInput, match=r"no video files there; expected files ending in .*\.mp4"):
         VideoFolder(root=tmp_path, clips_per_video=1)
 
 

@@ -95,7 +95,7 @@ def test_list_entry_that_leaves_the_folder_is_refused(archive: Path, entry: str)
 def test_a_list_that_an_editor_saved_otherwise_is_refused(archive: Path) -> None:
     listed = archive / "sep_trainlist.txt"
     listed.write_text(listed.read_text(), encoding="utf-16")
-    with pytest.raises(InvalidInput, match=r"sep_trainlist\.txt: not a text in UTF-8"):
+    with pytest.raises(InvalidInput, match=r"sep_trainlist\.txt: not UTF-8 text"):
         training_clips(root=archive)
 
 

@@ -56,5 +56,5 @@ def test_a_pause_is_told_and_where_it_is(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_videos_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="no video file there"):
+    with pytest.raises(InvalidInput, match="no video files there"):
         WholeVideos(root=tmp_path)

@@ -74,7 +74,7 @@ def test_lr_frames_of_another_number_are_refused() -> None:
     ("clip", "error", "says"),
     [
         (WithLr(frames=7), InvalidInput, "clip clip: has LR frames; training makes its own"),
-        (Numbered(frames=7, interrupted_at=3), DamagedClip, "clip clip: scene cut from frame 0 on"),
+        (Numbered(frames=7, interrupted_at=3), DamagedClip, "clip clip: scene cut in frames 0 to 6"),
     ],
 )
 def test_training_does_not_pass_over_what_a_clip_says_of_itself(

@@ -65,15 +65,15 @@ def to_8bit(frames: Tensor) -> Tensor:
     height, width = frames.shape[-2:]
     # In double precision, so that ties do not depend on the device. On a CPU, some rows at a time in one buffer:
     # new memory for each took four times as long. A GPU would wait for launches.
-    together = min(height, max(1, TOGETHER // width)) if frames.device.type == "cpu" else height
-    exact = torch.empty(together, width, dtype=torch.float64, device=frames.device)
+    chunk_rows = min(height, max(1, TOGETHER // width)) if frames.device.type == "cpu" else height
+    buffer = torch.empty(chunk_rows, width, dtype=torch.float64, device=frames.device)
     for plane, target in zip(frames.flatten(0, -3), stored.flatten(0, -3), strict=True):
-        for rows, part in zip(torch.split(plane, together), torch.split(target, together), strict=True):
-            part.copy_(exact[: len(rows)].copy_(rows).clamp_(0, 1).mul_(PEAK).round_())
+        for rows, part in zip(torch.split(plane, chunk_rows), torch.split(target, chunk_rows), strict=True):
+            part.copy_(buffer[: len(rows)].copy_(rows).clamp_(0, 1).mul_(PEAK).round_())
     return stored
 
 
-def _nothing(first: int, end: int) -> None:
+def _no_prefetch(first: int, end: int) -> None:
     """Does nothing: the prefetch of frames that are in memory."""
 
 
@@ -92,7 +92,7 @@ class Footage:
     frames: Tensor
     name: str
     motion: str
-    prefetch_rows: Callable[[int, int], None] = _nothing
+    prefetch_rows: Callable[[int, int], None] = _no_prefetch
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[1] != 3 or self.frames.dtype != torch.uint8:
@@ -110,7 +110,7 @@ def check_motion(clip: str, motion: str) -> None:
         InvalidInput: names the clip, and the splits there are.
     """
     if motion not in SPLITS:
-        raise InvalidInput(f"clip {clip}: its motion is {motion!r}; expected {', '.join(MOTION_SPLITS)} or {UNSPLIT}")
+        raise InvalidInput(f"clip {clip}: motion is {motion!r}; expected {', '.join(MOTION_SPLITS)} or {UNSPLIT}")
 
 
 class Source(Protocol):
@@ -152,8 +152,8 @@ class Clip:
         expected = (2 * n - 1, c, SCALE * h, SCALE * w)
         if c != 3 or tuple(self.hr.shape) != expected:
             raise InvalidInput(
-                f"clip {self.name}: LR {tuple(self.lr.shape)} and HR {tuple(self.hr.shape)} do not belong "
-                f"together; expected HR {expected} with 3 channels"
+                f"clip {self.name}: LR {tuple(self.lr.shape)} and HR {tuple(self.hr.shape)} do not match; "
+                f"expected HR {expected} with 3 channels"
             )
 
 
@@ -185,7 +185,7 @@ class Batch:
         sizes = {tuple(clip.hr.shape) for clip in clips}
         if len(sizes) > 1:
             raise InvalidInput(
-                f"a batch of clips of different sizes: {sorted(sizes)}; use loader.eval_batch_size=1 or crops"
+                f"clips of a batch differ in size: {sorted(sizes)}; use loader.eval_batch_size=1 or crops"
             )
         lr, hr = torch.stack([clip.lr for clip in clips]), torch.stack([clip.hr for clip in clips])
         share_with_parent(lr, hr)

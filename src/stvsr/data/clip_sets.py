@@ -168,7 +168,7 @@ class ConcatClipSet:
             if place < len(clips):
                 return clips, place
             place -= len(clips)
-        raise IndexError(f"clip {index} of {len(self)}")
+        raise IndexError(f"clip index {index} is out of range: {len(self)} clips")
 
 
 class RandomExcerpts:
@@ -197,7 +197,7 @@ class RandomExcerpts:
         first = int(rng.integers(info.frames - FRAMES + 1))
         excerpt = self.clips.excerpt(index, first, FRAMES)
         if excerpt.interruption is not None:
-            raise DamagedClip(f"clip {info.name}: {excerpt.interruption} from frame {first} on")
+            raise DamagedClip(f"clip {info.name}: {excerpt.interruption} in frames {first} to {first + FRAMES - 1}")
         if excerpt.lr is not None:
-            raise InvalidInput(f"clip {info.name}: has LR frames; training makes its own: leave them out")
+            raise InvalidInput(f"clip {info.name}: has LR frames; training makes its own from HR: leave them out")
         return info.footage(excerpt.hr, first)

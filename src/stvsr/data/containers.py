@@ -45,7 +45,7 @@ def open_input(path: Path, *, thorough: bool = False) -> InputContainer:
     """
     playlist = _playlist(path)
     if b"#EXTINF" in playlist and b"#EXT-X-ENDLIST" not in playlist:
-        raise DamagedClip(f"{path}: a playlist that has not ended; add #EXT-X-ENDLIST as its last line")
+        raise DamagedClip(f"{path}: a playlist without an end; add #EXT-X-ENDLIST as its last line")
     return av.open(ffmpeg_name(path), metadata_errors=ANY_TAGS, container_options=FAR if thorough else {})
 
 
@@ -57,10 +57,10 @@ def files_of(path: Path) -> list[Path]:
         if (file := waiting.pop()) in found:
             continue
         found[file] = None
-        said = _playlist(file)
-        named = [line for line in said.splitlines()[1:] if not line.startswith(b"#")] + IN_A_TAG.findall(said)
+        content = _playlist(file)
+        raw_names = [line for line in content.splitlines()[1:] if not line.startswith(b"#")] + IN_A_TAG.findall(content)
         # A power cut may leave zeros.
-        names = [name.partition(b"\0")[0].strip() for name in named]
+        names = [name.partition(b"\0")[0].strip() for name in raw_names]
         waiting += [file.parent / os.fsdecode(name) for name in names if name]
     return [*found]
 

@@ -28,7 +28,7 @@ class DrawBatches(Sampler[list[int]]):
         if batch_size % world_size:
             raise InvalidInput(
                 f"loader.batch_size={batch_size} with {world_size} processes; expected a multiple of {world_size}: it "
-                "is the batch of all processes together"
+                "is the total over all processes"
             )
         self.steps = steps
         self.first_step = first_step
@@ -84,9 +84,11 @@ class ClipDataModule(pl.LightningDataModule):
             raise InvalidInput(f"loader.crop={crop}; expected a multiple of 4 LR pixels, such as 32")
         for name, source in (("train_source", train_source), ("val_source", val_source)):
             if source is None:
-                raise InvalidInput(f"data.{name}=null: clips to score alone; choose other data, such as data=vimeo90k")
+                raise InvalidInput(
+                    f"data.{name}=null: these clips are for scoring only; choose other data, such as data=vimeo90k"
+                )
             if not callable(source):
-                raise InvalidInput(f"data.{name} is made already; expected _partial_: true beside its _target_")
+                raise InvalidInput(f"data.{name} is already instantiated; expected _partial_: true beside its _target_")
         self.make_train_source = train_source
         self.make_val_source = val_source
         self.train_source: Source | None = None
@@ -106,7 +108,7 @@ class ClipDataModule(pl.LightningDataModule):
         if self.train_source is None:
             self.train_source, self.val_source = self.make_train_source(), self.make_val_source()
             if not len(self.train_source):
-                raise InvalidInput("data.train_source: no clip to train on; expected one at least: choose other data")
+                raise InvalidInput("data.train_source: no clips to train on; expected at least one: choose other data")
 
     def train_dataloader(self) -> DataLoader[Clip]:
         """Batches from the step the trainer has reached, up to `trainer.max_steps`.
@@ -121,14 +123,14 @@ class ClipDataModule(pl.LightningDataModule):
         if trainer.max_steps < 1 or trainer.accumulate_grad_batches != 1:
             raise InvalidInput(
                 f"trainer.max_steps={trainer.max_steps}, accumulate_grad_batches={trainer.accumulate_grad_batches}; "
-                "expected a number of steps and no accumulation: training is counted in steps of loader.batch_size"
+                "expected max_steps of 1 or more and no accumulation: training is counted in steps of loader.batch_size"
             )
         # `overfit_batches` sets it as well. A float is a fraction of all steps: 1 is one batch, 1.0 is all.
         limit = trainer.limit_train_batches
         if limit < (1.0 if isinstance(limit, float) else trainer.max_steps):
             raise InvalidInput(
-                f"trainer.limit_train_batches={limit}, or overfit_batches: the same clips would come again and again, "
-                "as each epoch begins with the first; leave it out: a shorter run is one of fewer trainer.max_steps"
+                f"trainer.limit_train_batches={limit}, or overfit_batches: every epoch would repeat the same first "
+                "clips; leave it out, and lower trainer.max_steps for a shorter run"
             )
         clips = TrainingClips(
             source=self.train_source,
@@ -143,7 +145,7 @@ class ClipDataModule(pl.LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
-        return DataLoader(clips, batch_sampler=batches, **self._loading())
+        return DataLoader(clips, batch_sampler=batches, **self._loader_options())
 
     def val_dataloader(self) -> DataLoader[Clip]:
         """This process's part of the validation clips, whole frames.
@@ -157,13 +159,13 @@ class ClipDataModule(pl.LightningDataModule):
         clips = ValidationClips(source=self.val_source)
         if len(clips) < trainer.world_size:
             raise InvalidInput(
-                f"{len(clips)} clip(s) to validate on for {trainer.world_size} processes; expected at least one for "
-                "each: choose more clips, or fewer trainer.devices"
+                f"{len(clips)} clip(s) to validate on for {trainer.world_size} processes; expected at least one "
+                "each: use more clips or fewer trainer.devices"
             )
         part = range(trainer.global_rank, len(clips), trainer.world_size)
-        return DataLoader(clips, sampler=part, batch_size=self.eval_batch_size, **self._loading())
+        return DataLoader(clips, sampler=part, batch_size=self.eval_batch_size, **self._loader_options())
 
-    def _loading(self) -> dict[str, Any]:
+    def _loader_options(self) -> dict[str, Any]:
         prepare_for(self.workers)
         return {
             "num_workers": self.workers,

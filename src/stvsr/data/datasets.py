@@ -54,7 +54,7 @@ class TrainingClips(Dataset[Clip]):
             IndexError: the run has no such draw.
         """
         if not 0 <= draw < self.draws:
-            raise IndexError(f"draw {draw} of {self.draws}")
+            raise IndexError(f"draw {draw} is out of range: {self.draws} draws")
         skipped: list[str] = []
         while True:
             rng = np.random.default_rng((self.seed, draw, len(skipped)))
@@ -78,7 +78,7 @@ class TrainingClips(Dataset[Clip]):
         if min(h, w) < side:
             largest = min(h, w) // SCALE // 4 * 4
             raise DamagedClip(
-                f"clip {footage.name} is {w}x{h}, too small for a crop of {side}x{side}; take it out"
+                f"clip {footage.name} is {w}x{h}, too small for a crop of {side}x{side}; remove it"
                 + (f" or set loader.crop to at most {largest}" if largest else "")
             )
         top, left = (SCALE * int(rng.integers((size - side) // SCALE + 1)) for size in (h, w))
@@ -110,7 +110,7 @@ class ValidationClips(Dataset[Clip]):
             IndexError: there is no such clip.
         """
         if not 0 <= index < len(self):
-            raise IndexError(f"clip {index} of {len(self)}")
+            raise IndexError(f"clip index {index} is out of range: {len(self)} clips")
         footage = read_fixed(self.source, index)
         frames = whole_pixels(footage.frames)
         lr = downsample_stored(frames[::2])

@@ -58,7 +58,7 @@ DECORD_MAX_BYTES = 256 * 2**20
 NO_FAULT_OF_A_FILE = (errno.EAGAIN, errno.EMFILE, errno.ENFILE)
 """Errors of a system out of threads or open files. Not ENOMEM: a damaged file may ask for any amount of memory."""
 
-ENCODE_AGAIN = "replace the file, encode it again with ffmpeg, which conceals damage, or leave that part out"
+ENCODE_AGAIN = "replace the file, encode it again with ffmpeg (which conceals damage), or cut that part out"
 """What to do about damage within a file."""
 
 EARLIER_KEY_FRAMES = 3
@@ -98,24 +98,24 @@ def index_video(path: Path) -> VideoIndex:
         DamagedClip: not a video, cut off, or without the timestamps that make random access exact.
     """
     status = path.stat() if path.is_file() else None
-    found = _indexed(path, path.resolve(), status and (status.st_size, status.st_mtime_ns))
-    if isinstance(found, str):
-        raise DamagedClip(found)
-    return found
+    index_or_problem = _index_or_problem(path, path.resolve(), status and (status.st_size, status.st_mtime_ns))
+    if isinstance(index_or_problem, str):
+        raise DamagedClip(index_or_problem)
+    return index_or_problem
 
 
 # An index takes 8 bytes a frame; making it takes about as long as reading a clip.
 @lru_cache(maxsize=4096)
-def _indexed(path: Path, resolved: Path, state: tuple[int, int] | None) -> VideoIndex | str:
+def _index_or_problem(path: Path, resolved: Path, state: tuple[int, int] | None) -> VideoIndex | str:
     """The index of a file in a given state, or what is wrong with it; read errors are raised, so never cached."""
     try:
         with open_input(path) as container:
             stream = video_stream(container, path)
             packets = list(scan(container, stream, path))
             # Opened once more, since not every container can be rewound.
-            with open_input(path) as again:
-                first = next(again.decode(video_stream(again, path)))
-            return _index(path, container, stream, packets, first)
+            with open_input(path) as reopened:
+                first = next(reopened.decode(video_stream(reopened, path)))
+            return _build_index(path, container, stream, packets, first)
     except DamagedClip as error:
         return str(error)
     except (av.FFmpegError, StopIteration) as error:
@@ -125,8 +125,8 @@ def _indexed(path: Path, resolved: Path, state: tuple[int, int] | None) -> Video
         if getattr(error, "errno", None) in (errno.EACCES, errno.EIO) and not can_be_read(path):
             raise DamagedClip(f"{path}: cannot be read ({reason}); check its permissions and the disk") from None
         raise DamagedClip(
-            f"{path}: not a readable video ({reason}); the file is damaged, no video, or of a "
-            "kind that FFmpeg does not read: replace or remove it"
+            f"{path}: not a readable video ({reason}); the file is damaged, not a video, or in a "
+            "format that FFmpeg cannot read: replace or remove it"
         ) from None
 
 
@@ -157,27 +157,27 @@ def stream_frames(index: VideoIndex, first: int, stop: int) -> Iterator[av.Video
     expected: list[int] = index.pts[first:stop].tolist()
     if not index.seekable:
         # The times are guesses; the order is right.
-        made = first
-        for frame in islice(_decoded(index, None, int(index.pts[0]), threads=0), first, stop):
+        number = first
+        for frame in islice(_iter_decoded(index, None, int(index.pts[0]), threads=0), first, stop):
             yield frame
-            made += 1
-        if made < first + len(expected):
-            raise _other_times(index, f"frame {made}")
+            number += 1
+        if number < first + len(expected):
+            raise _time_mismatch(index, f"frame {number}")
         return
-    for start in _starts(index, expected[0]):
-        frames = _decoded(index, start, expected[0], threads=0)
+    for start in _start_times(index, expected[0]):
+        frames = _iter_decoded(index, start, expected[0], threads=0)
         head = next(frames, None)
         if head is None or head.pts != expected[0]:
             continue
         for time, frame in zip_longest(expected, chain([head], islice(frames, len(expected) - 1))):
             if frame is None or frame.pts != time:
-                raise _other_times(index, f"frame {first + expected.index(time)}")
+                raise _time_mismatch(index, f"frame {first + expected.index(time)}")
             yield frame
         return
-    raise _other_times(index, f"frame {first}")
+    raise _time_mismatch(index, f"frame {first}")
 
 
-def _index(
+def _build_index(
     path: Path, container: InputContainer, stream: VideoStream, packets: list[Packet], first: av.VideoFrame
 ) -> VideoIndex:
     keys = sorted(packet.pts for packet in packets if packet.key and packet.exact)
@@ -186,7 +186,7 @@ def _index(
     if len(set(pts)) < len(pts) or not pts:
         raise DamagedClip(f"{path}: frames share timestamps or no key frame exists: encode the video again")
     if first.rotation % 90:
-        raise DamagedClip(f"{path}: turned by {first.rotation} degrees; expected a multiple of 90: encode it upright")
+        raise DamagedClip(f"{path}: rotated by {first.rotation} degrees; expected a multiple of 90: encode it upright")
     orientation = Orientation.of(display_matrix(first))
     trusted = (
         decord is not None
@@ -228,29 +228,29 @@ def _read_with_decord(index: VideoIndex, first: int, count: int) -> npt.NDArray[
 def _read_with_pyav(index: VideoIndex, first: int, count: int) -> npt.NDArray[np.uint8]:
     """`(count, H, W, 3)`."""
     wanted: list[int] = index.pts[first : first + count].tolist()
-    for start in _starts(index, wanted[0]):
+    for start in _start_times(index, wanted[0]):
         # From the beginning on, every frame must have its indexed time: that reveals guessed times.
         expected: list[int] = index.pts[: first + count].tolist() if start is None else wanted
-        frames = _decode(index, start, expected, count)
+        frames = _decode_from(index, start, expected, count)
         if frames is not None:
             return frames
-    raise _other_times(index, f"frames {first} to {first + count - 1}")
+    raise _time_mismatch(index, f"frames {first} to {first + count - 1}")
 
 
-def _starts(index: VideoIndex, time: int) -> list[int | None]:
+def _start_times(index: VideoIndex, time: int) -> list[int | None]:
     """Key frames to decode from in order to get the frame at `time`, the most promising first; None: the beginning."""
     before: list[int | None] = index.keys[index.keys <= time].tolist()
     return [*(before[::-1][:EARLIER_KEY_FRAMES] if index.seekable else []), None]
 
 
-def _other_times(index: VideoIndex, which: str) -> DamagedClip:
+def _time_mismatch(index: VideoIndex, which: str) -> DamagedClip:
     return DamagedClip(
-        f"{index.path}: {which} cannot be decoded at the declared time; "
-        "the file is damaged, or of single fields: encode it again (ffmpeg -i IN -vf bwdif OUT.mp4), or replace it"
+        f"{index.path}: {which} cannot be decoded at the declared time; the file is damaged or stores fields "
+        "separately: encode it again (ffmpeg -i IN -vf bwdif OUT.mp4) or replace it"
     )
 
 
-def _decode(index: VideoIndex, start: int | None, expected: list[int], count: int) -> npt.NDArray[np.uint8] | None:
+def _decode_from(index: VideoIndex, start: int | None, expected: list[int], count: int) -> npt.NDArray[np.uint8] | None:
     """Decodes from the key frame at `start` (None: from the beginning) to the last of the `expected` times.
 
     Returns:
@@ -261,7 +261,7 @@ def _decode(index: VideoIndex, start: int | None, expected: list[int], count: in
     times: list[int | None] = []
     # One for all frames, because it keeps its conversion tables; a frame's own would rebuild them each time.
     converter = VideoReformatter()
-    for frame in _decoded(index, start, expected[0], threads=1):
+    for frame in _iter_decoded(index, start, expected[0], threads=1):
         times.append(frame.pts)
         if len(times) > len(expected) - count:
             rgb = converter.reformat(frame, format="rgb24").to_ndarray()
@@ -275,7 +275,7 @@ def _decode(index: VideoIndex, start: int | None, expected: list[int], count: in
     return np.stack(frames)
 
 
-def _decoded(index: VideoIndex, start: int | None, since: int | None, *, threads: int) -> Iterator[av.VideoFrame]:
+def _iter_decoded(index: VideoIndex, start: int | None, since: int | None, *, threads: int) -> Iterator[av.VideoFrame]:
     """Frames from time `since` on, decoded from the key frame at time `start` (None: from the beginning)."""
     path = index.path
     try:
@@ -286,8 +286,8 @@ def _decoded(index: VideoIndex, start: int | None, since: int | None, *, threads
             if start is not None:
                 container.seek(start, stream=stream)
             # Seeking may end at another key frame, even one that decoding must not start from.
-            exact = dropwhile(lambda packet: start is not None and packet.pts not in index.keys, packets)
-            for frame in chain.from_iterable(packet.decode() for packet in exact):
+            from_key_frame = dropwhile(lambda packet: start is not None and packet.pts not in index.keys, packets)
+            for frame in chain.from_iterable(packet.decode() for packet in from_key_frame):
                 if since is not None and frame.pts is not None and frame.pts < since:
                     continue
                 # Damaged: frames that merely lack references after a seek are withheld by FFmpeg.
@@ -297,4 +297,4 @@ def _decoded(index: VideoIndex, start: int | None, since: int | None, *, threads
     except av.FFmpegError as error:
         if error.errno in NO_FAULT_OF_A_FILE:
             raise UserError(f"{path}: {beyond_limits(str(error.strerror))}") from None
-        raise DamagedClip(f"{path}: does not decode ({error.strerror}): {ENCODE_AGAIN}") from None
+        raise DamagedClip(f"{path}: cannot be decoded ({error.strerror}): {ENCODE_AGAIN}") from None

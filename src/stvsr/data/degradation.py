@@ -45,10 +45,10 @@ def bicubic(frames: Tensor, *, factor: float) -> Tensor:
     Returns:
         `(…, c, H * factor, W * factor)`, of the same dtype; values may leave the input's range.
     """
-    return _resized(frames, vertical=factor, horizontal=factor)
+    return _resize(frames, vertical=factor, horizontal=factor)
 
 
-def _resized(frames: Tensor, *, vertical: float, horizontal: float) -> Tensor:
+def _resize(frames: Tensor, *, vertical: float, horizontal: float) -> Tensor:
     """Like `bicubic`, with a factor for each direction: `(…, H, W)` to `(…, H * vertical, W * horizontal)`."""
     leading, (h, w) = frames.shape[:-2], frames.shape[-2:]
     # Wider than the kernel reaches, and a multiple of the scale, so that whole pixels are cut off again.
@@ -76,13 +76,15 @@ def downsample(frames: Tensor, scale: int = SCALE) -> Tensor:
     """
     _check_sides(frames, scale)
     if not frames.is_floating_point():
-        raise InvalidInput(f"frames are {frames.dtype}; expected floating point in [0, 1], as of to_float")
+        raise InvalidInput(f"frames are {frames.dtype}; expected floating point in [0, 1], as to_float returns")
     if ((frames < -1 / PEAK) | (frames > 1 + 1 / PEAK)).any():
         low, high = frames.min(), frames.max()
-        raise InvalidInput(f"frames of {low:g} to {high:g}; expected [0, 1]: divide 8-bit values by {PEAK}, or clamp")
+        raise InvalidInput(
+            f"frame values are {low:g} to {high:g}; expected [0, 1]: divide 8-bit values by {PEAK}, or clamp"
+        )
     # A stored value divided by 255 in single precision is off by some 1e-6 grey levels, which would decide ties.
     grey_levels = bicubic((frames.double() * PEAK).round(), factor=1 / scale)
-    return (_stored(grey_levels) / PEAK).to(frames.dtype)
+    return (_round_to_8bit(grey_levels) / PEAK).to(frames.dtype)
 
 
 def downsample_crop(frames: Tensor, *, top: int, left: int, height: int, width: int) -> Tensor:
@@ -102,14 +104,14 @@ def downsample_crop(frames: Tensor, *, top: int, left: int, height: int, width: 
     Raises:
         InvalidInput: a side of the frames is not a multiple of 4, and the crop with its margin reaches its end.
     """
-    # At the frame's borders `_reduction` mirrors, as for whole frames.
+    # At the frame's borders `_reduction_matrix` mirrors, as for whole frames.
     y0, x0 = max(top - MARGIN, 0), max(left - MARGIN, 0)
     part = frames[..., y0 : top + height + MARGIN, x0 : left + width + MARGIN].double()
     _check_sides(part, SCALE)
     y, x = (top - y0) // SCALE, (left - x0) // SCALE
-    vertical = _reduction(part.shape[-2])[y : y + height // SCALE]
-    horizontal = _reduction(part.shape[-1])[x : x + width // SCALE]
-    return (_stored(vertical @ part @ horizontal.t()) / PEAK).float()
+    vertical = _reduction_matrix(part.shape[-2])[y : y + height // SCALE]
+    horizontal = _reduction_matrix(part.shape[-1])[x : x + width // SCALE]
+    return (_round_to_8bit(vertical @ part @ horizontal.t()) / PEAK).float()
 
 
 def downsample_stored(frames: Tensor) -> Tensor:
@@ -127,14 +129,14 @@ def _check_sides(frames: Tensor, scale: int) -> None:
         raise InvalidInput(f"frames are {w}x{h}; expected sides that are multiples of {scale}: crop them first")
 
 
-def _stored(grey_levels: Tensor) -> Tensor:
+def _round_to_8bit(grey_levels: Tensor) -> Tensor:
     """Grey levels as a file stores them, half rounded up."""
     return (grey_levels.clamp(0, PEAK) + 0.5).floor()
 
 
 # Crops need three lengths, a video two; the matrix for the width of Ultra HD takes 28 MiB.
 @lru_cache(maxsize=8)
-def _reduction(length: int) -> Tensor:
+def _reduction_matrix(length: int) -> Tensor:
     """The `(length / 4, length)` matrix that reduces a side as `bicubic` does; up to Full HD faster than its filter."""
     # Reducing only the height of an identity matrix gives the weights: column i has those of pixel i.
-    return _resized(torch.eye(length, dtype=torch.float64), vertical=1 / SCALE, horizontal=1).contiguous()
+    return _resize(torch.eye(length, dtype=torch.float64), vertical=1 / SCALE, horizontal=1).contiguous()

@@ -22,7 +22,7 @@ def searched(root: Path, suffixes: Collection[str]) -> Iterator[tuple[Path, list
     """
 
     def unreadable(error: OSError) -> NoReturn:
-        raise InvalidInput(f"{error.filename}: cannot be read ({error.strerror}); make it readable")
+        raise InvalidInput(f"{error.filename}: cannot be read ({error.strerror}); check its permissions")
 
     for where, folders, names in os.walk(root, followlinks=True, onerror=unreadable):
         path = Path(where)
@@ -58,4 +58,4 @@ def check_link(path: Path, root: Path) -> None:
     # The folders on the way here, which may have led through other links.
     passed = [folder.resolve() for folder in path.parents if folder.is_relative_to(root)]
     if path.resolve() in (*passed, *root.resolve().parents):
-        raise InvalidInput(f"{path}: a link to a folder that it is in; remove it")
+        raise InvalidInput(f"{path}: a link to a folder that contains it; remove it")

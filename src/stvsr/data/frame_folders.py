@@ -64,10 +64,10 @@ class FrameFolder:
                 continue
             number = frame_number(file)
             if number in frames:
-                raise InvalidInput(f"{file}: has the number of {frames[number].name}; expected one file a frame")
+                raise InvalidInput(f"{file}: has the same number as {frames[number].name}; expected one file per frame")
             frames[number] = file
         if not frames:
-            raise InvalidInput(f"{path}: no PNG frame in this clip folder; fill or remove it")
+            raise InvalidInput(f"{path}: no PNG frames in this clip folder; fill or remove it")
         frames = dict(sorted(frames.items()))
         sizes = {file: png_size(file) for file in frames.values()}
         (first, size), *others = sizes.items()
@@ -120,7 +120,7 @@ def clip_folders(root: Path) -> dict[str, Path]:
         InvalidInput: no such folder, none of its folders holds a PNG file, or a run writes into one.
     """
     if not root.is_dir():
-        raise InvalidInput(f"{root}: no such folder; expected a folder of clip folders of PNG frames")
+        raise InvalidInput(f"{root}: no such folder; expected a folder of clip folders with PNG frames")
     clips: dict[str, Path] = {}
     any_png = False
     for path, folders, names in searched(root, {".png", *OTHER_IMAGES}):
@@ -128,17 +128,17 @@ def clip_folders(root: Path) -> dict[str, Path]:
         any_png |= has_png
         if (path / HYDRA).is_dir():
             raise InvalidInput(
-                f"{path}: the output_dir of a run; expected one outside of {root}: choose another, and move this one, "
-                f"or where it holds clips remove {path / HYDRA} and the run's .log"
+                f"{path}: the output_dir of a run; expected one outside {root}: choose another, and move this one, or, "
+                f"if it holds clips, remove {path / HYDRA} and the run's .log"
             )
         # A folder that is empty, or has images of another kind, counts as a clip, so that opening it refuses it.
         if has_png or (path != root and (names or not folders)):
             clip = root.resolve().name if path == root else path.relative_to(root).as_posix()
             if clip in clips:
-                raise InvalidInput(f"{root}: two clips are called {clip}; give one another name")
+                raise InvalidInput(f"{root}: two clips are named {clip}; rename one")
             clips[clip] = path
     if not any_png:
-        raise InvalidInput(f"{root}: no PNG frame there; expected a folder of clip folders of PNG frames")
+        raise InvalidInput(f"{root}: no PNG frames there; expected a folder of clip folders with PNG frames")
     return clips
 
 
@@ -170,8 +170,8 @@ class FrameFolders:
         found = {clip: len(folder.frames) for clip, folder in self.clips.items()}
         if frames is not None and found != frames:
             raise InvalidInput(
-                f"{root}: {_counted(found)}; {self.name} is {_counted(frames)}: "
-                "give the folder that holds these alone, or data=clips for other clips"
+                f"{root}: holds {_clip_counts(found)}; {self.name} is {_clip_counts(frames)}: "
+                "choose a folder of only these clips, or data=clips for others"
             )
         for folder in self.clips.values():
             folder.check_consecutive()
@@ -185,10 +185,10 @@ class FrameFolders:
             lr = {clip: FrameFolder.open(path) for clip, path in lr_folders.items()}
             if set(lr) != set(self.clips):
                 first, *others = sorted(set(lr) ^ set(self.clips))
-                odd = f"{first} and {len(others)} more are" if others else f"{first} is"
+                unmatched = f"{first} and {len(others)} more are" if others else f"{first} is"
                 raise InvalidInput(
-                    f"{lr_root}: {len(lr)} clips, {root} has {len(self.clips)}; expected the same, but "
-                    f"{odd} only in one of the two"
+                    f"{lr_root}: {len(lr)} clips, {root} has {len(self.clips)}; expected the same clips, but "
+                    f"{unmatched} in only one of the two"
                 )
             for clip, hr in self.clips.items():
                 check_lr(clip, hr, lr[clip])
@@ -208,23 +208,23 @@ class FrameFolders:
         Raises:
             DamagedClip: a file is damaged or gone.
         """
-        clip, numbers = self._frames(index, first, count)
+        clip, numbers = self._name_and_numbers(index, first, count)
         lr = None if self.lr is None else self.lr[clip].read(numbers[::2])
         return Excerpt(hr=self.clips[clip].read(numbers), lr=lr)
 
     def files(self, index: int, first: int, count: int) -> list[Path]:
         """The HR frames, and the LR frames if they are given."""
-        clip, numbers = self._frames(index, first, count)
+        clip, numbers = self._name_and_numbers(index, first, count)
         lr = [] if self.lr is None else [self.lr[clip].frames[number] for number in numbers[::2]]
         return [*(self.clips[clip].frames[number] for number in numbers), *lr]
 
-    def _frames(self, index: int, first: int, count: int) -> tuple[str, list[int]]:
+    def _name_and_numbers(self, index: int, first: int, count: int) -> tuple[str, list[int]]:
         """A clip's name, and the numbers of some of its frames."""
         clip = self.names[index]
         return clip, list(self.clips[clip].frames)[first : first + count]
 
 
-def _counted(frames: Mapping[str, int]) -> str:
+def _clip_counts(frames: Mapping[str, int]) -> str:
     """Clips and their frame counts in words; of many, the first few."""
     shown = [f"{clip} ({count} frames)" for clip, count in sorted(frames.items())]
     return ", ".join(shown[:4] + (["…"] if len(shown) > 4 else []))
@@ -237,7 +237,9 @@ def training_excerpts(*, root: str | Path, lr_root: str | Path | None) -> Random
         InvalidInput: LR frames are given, which training would ignore.
     """
     if lr_root is not None:
-        raise InvalidInput(f"data.lr_root={lr_root}: LR frames that are given are for scoring; training makes its own")
+        raise InvalidInput(
+            f"data.lr_root={lr_root}: given LR frames are for scoring; training makes its own: set it to null"
+        )
     return RandomExcerpts(clips=FrameFolders(root=root))
 
 
@@ -253,11 +255,11 @@ def check_lr(clip: str, hr: FrameFolder, lr: FrameFolder) -> None:
             f"clip {clip}: LR frames are {size[0]}x{size[1]}, HR {hr.width}x{hr.height}; expected LR "
             f"{expected[0]}x{expected[1]}, a quarter (an incomplete last row or column is cut off)"
         )
-    numbers, given = list(hr.frames), list(lr.frames)
-    every_other = numbers[::2] if len(numbers) % 2 else numbers
-    if given not in (numbers, every_other):
-        wrong = sorted(set(given) ^ set(numbers if len(given) > len(every_other) else every_other))
+    hr_numbers, lr_numbers = list(hr.frames), list(lr.frames)
+    every_other = hr_numbers[::2] if len(hr_numbers) % 2 else hr_numbers
+    if lr_numbers not in (hr_numbers, every_other):
+        mismatched = sorted(set(lr_numbers) ^ set(hr_numbers if len(lr_numbers) > len(every_other) else every_other))
         raise InvalidInput(
-            f"clip {clip}: {len(given)} LR frames for {len(numbers)} HR frames; expected the same numbers "
-            f"({numbers[0]} to {numbers[-1]}), or every other one of an odd count; look at frame {wrong[0]}"
+            f"clip {clip}: {len(lr_numbers)} LR frames for {len(hr_numbers)} HR frames; expected the same numbers "
+            f"({hr_numbers[0]} to {hr_numbers[-1]}), or every other one of an odd count; check frame {mismatched[0]}"
         )

@@ -38,13 +38,13 @@ class HeldClips:
     def __init__(self, *, clips: ClipSet) -> None:
         self.infos = [clips.describe(index) for index in range(len(clips))]
         with ThreadPoolExecutor() as pool:
-            reading = pool.map(lambda index: _read(clips, index), range(len(clips)))
+            reading = pool.map(lambda index: _read_clip(clips, index), range(len(clips)))
             read = list(tqdm(reading, "reading clips", len(clips), leave=False, **BAR))
         self.frames = [frames for frames, _ in read]
         self.windows = [(index, first) for index, (_, firsts) in enumerate(read) for first in firsts]
         if not self.windows:
             raise InvalidInput(
-                f"{len(clips)} clip(s), none with {FRAMES} frames of one scene; expected one at least: choose others"
+                f"{len(clips)} clip(s), none with {FRAMES} frames of one scene; expected at least one: choose others"
             )
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ def videos_with_scenes(*, root: str | Path, scenes: int, side: int) -> HeldClips
     return HeldClips(clips=ConcatClipSet(sets=[WholeVideos(root=root), ShortClips(name="synthetic", source=generated)]))
 
 
-def _read(clips: ClipSet, index: int) -> tuple[Tensor, list[int]]:
+def _read_clip(clips: ClipSet, index: int) -> tuple[Tensor, list[int]]:
     """All frames of a clip, cut to sides that are multiples of 4, and the first frame of each of its windows."""
     excerpt = clips.excerpt(index, 0, clips.describe(index).frames)
     frames = whole_pixels(excerpt.hr).contiguous()

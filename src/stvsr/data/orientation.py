@@ -52,8 +52,8 @@ def side_data(frame: av.VideoFrame) -> dict[str, SideData]:
     """Side data of a decoded frame by PyAV's names; empty if PyAV has no name for some of it."""
     try:
         # Iteration gives the data, not the keys, whatever PyAV's stubs say.
-        carried: Iterable[SideData] = frame.side_data  # type: ignore[assignment]
-        return {data.type.name: data for data in carried}
+        entries: Iterable[SideData] = frame.side_data  # type: ignore[assignment]
+        return {data.type.name: data for data in entries}
     except ValueError:
         # EXIF, which cameras add to their frames: PyAV 18 has no name for it.
         return {}
@@ -67,5 +67,5 @@ def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
     # Where PyAV hides it, the rotation gives all but a mirroring.
     if frame.rotation == 0:
         return None
-    cosine, sine = (round(2**16 * part(math.radians(frame.rotation))) for part in (math.cos, math.sin))
+    cosine, sine = (round(2**16 * function(math.radians(frame.rotation))) for function in (math.cos, math.sin))
     return (cosine, -sine, 0, sine, cosine, 0, 0, 0, 2**30)

@@ -73,7 +73,7 @@ class PackIndex:
         path = folder / INDEX
         if not path.is_file():
             raise InvalidInput(
-                f"{folder}: no {INDEX} there; expected a pack that python -m stvsr.pack made: choose another"
+                f"{folder}: no {INDEX} there; expected a pack made by python -m stvsr.pack: choose another"
             )
         try:
             values = json.loads(path.read_text())
@@ -81,9 +81,9 @@ class PackIndex:
             entries, checksums = [(name, motion) for name, motion, _ in clips], [checksum for *_, checksum in clips]
             index = cls(entries=entries, checksums=checksums, **values)
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise InvalidInput(f"{path}: not the index of a pack; remove the pack and make it anew") from None
+            raise InvalidInput(f"{path}: not the index of a pack; remove the pack and create it again") from None
         if layout != LAYOUT:
-            raise InvalidInput(f"{path}: layout {layout!r}; expected {LAYOUT!r}: remove the pack and make it anew")
+            raise InvalidInput(f"{path}: layout {layout!r}; expected {LAYOUT!r}: remove the pack and create it again")
         return index
 
 
@@ -105,7 +105,7 @@ class PackedClips:
         found = self.clips.stat().st_size if self.clips.is_file() else 0
         if found != expected:
             raise InvalidInput(
-                f"{self.clips}: {found} bytes; expected {expected}, of {len(self)} clips: copy or make the pack anew"
+                f"{self.clips}: {found} bytes; expected {expected} for {len(self)} clips: copy or create the pack again"
             )
 
     def __len__(self) -> int:
@@ -122,19 +122,19 @@ class PackedClips:
         name, motion = self.index.entries[index]
         if name in self.index.damaged:
             raise DamagedClip(
-                f"clip {name} was left out of {self.folder}: {self.index.damaged[name]}, and make the pack anew"
+                f"clip {name} was left out of {self.folder}: {self.index.damaged[name]}, and create the pack again"
             )
-        i, size = self.index, self.index.clip_bytes
+        pack_index, size = self.index, self.index.clip_bytes
         # A map must begin at a page boundary.
-        before = index * size % mmap.ALLOCATIONGRANULARITY
+        lead = index * size % mmap.ALLOCATIONGRANULARITY
         try:
             with self.clips.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), before + size, access=mmap.ACCESS_COPY, offset=index * size - before)
+                mapped = mmap.mmap(file.fileno(), lead + size, access=mmap.ACCESS_COPY, offset=index * size - lead)
         except (OSError, ValueError) as error:
             raise DamagedClip(f"{self.clips}: clip {name} cannot be read ({error}); check the pack") from None
-        stored = torch.frombuffer(mapped, dtype=torch.uint8, count=size, offset=before)
-        frames = stored.view(i.height, i.frames, 3, i.width).permute(1, 2, 0, 3)
-        return Footage(frames, name, motion, partial(_prefetch, mapped, before, size // i.height))
+        stored = torch.frombuffer(mapped, dtype=torch.uint8, count=size, offset=lead)
+        frames = stored.view(pack_index.height, pack_index.frames, 3, pack_index.width).permute(1, 2, 0, 3)
+        return Footage(frames, name, motion, partial(_prefetch, mapped, lead, size // pack_index.height))
 
     def check_entries(self, entries: list[tuple[str, str]]) -> None:
         """Refuses a pack of other clips than those of a list, or in another order.
@@ -142,13 +142,20 @@ class PackedClips:
         Raises:
             InvalidInput: names the first difference.
         """
-        ours = self.index.entries
-        if ours != entries:
-            differs = next((i for i, (a, b) in enumerate(zip(ours, entries, strict=False)) if a != b), None)
-            first = "" if differs is None else f"; clip {differs + 1} is {ours[differs][0]}, not {entries[differs][0]}"
+        found = self.index.entries
+        if found != entries:
+            pairs = enumerate(zip(found, entries, strict=False), start=1)
+            first = next(
+                (
+                    f"; clip {number} is {packed[0]}, not {listed[0]}"
+                    for number, (packed, listed) in pairs
+                    if packed != listed
+                ),
+                "",
+            )
             raise InvalidInput(
-                f"{self.folder}: packed from a different clip list ({len(ours)} clips, expected {len(entries)}{first})"
-                "; choose another pack, or make one of this list"
+                f"{self.folder}: packed from a different clip list ({len(found)} clips, expected {len(entries)}{first})"
+                "; choose another pack, or create one from this list"
             )
 
     def checksum(self, index: int) -> int:
@@ -170,10 +177,10 @@ def as_stored(frames: Tensor) -> Tensor:
     return frames.permute(2, 0, 1, 3).contiguous()
 
 
-def _prefetch(mapped: mmap.mmap, before: int, row: int, first: int, end: int) -> None:
-    start = before + first * row
+def _prefetch(mapped: mmap.mmap, lead: int, row_bytes: int, first: int, end: int) -> None:
+    start = lead + first * row_bytes
     start -= start % mmap.PAGESIZE
     # Without read-ahead at each missing page, which takes megabytes on some disks: all that is needed is requested
     # here, in one go.
     mapped.madvise(mmap.MADV_RANDOM)
-    mapped.madvise(mmap.MADV_WILLNEED, start, before + end * row - start)
+    mapped.madvise(mmap.MADV_WILLNEED, start, lead + end * row_bytes - start)

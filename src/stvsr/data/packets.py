@@ -84,7 +84,7 @@ def video_stream(container: InputContainer, path: Path, *, threads: int = 1) -> 
     stream = container.streams.best("video")
     # The cover picture of an audio file is a video stream too.
     if not isinstance(stream, VideoStream) or Disposition.attached_pic in stream.disposition:
-        raise DamagedClip(f"{path}: holds no video stream; expected a video: replace or remove the file")
+        raise DamagedClip(f"{path}: has no video stream; expected a video: replace or remove the file")
     # Contrary to PyAV's type stubs, a stream that FFmpeg cannot decode has no codec context.
     if stream.codec_context is None:
         raise DamagedClip(f"{path}: of a codec that FFmpeg does not know: encode the video again or remove the file")
@@ -120,14 +120,14 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
         if packet.pts is None and "matroska" in container.format.name and sizes:
             continue
         if packet.is_corrupt or packet.pts is None:
-            problem = "is cut short" if packet.is_corrupt else "carries no timestamp"
-            raise DamagedClip(f"{path}: a frame {problem}, so frames cannot be told apart: encode the video again")
+            problem = "is cut short" if packet.is_corrupt else "has no timestamp"
+            raise DamagedClip(f"{path}: a frame {problem}, so frames cannot be identified: encode the video again")
         sizes.append(packet.size)
         pictures_end = max(pictures_end, shown_until)
-        key = _key_frame(packet, codec, header) if packet.is_keyframe else (True, True, True)
+        key_flags = _key_frame_flags(packet, codec, header) if packet.is_keyframe else (True, True, True)
         # VP8 has reference frames that are never shown.
         hidden = packet.is_discard or (codec == "vp8" and not bytes(packet)[0] & VP8_SHOWN)
-        yield Packet(packet.pts, packet.is_keyframe, *key, shown=not hidden, duration=packet.duration or 0)
+        yield Packet(packet.pts, packet.is_keyframe, *key_flags, shown=not hidden, duration=packet.duration or 0)
     if container.format.name == "yuv4mpegpipe":
         with path.open("rb") as file:
             whole = is_whole_y4m(file.read(Y4M_START), path.stat().st_size, sizes)
@@ -141,13 +141,13 @@ def scan(container: InputContainer, stream: VideoStream, path: Path) -> Iterator
     end -= min(Fraction(container.start_time or 0, av.time_base), Fraction(0))
     if declared - end > MISSING_SECONDS:
         raise DamagedClip(
-            f"{path}: {float(end):.2f} s of video for a declared {float(declared):.2f} s; "
-            "the file is cut off: replace or remove it; or, if its last picture is held, make a file that ends there: "
+            f"{path}: {float(end):.2f} s of video, but {float(declared):.2f} s declared; "
+            "the file is cut off: replace or remove it, or, if its last frame is only shown longer, trim it: "
             "ffmpeg -i IN -c copy OUT.mp4"
         )
 
 
-def _key_frame(packet: "av.Packet[Any]", codec: str, header: bytes) -> tuple[bool, bool, bool]:
+def _key_frame_flags(packet: "av.Packet[Any]", codec: str, header: bytes) -> tuple[bool, bool, bool]:
     """`Packet.idr`, `Packet.exact` and `Packet.familiar` of a key frame."""
     coding = CODINGS.get(codec)
     if coding is None:
@@ -158,8 +158,8 @@ def _key_frame(packet: "av.Packet[Any]", codec: str, header: bytes) -> tuple[boo
         exact = idr or any(kind == SEI and _recovers_at_once(unit) for kind, unit in units)
     else:
         idr, exact = True, any(kind in IRAP for kind, _ in units)
-    own = (unit for kind, unit in units if kind == coding.parameters)
-    known = _length_bytes(coding, header) > 0 and all(unit in header for unit in own)
+    parameter_sets = (unit for kind, unit in units if kind == coding.parameters)
+    known = _length_bytes(coding, header) > 0 and all(unit in header for unit in parameter_sets)
     return idr, exact, known and not packet.has_sidedata("new_extradata")
 
 
@@ -188,20 +188,20 @@ def shown_last(packets: list[Packet], *, in_decoding_order: bool) -> int:
             so that only the last one is its own frame's.
     """
     last = max(packets, key=lambda packet: (packet.shown, packet.pts))
-    telling = packets[-1] if in_decoding_order else last
-    return max(0, telling.pts + telling.duration - last.pts) if telling.shown else 0
+    timed = packets[-1] if in_decoding_order else last
+    return max(0, timed.pts + timed.duration - last.pts) if timed.shown else 0
 
 
 def starts_afresh(packets: list[Packet]) -> bool:
     """Whether no frame refers to anything from before the key frame that precedes it in decoding order."""
-    key = None
+    key_pts = None
     for packet in packets:
         if packet.key:
             if not packet.idr:
                 return False
-            key = packet.pts
+            key_pts = packet.pts
         # A frame that is decoded after a key frame but shown before it may refer to the previous GOP.
-        elif key is None or packet.pts < key:
+        elif key_pts is None or packet.pts < key_pts:
             return False
     return True
 
@@ -213,12 +213,12 @@ def _length_bytes(coding: Coding, header: bytes) -> int:
 
 def _units(data: bytes, coding: Coding, header: bytes) -> Iterator[tuple[int, bytes]]:
     """Types and bytes of a packet's NAL units."""
-    for unit in _divided(data, _length_bytes(coding, header)):
+    for unit in _split_units(data, _length_bytes(coding, header)):
         if unit:
             yield unit[0] >> coding.type_at & coding.type_mask, unit
 
 
-def _divided(data: bytes, length_bytes: int) -> Iterator[bytes]:
+def _split_units(data: bytes, length_bytes: int) -> Iterator[bytes]:
     if not length_bytes:
         yield from re.split(rb"\0\0+\x01", data)[1:]
         return
@@ -239,7 +239,7 @@ def _recovers_at_once(unit: bytes) -> bool:
     # Without the 3s inserted where content would look like a start code (emulation prevention).
     content = iter(unit[1:].replace(b"\0\0\3", b"\0\0"))
 
-    def number() -> int:
+    def read_number() -> int:
         """A number that is stored as a sum of bytes: some of 255, then a smaller one."""
         total = 0
         for byte in content:
@@ -249,7 +249,7 @@ def _recovers_at_once(unit: bytes) -> bool:
         return total
 
     while True:
-        kind, size = number(), number()
+        kind, size = read_number(), read_number()
         message = bytes(islice(content, size))
         if not message:
             return False

@@ -66,10 +66,10 @@ class Packing(Unfinished):
         height, width = frame_size(source)
         self.shape: Shape = (source.frames, 3, height, width)
         self.clip_bytes = math.prod(self.shape)
-        listed = "".join(f"{name} {motion}\n" for name, motion in self.entries)
+        clip_list = "".join(f"{name} {motion}\n" for name, motion in self.entries)
         identity = {
             "source": origin,
-            "list": hashlib.sha256(listed.encode()).hexdigest(),
+            "list": hashlib.sha256(clip_list.encode()).hexdigest(),
             "size": f"{width}x{height}",
         }
         folder = output.with_name(f".{output.name}.part")
@@ -99,8 +99,8 @@ class Packing(Unfinished):
             return {}
         lines = self.record.read_bytes().split(b"\n")[:-1]  # what follows the last line break was cut off
         # A power cut may leave arbitrary bytes.
-        found = filter(None, (re.fullmatch(rb"(\d+) (\d+)", line) for line in lines))
-        return {int(match[1]): int(match[2]) for match in found}
+        matches = filter(None, (re.fullmatch(rb"(\d+) (\d+)", line) for line in lines))
+        return {int(match[1]): int(match[2]) for match in matches}
 
     def forget(self, indices: list[int]) -> None:
         """Removes clips from the record, to be packed again, and a last line that was cut off."""
@@ -158,8 +158,8 @@ class ClipWriter(Dataset[Written]):
         if tuple(footage.frames.shape) != self.shape:
             (frames, _, height, width), (t, _, h, w) = self.shape, footage.frames.shape
             raise InvalidInput(
-                f"clip {footage.name}: {t} frames of {w}x{h}; expected {frames} of {width}x{height}, as the first one "
-                "has: replace the clip or take it off the list"
+                f"clip {footage.name}: {t} frames of {w}x{h}; expected {frames} of {width}x{height}, as the first clip "
+                "has: replace the clip or remove it from the list"
             )
         stored = as_stored(footage.frames).numpy().data
         try:

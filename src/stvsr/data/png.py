@@ -28,8 +28,8 @@ def read_png(path: Path) -> Tensor:
     Raises:
         DamagedClip: missing, truncated, or not an 8-bit RGB image.
     """
-    content = _bytes(path)
-    _size(path, content)
+    content = _read_bytes(path)
+    _checked_size(path, content)
     try:
         pixels = np.array(Image.open(BytesIO(content)))
     except Exception:
@@ -44,7 +44,7 @@ def png_size(path: Path) -> tuple[int, int]:
     Raises:
         DamagedClip: missing, or not an 8-bit RGB PNG.
     """
-    return _size(path, _bytes(path, HEADER.size))
+    return _checked_size(path, _read_bytes(path, HEADER.size))
 
 
 def write_png(path: Path, frame: Tensor) -> None:
@@ -62,22 +62,22 @@ def encode_png(frame: Tensor) -> bytes:
     return content.getvalue()
 
 
-def _bytes(path: Path, count: int = -1) -> bytes:
+def _read_bytes(path: Path, count: int = -1) -> bytes:
     if not path.is_file():
-        raise DamagedClip(f"{path}: no such file; expected a frame of the clip: put it there")
+        raise DamagedClip(f"{path}: no such file; expected a frame of the clip: restore it")
     try:
         with path.open("rb") as file:
             return file.read(count)
     except OSError as error:
-        raise DamagedClip(f"{path}: cannot be read ({error.strerror}); check the disk or its permissions") from None
+        raise DamagedClip(f"{path}: cannot be read ({error.strerror}); check its permissions and the disk") from None
 
 
-def _size(path: Path, content: bytes) -> tuple[int, int]:
+def _checked_size(path: Path, content: bytes) -> tuple[int, int]:
     if not content.startswith(SIGNATURE) or len(content) < HEADER.size:
         raise DamagedClip(f"{path}: not a PNG; expected a frame of the clip as 8-bit RGB PNG: replace the file")
     # Pillow would silently cut 16 bits to 8, so the header is checked.
     width, height, depth, colour = HEADER.unpack_from(content)
     if (depth, colour) != (EIGHT_BIT, RGB):
-        kind = f"{depth}-bit {COLOUR_TYPES.get(colour, 'of an unknown kind')}"
+        kind = f"{depth}-bit {COLOUR_TYPES.get(colour, 'of unknown colour type')}"
         raise DamagedClip(f"{path}: the PNG is {kind}; expected 8-bit RGB: convert the file")
     return width, height

@@ -75,15 +75,15 @@ def scene_starts(frames: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:
     for number, frame in enumerate(chain(frames, repeat(None, REACH))):
         change = None
         if frame is not None:
-            thinned = _hsv(frame)
-            change = None if before is None else float(np.abs(thinned - before).mean())
-            before = thinned
+            hsv = _hsv(frame)
+            change = None if before is None else float(np.abs(hsv - before).mean())
+            before = hsv
             waiting.append(frame)
         changes.append(change)
         if number >= REACH:
-            own = changes[REACH]
-            others = [change for place, change in enumerate(changes) if place != REACH and change is not None]
-            yield waiting.popleft(), own is not None and _stands_out(own, np.array(others))
+            current = changes[REACH]
+            others = [change for position, change in enumerate(changes) if position != REACH and change is not None]
+            yield waiting.popleft(), current is not None and _stands_out(current, np.array(others))
 
 
 def content_changes(frames: Tensor) -> npt.NDArray[np.float64]:
@@ -101,8 +101,8 @@ def _stands_out(change: float, others: npt.NDArray[np.float64]) -> bool:
         return False
     moving = others[others >= REPEATED]
     # In a still scene, a single larger change may be a second cut, and so may the larger one of two.
-    usual = np.quantile(moving, 0.5, method="lower") if moving.size > 1 else np.median(others) if others.size else 0.0
-    return change >= CUT_RATIO * float(usual)
+    typical = np.quantile(moving, 0.5, method="lower") if moving.size > 1 else np.median(others) if others.size else 0.0
+    return change >= CUT_RATIO * float(typical)
 
 
 def _hsv(frame: Tensor) -> npt.NDArray[np.int16]:

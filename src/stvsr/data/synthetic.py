@@ -134,12 +134,12 @@ class Scene:
         canvas = sample(paints[0], *self.motions[0].locate(x, y, t), cv2.INTER_CUBIC)
         for motion, opacity, paint in zip(self.motions[1:], self.opacities[1:], paints[1:], strict=True):
             left, right, top, bottom = motion.bounds(opacity.shape[0] / (2 * DENSITY), t)
-            part = np.s_[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
-            if canvas[part].size == 0:
+            region = np.s_[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
+            if canvas[region].size == 0:
                 continue
-            u, v = motion.locate(x[part[1]], y[part[0]], t)
+            u, v = motion.locate(x[region[1]], y[region[0]], t)
             share = sample(opacity, u, v, cv2.INTER_LINEAR)[..., None]
-            canvas[part] += share * (sample(paint, u, v, cv2.INTER_CUBIC) - canvas[part])
+            canvas[region] += share * (sample(paint, u, v, cv2.INTER_CUBIC) - canvas[region])
         return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 
@@ -174,7 +174,7 @@ class SyntheticScenes:
         for name, side in (("height", height), ("width", width)):
             check_int(name, side, least=MIN_SIDE)
             if side % SCALE:
-                raise InvalidInput(f"{name}={side}; expected a multiple of {SCALE}: take {side - side % SCALE}")
+                raise InvalidInput(f"{name}={side}; expected a multiple of {SCALE}: use {side - side % SCALE}")
         check_int("seed", seed, least=0)
         self.clips, self.height, self.width, self.seed = clips, height, width, seed
 
@@ -205,7 +205,7 @@ class SyntheticScenes:
             IndexError: there is no such clip.
         """
         if not 0 <= index < self.clips:
-            raise IndexError(f"clip {index} of {self.clips}; expected 0 to {self.clips - 1}")
+            raise IndexError(f"clip index {index}; expected 0 to {self.clips - 1}")
         rng = np.random.default_rng([self.seed, index, 0])
         slowest, fastest = MOTION_RANGES[self.entry(index)[1]]
         target = float(rng.uniform(slowest * (1 + TARGET_MARGIN), fastest * (1 - TARGET_MARGIN)))

@@ -164,7 +164,7 @@ def surface(rng: np.random.Generator, height: int, width: int) -> Array:
     colours = palette(rng, int(rng.integers(4, 8)))
     canvas = leaves(rng, height, width, colours)
     grain, cloud = noise(rng, height, width, float(rng.uniform(0.9, 1.3)))
-    slow = cv2.GaussianBlur(cloud, (0, 0), 8 * DENSITY)
+    warp = cv2.GaussianBlur(cloud, (0, 0), 8 * DENSITY)
     for _ in range(int(rng.integers(1, 4))):
         patch = np.zeros((height, width), np.uint8)
         where = rng.uniform((0, 0), (width, height)).astype(np.float32)
@@ -172,7 +172,7 @@ def surface(rng: np.random.Generator, height: int, width: int) -> Array:
         left, top, columns, rows = cv2.boundingRect(patch)
         box = np.s_[top : top + rows, left : left + columns]
         ink, paper = colours[rng.choice(len(colours), 2, replace=False)]
-        mixed = paper + pattern(rng, rows, columns, slow[box])[..., None] * (ink - paper)
+        mixed = paper + pattern(rng, rows, columns, warp[box])[..., None] * (ink - paper)
         opacity = patch[box][..., None] / np.float32(255)
         canvas[box] = (canvas[box] + opacity * (mixed - canvas[box])).astype(np.uint8)
     for _ in range(max(1, height * width // (110 * DENSITY) ** 2)):

@@ -43,9 +43,7 @@ def video_files(root: Path) -> list[Path]:
         raise InvalidInput(f"{root}: no such folder; expected a folder of video files")
     paths = sorted(folder / name for folder, _, names in searched(root, EXTENSIONS) for name in names)
     if not paths:
-        raise InvalidInput(
-            f"{root}: no video file there; expected files with the ending {', '.join(sorted(EXTENSIONS))}"
-        )
+        raise InvalidInput(f"{root}: no video files there; expected files ending in {', '.join(sorted(EXTENSIONS))}")
     return paths
 
 
@@ -85,28 +83,28 @@ class VideoFolder:
 
     def _read(self, path: Path, video: VideoIndex, number: int, rng: np.random.Generator) -> Footage:
         candidates = first_frames(len(video) - FRAMES + 1, number, self.clips_per_video, rng)
-        lost, known, cuts, put_off, tries = pauses(video), self._cuts[path], set[int](), list[int](), 0
-        # `put_off` grows in the loop, and comes after all others.
-        for first in chain(candidates, put_off):
+        lost, known_cuts, cuts, deferred, tries = pauses(video), self._cuts[path], set[int](), list[int](), 0
+        # `deferred` grows in the loop, and comes after all others.
+        for first in chain(candidates, deferred):
             inside = range(first + 1, first + FRAMES)
             if not lost.isdisjoint(inside):
                 continue
             # Windows over a known cut come last, so each cut costs one look. They are not skipped: what is a cut varies
             # a little with the window, and whether a file has a usable one must not depend on the order.
-            if not cuts.isdisjoint(inside) and first not in put_off:
-                put_off.append(first)
+            if not cuts.isdisjoint(inside) and first not in deferred:
+                deferred.append(first)
                 continue
             tries += 1
             if tries > MAX_TRIES:
                 break
-            if first not in known:
+            if first not in known_cuts:
                 frames = read_frames(video, first, FRAMES)
                 cut = first_cut(frames)
                 if cut is None:
                     name = f"{path.relative_to(self.root).with_suffix('').as_posix()}@{first:06d}"
                     return Footage(frames=whole_pixels(frames).contiguous(), name=name, motion=UNSPLIT)
-                known[first] = first + cut
-            cuts.add(known[first])
+                known_cuts[first] = first + cut
+            cuts.add(known_cuts[first])
         raise DamagedClip(
             f"{path}: no {FRAMES} consecutive frames without a scene cut or a pause; "
             "expected longer scenes: remove the file"
@@ -170,5 +168,5 @@ def first_frames(positions: int, number: int, segments: int, rng: np.random.Gene
 def pauses(video: VideoIndex) -> set[int]:
     """Numbers of frames that come unusually long after the one before, as where frames were lost."""
     steps = np.diff(video.pts)
-    usual = float(np.median(steps)) if steps.size else 0.0
-    return set((np.flatnonzero(steps > PAUSE * usual) + 1).tolist())
+    typical = float(np.median(steps)) if steps.size else 0.0
+    return set((np.flatnonzero(steps > PAUSE * typical) + 1).tolist())

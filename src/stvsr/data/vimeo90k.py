@@ -43,12 +43,12 @@ class Vimeo90K:
             raise InvalidInput(f"{root}: the clip list is empty; expected lines such as 00001/0266")
         # One listing per folder: checking each of 64,612 clips takes minutes on a network disk.
         clips = [folder_and_clip(name) for name, _ in entries]
-        present = {folder: _names(self.sequences / folder) for folder in {folder for folder, _ in clips}}
+        present = {folder: _names_in(self.sequences / folder) for folder in {folder for folder, _ in clips}}
         missing = [f"{folder}/{clip}" for folder, clip in clips if clip not in present[folder]]
         if missing:
             raise InvalidInput(
                 f"{root}: {len(missing)} of {len(entries)} listed clips are missing, the first is "
-                f"sequences/{missing[0]}; download them, or take them off sep_trainlist.txt if it has them"
+                f"sequences/{missing[0]}; download them, or remove them from sep_trainlist.txt if it lists them"
             )
 
     def __len__(self) -> int:
@@ -144,14 +144,14 @@ def folder_and_clip(name: str) -> tuple[str, str]:
 
 
 def _training_list(root: str | Path) -> list[tuple[str, str]]:
-    listed = Path(root) / "sep_trainlist.txt"
-    if not listed.is_file():
+    path = Path(root) / "sep_trainlist.txt"
+    if not path.is_file():
         raise InvalidInput(f"{root}: no sep_trainlist.txt there; expected the Vimeo-90K folder as downloaded")
     try:
-        return [(name, UNSPLIT) for name in listed.read_text(encoding="utf-8").split()]
+        return [(name, UNSPLIT) for name in path.read_text(encoding="utf-8").split()]
     except UnicodeDecodeError:
-        raise InvalidInput(f"{listed}: not a text in UTF-8; expected the list as downloaded") from None
+        raise InvalidInput(f"{path}: not UTF-8 text; expected the list as downloaded") from None
 
 
-def _names(folder: Path) -> set[str]:
+def _names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()

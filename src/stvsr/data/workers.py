@@ -30,7 +30,7 @@ def leave_signals_to_parent(worker: int) -> None:
         # Not os.getppid(), which may be a server that forks on the parent's behalf.
         parent = multiprocessing.parent_process()
         assert parent is not None
-        threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
+        threading.Thread(target=_exit_on_sigterm_from, args=(parent.pid,), daemon=True).start()
 
 
 def prepare_for(workers: int) -> None:
@@ -47,10 +47,10 @@ def prepare_for(workers: int) -> None:
     """
     if workers == 0:
         return
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     # macOS names a limit that it then refuses.
     with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
     try:
         # A lock needs /dev/shm, a socket the folder of temporary files.
         multiprocessing.Lock()
@@ -58,8 +58,8 @@ def prepare_for(workers: int) -> None:
             pass
     except OSError as error:
         raise InvalidInput(
-            f"loader processes could not hand over what they read ({error}): they need a folder for temporary files "
-            "whose name is short (TMPDIR=/tmp), and /dev/shm, both to be written to; or choose 0 workers"
+            f"loader processes could not pass on what they read ({error}): they need write access to /dev/shm and to "
+            "a temporary folder with a short path (TMPDIR=/tmp); or choose 0 workers"
         ) from None
 
 
@@ -79,13 +79,13 @@ def share_with_parent(*frames: Tensor) -> None:
             tensor.share_memory_()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             raise InvalidInput(
-                f"no room in /dev/shm for {tensor.nbytes / 2**20:.1f} MiB more of what a loader process has read "
-                f"({one_line(error)[-80:]}); start the container with more of it (docker run --shm-size=2g), or choose "
-                "fewer workers: 0 need none"
+                f"no room in /dev/shm for another {tensor.nbytes / 2**20:.1f} MiB read by a loader process "
+                f"({one_line(error)[-80:]}); start the container with more (docker run --shm-size=2g), or choose "
+                "fewer workers: 0 needs none"
             ) from None
 
 
-def _end_with(parent: int) -> None:
+def _exit_on_sigterm_from(parent: int) -> None:
     """Ends this process when its parent sends SIGTERM, as Python does at exit to the children that are left."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass

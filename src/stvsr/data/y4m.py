@@ -44,11 +44,11 @@ class CountedPipe:
             Interrupted: by Ctrl-C, which only the main thread receives; that reads no further than the first frame.
         """
         try:
-            read = os.read(0, most)
-            self.start += read[: max(0, Y4M_START - self.total)]
-            self.total += len(read)
+            chunk = os.read(0, most)
+            self.start += chunk[: max(0, Y4M_START - self.total)]
+            self.total += len(chunk)
         except KeyboardInterrupt:
             # PyAV passes on most Exceptions; a KeyboardInterrupt it would only print, and keep waiting.
             self.stopped = True
             raise Interrupted("stopped before the work began", None) from None
-        return read
+        return chunk
