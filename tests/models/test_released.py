@@ -28,5 +28,5 @@ def test_a_network_of_another_size_made_with_their_code_loads(
 
 
 def test_a_file_without_the_tensors_that_tell_the_size_is_refused_in_words() -> None:
-    with pytest.raises(InvalidInput, match=r"^their\.pth: .* without features\.head\.weight \(our name\)"):
+    with pytest.raises(InvalidInput, match=r"^their\.pth: .* lack features\.head\.weight \(our name\)"):
         from_released({RELEASED.signature: torch.ones(1)}, origin="their.pth")
