@@ -85,7 +85,7 @@ def assert_refused(path: Path, why: str) -> None:
 
 # What a reason begins with.
 NEITHER = "neither a checkpoint of stvsr (no entry 'stvsr_model') nor the authors' released weights; give a file"
-NO_SAFETENSORS = "not a .safetensors file, or a damaged one; give one of stvsr.export"
+NO_SAFETENSORS = "not a .safetensors file, or a damaged one; give a file of stvsr.export"
 NO_CHECKPOINT = "not a checkpoint, or a damaged one; give a file that stvsr.train wrote"
 
 
@@ -344,7 +344,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(
     path = write(saved, tmp_path / "a.ckpt")
     # Root may read everything.
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(InvalidInput, match=r"a\.ckpt: not readable for this user"):
+    with pytest.raises(InvalidInput, match=r"a\.ckpt: not readable by this user"):
         load_network(path)
 
 

@@ -116,7 +116,7 @@ BAD_EVALUATE = {
     "no-checkpoint-and-no-method": ([], "exactly one of checkpoint=FILE"),
     "folder-for-a-checkpoint": (
         ["checkpoint=."],
-        "checkpoint .: is a folder; expected a file, as a run's checkpoints/last",
+        "checkpoint .: is a folder; expected a file, such as a run's checkpoints/last",
     ),
     "missing-checkpoint": (["checkpoint=gone.ckpt"], "checkpoint gone.ckpt: no such file; check the name"),
     "not-a-checkpoint": (["checkpoint=text.ckpt"], "text.ckpt: not a checkpoint"),
@@ -216,12 +216,12 @@ BAD_TRAIN = {
     "variant-of-several": (["variant=[a]"], "variant=['a']; expected a name of at most 64 characters"),
     "letters-beyond-a-to-z": (
         ["output_dir=ü"],
-        "output_dir=ü: letters that are not English, and ~, need quotes",
+        "output_dir=ü: non-ASCII letters and ~ need quotes",
     ),
     "unwritable-output": (["output_dir=/dev/null/out"], "/dev/null/out"),
     "no-choice-of-a-group": (
         ["logger=null"],
-        "null chooses no file of a group of settings; name one, such as logger=csv;",
+        "null selects no file of a config group; name one, such as logger=csv;",
     ),
     "module-that-is-not-there": (["objective._target_=own.Objective"], "'own.Objective': No module named 'own'; see"),
     "module-that-needs-another": (
@@ -370,25 +370,25 @@ class FailedJobError(RuntimeError):
     [
         (
             FailedJobError("sbatch: error: Batch job submission failed: Requested time limit is invalid"),
-            "SLURM takes no such job (sbatch: error: Batch job submission failed: Requested time limit is invalid); "
+            "SLURM rejected a job (sbatch: error: Batch job submission failed: Requested time limit is invalid); "
             "set hydra.launcher.timeout_min, .partition or .account for it",
         ),
         (
             UncompletedJobError("Job 7 (task: 0) has not produced any output (state: OUT_OF_MEMORY)"),
-            "SLURM ended a job (Job 7 (task: 0) has not produced any output (state: OUT_OF_MEMORY)); the others go on: "
-            "compare them by stvsr.report in the end, and give that job's settings again with its output_dir, and more "
-            "memory or time if need be",
+            "SLURM ended a job (Job 7 (task: 0) has not produced any output (state: OUT_OF_MEMORY)); the others "
+            "continue: compare them at the end with stvsr.report, and run that job's settings again with its output_dir, "
+            "with more memory or time if needed",
         ),
         (
             RuntimeError("can't start new thread"),
-            "can't start new thread: the system gives no more threads, memory or open files; raise its limits (ulimit "
+            "can't start new thread: the system grants no more threads, memory or open files; raise its limits (ulimit "
             "-u, -v, -n, or a container's --pids-limit and --memory), or use fewer workers",
         ),
         (
             RuntimeError("[gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:5: Connection reset by peer"),
-            "another process of this run has ended, often for want of memory; give the same command again",
+            "another process of this run has ended, often for lack of memory; give the same command again",
         ),
-        (RuntimeError("Symlink loop from 'a'"), "Symlink loop from 'a': links lead in a circle; remove one"),
+        (RuntimeError("Symlink loop from 'a'"), "Symlink loop from 'a': symbolic links form a loop; remove one"),
     ],
 )
 def test_what_others_refuse_is_one_line_with_a_remedy(error: Exception, says: str) -> None:
@@ -520,7 +520,7 @@ def test_a_sweep_for_slurm_where_there_is_none_is_one_line(run: Run, monkeypatch
     status, error = run(evaluate.main, "-m", "hydra/launcher=slurm", "method=bicubic_blend", "protocol=paper,released")
     assert status == 1
     assert error == (
-        "error: no program srun here; start the sweep where SLURM's jobs are submitted, or omit hydra/launcher=slurm\n"
+        "error: srun not found; start the sweep where SLURM jobs are submitted, or omit hydra/launcher=slurm\n"
     )
 
 
@@ -638,7 +638,7 @@ def test_of_jobs_of_several_processes_none_is_begun_after_one_that_failed(
     assert status == 1
     assert error.splitlines() == [
         "error: batch_size=0; expected a whole number, 1 or more",
-        "error: job 0 failed; its run has several processes, so the sweep ends here: mend it and give the same command "
+        "error: job 0 failed; its run has several processes, so the sweep ends here: fix it and give the same command "
         "again",
     ]
 

@@ -865,7 +865,7 @@ def test_a_finished_evaluation_is_not_done_again_but_where_something_decides_oth
         patch.setattr("stvsr.evaluate.Progress", stop)
         assert scored(*data) == first
         assert (
-            "scored before in the same way; to score and log it again, remove results.json there"
+            "already scored in the same way; to score and log it again, remove results.json there"
             in capsys.readouterr().out
         )
         assert results.stat().st_mtime_ns > before, "a sweep compares what has a new time"

@@ -154,13 +154,17 @@ def test_a_report_needs_no_videos_but_scores_of_what_is_there_all_made_alike(
     """As on another machine, or after these were removed."""
     reported = partial(run, "[a]", train=False, val_root=tmp_path / "nowhere")
     assert reported() == finished
-    assert "nowhere: no such folder; taking the scores in" in capsys.readouterr().err
+    assert "nowhere: no such folder; using the scores in" in capsys.readouterr().err
     scores = tmp_path / "study" / "scores"
     for name, key, says in (
         ("a-1", "checkpoint", "a-1: scored with other settings: checkpoint; give val_root=DIR"),
         ("a-1", "extras", "a-1: scored with other settings: extras; give val_root=DIR"),
         ("bicubic_blend", "protocol", "bicubic_blend: scored with other settings: protocol; give val_root=DIR"),
-        ("bicubic_blend", "files", "(a), seed 1 and bicubic_blend were scored on other clips; give val_root=DIR"),
+        (
+            "bicubic_blend",
+            "files",
+            "(a), seed 1 and bicubic_blend were scored on different clips; give the same command again",
+        ),
     ):
         before = (scores / name / "results.json").read_text()
         results = json.loads(before)
@@ -296,7 +300,7 @@ def test_a_run_that_cannot_begin_is_refused_before_the_others_are_trained(
         with pytest.raises(SystemExit):
             run("[a,f]", *settings, flags=("--config-dir", str(tmp_path)))
         assert began == expected
-    assert "error: (f), among the settings of training: Identity: carry_through" in capsys.readouterr().err
+    assert "error: (f), in the training=[…] settings: Identity: carry_through" in capsys.readouterr().err
 
 
 def test_a_report_says_no_settings_that_are_not_those_of_its_runs(
@@ -320,7 +324,7 @@ def test_results_that_cannot_be_read_are_made_again_and_memory_may_be_saved_on_t
 
 @pytest.mark.parametrize(
     ("ablations", "says"),
-    [("a", "ablations=a; expected a list: ablations=[a]"), ("[]", "ablations=[]; expected one at least")],
+    [("a", "ablations=a; expected a list: ablations=[a]"), ("[]", "ablations=[]; expected at least one")],
 )
 def test_a_list_without_brackets_or_with_nothing_in_it_is_refused(
     run: Callable[..., str], capsys: pytest.CaptureFixture[str], ablations: str, says: str
@@ -419,7 +423,7 @@ def test_a_study_on_several_devices_is_refused_before_it_trains(
     """Each process would make the whole study, and stand in the others' way when it comes to scoring."""
     with pytest.raises(SystemExit):
         run("[a]", setting)
-    assert "expected one device of one machine: leave out trainer=ddp and these settings" in capsys.readouterr().err
+    assert "expected one device of one machine: omit trainer=ddp and these settings" in capsys.readouterr().err
     assert not (tmp_path / "study" / "train").exists()
 
 

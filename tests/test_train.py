@@ -170,7 +170,7 @@ def test_a_stage_that_begins_untrained_is_said() -> None:
     """Weights under another network's name are those of a network that does not run."""
     network = TwoStage(interpolator=Blend(), upscaler=RCAN(channels=16, groups=1, blocks=1))
     given = OmegaConf.create({"weights": {"edvr": "a.pth"}, "initial_weights": None, "blended_start": False})
-    with pytest.warns(UserWarning, match=r"RCAN begins untrained; .* add weights\.rcan=FILE"):
+    with pytest.warns(UserWarning, match=r"RCAN starts untrained; .* add weights\.rcan=FILE"):
         set_initial_weights(network, given)
 
 
@@ -221,6 +221,6 @@ def test_loggers_and_callbacks_that_are_null_are_left_out(small_run: Run, tmp_pa
 
 def test_it_is_said_before_training_that_a_network_of_elsewhere_cannot_be_loaded(small_run: Run) -> None:
     with pytest.warns(
-        UserWarning, match=r"names .torch\.nn\.Identity.; only classes of stvsr\.models .* nothing but a training"
+        UserWarning, match=r"names .torch\.nn\.Identity.; only classes of stvsr\.models .* only stvsr.train will load"
     ):
         train(small_run(*FROZEN, "ablation=b", "model.propagation._target_=torch.nn.Identity"))

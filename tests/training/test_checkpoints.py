@@ -229,7 +229,7 @@ def test_a_run_stopped_at_a_step_that_is_to_be_validated_is_validated_first(
     ("step", "saved", "known"),
     [
         (1, 0, "nothing is saved"),
-        (4, 2, r"to go on from the last saved step, give the same command again with resume=.*last\.ckpt"),
+        (4, 2, r"to continue from the last saved step, give the same command again with resume=.*last\.ckpt"),
     ],
 )
 def test_a_second_ctrl_c_stops_within_the_step_and_says_what_is_saved(
