@@ -139,7 +139,7 @@ BAD_EVALUATE = {
         ["method=bicubic_blend", "motion.fast=1"],
         "motion.medium=1.5, motion.fast=1; expected 0 < medium < fast, pixels per frame",
     ),
-    "no-thresholds": (["method=bicubic_blend", "motion=null"], "motion=null; expected thresholds: leave it out"),
+    "no-thresholds": (["method=bicubic_blend", "motion=null"], "motion=null; expected thresholds: omit it"),
     "no-clips": (["method=bicubic_blend", "data.test_source=null"], "data.test_source=null: no clips to score; leave"),
     "no-predictions": (["predictions=nowhere"], "predictions=nowhere: no such folder"),
     "predictions-to-save": (
@@ -376,8 +376,8 @@ class FailedJobError(RuntimeError):
         (
             UncompletedJobError("Job 7 (task: 0) has not produced any output (state: OUT_OF_MEMORY)"),
             "SLURM ended a job (Job 7 (task: 0) has not produced any output (state: OUT_OF_MEMORY)); the others "
-            "continue: compare them at the end with stvsr.report, and run that job's settings again with its output_dir, "
-            "with more memory or time if needed",
+            "continue: compare them at the end with stvsr.report, and run that job's settings again with its "
+            "output_dir, with more memory or time if needed",
         ),
         (
             RuntimeError("can't start new thread"),
