@@ -140,7 +140,7 @@ BAD_EVALUATE = {
         "motion.medium=1.5, motion.fast=1; expected 0 < medium < fast, pixels per frame",
     ),
     "no-thresholds": (["method=bicubic_blend", "motion=null"], "motion=null; expected thresholds: omit it"),
-    "no-clips": (["method=bicubic_blend", "data.test_source=null"], "data.test_source=null: no clips to score; leave"),
+    "no-clips": (["method=bicubic_blend", "data.test_source=null"], "data.test_source=null: no clips to score; omit"),
     "no-predictions": (["predictions=nowhere"], "predictions=nowhere: no such folder"),
     "predictions-to-save": (
         ["predictions=out", "save_frames=true"],
@@ -202,14 +202,14 @@ BAD_TRAIN = {
     "missing-resume": (["resume=gone.ckpt"], "gone.ckpt: no such file"),
     "misspelt-model-key": (["+model.chanels=8"], "chanels"),
     "no-data-folder": (["data=vimeo90k", "data.root=nowhere"], "nowhere: no sep_trainlist.txt there"),
-    "null-for-a-folder": (["data=videos", "data.root=null"], "data.root=null; expected the place of clips"),
+    "null-for-a-folder": (["data=videos", "data.root=null"], "data.root=null; expected the path of clips"),
     "null-to-validate-on": (
         ["data=videos", "data.root=here", "data.val_root=null"],
-        "data.val_root=null; expected the place of clips: give it, or leave val_root out",
+        "data.val_root=null; expected the path of clips: give it, or omit val_root",
     ),
     "null-for-a-pack": (
         ["data=vimeo90k_packed", "data.root=here", "data.pack=null"],
-        "data.pack=null; expected the place of clips",
+        "data.pack=null; expected the path of clips",
     ),
     "no-variant": (["variant=null"], "variant=None; expected a name of at most 64 characters"),
     "long-variant": (["variant=" + 70 * "x"], "xxx; expected a name of at most 64 characters"),

@@ -87,7 +87,7 @@ def test_a_blended_start_is_part_of_a_run(small_run: Run, tmp_path: Path) -> Non
         ("optimizer.lr=-1", "optimizer and scheduler: Invalid learning rate: -1"),
         ("optimizer.lr=4e-4x", "optimizer.lr=4e-4x; expected a number, such as 4e-4"),
         ("model.channels=0", "model.channels=0; expected a whole number, 1 or more"),
-        ("callbacks.last=null", "callbacks.last=null: nothing of the run would be kept; leave it out"),
+        ("callbacks.last=null", "callbacks.last=null: nothing of the run would be saved; omit it"),
         ("+trainer.limit_val_batches=0", "trainer.limit_val_batches=0: expected 1 or more"),
         ("optimizer.betas=[2,0.9]", "optimizer and scheduler: Invalid beta parameter"),
         ("optimizer.betas=0.9", "optimizer and scheduler: "),
@@ -110,7 +110,7 @@ def test_values_that_cannot_be_trained_with_are_refused_in_words(small_run: Run,
 @pytest.mark.parametrize(("root", "val_root"), [("clips", "clips/val"), ("clips/../clips", "clips/val"), ("a/b", "a")])
 def test_clips_to_validate_on_that_would_be_trained_on_are_refused(configure: Run, root: str, val_root: str) -> None:
     """Folders are searched with all below them."""
-    with pytest.raises(InvalidInput, match=f"data.val_root={val_root}: .* choose folders apart"):
+    with pytest.raises(InvalidInput, match=f"data.val_root={val_root}: .* choose separate folders"):
         train(configure("train", "output_dir=run", "data=videos", f"data.root={root}", f"data.val_root={val_root}"))
 
 
@@ -122,7 +122,7 @@ def test_folders_are_apart_by_whatever_links_they_are_named(tmp_path: Path) -> N
     (tmp_path / "other").symlink_to(tmp_path / "clips")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     for root, val_root in (("clips", "clips/val"), ("other", "clips/val"), ("clips", "other/val")):
-        with pytest.raises(InvalidInput, match="choose folders apart"):
+        with pytest.raises(InvalidInput, match="choose separate folders"):
             check_apart(OmegaConf.create({"root": f"{tmp_path}/{root}", "val_root": f"{tmp_path}/{val_root}"}))
     for root, val_root in (("clips", "clips"), ("clips", "other"), ("clips", "clips/.val"), ("circle", "clips")):
         check_apart(OmegaConf.create({"root": f"{tmp_path}/{root}", "val_root": f"{tmp_path}/{val_root}"}))

@@ -87,8 +87,8 @@ def check_numbers(clip: ClipInfo, folder: FrameFolder, needed: set[int]) -> None
         )
     if extra := [number for number in folder.frames if not clip.first_number <= number <= last]:
         raise InvalidInput(
-            f"{folder.path}: frame {extra[0]} is not in the ground truth ({len(extra)} such frame(s)); expected numbers "
-            f"{clip.first_number} to {last}: remove or renumber the frames"
+            f"{folder.path}: frame {extra[0]} is not in the ground truth ({len(extra)} such frame(s)); expected "
+            f"numbers {clip.first_number} to {last}: remove or renumber the frames"
         )
 
 

@@ -120,7 +120,7 @@ def _work(settings: dict[str, Any], identity: dict[str, Any], todo: list[int], r
         if job.progress_key() != identity:
             raise InvalidInput(
                 "what is scored has changed since the evaluation began (the checkpoint of a run in progress? the code? "
-                "a method with different weights each time?); once it no longer changes, run again with another output_dir"
+                "a method with different weights each time?); once it no longer changes, use another output_dir"
             )
         for record in score_here(job, Progress(progress_folder(config), identity), todo, rank):
             queue.put(len(record.windows))
