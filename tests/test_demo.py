@@ -69,13 +69,13 @@ def test_a_demo_names_its_own_option_where_its_training_would_name_a_setting(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refused(folder: Path, overrides: list[str]) -> None:
-        raise InvalidInput("run: has finished and cannot be changed to seed=3; choose another output_dir")
+        raise InvalidInput("run: a finished run, which cannot change to seed=3; choose another output_dir")
 
     monkeypatch.setattr("stvsr.demo.demo", refused)
     monkeypatch.setattr(sys, "argv", ["demo", "--output", "run"])
     with pytest.raises(SystemExit):
         main()
-    assert "cannot be changed to seed=3; choose another --output\n" in capsys.readouterr().err
+    assert "cannot change to seed=3; choose another --output\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("setting", ["output_dir=mine", "++output_dir=mine"])

@@ -146,7 +146,7 @@ def _check_same_run(earlier: EarlierRun, config: DictConfig) -> None:
     changes = listed([f"{name}={settings.get(name)}, which was {earlier.settings.get(name)}" for name in changed], TOLD)
     if changed and earlier.steps == config.trainer.max_steps:
         remedy = "omit resume, or begin with its weights: initial_weights=" if explicit else "choose another output_dir"
-        raise InvalidInput(f"{earlier.path}: has finished and cannot be changed to {changes}; {remedy}")
+        raise InvalidInput(f"{earlier.path}: a finished run, which cannot change to {changes}; {remedy}")
     source = str(settings.get(SOURCE))
     if SOURCE in changed and source.startswith(GENERATED) and not explicit:
         # Generated clips are the default: the rest of the command was left out.
