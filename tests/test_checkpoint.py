@@ -159,7 +159,7 @@ def test_a_safetensors_file_that_is_not_ours_is_named_in_one_line(tmp_path: Path
 
 def test_a_safetensors_file_cannot_be_resumed_from(saved: dict[str, Any], tmp_path: Path) -> None:
     export(write(saved, tmp_path / "a.ckpt"), tmp_path / "a.safetensors")
-    with pytest.raises(InvalidInput, match="not the state of a run"):
+    with pytest.raises(InvalidInput, match="weights but no training state"):
         read_run(tmp_path / "a.safetensors", saved[MODEL_KEY])
 
 
@@ -264,7 +264,7 @@ def test_resuming_another_variant_names_the_setting_that_differs(saved: dict[str
 
 
 def test_resuming_from_weights_alone_is_refused(saved: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="not the state of a run"):
+    with pytest.raises(InvalidInput, match="weights but no training state"):
         read_run(write(saved, tmp_path / "a.ckpt"), saved[MODEL_KEY])
 
 

@@ -130,7 +130,10 @@ BAD_EVALUATE = {
         ["method=bicubic_blend", "processes=2", "device=cuda:0"],
         "processes=2 on device=cuda:0; expected device=cuda",
     ),
-    "predictions-called-2020": (["predictions=2020"], "predictions=2020: read as int; write predictions=./NAME"),
+    "predictions-called-2020": (
+        ["predictions=2020"],
+        "predictions=2020: read as int; if that is a name, write predictions=./NAME",
+    ),
     "off-is-not-false": (["method=bicubic_blend", "save_frames=off"], "save_frames=off; expected true or false"),
     "no-such-extra": (["method=bicubic_blend", "extras=[beauty]"], "extras=[beauty]: no such metric"),
     "extras-without-brackets": (["method=bicubic_blend", "extras=lpips"], "extras=lpips; expected a list"),
@@ -144,7 +147,7 @@ BAD_EVALUATE = {
     "no-predictions": (["predictions=nowhere"], "predictions=nowhere: no such folder"),
     "predictions-to-save": (
         ["predictions=out", "save_frames=true"],
-        "save_frames=true with predictions: those are saved",
+        "save_frames=true with predictions: those are already saved",
     ),
     "no-clip-folder": (
         ["method=bicubic_blend", "data=clips", "data.root=nowhere"],

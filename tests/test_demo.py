@@ -81,5 +81,7 @@ def test_a_demo_names_its_own_option_where_its_training_would_name_a_setting(
 @pytest.mark.parametrize("setting", ["output_dir=mine", "++output_dir=mine"])
 def test_another_folder_among_the_settings_of_a_demo_is_refused(tmp_path: Path, setting: str) -> None:
     """It would be left empty."""
-    with pytest.raises(InvalidInput, match=r"output_dir=mine: expected settings of .* the folder is --output DIR"):
+    with pytest.raises(
+        InvalidInput, match=r"output_dir=mine: expected training settings .* the folder with --output DIR"
+    ):
         demo(tmp_path, [setting])

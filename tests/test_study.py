@@ -201,7 +201,7 @@ def test_too_few_clips_for_the_pictures_are_refused_before_anything_is_trained(
 ) -> None:
     with pytest.raises(SystemExit):
         run("[a]", clips=2)
-    assert "scoring: 2 generated clip(s); expected 3 at least" in capsys.readouterr().err
+    assert "scoring: 2 generated clip(s); expected at least 3" in capsys.readouterr().err
     assert not (tmp_path / "study" / "train").exists()
 
 
