@@ -85,7 +85,7 @@ def assert_refused(path: Path, why: str) -> None:
 
 # What a reason begins with.
 NEITHER = "neither a checkpoint of stvsr (no entry 'stvsr_model') nor the authors' released weights; give a file"
-NO_SAFETENSORS = "not a .safetensors file, or a damaged one; give one of stvsr.export"
+NO_SAFETENSORS = "not a .safetensors file, or a damaged one; give a file of stvsr.export"
 NO_CHECKPOINT = "not a checkpoint, or a damaged one; give a file that stvsr.train wrote"
 
 
@@ -159,7 +159,7 @@ def test_a_safetensors_file_that_is_not_ours_is_named_in_one_line(tmp_path: Path
 
 def test_a_safetensors_file_cannot_be_resumed_from(saved: dict[str, Any], tmp_path: Path) -> None:
     export(write(saved, tmp_path / "a.ckpt"), tmp_path / "a.safetensors")
-    with pytest.raises(InvalidInput, match="not the state of a run"):
+    with pytest.raises(InvalidInput, match="weights but no training state"):
         read_run(tmp_path / "a.safetensors", saved[MODEL_KEY])
 
 
@@ -264,7 +264,7 @@ def test_resuming_another_variant_names_the_setting_that_differs(saved: dict[str
 
 
 def test_resuming_from_weights_alone_is_refused(saved: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="not the state of a run"):
+    with pytest.raises(InvalidInput, match="weights but no training state"):
         read_run(write(saved, tmp_path / "a.ckpt"), saved[MODEL_KEY])
 
 
@@ -344,7 +344,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(
     path = write(saved, tmp_path / "a.ckpt")
     # Root may read everything.
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(InvalidInput, match=r"a\.ckpt: not readable for this user"):
+    with pytest.raises(InvalidInput, match=r"a\.ckpt: not readable by this user"):
         load_network(path)
 
 

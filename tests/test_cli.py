@@ -116,7 +116,7 @@ BAD_EVALUATE = {
     "no-checkpoint-and-no-method": ([], "exactly one of checkpoint=FILE"),
     "folder-for-a-checkpoint": (
         ["checkpoint=."],
-        "checkpoint .: is a folder; expected a file, as a run's checkpoints/last",
+        "checkpoint .: is a folder; expected a file, such as a run's checkpoints/last",
     ),
     "missing-checkpoint": (["checkpoint=gone.ckpt"], "checkpoint gone.ckpt: no such file; check the name"),
     "not-a-checkpoint": (["checkpoint=text.ckpt"], "text.ckpt: not a checkpoint"),
@@ -130,7 +130,10 @@ BAD_EVALUATE = {
         ["method=bicubic_blend", "processes=2", "device=cuda:0"],
         "processes=2 on device=cuda:0; expected device=cuda",
     ),
-    "predictions-called-2020": (["predictions=2020"], "predictions=2020: read as int; write predictions=./NAME"),
+    "predictions-called-2020": (
+        ["predictions=2020"],
+        "predictions=2020: read as int; if that is a name, write predictions=./NAME",
+    ),
     "off-is-not-false": (["method=bicubic_blend", "save_frames=off"], "save_frames=off; expected true or false"),
     "no-such-extra": (["method=bicubic_blend", "extras=[beauty]"], "extras=[beauty]: no such metric"),
     "extras-without-brackets": (["method=bicubic_blend", "extras=lpips"], "extras=lpips; expected a list"),
@@ -139,12 +142,12 @@ BAD_EVALUATE = {
         ["method=bicubic_blend", "motion.fast=1"],
         "motion.medium=1.5, motion.fast=1; expected 0 < medium < fast, pixels per frame",
     ),
-    "no-thresholds": (["method=bicubic_blend", "motion=null"], "motion=null; expected thresholds: leave it out"),
-    "no-clips": (["method=bicubic_blend", "data.test_source=null"], "data.test_source=null: no clips to score; leave"),
+    "no-thresholds": (["method=bicubic_blend", "motion=null"], "motion=null; expected thresholds: omit it"),
+    "no-clips": (["method=bicubic_blend", "data.test_source=null"], "data.test_source=null: no clips to score; omit"),
     "no-predictions": (["predictions=nowhere"], "predictions=nowhere: no such folder"),
     "predictions-to-save": (
         ["predictions=out", "save_frames=true"],
-        "save_frames=true with predictions: those are saved",
+        "save_frames=true with predictions: those are already saved",
     ),
     "no-clip-folder": (
         ["method=bicubic_blend", "data=clips", "data.root=nowhere"],
@@ -202,26 +205,26 @@ BAD_TRAIN = {
     "missing-resume": (["resume=gone.ckpt"], "gone.ckpt: no such file"),
     "misspelt-model-key": (["+model.chanels=8"], "chanels"),
     "no-data-folder": (["data=vimeo90k", "data.root=nowhere"], "nowhere: no sep_trainlist.txt there"),
-    "null-for-a-folder": (["data=videos", "data.root=null"], "data.root=null; expected the place of clips"),
+    "null-for-a-folder": (["data=videos", "data.root=null"], "data.root=null; expected the path of clips"),
     "null-to-validate-on": (
         ["data=videos", "data.root=here", "data.val_root=null"],
-        "data.val_root=null; expected the place of clips: give it, or leave val_root out",
+        "data.val_root=null; expected the path of clips: give it, or omit val_root",
     ),
     "null-for-a-pack": (
         ["data=vimeo90k_packed", "data.root=here", "data.pack=null"],
-        "data.pack=null; expected the place of clips",
+        "data.pack=null; expected the path of clips",
     ),
     "no-variant": (["variant=null"], "variant=None; expected a name of at most 64 characters"),
     "long-variant": (["variant=" + 70 * "x"], "xxx; expected a name of at most 64 characters"),
     "variant-of-several": (["variant=[a]"], "variant=['a']; expected a name of at most 64 characters"),
     "letters-beyond-a-to-z": (
         ["output_dir=ü"],
-        "output_dir=ü: letters that are not English, and ~, need quotes",
+        "output_dir=ü: non-ASCII letters and ~ need quotes",
     ),
     "unwritable-output": (["output_dir=/dev/null/out"], "/dev/null/out"),
     "no-choice-of-a-group": (
         ["logger=null"],
-        "null chooses no file of a group of settings; name one, such as logger=csv;",
+        "null selects no file of a config group; name one, such as logger=csv;",
     ),
     "module-that-is-not-there": (["objective._target_=own.Objective"], "'own.Objective': No module named 'own'; see"),
     "module-that-needs-another": (
@@ -370,25 +373,25 @@ class FailedJobError(RuntimeError):
     [
         (
             FailedJobError("sbatch: error: Batch job submission failed: Requested time limit is invalid"),
-            "SLURM takes no such job (sbatch: error: Batch job submission failed: Requested time limit is invalid); "
+            "SLURM rejected a job (sbatch: error: Batch job submission failed: Requested time limit is invalid); "
             "set hydra.launcher.timeout_min, .partition or .account for it",
         ),
         (
             UncompletedJobError("Job 7 (task: 0) has not produced any output (state: OUT_OF_MEMORY)"),
-            "SLURM ended a job (Job 7 (task: 0) has not produced any output (state: OUT_OF_MEMORY)); the others go on: "
-            "compare them by stvsr.report in the end, and give that job's settings again with its output_dir, and more "
-            "memory or time if need be",
+            "SLURM ended a job (Job 7 (task: 0) has not produced any output (state: OUT_OF_MEMORY)); the others "
+            "continue: compare them at the end with stvsr.report, and run that job's settings again with its "
+            "output_dir, with more memory or time if needed",
         ),
         (
             RuntimeError("can't start new thread"),
-            "can't start new thread: the system gives no more threads, memory or open files; raise its limits (ulimit "
+            "can't start new thread: the system grants no more threads, memory or open files; raise its limits (ulimit "
             "-u, -v, -n, or a container's --pids-limit and --memory), or use fewer workers",
         ),
         (
             RuntimeError("[gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:5: Connection reset by peer"),
-            "another process of this run has ended, often for want of memory; give the same command again",
+            "another process of this run has ended, often for lack of memory; give the same command again",
         ),
-        (RuntimeError("Symlink loop from 'a'"), "Symlink loop from 'a': links lead in a circle; remove one"),
+        (RuntimeError("Symlink loop from 'a'"), "Symlink loop from 'a': symbolic links form a loop; remove one"),
     ],
 )
 def test_what_others_refuse_is_one_line_with_a_remedy(error: Exception, says: str) -> None:
@@ -520,7 +523,7 @@ def test_a_sweep_for_slurm_where_there_is_none_is_one_line(run: Run, monkeypatch
     status, error = run(evaluate.main, "-m", "hydra/launcher=slurm", "method=bicubic_blend", "protocol=paper,released")
     assert status == 1
     assert error == (
-        "error: no program srun here; start the sweep where SLURM's jobs are submitted, or omit hydra/launcher=slurm\n"
+        "error: srun not found; start the sweep where SLURM jobs are submitted, or omit hydra/launcher=slurm\n"
     )
 
 
@@ -638,7 +641,7 @@ def test_of_jobs_of_several_processes_none_is_begun_after_one_that_failed(
     assert status == 1
     assert error.splitlines() == [
         "error: batch_size=0; expected a whole number, 1 or more",
-        "error: job 0 failed; its run has several processes, so the sweep ends here: mend it and give the same command "
+        "error: job 0 failed; its run has several processes, so the sweep ends here: fix it and give the same command "
         "again",
     ]
 

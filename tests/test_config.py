@@ -103,8 +103,6 @@ def test_a_config_file_of_ones_own_that_would_not_be_read_is_refused(
         SimpleNamespace(provider=provider, path=str(tmp_path / folder))
         for provider, folder in (("main", "ours"), ("command-line", "own"))
     ]
-    says = pytest.raises(
-        InvalidInput, match=r"short\.yaml: .*ours/recipe/short\.yaml is read instead; give yours a name"
-    )
+    says = pytest.raises(InvalidInput, match=r"short\.yaml: .*ours/recipe/short\.yaml is read instead; rename yours")
     with says if refused else nullcontext():
         refuse_unread(sources, tmp_path / "ours")

@@ -69,17 +69,19 @@ def test_a_demo_names_its_own_option_where_its_training_would_name_a_setting(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refused(folder: Path, overrides: list[str]) -> None:
-        raise InvalidInput("run: has all its 2 steps, but not with seed=3; choose another output_dir")
+        raise InvalidInput("run: a finished run, which cannot change to seed=3; choose another output_dir")
 
     monkeypatch.setattr("stvsr.demo.demo", refused)
     monkeypatch.setattr(sys, "argv", ["demo", "--output", "run"])
     with pytest.raises(SystemExit):
         main()
-    assert "but not with seed=3; choose another --output\n" in capsys.readouterr().err
+    assert "cannot change to seed=3; choose another --output\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("setting", ["output_dir=mine", "++output_dir=mine"])
 def test_another_folder_among_the_settings_of_a_demo_is_refused(tmp_path: Path, setting: str) -> None:
     """It would be left empty."""
-    with pytest.raises(InvalidInput, match=r"output_dir=mine: expected settings of .* the folder is --output DIR"):
+    with pytest.raises(
+        InvalidInput, match=r"output_dir=mine: expected training settings .* the folder with --output DIR"
+    ):
         demo(tmp_path, [setting])

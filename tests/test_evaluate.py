@@ -330,7 +330,9 @@ def test_the_folder_of_a_training_is_refused(scored: Evaluate, few: Path, tmp_pa
     log.parent.mkdir(parents=True)
     log.write_text("step")
     (tmp_path / "out" / "checkpoints").mkdir()
-    with pytest.raises(InvalidInput, match="is a training's, whose logs would be replaced; choose another output_dir"):
+    with pytest.raises(
+        InvalidInput, match="is that of a training run, whose logs would be replaced; choose another output_dir"
+    ):
         scored("method=bicubic_blend", "data=clips", f"data.root='{few}'")
     assert log.read_text() == "step"
 
@@ -373,7 +375,7 @@ def test_a_file_of_the_users_is_not_replaced(scored: Evaluate, vid4: Path, tmp_p
 def test_a_link_to_a_disk_that_is_not_there_is_not_replaced(scored: Evaluate, vid4: Path, tmp_path: Path) -> None:
     (frames := tmp_path / "out" / "frames").parent.mkdir()
     frames.symlink_to(tmp_path / "unmounted")
-    with pytest.raises(InvalidInput, match="out/frames: is no folder, or a link to none"):
+    with pytest.raises(InvalidInput, match="out/frames: not a folder or a link to one"):
         scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'", "save_frames=true")
     assert frames.is_symlink()
 
@@ -393,7 +395,7 @@ def test_frames_that_no_evaluation_saved_stay_where_one_is_repeated(
     (frames / "00000001.png").write_text("precious")
     scored(*data, "batch_size=2")
     assert (frames / "00000001.png").read_text() == "precious"
-    with pytest.raises(InvalidInput, match="out/frames: is replaced, but no evaluation made it"):
+    with pytest.raises(InvalidInput, match="out/frames: would be replaced, but no evaluation made it"):
         scored(*data, "save_frames=true")
 
 
@@ -431,7 +433,9 @@ def test_the_clips_that_are_scored_are_not_removed(scored: Evaluate, vid4: Path,
     scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'")
     clips = vid4.rename(tmp_path / "out" / "frames")
     frames = sorted(clips.rglob("*.png"))
-    with pytest.raises(InvalidInput, match=r"out/frames: lies in .*out/frames, which is replaced; choose another"):
+    with pytest.raises(
+        InvalidInput, match=r"out/frames: lies in .*out/frames, which would be replaced; choose another"
+    ):
         scored("method=bicubic_blend", "data=clips", f"data.root='{clips}'", "save_frames=true")
     assert sorted(clips.rglob("*.png")) == frames
 
@@ -521,7 +525,7 @@ def test_too_many_windows_at_once_for_the_memory_are_one_line(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
 
     monkeypatch.setattr(scoring, "run_padded", full)
-    with pytest.raises(InvalidInput, match=r"does not suffice for 3 window\(s\) of .* a smaller batch_size or a"):
+    with pytest.raises(InvalidInput, match=r"has too little memory for 3 window\(s\) of .* a smaller batch_size or a"):
         scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'", "batch_size=3")
 
 
@@ -538,7 +542,7 @@ def test_an_error_in_a_process_reaches_the_user_in_one_line(scored: Evaluate, fe
 def test_a_process_that_was_killed_is_told() -> None:
     # What the system sends that runs out of memory: SIGTERM first, then SIGKILL.
     with pytest.raises(SystemExit) as stop:
-        processes._leave(signal.SIGTERM, None)
+        processes._exit_on_signal(signal.SIGTERM, None)
     for status in (stop.value.code, -signal.SIGKILL):
         with pytest.raises(UserError, match=rf"process 0 of 1 ended with status {status} .* processes=1"):
             processes._check_alive([SimpleNamespace(exitcode=status)])
@@ -795,8 +799,8 @@ def test_bicubic_by_hand_is_bicubic_by_the_program(scored: Evaluate, tmp_path: P
 @pytest.mark.parametrize(
     ("metric", "says"),
     [
-        (lambda *_: [1.0], r"extras=\[mine\]: gives \[1\.0\]; expected a value for each of 7 frames"),
-        (lambda *_: torch.tensor(2.5), r"extras=\[mine\]: gives 2\.5; expected a value for each"),
+        (lambda *_: [1.0], r"extras=\[mine\]: returned \[1\.0\]; expected a value for each of 7 frames"),
+        (lambda *_: torch.tensor(2.5), r"extras=\[mine\]: returned 2\.5; expected a value for each"),
     ],
 )
 def test_a_metric_that_gives_no_value_for_each_frame_is_refused(
@@ -865,7 +869,7 @@ def test_a_finished_evaluation_is_not_done_again_but_where_something_decides_oth
         patch.setattr("stvsr.evaluate.Progress", stop)
         assert scored(*data) == first
         assert (
-            "scored before in the same way; to score and log it again, remove results.json there"
+            "already scored in the same way; to score and log it again, remove results.json there"
             in capsys.readouterr().out
         )
         assert results.stat().st_mtime_ns > before, "a sweep compares what has a new time"

@@ -31,7 +31,7 @@ def test_a_full_disk_is_told_with_the_file_that_was_written(tmp_path: Path) -> N
 def test_what_a_limit_refuses_is_told_with_the_limits(number: int) -> None:
     said = explain_os_error(OSError(number, os.strerror(number), "in.mp4"))
     assert said is not None
-    assert said.startswith(f"{os.strerror(number)}: the system gives no more")
+    assert said.startswith(f"{os.strerror(number)}: the system grants no more")
     assert "ulimit -u, -v, -n" in said
 
 
@@ -41,9 +41,7 @@ def test_a_current_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    assert explain_os_error(nothing) == (
-        "the folder that this command was given in does not exist any more; change to one that does"
-    )
+    assert explain_os_error(nothing) == ("the current folder no longer exists; change to one that does")
 
 
 def test_what_is_neither_of_a_file_nor_of_a_disk_is_not_explained() -> None:

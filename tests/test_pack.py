@@ -273,7 +273,7 @@ def test_what_the_disk_did_not_keep_is_packed_again(run: Run, tmp_path: Path, mo
     status, _, error = run()
     assert status == 1
     assert last_line(error).startswith(
-        f"error: v.pack: 1 of the clips are not on the disk as they were written, the first {NAMES[2]}"
+        f"error: v.pack: 1 of the clips were read back differently than written, the first {NAMES[2]}"
     )
     assert not (tmp_path / "v.pack").exists()
     assert run()[0] == 0

@@ -139,7 +139,7 @@ def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
         load_stage(SepConv(), checkpoint_of_ours(small, "interpolator", tmp_path / "small.ckpt"))
     settings = {"channels": [4, 4, 4], "taps": 5}
     says = (
-        r"its SepConv was trained with settings of its own; add them: "
+        r"its SepConv was trained with other settings; add them: "
         r"'\+\+frame_interpolator\.channels=\[4,4,4\]' \+\+frame_interpolator\.taps=5 \(if"
     )
     with pytest.raises(InvalidInput, match=says):

@@ -154,13 +154,17 @@ def test_a_report_needs_no_videos_but_scores_of_what_is_there_all_made_alike(
     """As on another machine, or after these were removed."""
     reported = partial(run, "[a]", train=False, val_root=tmp_path / "nowhere")
     assert reported() == finished
-    assert "nowhere: no such folder; taking the scores in" in capsys.readouterr().err
+    assert "nowhere: no such folder; using the scores in" in capsys.readouterr().err
     scores = tmp_path / "study" / "scores"
     for name, key, says in (
         ("a-1", "checkpoint", "a-1: scored with other settings: checkpoint; give val_root=DIR"),
         ("a-1", "extras", "a-1: scored with other settings: extras; give val_root=DIR"),
         ("bicubic_blend", "protocol", "bicubic_blend: scored with other settings: protocol; give val_root=DIR"),
-        ("bicubic_blend", "files", "(a), seed 1 and bicubic_blend were scored on other clips; give val_root=DIR"),
+        (
+            "bicubic_blend",
+            "files",
+            "(a), seed 1 and bicubic_blend were scored on different clips; give the same command again",
+        ),
     ):
         before = (scores / name / "results.json").read_text()
         results = json.loads(before)
@@ -197,7 +201,7 @@ def test_too_few_clips_for_the_pictures_are_refused_before_anything_is_trained(
 ) -> None:
     with pytest.raises(SystemExit):
         run("[a]", clips=2)
-    assert "scoring: 2 generated clip(s); expected 3 at least" in capsys.readouterr().err
+    assert "scoring: 2 generated clip(s); expected at least 3" in capsys.readouterr().err
     assert not (tmp_path / "study" / "train").exists()
 
 
@@ -225,7 +229,7 @@ def test_clips_that_have_changed_are_scored_again_but_not_trained_on(
     run("[a]")
     with pytest.raises(SystemExit):
         run("[c]")
-    assert "has other videos than those that earlier runs were trained on" in capsys.readouterr().err
+    assert "has different videos from those of earlier runs" in capsys.readouterr().err
 
 
 def test_a_row_of_a_log_that_was_cut_off_does_not_count(run: Callable[..., str], finished: str, tmp_path: Path) -> None:
@@ -296,7 +300,7 @@ def test_a_run_that_cannot_begin_is_refused_before_the_others_are_trained(
         with pytest.raises(SystemExit):
             run("[a,f]", *settings, flags=("--config-dir", str(tmp_path)))
         assert began == expected
-    assert "error: (f), among the settings of training: Identity: carry_through" in capsys.readouterr().err
+    assert "error: (f), in the training=[…] settings: Identity: carry_through" in capsys.readouterr().err
 
 
 def test_a_report_says_no_settings_that_are_not_those_of_its_runs(
@@ -320,7 +324,7 @@ def test_results_that_cannot_be_read_are_made_again_and_memory_may_be_saved_on_t
 
 @pytest.mark.parametrize(
     ("ablations", "says"),
-    [("a", "ablations=a; expected a list: ablations=[a]"), ("[]", "ablations=[]; expected one at least")],
+    [("a", "ablations=a; expected a list: ablations=[a]"), ("[]", "ablations=[]; expected at least one")],
 )
 def test_a_list_without_brackets_or_with_nothing_in_it_is_refused(
     run: Callable[..., str], capsys: pytest.CaptureFixture[str], ablations: str, says: str
@@ -388,7 +392,7 @@ def test_runs_of_other_settings_are_not_taken_for_those_asked_for(
         ("model.channels=16", "a checkpoint of another network: its channels is 8"),
         (
             "trainer.max_steps=1",
-            "has 2 steps, more than trainer.max_steps=1; expected as many or more, or, to start anew, another",
+            "has 2 steps, more than trainer.max_steps=1; expected at least 2, or, to start anew, another",
         ),
     ):
         with pytest.raises(SystemExit):
@@ -419,7 +423,7 @@ def test_a_study_on_several_devices_is_refused_before_it_trains(
     """Each process would make the whole study, and stand in the others' way when it comes to scoring."""
     with pytest.raises(SystemExit):
         run("[a]", setting)
-    assert "expected one device of one machine: leave out trainer=ddp and these settings" in capsys.readouterr().err
+    assert "expected one device of one machine: omit trainer=ddp and these settings" in capsys.readouterr().err
     assert not (tmp_path / "study" / "train").exists()
 
 

@@ -174,7 +174,7 @@ def test_a_training_sends_the_pictures_that_the_dashboard_shows_and_goes_on_wher
     monkeypatch.setenv("WANDB_SILENT", "true")
     clips = configure("train").callbacks.pictures.clips
     pictures = [f"callbacks.pictures.clips={clips}", f"data.val_source.clips={clips + 1}"]
-    with pytest.warns(UserWarning, match=r"W&B has ended \(Connection lost\); the run goes on") as told:
+    with pytest.warns(UserWarning, match=r"W&B has ended \(Connection lost\); the run continues") as told:
         train(small_run("logger=wandb", "trainer.max_steps=2", "trainer.val_check_interval=2", *pictures))
     assert len([warning for warning in told if "W&B has ended" in str(warning.message)]) == 1
     assert any("W&B could not end the run" in str(warning.message) for warning in told)
@@ -213,7 +213,7 @@ def test_settings_that_wandb_refuses_are_one_line_without_a_word_of_accounts(
     small_run: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
     monkeypatch.setenv("WANDB_SILENT", "true")
-    with pytest.raises(UserError, match=r"W&B could not start a run \(.*\); choose others, or logger=csv"):
+    with pytest.raises(UserError, match=r"W&B could not start a run \(.*\); choose other W&B settings, or logger=csv"):
         train(small_run("logger=wandb", setting))
 
 
@@ -224,15 +224,17 @@ def test_a_user_without_a_home_folder_is_told_of_the_other_logger(
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(wandb, "init", refuse)
-    with pytest.raises(UserError, match=r"W&B could not start a run \(Could not .*\); choose others, or logger=csv"):
+    with pytest.raises(
+        UserError, match=r"W&B could not start a run \(Could not .*\); choose other W&B settings, or logger=csv"
+    ):
         train(small_run("logger=wandb"))
 
 
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
-        (TypeError("unexpected keyword argument 'colour'"), "take that setting of logger.wandb away"),
-        (ValueError("run 1a2b was deleted"), f"remove {Path('run/wandb_run.txt')}, and it becomes a new run"),
+        (TypeError("unexpected keyword argument 'colour'"), "remove that setting of logger.wandb"),
+        (ValueError("run 1a2b was deleted"), f"remove {Path('run/wandb_run.txt')}, and a new run will be started"),
     ],
 )
 def test_a_setting_or_a_run_that_wandb_does_not_have_is_said_with_its_remedy(error: Exception, remedy: str) -> None:
@@ -242,7 +244,7 @@ def test_a_setting_or_a_run_that_wandb_does_not_have_is_said_with_its_remedy(err
 
 @pytest.mark.parametrize("setting", ["project=null", "entity=''"])
 def test_a_dashboard_of_nobody_is_refused(configure: Callable[..., DictConfig], setting: str) -> None:
-    with pytest.raises(InvalidInput, match="; expected a name, as W&B has it"):
+    with pytest.raises(InvalidInput, match="; expected its name on W&B"):
         dashboard(configure("dashboard", setting))
 
 

@@ -87,7 +87,7 @@ def test_a_blended_start_is_part_of_a_run(small_run: Run, tmp_path: Path) -> Non
         ("optimizer.lr=-1", "optimizer and scheduler: Invalid learning rate: -1"),
         ("optimizer.lr=4e-4x", "optimizer.lr=4e-4x; expected a number, such as 4e-4"),
         ("model.channels=0", "model.channels=0; expected a whole number, 1 or more"),
-        ("callbacks.last=null", "callbacks.last=null: nothing of the run would be kept; leave it out"),
+        ("callbacks.last=null", "callbacks.last=null: nothing of the run would be saved; omit it"),
         ("+trainer.limit_val_batches=0", "trainer.limit_val_batches=0: expected 1 or more"),
         ("optimizer.betas=[2,0.9]", "optimizer and scheduler: Invalid beta parameter"),
         ("optimizer.betas=0.9", "optimizer and scheduler: "),
@@ -110,7 +110,7 @@ def test_values_that_cannot_be_trained_with_are_refused_in_words(small_run: Run,
 @pytest.mark.parametrize(("root", "val_root"), [("clips", "clips/val"), ("clips/../clips", "clips/val"), ("a/b", "a")])
 def test_clips_to_validate_on_that_would_be_trained_on_are_refused(configure: Run, root: str, val_root: str) -> None:
     """Folders are searched with all below them."""
-    with pytest.raises(InvalidInput, match=f"data.val_root={val_root}: .* choose folders apart"):
+    with pytest.raises(InvalidInput, match=f"data.val_root={val_root}: .* choose separate folders"):
         train(configure("train", "output_dir=run", "data=videos", f"data.root={root}", f"data.val_root={val_root}"))
 
 
@@ -122,7 +122,7 @@ def test_folders_are_apart_by_whatever_links_they_are_named(tmp_path: Path) -> N
     (tmp_path / "other").symlink_to(tmp_path / "clips")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     for root, val_root in (("clips", "clips/val"), ("other", "clips/val"), ("clips", "other/val")):
-        with pytest.raises(InvalidInput, match="choose folders apart"):
+        with pytest.raises(InvalidInput, match="choose separate folders"):
             check_apart(OmegaConf.create({"root": f"{tmp_path}/{root}", "val_root": f"{tmp_path}/{val_root}"}))
     for root, val_root in (("clips", "clips"), ("clips", "other"), ("clips", "clips/.val"), ("circle", "clips")):
         check_apart(OmegaConf.create({"root": f"{tmp_path}/{root}", "val_root": f"{tmp_path}/{val_root}"}))
@@ -170,7 +170,7 @@ def test_a_stage_that_begins_untrained_is_said() -> None:
     """Weights under another network's name are those of a network that does not run."""
     network = TwoStage(interpolator=Blend(), upscaler=RCAN(channels=16, groups=1, blocks=1))
     given = OmegaConf.create({"weights": {"edvr": "a.pth"}, "initial_weights": None, "blended_start": False})
-    with pytest.warns(UserWarning, match=r"RCAN begins untrained; .* add weights\.rcan=FILE"):
+    with pytest.warns(UserWarning, match=r"RCAN starts untrained; .* add weights\.rcan=FILE"):
         set_initial_weights(network, given)
 
 
@@ -221,6 +221,6 @@ def test_loggers_and_callbacks_that_are_null_are_left_out(small_run: Run, tmp_pa
 
 def test_it_is_said_before_training_that_a_network_of_elsewhere_cannot_be_loaded(small_run: Run) -> None:
     with pytest.warns(
-        UserWarning, match=r"names .torch\.nn\.Identity.; only classes of stvsr\.models .* nothing but a training"
+        UserWarning, match=r"names .torch\.nn\.Identity.; only classes of stvsr\.models .* only stvsr.train will load"
     ):
         train(small_run(*FROZEN, "ablation=b", "model.propagation._target_=torch.nn.Identity"))

@@ -78,7 +78,7 @@ def test_work_of_another_job_is_refused_or_thrown_away_and_that_of_the_same_job_
     assert capsys.readouterr().err == ""
     with other.locked(discard_other=True):
         assert not work.exists()
-    assert "held the progress of another job (another input, device), which is thrown away" in capsys.readouterr().err
+    assert "held the progress of another job (another input, device), which is discarded" in capsys.readouterr().err
     with unfinished(folder).locked():  # there is no work, of which it could be said whose it is
         pass
 
@@ -100,7 +100,7 @@ def test_work_that_is_half_thrown_away_is_nobodys(tmp_path: Path, monkeypatch: p
         patch.setattr(Path, "unlink", killed_at_the_first_picture)
         with pytest.raises(KeyboardInterrupt), other.locked(discard_other=True):
             pass
-    with pytest.raises(InvalidInput, match="files that are not of an unfinished job"), unfinished(tmp_path).locked():
+    with pytest.raises(InvalidInput, match="files that are not from an unfinished job"), unfinished(tmp_path).locked():
         pass
 
 
@@ -111,7 +111,7 @@ def test_work_of_which_a_damaged_disk_no_longer_tells_whose_it_is_is_nobodys(tmp
         pass
     (tmp_path / "job.json").write_text(told)
     (tmp_path / "000000.mkv").touch()
-    with pytest.raises(InvalidInput, match="files that are not of an unfinished job"), unfinished(tmp_path).locked():
+    with pytest.raises(InvalidInput, match="files that are not from an unfinished job"), unfinished(tmp_path).locked():
         pass
     with unfinished(tmp_path).locked(discard_other=True):
         assert not (tmp_path / "000000.mkv").exists()

@@ -1137,4 +1137,4 @@ def test_a_folder_without_work_is_nobodys(run: Run, tmp_path: Path) -> None:
     (folder := tmp_path / ".out.mkv.part").mkdir()
     (folder / "job.json").write_text('{"device": "cuda:99"}')
     status, error = run("in.mkv", "out.mkv", "--method", "bicubic")
-    assert (status, "thrown away" in error) == (0, False)
+    assert (status, "discarded" in error) == (0, False)

@@ -38,9 +38,9 @@ def within_limits(root: Path = ROOT) -> Iterator[int]:
 def _left(group: Path, limit: str, used: str, prefix: str) -> Iterator[int]:
     # No such group, no limit ("max"), or no permission to read.
     with suppress(OSError, ValueError):
-        most = int((group / limit).read_text())
-        held = int((group / used).read_text())
-        said = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        limit_bytes = int((group / limit).read_text())
+        used_bytes = int((group / used).read_text())
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
         # The page cache counts as used, but is released when memory is needed.
-        files = sum(int(said.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
-        yield max(0, most - held + files)
+        page_cache = sum(int(statistics.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
+        yield max(0, limit_bytes - used_bytes + page_cache)

@@ -148,7 +148,7 @@ def _rebuilt(config: dict[str, Any], weights: dict[str, Tensor], path: str | Pat
     """Builds the network that a model config describes, and loads its weights."""
     network = _build(config, str(path))
     if not isinstance(network, Network):
-        raise InvalidInput(f"{path}: names {config.get('_target_')!r}, a part of a network; expected a whole one")
+        raise InvalidInput(f"{path}: names {config.get('_target_')!r}, a part of a network; expected a whole network")
     fill(network, weights, path)
     return network
 
@@ -173,7 +173,7 @@ def read_run(path: str | Path, config: dict[str, Any]) -> dict[str, Any]:
     content = read_file(path)
     saved, _ = _config_and_weights(content, path)
     if "optimizer_states" not in content:
-        raise InvalidInput(f"{path}: holds weights but not the state of a run; resume from a last.ckpt of stvsr.train")
+        raise InvalidInput(f"{path}: has weights but no training state; resume from a last.ckpt of stvsr.train")
     _check_same_network(path, saved, config)
     return content
 
@@ -200,12 +200,12 @@ def weights_for(path: str | Path, config: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _check_same_network(path: str | Path, saved: dict[str, Any], config: dict[str, Any]) -> None:
-    ours, theirs = flattened(config), flattened(saved)
-    for key in sorted((ours.keys() | theirs.keys()) - TRAINING_ONLY):
-        if ours.get(key) != theirs.get(key):
+    configured, stored = flattened(config), flattened(saved)
+    for key in sorted((configured.keys() | stored.keys()) - TRAINING_ONLY):
+        if configured.get(key) != stored.get(key):
             raise InvalidInput(
-                f"{path}: a checkpoint of another network: its {key} is {theirs.get(key)!r}, the configuration "
-                f"says {ours.get(key)!r}; choose the ablation it was trained with, or another file"
+                f"{path}: a checkpoint of another network: its {key} is {stored.get(key)!r}, the configuration "
+                f"has {configured.get(key)!r}; choose the ablation it was trained with, or another file"
             )
 
 
@@ -222,11 +222,11 @@ def read_file(path: str | Path) -> dict[str, Any]:
     """
     path = weight_file(path)
     if path.is_dir():
-        raise InvalidInput(f"checkpoint {path}: is a folder; expected a file, as a run's checkpoints/last.ckpt in it")
+        raise InvalidInput(f"checkpoint {path}: is a folder; expected a file, such as a run's checkpoints/last.ckpt")
     if not path.is_file():
         raise InvalidInput(f"checkpoint {path}: no such file; check the name")
     if not os.access(path, os.R_OK):
-        raise InvalidInput(f"checkpoint {path}: not readable for this user; make it readable")
+        raise InvalidInput(f"checkpoint {path}: not readable by this user; change its permissions")
     if path.suffix == COMPACT:
         return _read_compact(path)
     try:
@@ -237,7 +237,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
         # Arbitrary bytes may raise anything in the unpickler.
         raise InvalidInput(
             f"{path}: not a checkpoint, or a damaged one; give a file that stvsr.train wrote, a {COMPACT} file of "
-            "stvsr.export, or the authors' released weights; remove it if a run left it that is to begin anew"
+            "stvsr.export, or the authors' released weights; to restart a run that left it, remove it"
         ) from None
     if not isinstance(content, dict):
         raise InvalidInput(f"{path}: holds a {type(content).__name__}; expected a checkpoint of stvsr")
@@ -252,7 +252,7 @@ def _read_compact(path: Path) -> dict[str, Any]:
             state = {f"{NETWORK_PREFIX}{name}": file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
         config = json.loads(metadata.get(MODEL_KEY, "null"))
     except (SafetensorError, OSError, ValueError):
-        raise InvalidInput(f"{path}: not a {COMPACT} file, or a damaged one; give one of stvsr.export") from None
+        raise InvalidInput(f"{path}: not a {COMPACT} file, or a damaged one; give a file of stvsr.export") from None
     return {MODEL_KEY: config, VARIANT_KEY: metadata.get(VARIANT_KEY) or None, "state_dict": state}
 
 
@@ -267,14 +267,14 @@ def _build(config: object, origin: str) -> Any:
         if not isinstance(config, int | float | str | bool | None):
             raise InvalidInput(f"{origin}: its model config holds a {type(config).__name__}; expected plain values")
         return config
-    permitted = permitted_class(config.get("_target_"), origin)
+    module_class = permitted_class(config.get("_target_"), origin)
     arguments = {key: value for key, value in config.items() if key != "_target_"}
     for key in arguments:
         if not isinstance(key, str) or key.startswith("_"):
-            raise InvalidInput(f"{origin}: its model config has the entry {key!r}, which no network takes")
+            raise InvalidInput(f"{origin}: its model config has the entry {key!r}, which no network accepts")
     parts = {key: _build(value, origin) for key, value in arguments.items()}
     try:
-        return permitted(**parts)
+        return module_class(**parts)
     except Exception as error:
         # Nonsensical values, such as a negative width, may raise anything.
         reason = one_line(error)[:200]
@@ -287,12 +287,12 @@ def permitted_class(target: object, origin: str) -> type[nn.Module]:
     if isinstance(target, str) and target.startswith(NETWORK_PACKAGE):
         module, _, name = target.rpartition(".")
         try:
-            named = getattr(import_module(module), name)
+            found = getattr(import_module(module), name)
         except Exception:
-            raise InvalidInput(f"{origin}: names {target}, which this stvsr lacks; use the one that has it") from None
-        if isinstance(named, type) and issubclass(named, nn.Module) and named.__module__.startswith(NETWORK_PACKAGE):
-            return named
+            raise InvalidInput(f"{origin}: names {target}, which this stvsr lacks; use a version that has it") from None
+        if isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith(NETWORK_PACKAGE):
+            return found
     raise InvalidInput(
         f"{origin}: names {target!r}; only classes of {NETWORK_PACKAGE.rstrip('.')} are built from files: train one of "
-        "those, or score this one by method=…, a function that returns it (CONTRIBUTING.md)"
+        "those, or score this one with method=…, a function that returns it (CONTRIBUTING.md)"
     )

@@ -145,7 +145,7 @@ def _failed() -> FailedJob:
     if _has_helpers():
         # Lightning is about to kill this process, as the run's other processes fail too.
         print(
-            f"error: job {config.job.num} failed; its run has several processes, so the sweep ends here: mend it and "
+            f"error: job {config.job.num} failed; its run has several processes, so the sweep ends here: fix it and "
             "give the same command again",
             file=sys.stderr,
         )
@@ -208,9 +208,9 @@ def _one_job() -> Iterator[None]:
     arguments, environment = sys.argv, dict(os.environ)
     # Hydra's overrides of a job do not include where its configs are.
     folders = [source.path for source in config.runtime.config_sources if source.provider == "command-line"]
-    searched = [setting for setting in config.overrides.hydra if setting.startswith("hydra.searchpath=")]
-    places = [*(f"--config-dir={folder}" for folder in folders), *searched]
-    sys.argv = [arguments[0], *places, *OmegaConf.to_container(config.overrides.task)]  # type: ignore[misc]
+    search_paths = [setting for setting in config.overrides.hydra if setting.startswith("hydra.searchpath=")]
+    config_options = [*(f"--config-dir={folder}" for folder in folders), *search_paths]
+    sys.argv = [arguments[0], *config_options, *OmegaConf.to_container(config.overrides.task)]  # type: ignore[misc]
     run_dir = config.run.dir
     OmegaConf.set_readonly(config, False)  # type: ignore[arg-type]
     config.run.dir = config.runtime.output_dir

@@ -48,7 +48,7 @@ def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            flat |= {f"{name}.{below}": setting for below, setting in flattened(value).items()}
+            flat |= {f"{name}.{inner}": setting for inner, setting in flattened(value).items()}
         else:
             flat[name] = value
     return flat
@@ -80,13 +80,13 @@ def without_roots(settings: Any) -> Any:
     return _with_roots(settings, lambda root: None)
 
 
-def _with_roots(settings: Any, changed: Callable[[str], str | None]) -> Any:
+def _with_roots(settings: Any, change: Callable[[str], str | None]) -> Any:
     if isinstance(settings, list):
-        return [_with_roots(value, changed) for value in settings]
+        return [_with_roots(value, change) for value in settings]
     if not isinstance(settings, dict):
         return settings
     return {
-        name: changed(value) if name.endswith("root") and value is not None else _with_roots(value, changed)
+        name: change(value) if name.endswith("root") and value is not None else _with_roots(value, change)
         for name, value in settings.items()
     }
 
@@ -112,12 +112,10 @@ def refuse_unread(sources: Iterable[Any], ours_in: Path) -> None:
         InvalidInput: names the file.
     """
     for folder in (Path(source.path) for source in sources if "command-line" in source.provider):
-        for ours in sorted(ours_in.rglob("*.yaml")):
-            file = folder / ours.relative_to(ours_in)
-            if file.is_file() and file.read_bytes() != ours.read_bytes():
-                raise InvalidInput(
-                    f"{file}: {ours} is read instead; give yours a name of its own, and choose it by that"
-                )
+        for packaged in sorted(ours_in.rglob("*.yaml")):
+            file = folder / packaged.relative_to(ours_in)
+            if file.is_file() and file.read_bytes() != packaged.read_bytes():
+                raise InvalidInput(f"{file}: {packaged} is read instead; rename yours, and select it by the new name")
 
 
 def _missing(config: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -161,12 +159,12 @@ def check_paths(config: DictConfig) -> None:
         InvalidInput: says how to write such a name.
     """
     for name, value in flattened(resolved(config)).items():
-        above, _, last = name.rpartition(".")
+        parent, _, last = name.rpartition(".")
         # Elsewhere `root` may be a setting of a user's own class, with another meaning.
-        is_root = last.endswith("root") and (above == "" or name.startswith("data."))
-        if (name in PATHS or is_root or above == "weights") and not isinstance(value, str | None):
+        is_root = last.endswith("root") and (parent == "" or name.startswith("data."))
+        if (name in PATHS or is_root or parent == "weights") and not isinstance(value, str | None):
             raise InvalidInput(
-                f"{name}={value}: read as {type(value).__name__}; write {name}=./NAME where that is the name"
+                f"{name}={value}: read as {type(value).__name__}; if that is a name, write {name}=./NAME"
             )
 
 
@@ -177,9 +175,9 @@ def override(name: str, value: object) -> str:
 
 def typed(name: str, value: object) -> str:
     """A setting as one types it in a shell, with quotes for Hydra and the shell only where needed."""
-    plain = f"{name}={value}"
-    if PLAIN.fullmatch(str(value)) and OverridesParser.create().parse_override(plain).value() == str(value):
-        return plain
+    unquoted = f"{name}={value}"
+    if PLAIN.fullmatch(str(value)) and OverridesParser.create().parse_override(unquoted).value() == str(value):
+        return unquoted
     return shlex.quote(override(name, value))
 
 

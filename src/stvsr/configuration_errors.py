@@ -39,22 +39,22 @@ def explain(error: BaseException) -> tuple[str | None, int]:
         return message, 1
     for link in chain_of(error):
         if _is_configuration(link):
-            return f"configuration: {_said(link)}; see the files in {CONFIG_DIR}", 2
+            return f"configuration: {_hydra_message(link)}; see the files in {CONFIG_DIR}", 2
     return None, 1
 
 
-def _said(error: BaseException) -> str:
+def _hydra_message(error: BaseException) -> str:
     """Hydra's message for an error in a configuration, with the reason added where it lacks it."""
     if str(error).startswith(NO_CHOICE):
-        return "null chooses no file of a group of settings; name one, such as logger=csv"
+        return "null selects no file of a config group; name one, such as logger=csv"
     if NO_SUBMITIT in str(error):
         return (
             "hydra/launcher=slurm needs hydra-submitit-launcher, which is not installed; run make install, or "
             'pip install ".[slurm]" in the clone'
         )
     if "LexerNoViableAlt" in str(error):
-        wrong = one_line(error).partition("Exception: ")[2].partition(" ^ See")[0]
-        return f"{wrong}: letters that are not English, and ~, need quotes within quotes, such as 'data.root=\"DIR\"'"
+        reason = one_line(error).partition("Exception: ")[2].partition(" ^ See")[0]
+        return f"{reason}: non-ASCII letters and ~ need quotes within quotes, such as 'data.root=\"DIR\"'"
     message, *hint = one_line(error).split(", set env var HYDRA_FULL_ERROR=1")
     return f"{message}: {one_line(chain_of(error)[-1])}" if hint else message
 
@@ -72,6 +72,6 @@ def _is_configuration(error: BaseException) -> bool:
 
 def _is_raised_here(error: BaseException) -> bool:
     """Whether it was raised in this package or in Hydra, which makes deferred calls for us, or has no traceback."""
-    raised = traceback.extract_tb(error.__traceback__)
-    ours = (PACKAGE, Path(hydra.__file__).parent)
-    return not raised or any(Path(raised[-1].filename).is_relative_to(package) for package in ours)
+    frames = traceback.extract_tb(error.__traceback__)
+    packages = (PACKAGE, Path(hydra.__file__).parent)
+    return not frames or any(Path(frames[-1].filename).is_relative_to(package) for package in packages)

@@ -84,7 +84,7 @@ def dashboard(config: DictConfig) -> str:
     check_flag(config, "online")
     for name in ("entity", "project"):
         if config[name] in (None, ""):
-            raise InvalidInput(f"{name}={config[name]}; expected a name, as W&B has it")
+            raise InvalidInput(f"{name}={config[name]}; expected its name on W&B")
     view = workspace(entity=str(config.entity), project=str(config.project), sets=list(map(str, config.sets)))
     if config.online:
         try:

@@ -44,7 +44,7 @@ def demo(folder: Path, overrides: list[str], *, test_clips: int = 30) -> None:
     """
     for setting in overrides:
         if setting.lstrip("+~").partition("=")[0] == "output_dir":
-            raise InvalidInput(f"{setting}: expected settings of the training alone; the folder is --output DIR")
+            raise InvalidInput(f"{setting}: expected training settings only; set the folder with --output DIR")
     started = time.monotonic()
     checkpoint = folder / "train" / "checkpoints" / "last.ckpt"
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
@@ -74,10 +74,12 @@ def as_comparison(network: list[Row], bicubic: list[Row]) -> str:
         f"{'':10}{'bicubic + blending':>24}{'network':>24}",
         f"{'motion':<10}" + f"{'PSNR Y':>15}{'SSIM Y':>9}" * 2,
     ]
-    for ours, theirs in zip(network, bicubic, strict=True):
-        scores = (row.scores[name] for row in (theirs, ours) for name in ("psnr_y", "ssim_y"))
-        lines.append(f"{ours.motion:<10}" + "{:15.2f}{:9.4f}{:15.2f}{:9.4f}".format(*scores))
-    behind = [ours.motion for ours, theirs in zip(network, bicubic, strict=True) if not ahead(ours, theirs)]
+    for learned, baseline in zip(network, bicubic, strict=True):
+        scores = (row.scores[name] for row in (baseline, learned) for name in ("psnr_y", "ssim_y"))
+        lines.append(f"{learned.motion:<10}" + "{:15.2f}{:9.4f}{:15.2f}{:9.4f}".format(*scores))
+    behind = [
+        learned.motion for learned, baseline in zip(network, bicubic, strict=True) if not ahead(learned, baseline)
+    ]
     if behind:
         lines.append(
             f"The network does not beat bicubic + blending on: {', '.join(behind)}. "
@@ -110,12 +112,12 @@ def main() -> None:
         "--output",
         type=Path,
         default=folder,
-        help="a folder for everything it writes: a new one, or one of a demo that was stopped",
+        help="folder for everything it writes: a new one, or that of a stopped demo",
     )
     parser.add_argument("overrides", nargs="*", help="further training settings, such as trainer.max_steps=100")
     arguments = parser.parse_args()
     output = arguments.output.resolve()
-    again = shlex.join(["python", "-m", "stvsr.demo", "--output", str(output), *arguments.overrides])
+    command = shlex.join(["python", "-m", "stvsr.demo", "--output", str(output), *arguments.overrides])
     with one_line_errors():
         try:
             demo(output, arguments.overrides)
@@ -124,7 +126,7 @@ def main() -> None:
         except (Interrupted, KeyboardInterrupt) as stop:
             # Only training and scoring say how far they came.
             done = stop.done if isinstance(stop, Interrupted) else "stopped"
-            raise Interrupted(done, f"to continue: {again}") from None
+            raise Interrupted(done, f"to continue: {command}") from None
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def chosen_device(name: str, rank: int = 0) -> torch.device:
         try:
             return chosen_device("cuda", rank)
         except InvalidInput as error:
-            print(f"warning: {error}; the CPU is taken, which is slow", file=sys.stderr)
+            print(f"warning: {error}; using the CPU, which is slow", file=sys.stderr)
             return torch.device("cpu")
     try:
         if name == "cuda":
@@ -47,7 +47,7 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    return f"{_told_by_proc('cpuinfo', 'model name') or 'CPU'}, {threads} thread{'' if threads == 1 else 's'}"
+    return f"{_proc_value('cpuinfo', 'model name') or 'CPU'}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -62,7 +62,7 @@ def refuses_bf16(device: torch.device) -> bool:
     return device.type == "cuda" and not has_bf16(device)
 
 
-def _told_by_proc(name: str, key: str) -> str | None:
+def _proc_value(name: str, key: str) -> str | None:
     """The value on the first line that begins with `key` in a file of `/proc`; None if there is none."""
     file = Path("/proc", name)
     lines = file.read_text().splitlines() if file.is_file() else []
@@ -73,7 +73,7 @@ def peak_memory(device: torch.device) -> float:
     """Peak memory so far, in MiB: allocated on a GPU, or resident in the whole process for a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MIB
-    if (peak := _told_by_proc("self/status", "VmHWM:")) is not None:
+    if (peak := _proc_value("self/status", "VmHWM:")) is not None:
         return int(peak.split()[0]) / 1024
     # The last resort: in a child process it may be the parent's peak.
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -109,10 +109,10 @@ def available_memory(device: torch.device) -> int:
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
         return free
-    available = _told_by_proc("meminfo", "MemAvailable:")
-    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    of_machine = half if available is None else int(available.split()[0]) * 1024
-    return min([of_machine, *within_limits()])
+    available = _proc_value("meminfo", "MemAvailable:")
+    half_of_total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    machine_memory = half_of_total if available is None else int(available.split()[0]) * 1024
+    return min([machine_memory, *within_limits()])
 
 
 def check_answering(device: torch.device) -> None:
@@ -127,10 +127,9 @@ def check_answering(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     except RuntimeError as error:
         raise UserError(
-            f"a kernel failed on {device_name(device)} ({one_line(error)[:100]}), which can do nothing more for this "
-            "process; start it again, and if that fails too on another device, or with other kernels: "
-            "deformable=torchvision, and in training cuda_graphs=false; stvsr-upscale --precision float32, to another "
-            "output"
+            f"a kernel failed on {device_name(device)} ({one_line(error)[:100]}), which this process can no longer "
+            "use; start it again, and if it fails again, use another device or other kernels: deformable=torchvision, "
+            "in training also cuda_graphs=false; for stvsr-upscale --precision float32, with another output"
         ) from None
 
 

@@ -119,7 +119,7 @@ def check_values(config: DictConfig) -> None:
     for flag in ("save_frames", "protocol.cover_tail", "protocol.average_folders", WANDB_OFFLINE):
         check_flag(config, flag)
     if config.save_frames and config.predictions is not None:
-        raise InvalidInput("save_frames=true with predictions: those are saved already; leave one out")
+        raise InvalidInput("save_frames=true with predictions: those are already saved; omit one of the two")
     check_processes(config.processes, str(config.device))
 
 
@@ -136,7 +136,7 @@ def finished_before(job: Job, key: dict[str, Any], name: str) -> Results | None:
         results = read_results(folder)
         windows = job.scorer.windows
         if results.made_with == job.results_key(key, name, map(windows.state, job.tasks)):
-            print(f"{folder}: scored before in the same way; to score and log it again, remove {RESULTS} there")
+            print(f"{folder}: already scored in the same way; to score and log it again, remove {RESULTS} there")
             # A sweep compares only results whose time has changed.
             (folder / RESULTS).touch()
             return results
@@ -184,7 +184,7 @@ def beginnings(clips: list[ClipScore]) -> dict[str, str]:
     pixels: dict[str, str] = {}
     for clip in clips:
         pixels[clip.info.clip_set] = pixels.get(clip.info.clip_set, "") + clip.beginning
-    return {clip_set: blake2b(told.encode(), digest_size=6).hexdigest() for clip_set, told in pixels.items()}
+    return {clip_set: blake2b(checksums.encode(), digest_size=6).hexdigest() for clip_set, checksums in pixels.items()}
 
 
 def cost_of(job: Job, records: list[BatchRecord]) -> Cost:

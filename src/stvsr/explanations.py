@@ -27,40 +27,39 @@ def in_one_line(error: BaseException) -> str | None:
     if (message := explain_os_error(error)) is not None:
         return message
     for link in links:
-        said, kind = str(link), type(link).__name__
+        text, class_name = str(link), type(link).__name__
         if is_out_of_memory(link):
             reason = one_line(link)[:LONGEST] or "out of memory"
             return f"{reason}; not enough memory: use smaller batches, crops or frames"
-        if said == NO_THREAD:
+        if text == NO_THREAD:
             return beyond_limits(NO_THREAD)
         # From Gloo.
         if isinstance(link, RuntimeError) and (
-            "Connection closed by peer" in said or "Connection reset by peer" in said
+            "Connection closed by peer" in text or "Connection reset by peer" in text
         ):
-            return "another process of this run has ended, often for want of memory; give the same command again"
-        if said.startswith("DataLoader worker (pid"):
+            return "another process of this run has ended, often for lack of memory; give the same command again"
+        if text.startswith("DataLoader worker (pid"):
             return (
-                f"{one_line(link)[:LONGEST]}: often for want of memory; give the same command again, with fewer workers"
+                f"{one_line(link)[:LONGEST]}: often for lack of memory; give the same command again, with fewer workers"
             )
         # From Path.resolve of Python 3.11.
-        if said.startswith("Symlink loop from "):
-            return f"{one_line(link)}: links lead in a circle; remove one"
+        if text.startswith("Symlink loop from "):
+            return f"{one_line(link)}: symbolic links form a loop; remove one"
         # submitit: sbatch refused a job. If a job failed on its node, the message begins with "Job (task=" instead.
-        if kind == "FailedJobError" and not said.startswith("Job (task="):
+        if class_name == "FailedJobError" and not text.startswith("Job (task="):
             return (
-                f"SLURM takes no such job ({one_line(link)[-LONGEST:]}); set hydra.launcher.timeout_min, .partition or "
+                f"SLURM rejected a job ({one_line(link)[-LONGEST:]}); set hydra.launcher.timeout_min, .partition or "
                 ".account for it"
             )
         # submitit: a job left no result, as it ran out of memory or time, was cancelled, or its node failed.
-        if kind == "UncompletedJobError":
+        if class_name == "UncompletedJobError":
             return (
-                f"SLURM ended a job ({one_line(link)[:LONGEST]}); the others go on: compare them by stvsr.report in "
-                "the end, and give that job's settings again with its output_dir, and more memory or time if need be"
+                f"SLURM ended a job ({one_line(link)[:LONGEST]}); the others continue: compare them at the end "
+                "with stvsr.report, and run that job's settings again with its output_dir, with more memory or time if "
+                "needed"
             )
-        if 'Could not detect "srun"' in said:
-            return (
-                "no program srun here; start the sweep where SLURM's jobs are submitted, or omit hydra/launcher=slurm"
-            )
+        if 'Could not detect "srun"' in text:
+            return "srun not found; start the sweep where SLURM jobs are submitted, or omit hydra/launcher=slurm"
     return None
 
 
@@ -72,20 +71,20 @@ def explain_os_error(error: BaseException) -> str | None:
             # EAGAIN is also raised if a non-blocking stream has no room at the moment.
             if link.errno in OF_LIMITS and "write could not complete" not in link.strerror:
                 return beyond_limits(link.strerror)
-            named = "" if link.filename is None else f"{link.filename}: "
-            if link.errno in OF_A_DISK and not (named and link.errno == errno.EROFS):
-                return f"{named}{link.strerror}; make room or check the disk, then give the same command again"
-            if named:
-                return f"{named}{link.strerror}; choose a file or folder that can be used"
+            prefix = "" if link.filename is None else f"{link.filename}: "
+            if link.errno in OF_A_DISK and not (prefix and link.errno == errno.EROFS):
+                return f"{prefix}{link.strerror}; make room or check the disk, then give the same command again"
+            if prefix:
+                return f"{prefix}{link.strerror}; choose a file or folder that can be used"
             if link.errno == errno.ENOENT and not _has_current_folder():
-                return "the folder that this command was given in does not exist any more; change to one that does"
+                return "the current folder no longer exists; change to one that does"
     return None
 
 
 def beyond_limits(said: str) -> str:
     """One line for an error of `OF_LIMITS`, or another of that meaning."""
     return (
-        f"{said}: the system gives no more threads, memory or open files; raise its limits (ulimit -u, -v, -n, or a "
+        f"{said}: the system grants no more threads, memory or open files; raise its limits (ulimit -u, -v, -n, or a "
         "container's --pids-limit and --memory), or use fewer workers"
     )
 

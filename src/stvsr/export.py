@@ -17,7 +17,7 @@ def main() -> None:
         prog="python -m stvsr.export",
         description="Turns a checkpoint into a small file to share: its weights in half precision.",
     )
-    parser.add_argument("checkpoint", type=Path, help="what stvsr.train wrote, or the authors' .pth")
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint of stvsr.train, or the authors' .pth")
     parser.add_argument("output", type=Path, help="a new file, NAME.safetensors")
     arguments = parser.parse_args()
     with one_line_errors():

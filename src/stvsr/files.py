@@ -64,10 +64,10 @@ def state_of(paths: Iterable[Path]) -> str:
 
     A missing file is noted as such, not refused: whoever reads it reports the error.
     """
-    return hashlib.sha256(os.fsencode("\n".join(map(_told, paths)))).hexdigest()
+    return hashlib.sha256(os.fsencode("\n".join(map(_file_state, paths)))).hexdigest()
 
 
-def _told(path: Path) -> str:
+def _file_state(path: Path) -> str:
     try:
         status = path.stat()
     except OSError:  # also of a name that no file can have

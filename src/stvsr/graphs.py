@@ -109,19 +109,19 @@ def recorded_pass(network: nn.Module, lr: Tensor, *, pool: Any) -> Forward:
     Returns:
         A function of such inputs, whose results later calls do not overwrite.
     """
-    alone = _Autocast(network, _autocast_dtype())
+    autocast_network = _Autocast(network, _autocast_dtype())
     _forget_graphs()
     with _on_its_stream(lr), torch.inference_mode(), torch.autocast("cuda", enabled=False):
-        given = lr.clone()
+        static_input = lr.clone()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool, capture_error_mode=CAPTURE_ERROR_MODE):
-            made = alone(given)
+            static_output = autocast_network(static_input)
 
     @torch.inference_mode()
     def replay(frames: Tensor) -> Tensor:
-        given.copy_(frames)
+        static_input.copy_(frames)
         graph.replay()
-        return cast(Tensor, made.clone())
+        return cast(Tensor, static_output.clone())
 
     return replay
 
@@ -143,13 +143,14 @@ def recorded_step(network: nn.Module, lr: Tensor) -> Forward:
             "cuda_graphs=true with torchvision's deformable convolution, which cannot be recorded; expected "
             "deformable=triton, which needs Triton and a GPU of compute capability 8.0 or newer: add cuda_graphs=false"
         )
-    alone = _Autocast(network, _autocast_dtype())
-    make: Callable[..., Any] = torch.cuda.make_graphed_callables
+    autocast_network = _Autocast(network, _autocast_dtype())
+    make_graphed: Callable[..., Any] = torch.cuda.make_graphed_callables
     mode = {"capture_error_mode": CAPTURE_ERROR_MODE}
     _forget_graphs()
     with _on_its_stream(lr), torch.autocast("cuda", enabled=False):
         # Older versions of torch lack this argument.
-        graphs = make(alone, (lr,), **(mode if mode.keys() <= inspect.signature(make).parameters.keys() else {}))
+        supported = inspect.signature(make_graphed).parameters.keys()
+        graphs = make_graphed(autocast_network, (lr,), **(mode if mode.keys() <= supported else {}))
 
     # A plain function: a module to which `graphs` itself is assigned would register its weights again.
     def step(lr: Tensor) -> Tensor:

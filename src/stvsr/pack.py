@@ -38,7 +38,7 @@ def pack(config: DictConfig) -> PackedClips:
     check_int("workers", config.workers, least=0)
     output = Path(config.output)
     if not output.parent.is_dir():
-        raise InvalidInput(f"output={output}: the folder {output.parent} does not exist; make it first")
+        raise InvalidInput(f"output={output}: the folder {output.parent} does not exist; create it first")
     make_source = instantiate(config.data.train_source)  # None if the clips are only for scoring
     source: NamedSource | None = make_source() if make_source else None
     if source is None or not hasattr(source, "entry"):
@@ -49,8 +49,8 @@ def pack(config: DictConfig) -> PackedClips:
         packing = Packing(output, source, with_absolute_roots(resolved(config.data.train_source)))
         with packing.locked():
             damaged = pack_missing(packing, config.workers)
-            made = finished_pack(packing, damaged, config.workers)
-            made.folder.rename(output)
+            packed = finished_pack(packing, damaged, config.workers)
+            packed.folder.rename(output)
             packing.finish()
     except KeyboardInterrupt:
         raise Interrupted("stopped", "run the same command again to continue") from None
@@ -107,15 +107,15 @@ def finished_pack(packing: Packing, damaged: dict[int, str], workers: int) -> Pa
     Raises:
         UserError: the disk returned other bytes than were written.
     """
-    made = packing.indexed(damaged)
-    wrong = verify(made, workers)
+    packed = packing.indexed(damaged)
+    wrong = verify(packed, workers)
     if wrong:
         packing.forget(wrong)
         raise UserError(
-            f"{packing.output}: {len(wrong)} of the clips are not on the disk as they were written, the first "
-            f"{packing.entries[wrong[0]][0]}; check the disk, and run the same command again: it packs them anew"
+            f"{packing.output}: {len(wrong)} of the clips were read back differently than written, the first "
+            f"{packing.entries[wrong[0]][0]}; check the disk, and run the same command again to repack them"
         )
-    return made
+    return packed
 
 
 def verified_again(output: Path, source: NamedSource, workers: int) -> PackedClips:
@@ -124,15 +124,15 @@ def verified_again(output: Path, source: NamedSource, workers: int) -> PackedCli
     Raises:
         InvalidInput: the pack is of other clips, or damaged.
     """
-    made = PackedClips(output)
-    made.check_entries([source.entry(index) for index in range(len(source))])
-    wrong = verify(made, workers)
+    packed = PackedClips(output)
+    packed.check_entries([source.entry(index) for index in range(len(source))])
+    wrong = verify(packed, workers)
     if wrong:
         raise InvalidInput(
             f"{output}: {len(wrong)} of the clips are damaged in the pack, the first "
-            f"{made.index.entries[wrong[0]][0]}; check the disk, remove the pack and make it anew"
+            f"{packed.index.entries[wrong[0]][0]}; check the disk, remove the pack and create it again"
         )
-    return made
+    return packed
 
 
 def verify(made: PackedClips, workers: int) -> list[int]:
@@ -145,13 +145,13 @@ def verify(made: PackedClips, workers: int) -> list[int]:
 @entry_point("pack")
 def main(config: DictConfig) -> None:
     """Packs, and prints what is in the pack."""
-    made = pack(config)
-    damaged = made.index.damaged
-    print(f"{made.folder}: {len(made) - len(damaged)} of {len(made)} clips, verified")
+    packed = pack(config)
+    damaged = packed.index.damaged
+    print(f"{packed.folder}: {len(packed) - len(damaged)} of {len(packed)} clips, verified")
     if damaged:
         print(
-            f"{len(damaged)} damaged, left out: {', '.join(damaged)}; training skips and names them. To have them, "
-            "replace their files, remove the pack and make it anew"
+            f"{len(damaged)} damaged, left out: {', '.join(damaged)}; training skips and names them. To include "
+            "them, replace their files, remove the pack and create it again"
         )
 
 

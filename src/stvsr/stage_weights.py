@@ -57,19 +57,19 @@ def load_stage(stage: Stage, path: str | Path) -> None:
     if place is None:
         raise InvalidInput(f"{path}: holds no {stage.title}; expected {_expected(stage)} that has one")
     prefix = f"{place}."
-    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    stage_weights = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     settings = {name: value for name, value in parts[place].items() if name != "_target_"}
     try:
-        fill(stage, own, path)
+        fill(stage, stage_weights, path)
     except InvalidInput:
         if not settings:
             raise
-        given = (
+        overrides = (
             f"++frame_{place}.{name}={json.dumps(value, separators=(',', ':'))}" for name, value in settings.items()
         )
         raise InvalidInput(
-            f"{path}: its {stage.title} was trained with settings of its own; add them: {shlex.join(given)} (if they "
-            "are given already the file is damaged)"
+            f"{path}: its {stage.title} was trained with other settings; add them: {shlex.join(overrides)} (if they "
+            "are already given, the file is damaged)"
         ) from None
 
 

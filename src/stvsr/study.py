@@ -63,7 +63,7 @@ def study(config: DictConfig) -> Path:
         check_list(config, name)
     for name in ("ablations", "seeds"):
         if not config[name]:
-            raise InvalidInput(f"{name}=[]; expected one at least")
+            raise InvalidInput(f"{name}=[]; expected at least one")
     for name in ("root", "val_root"):
         if config[name] is None:
             raise InvalidInput(f"{name}=null; expected a folder of videos: {name}=DIR")
@@ -90,8 +90,8 @@ def study(config: DictConfig) -> Path:
     for run in runs:
         if any(run.results.made_with.get(name) != baseline.made_with.get(name) for name in ("clips", "files")):
             raise InvalidInput(
-                f"{folder}: {run_name(run.seed, run.ablation)} and {baseline.name} were scored on other clips; give "
-                "val_root=DIR, if you did not, and the same command again"
+                f"{folder}: {run_name(run.seed, run.ablation)} and {baseline.name} were scored on different clips; "
+                "give the same command again, with val_root=DIR if it was omitted"
             )
     draw(config, finished, runs)
     report = folder / "study.md"
@@ -109,7 +109,8 @@ def train_missing(config: DictConfig, wanted: Trainings) -> dict[Run, str]:
     if missing:
         check_videos(Path(config.root), Path(config.output_dir) / "train")
     # Once per ablation, as a user's own ablation may be unable to start from blended frames.
-    for training in {run[1]: made for run, made in wanted.items() if not checkpoint_of(made).is_file()}.values():
+    unstarted = {run[1]: training for run, training in wanted.items() if not checkpoint_of(training).is_file()}
+    for training in unstarted.values():
         check_start(training)
     left_out = {}
     for number, (run, training) in enumerate(wanted.items(), 1):
@@ -157,7 +158,7 @@ def check_scoring(config: DictConfig) -> None:
     """Refuses, before hours of training, unknown evaluation settings, and ones that leave too few clips to show."""
     needed = 1 + max(SHOWN_CLIPS.values())
     if (clips := len(generated_clips(config))) < needed:
-        raise InvalidInput(f"scoring: {clips} generated clip(s); expected {needed} at least, for the pictures")
+        raise InvalidInput(f"scoring: {clips} generated clip(s); expected at least {needed}, for the pictures")
 
 
 def data_overrides(config: DictConfig) -> list[str]:
@@ -204,14 +205,14 @@ def check_settings(trainings: Iterable[DictConfig]) -> None:
         if (devices, trainer.num_nodes) != (1, 1):
             raise InvalidInput(
                 f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes}; expected one device of one "
-                "machine: leave out trainer=ddp and these settings"
+                "machine: omit trainer=ddp and these settings"
             )
         if not last.is_file():
             continue
         earlier = read_earlier(last, training)
         # A run that is extended has a longer schedule too, if its period is that of the training.
-        goes_on = earlier.steps != trainer.max_steps == training.scheduler.get("period")
-        ignored = {*earlier.moved(), *(["scheduler.period"] if goes_on else [])}
+        is_extended = earlier.steps != trainer.max_steps == training.scheduler.get("period")
+        ignored = {*earlier.moved(), *(["scheduler.period"] if is_extended else [])}
         if changed := sorted(set(earlier.changed(settings_of(training))) - ignored):
             raise InvalidInput(
                 f"{training.output_dir}: was trained with another {', '.join(changed)}; choose another output_dir, "
@@ -239,7 +240,7 @@ def results_of(config: DictConfig, name: str, checkpoint: Path | None = None) ->
         results = read_results(folder)
         if other := ", ".join(other_settings(results.made_with, scoring)):
             raise InvalidInput(f"{folder}: scored with other settings: {other}; give val_root=DIR to score it again")
-        print(f"val_root={config.val_root}: no such folder; taking the scores in {folder}", file=sys.stderr)
+        print(f"val_root={config.val_root}: no such folder; using the scores in {folder}", file=sys.stderr)
         return results
     # Unfinished scores of an earlier checkpoint, or of other clips, are useless.
     return evaluate(scoring, discard_other=True)

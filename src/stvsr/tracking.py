@@ -66,7 +66,7 @@ class LastingWandbLogger(WandbLogger):
         except (ConnectionError, MailboxClosedError) as error:
             self._ended = True
             rank_zero_warn(
-                f"W&B has ended ({one_line(error)}); the run goes on without it: its CSV logs have everything"
+                f"W&B has ended ({one_line(error)}); the run continues without it: its CSV logs have everything"
             )
 
 
@@ -99,13 +99,13 @@ def describe_run(loggers: list[Logger], config: DictConfig, *, parameters: int |
 def _remedy(error: Exception, config: DictConfig) -> str:
     """What a user can do if W&B does not start a run."""
     if isinstance(error, TypeError):
-        return "take that setting of logger.wandb away"
+        return "remove that setting of logger.wandb"
     if "deleted" in str(error):
-        return f"remove {Path(config.output_dir) / RUN_ID}, and it becomes a new run"
+        return f"remove {Path(config.output_dir) / RUN_ID}, and a new run will be started"
     settings = config.logger.get("wandb")
     if settings is not None and not settings.offline:
         return "run `wandb login`, or omit logger.wandb.offline=false"
-    return "choose others, or logger=csv"
+    return "choose other W&B settings, or logger=csv"
 
 
 def keep_run(config: DictConfig, *, anew: bool) -> None:

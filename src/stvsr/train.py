@@ -119,7 +119,7 @@ def _train(config: DictConfig) -> dict[str, float]:
         # (status 1).
         if not isinstance(stop, SIGTERMException) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        remedy = f"to go on from the last saved step, {to_continue(last)}" if last.is_file() else None
+        remedy = f"to continue from the last saved step, {to_continue(last)}" if last.is_file() else None
         raise Interrupted("stopped at once", remedy) from None
     finally:
         finish(loggers)
@@ -174,7 +174,7 @@ def set_initial_weights(network: Network, config: DictConfig) -> None:
         load_stages(network, config.weights, required=False)
         for stage in network.stages.values():
             if stage.learns and config.initial_weights is None and config.weights.get(stage.option) is None:
-                rank_zero_warn(f"{stage.title} begins untrained; to begin with weights add weights.{stage.option}=FILE")
+                rank_zero_warn(f"{stage.title} starts untrained; to give it weights, add weights.{stage.option}=FILE")
     if config.initial_weights is not None:
         fill(network, weights_for(config.initial_weights, resolved(config.model)), config.initial_weights)
     elif config.blended_start:
@@ -190,7 +190,7 @@ def check_start(config: DictConfig) -> None:
     try:
         set_initial_weights(instantiate(config.model), config)
     except InvalidInput as error:
-        raise InvalidInput(f"({config.variant}), among the settings of training: {error}") from None
+        raise InvalidInput(f"({config.variant}), in the training=[…] settings: {error}") from None
 
 
 def check_processes(trainer: pl.Trainer) -> None:
@@ -214,7 +214,7 @@ def warn_of_foreign_classes(model_config: dict[str, Any]) -> None:
         try:
             permitted_class(target, "model")
         except InvalidInput as error:
-            rank_zero_warn(f"{error}; nothing but a training will load the checkpoints")
+            rank_zero_warn(f"{error}; only stvsr.train will load the checkpoints")
 
 
 @rank_zero_only

@@ -73,24 +73,24 @@ class Unfinished:
         Raises:
             InvalidInput: the folder holds the work of another job, or files that no job made.
         """
-        path, theirs = self.folder / JOB_FILE, identity_in(self.folder)
-        if theirs == json.loads(said := json.dumps(self.identity, indent=1, sort_keys=True)):
+        path, stored = self.folder / JOB_FILE, identity_in(self.folder)
+        if stored == json.loads(content := json.dumps(self.identity, indent=1, sort_keys=True)):
             return
         if work := work_in(self.folder):
-            holds, remedy = f"files that are not of an unfinished {self.job}", "remove them"
-            if theirs is not None:
+            contents, remedy = f"files that are not from an unfinished {self.job}", "remove them"
+            if stored is not None:
                 different = ", ".join(
-                    key for key in self.identity | theirs if theirs.get(key) != self.identity.get(key)
+                    key for key in self.identity | stored if stored.get(key) != self.identity.get(key)
                 )
-                holds = f"the progress of another {self.job} (another {different})"
+                contents = f"the progress of another {self.job} (another {different})"
                 remedy = "remove that folder to start over"
             if not discard_other:
-                raise InvalidInput(f"{self.folder}: holds {holds}; {self.elsewhere}, or {remedy}")
-            print(f"{self.folder}: held {holds}, which is thrown away", file=TERMINAL)
+                raise InvalidInput(f"{self.folder}: holds {contents}; {self.elsewhere}, or {remedy}")
+            print(f"{self.folder}: held {contents}, which is discarded", file=TERMINAL)
             # The identity first: after a kill, nobody may resume from a part.
             for entry in [path, *work]:
                 remove(entry)
-        write_text(path, said)
+        write_text(path, content)
 
     def finish(self) -> None:
         """Removes the folder, when the job is done or its work of no use."""
@@ -103,10 +103,10 @@ class Unfinished:
 def identity_in(folder: Path) -> dict[str, Any] | None:
     """The identity of the job whose work a folder holds; None if it is missing or unreadable."""
     try:
-        told = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
+        identity = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    return told if isinstance(told, dict) else None
+    return identity if isinstance(identity, dict) else None
 
 
 def work_in(folder: Path) -> list[Path]:
@@ -145,6 +145,6 @@ def folder_lock(folder: Path, job: str, elsewhere: str) -> Iterator[None]:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise InvalidInput(f"{folder}: another {job} is running there; wait for it, or {elsewhere}") from None
             # Some file systems, mainly of clusters, do not support locks.
-            warning = f"warning: {folder}: cannot be locked ({error.strerror}); let no other {job} run there"
-            print(warning, file=TERMINAL)
+            warning = f"{folder}: cannot be locked ({error.strerror}); make sure that no other {job} runs there"
+            print(f"warning: {warning}", file=TERMINAL)
         yield

@@ -609,6 +609,6 @@ def test_a_whole_video_is_not_called_damaged_where_the_system_gives_no_more_thre
 
     monkeypatch.setattr(decoding, "open_input", refuse)
     decoding._index_or_problem.cache_clear()
-    with pytest.raises(UserError, match=r"Resource temporarily unavailable: the system gives no more threads") as told:
+    with pytest.raises(UserError, match=r"Resource temporarily unavailable: the system grants no more threads") as told:
         _ = index_video(index.path) if step == "index" else list(decoding._iter_decoded(index, None, None, threads=1))
     assert not isinstance(told.value, DamagedClip)

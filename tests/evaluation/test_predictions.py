@@ -46,7 +46,7 @@ def test_frames_numbered_one_off_are_refused(tmp_path: Path, first: int) -> None
 @pytest.mark.parametrize(("first", "extra"), [(0, 0), (1, 10)])
 def test_an_extra_frame_is_named(tmp_path: Path, first: int, extra: int) -> None:
     write_frames(tmp_path / "a", moving_frames(10, (16, 24)), first=first)
-    with pytest.raises(InvalidInput, match=rf"frame {extra} is one too many \(1 in all\)"):
+    with pytest.raises(InvalidInput, match=rf"frame {extra} is not in the ground truth \(1 such"):
         saved(tmp_path)
 
 

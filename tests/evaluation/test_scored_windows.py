@@ -66,7 +66,9 @@ def test_lr_frames_of_another_number_are_refused() -> None:
     """The network would make 13 frames, and the first seven would be taken for those of the window."""
     clip = WithLr(frames=7)
     windows = Windows(clips=clip, tasks=plan(clip, PAPER), predictions=None, motion={}, reach=0)
-    with pytest.raises(InvalidInput, match="clip clip: 7 LR frames for 7 HR frames; expected 4, of every other one"):
+    with pytest.raises(
+        InvalidInput, match="clip clip: 7 LR frames for 7 HR frames; expected 4, one for every other HR frame"
+    ):
         windows[0]
 
 

@@ -119,12 +119,12 @@ def test_times_are_those_of_all_passes_of_a_batch_and_of_no_other_batch() -> Non
 
 
 def test_an_answer_with_one_pixel_that_is_no_number_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="clip clip0: the network's answer is not finite"):
+    with pytest.raises(InvalidInput, match="clip clip0: the network's output is not finite"):
         list(scorer(OnePixelThatIsNoNumber(), [(16, 24)], range(1)).run([0]))
 
 
 def test_one_window_that_is_too_large_cannot_be_helped_by_a_smaller_batch() -> None:
-    says = r"does not suffice for 1 window\(s\) of 6x4 LR pixels at once; choose a machine with more"
+    says = r"has too little memory for 1 window\(s\) of 6x4 LR pixels at once; choose a machine with more"
     with pytest.raises(InvalidInput, match=says):
         list(scorer(Raising(torch.OutOfMemoryError("CUDA out of memory")), [(16, 24)], range(1)).run([0]))
 
@@ -135,7 +135,7 @@ def test_a_metric_that_cannot_measure_frames_so_small_is_named() -> None:
 
     scoring = scorer(Repeat(), [(16, 24)], range(1))
     scoring.extras = {"lpips": perceptual}
-    with pytest.raises(InvalidInput, match=r"extras=\[lpips\]: does not measure frames of 24x16 \(Output size is too"):
+    with pytest.raises(InvalidInput, match=r"extras=\[lpips\]: cannot measure frames of 24x16 \(Output size is too"):
         list(scoring.run([0]))
 
 

@@ -120,7 +120,7 @@ def test_a_checkpoint_that_nothing_could_read_does_not_replace_the_one_before(tm
         save_checkpoint=lambda path, weights_only: torch.save({"own": Path()}, path),
         strategy=ALONE,
     )
-    with pytest.raises(UserError, match=r"cannot be kept \(.*PosixPath.*\): a callback, .* turn it into"):
+    with pytest.raises(UserError, match=r"cannot be saved \(.*PosixPath.*\): a callback, .* turn it into"):
         save_whole(trainer, last)  # type: ignore[arg-type]
     assert last.read_text() == "before"
 
@@ -133,7 +133,7 @@ class Unpicklable(pl.Callback):
 
 
 def test_a_state_that_cannot_be_written_is_told_in_a_line(small_run: Callable[..., DictConfig]) -> None:
-    with pytest.raises(UserError, match=r"cannot be kept \(Can't .*lambda.*\): a callback, .* turn it into"):
+    with pytest.raises(UserError, match=r"cannot be saved \(Can't .*lambda.*\): a callback, .* turn it into"):
         train(with_callback(small_run("trainer.max_steps=1"), Unpicklable))
 
 
@@ -229,7 +229,7 @@ def test_a_run_stopped_at_a_step_that_is_to_be_validated_is_validated_first(
     ("step", "saved", "known"),
     [
         (1, 0, "nothing is saved"),
-        (4, 2, r"to go on from the last saved step, give the same command again with resume=.*last\.ckpt"),
+        (4, 2, r"to continue from the last saved step, give the same command again with resume=.*last\.ckpt"),
     ],
 )
 def test_a_second_ctrl_c_stops_within_the_step_and_says_what_is_saved(
@@ -330,7 +330,7 @@ def test_a_stop_that_comes_too_late_for_the_last_step_ends_a_sweep_all_the_same(
 ) -> None:
     """The run is finished, but the next of a sweep or a study must not begin."""
     config = small_run("trainer.max_steps=2", "trainer.val_check_interval=2")
-    with pytest.raises(Interrupted, match="stopped after step 2, the last; nothing of this run is left to do"):
+    with pytest.raises(Interrupted, match="stopped after step 2, the last; nothing is left to do"):
         train(with_callback(config, Interrupt, step=2, number=int(signal.SIGTERM), times=1))
     assert load(tmp_path / "run/checkpoints/last.ckpt")["callbacks"]["LastCheckpoint"]["validated"] == 2
     assert train(with_callback(config, Interrupt, step=2, number=int(signal.SIGTERM), times=1)) == {}

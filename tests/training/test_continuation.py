@@ -52,16 +52,16 @@ def test_a_finished_run_that_is_started_again_is_left_as_it_is(small_run: Run, t
 
 
 OTHER_SETTINGS = {
-    "seed=3": "has all its steps, but not with seed=3, which was 2020; choose another output_dir",
-    "optimizer.lr=0.5": "has all its steps, but not with optimizer.lr=0.5, which was ",
-    "data.train_source.clips=9": "has all its steps, but not with data.train_source.clips=9, which was ",
-    "+objective.loss.epsilon=1": "has all its steps, but not with objective.loss.epsilon=1, which was None",
-    "trainer.precision=64-true": "has all its steps, but not with trainer.precision=64-true, which was 32-true",
-    "+trainer.gradient_clip_val=10": "has all its steps, but not with trainer.gradient_clip_val=10, which was None",
-    "+trainer.gradient_clip_algorithm=value": "has all its steps, but not with trainer.gradient_clip_algorithm=value",
-    "blended_start=true": "has all its steps, but not with blended_start=True, which was False",
-    "initial_weights=a.ckpt": "has all its steps, but not with initial_weights=a.ckpt, which was None",
-    "+callbacks.own={_target_:lab.EMA,decay:0.9}": "has all its steps, but not with callbacks.own._target_=lab.EMA",
+    "seed=3": "seed=3, which was 2020; choose another output_dir",
+    "optimizer.lr=0.5": "optimizer.lr=0.5, which was ",
+    "data.train_source.clips=9": "data.train_source.clips=9, which was ",
+    "+objective.loss.epsilon=1": "objective.loss.epsilon=1, which was None",
+    "trainer.precision=64-true": "trainer.precision=64-true, which was 32-true",
+    "+trainer.gradient_clip_val=10": "trainer.gradient_clip_val=10, which was None",
+    "+trainer.gradient_clip_algorithm=value": "trainer.gradient_clip_algorithm=value",
+    "blended_start=true": "blended_start=True, which was False",
+    "initial_weights=a.ckpt": "initial_weights=a.ckpt, which was None",
+    "+callbacks.own={_target_:lab.EMA,decay:0.9}": "callbacks.own._target_=lab.EMA",
 }
 """One of each kind, and what is said of it."""
 
@@ -70,7 +70,7 @@ def test_a_finished_run_is_not_taken_for_one_with_other_settings(small_run: Run)
     """As where a sweep over other values is given the folder of an earlier one."""
     train(small_run(*SHORT))
     for setting, says in OTHER_SETTINGS.items():
-        with pytest.raises(InvalidInput, match=re.escape(says)):
+        with pytest.raises(InvalidInput, match=re.escape(f"a finished run, which cannot change to {says}")):
             train(small_run(*SHORT, setting))
 
 
@@ -85,7 +85,7 @@ def test_an_unfinished_run_goes_on_with_another_seed_only_where_it_is_named(smal
     train(small_run(*SHORT))
     longer = ["trainer.max_steps=4", "trainer.val_check_interval=4", "seed=3"]
     last = tmp_path / "run/checkpoints/last.ckpt"
-    with pytest.raises(InvalidInput, match=r"cannot become one with .*seed=3, which was 2020; .* resume="):
+    with pytest.raises(InvalidInput, match=r"would be continued with .*seed=3, which was 2020; .* resume="):
         train(small_run(*longer))
     with pytest.warns(UserWarning, match=r"continuing with .*seed=3, which was 2020"):
         train(small_run(*longer, f"resume='{last}'"))

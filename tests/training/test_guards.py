@@ -88,7 +88,7 @@ def test_a_stop_after_a_skipped_step_keeps_the_last_good_checkpoint(
     last = tmp_path / "run/checkpoints/last.ckpt"
     with pytest.raises(
         Interrupted,
-        match=rf"step 3, .*no finite loss or gradient; to go on from the last good state, give the .* resume={last}",
+        match=rf"step 3, .*no finite loss or gradient; to continue from the last good state, give the .* resume={last}",
     ):
         train(with_callback(small_run("callbacks.last.every_steps=1"), Stop))
     assert torch.load(last, weights_only=True)["global_step"] == 2

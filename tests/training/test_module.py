@@ -84,7 +84,7 @@ def test_an_objective_for_another_network_is_refused_before_the_first_step(
 def test_a_schedule_that_a_resumed_run_could_not_change_is_refused(small_run: Run) -> None:
     others = ["~scheduler.period", "~scheduler.minimum", "~scheduler.warmup"]
     config = small_run("scheduler._target_=torch.optim.lr_scheduler.ConstantLR", *others)
-    with pytest.raises(InvalidInput, match="ConstantLR is no LambdaLR"):
+    with pytest.raises(InvalidInput, match="ConstantLR is not a LambdaLR"):
         train(config)
 
 
@@ -251,7 +251,7 @@ def test_a_run_whose_steps_cannot_be_recorded_trains_without_and_says_so(
 
 
 def test_a_loss_that_is_a_map_is_refused(small_run: Run) -> None:
-    with pytest.raises(InvalidInput, match=r"the loss of a batch has shape \(.*\); expected a sum, a scalar"):
+    with pytest.raises(InvalidInput, match=r"the loss of a batch has shape \(.*\); expected a scalar sum"):
         train(small_run("objective.loss._target_=torch.sub"))
 
 

@@ -184,7 +184,7 @@ def test_offsets_are_those_at_which_the_interpolation_samples(
 
 
 def test_offsets_are_refused_where_there_are_none(small_network: Callable[..., ZoomingSlowMo], batch: Batch) -> None:
-    with pytest.raises(InvalidInput, match="and NaiveInterpolation has none"):
+    with pytest.raises(InvalidInput, match="but NaiveInterpolation has none"):
         FlowGuidedOffsets()(small_network("a"), batch)
 
 

@@ -13,7 +13,7 @@ from stvsr.training.summary import summary
     [
         ([], "learning rate 0.002, 32-true, begun with blended frames"),
         (["~optimizer.lr"], "LR pixels, 32-true, begun with blended frames"),
-        (["blended_start=false"], "begun at noise"),
+        (["blended_start=false"], "begun with random weights"),
         (["initial_weights=b.ckpt"], "begun with the weights of b.ckpt"),
     ],
 )

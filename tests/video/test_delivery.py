@@ -108,7 +108,7 @@ def test_a_folder_that_no_job_made_stays(tmp_path: Path) -> None:
     (tmp_path / ".out.mkv.part").mkdir()
     (tmp_path / ".out.mkv.part" / "letter.txt").write_text("precious")
     with (
-        pytest.raises(InvalidInput, match="holds files that are not of an unfinished upscaling"),
+        pytest.raises(InvalidInput, match="holds files that are not from an unfinished upscaling"),
         delivery(tmp_path / "out.mkv", {}, overwrite=False, resumable=True, in_parts=True),
     ):
         pass

@@ -77,22 +77,22 @@ def score_table(clip_set: str, runs: Sequence[TrainedRun], baseline: Results) ->
 
 def ordering_table(runs: Sequence[TrainedRun]) -> Table:
     """Whether runs reproduce the paper's orderings: by how much PSNR one ablation leads another, for each seed."""
-    of = {(run.ablation, run.seed): run.results for run in runs}
+    results_of = {(run.ablation, run.seed): run.results for run in runs}
     seeds = sorted({run.seed for run in runs})
     sets = dict.fromkeys(row.clip_set for run in runs for row in run.results.rows)
     rows = []
     for (better, worse, split), clip_set, part in product(ORDERINGS, sets, COMPARED):
         leads = list[float | None]()
         for seed in seeds:
-            both = [of[letter, seed] for letter in (better, worse) if (letter, seed) in of]
-            found = (_score(results, clip_set, split, f"psnr_y{part}") for results in both)
-            scores = [score for score in found if score is not None]
+            compared = [results_of[letter, seed] for letter in (better, worse) if (letter, seed) in results_of]
+            maybe_scores = (_score(results, clip_set, split, f"psnr_y{part}") for results in compared)
+            scores = [score for score in maybe_scores if score is not None]
             # Means over different clips are not comparable: one network may make a black frame exactly, one nearly.
-            compare = len(scores) == 2 and _left_out(both[0], clip_set) == _left_out(both[1], clip_set)
+            compare = len(scores) == 2 and _left_out(compared[0], clip_set) == _left_out(compared[1], clip_set)
             leads.append(scores[0] - scores[1] if compare else None)
         if known := [lead for lead in leads if lead is not None]:
-            told = ", ".join(NOTHING if lead is None else f"{lead:+.2f}" for lead in leads)
-            rows.append([f"({better}) > ({worse})", clip_set, split, PART_NAMES[part], told, _verdict(known)])
+            by_seed = ", ".join(NOTHING if lead is None else f"{lead:+.2f}" for lead in leads)
+            rows.append([f"({better}) > ({worse})", clip_set, split, PART_NAMES[part], by_seed, _verdict(known)])
     return Table(
         ["ordering", "clips", "motion", "frames", "lead in dB, by seed", "reproduced"],
         rows,
@@ -152,8 +152,8 @@ def _verdict(leads: Sequence[float]) -> str:
 
 
 def _spread(results: Sequence[Results], clip_set: str, split: str, name: str, digits: int) -> str:
-    found = [_score(result, clip_set, split, name) for result in results]
-    values = [value for value in found if value is not None]
+    maybe_scores = [_score(result, clip_set, split, name) for result in results]
+    values = [value for value in maybe_scores if value is not None]
     if not values:
         return NOTHING
     mean = decimals(fmean(values), digits)

@@ -64,13 +64,13 @@ def entries(runs: Iterable[Results]) -> list[Entry]:
     """The published methods that may stand beside these runs (`PUBLISHED_CLIPS`), then the runs."""
     runs = list(runs)
     rows = (row for run in runs for row in run.rows)
-    same = {row.name for row in rows if row.clips + row.clips_left_out == PUBLISHED_CLIPS.get(row.name)}
-    theirs = []
+    shown_columns = {row.name for row in rows if row.clips + row.clips_left_out == PUBLISHED_CLIPS.get(row.name)}
+    comparable = []
     for entry in published():
-        scores = {column: pair for column, pair in entry.scores.items() if column in same}
+        scores = {column: pair for column, pair in entry.scores.items() if column in shown_columns}
         if scores:
-            theirs.append(replace(entry, scores=scores))
-    return theirs + [_measured(run) for run in runs]
+            comparable.append(replace(entry, scores=scores))
+    return comparable + [_measured(run) for run in runs]
 
 
 def comparison_table(compared: list[Entry]) -> Table:
@@ -128,12 +128,12 @@ def costs_of(measured: Sequence[Entry]) -> list[str]:
     for entry in measured:
         if entry.cost.frame_size is not None:
             size = "x".join(map(str, entry.cost.frame_size))
-            where = f" on {entry.cost.device}" if entry.cost.device else ""
-            methods.setdefault(f"frames of {size}{where}", []).append(entry.method)
-    told = list(methods)
+            device = f" on {entry.cost.device}" if entry.cost.device else ""
+            methods.setdefault(f"frames of {size}{device}", []).append(entry.method)
+    descriptions = list(methods)
     if len(methods) > 1:
-        told = [f"{of} ({', '.join(dict.fromkeys(who))})" for of, who in methods.items()]
-    return [f"Multiply-adds and seconds: {'; '.join(told)}."] if told else []
+        descriptions = [f"{condition} ({', '.join(dict.fromkeys(names))})" for condition, names in methods.items()]
+    return [f"Multiply-adds and seconds: {'; '.join(descriptions)}."] if descriptions else []
 
 
 def comparison_csv(compared: list[Entry]) -> str:
@@ -162,16 +162,16 @@ def differences(measured: Sequence[Entry]) -> list[str]:
     lines = []
     for clip_set in dict.fromkeys(name for entry in measured for name in entry.conditions):
         sharing = [entry for entry in measured if clip_set in entry.conditions]
-        told = []
+        differing = []
         for name in dict.fromkeys(name for entry in sharing for name in entry.conditions[clip_set]):
             methods: dict[str, list[str]] = {}
             for entry in sharing:
                 methods.setdefault(entry.conditions[clip_set].get(name, "null"), []).append(entry.method)
             if len(methods) > 1:
-                values = (f"{value} ({', '.join(dict.fromkeys(who))})" for value, who in methods.items())
-                told.append(f"{name}: {' or '.join(values)}")
-        if told:
-            lines.append(f"methods were scored on different versions of {clip_set}: {'; '.join(told)}")
+                values = (f"{value} ({', '.join(dict.fromkeys(names))})" for value, names in methods.items())
+                differing.append(f"{name}: {' or '.join(values)}")
+        if differing:
+            lines.append(f"methods were scored on different versions of {clip_set}: {'; '.join(differing)}")
     return lines
 
 
@@ -179,10 +179,10 @@ def uneven(measured: Sequence[Entry]) -> list[str]:
     """One line for each method that leaves out clips that count for others."""
     lines = []
     for entry in measured:
-        own = [clip for clip in entry.left_out if any(_counts(clip, other, entry) for other in measured)]
-        if own:
+        left_out = [clip for clip in entry.left_out if any(_counts(clip, other, entry) for other in measured)]
+        if left_out:
             lines.append(
-                f"{entry.method}, protocol {entry.protocol}: its means are without {listed(own)}, which count for "
+                f"{entry.method}, protocol {entry.protocol}: its means are without {listed(left_out)}, which count for "
                 "other methods"
             )
     return lines
@@ -190,7 +190,7 @@ def uneven(measured: Sequence[Entry]) -> list[str]:
 
 def _counts(clip: str, entry: Entry, other: Entry) -> bool:
     """Whether `clip`, which `other` leaves out, counts for `entry`: it was scored on the same data and not left out."""
-    shared = (name for name, told in entry.conditions.items() if told == other.conditions.get(name))
+    shared = (name for name, settings in entry.conditions.items() if settings == other.conditions.get(name))
     return clip not in entry.left_out and any(clip.startswith(f"{name}/") for name in shared)
 
 

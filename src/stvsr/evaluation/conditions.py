@@ -14,16 +14,16 @@ NOT_COMPARED = frozenset({"_target_", "_partial_", "name", "frames"})
 def conditions(settings: Mapping[str, Any], row: Row) -> dict[str, str]:
     """The data settings, motion thresholds and number of clips of a clip set, as text by name."""
     data = _data_of(settings.get("data", {}), row.clip_set)
-    told = {
+    described = {
         name: str(value)
         for name, value in flattened(data).items()
         # null means the same as no setting.
         if value is not None and NOT_COMPARED.isdisjoint(name.split("."))
     }
     if (beginning := settings.get("beginnings", {}).get(row.clip_set)) is not None:
-        told["pixels"] = beginning
-    told |= {f"motion.{name}": str(value) for name, value in settings.get("thresholds", {}).items()}
-    return told | {"clips": str(row.clips + row.clips_left_out)}
+        described["pixels"] = beginning
+    described |= {f"motion.{name}": str(value) for name, value in settings.get("thresholds", {}).items()}
+    return described | {"clips": str(row.clips + row.clips_left_out)}
 
 
 def _data_of(data: Mapping[str, Any], clip_set: str) -> Mapping[str, Any]:

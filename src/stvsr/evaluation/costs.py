@@ -67,20 +67,20 @@ def measured_cost(network: Network, records: list[BatchRecord]) -> Cost:
     for record in records:
         frames[record.lr_size, record.device] += record.network_frames
     lr_size, device = frames.most_common(1)[0][0]
-    there = [record for record in records if record.device == device]
-    warm = [record for record in there if record.warm and record.lr_size == lr_size]
+    on_device = [record for record in records if record.device == device]
+    warm = [record for record in on_device if record.warm and record.lr_size == lr_size]
     times = [record.network_seconds / record.network_frames for record in warm]
     stages = []
     for name, stage in network.stages.items():
-        own = [record.stage_seconds[name] / record.network_frames for record in warm]
-        stages.append(StageCost(parameter_count(stage), median(own) if own else None))
+        stage_seconds = [record.stage_seconds[name] / record.network_frames for record in warm]
+        stages.append(StageCost(parameter_count(stage), median(stage_seconds) if stage_seconds else None))
     return Cost(
         parameters=parameter_count(network),
         multiply_adds=multiply_adds(network, *lr_size),
         frame_size=(lr_size[1] * SCALE, lr_size[0] * SCALE),
         seconds_per_frame=median(times) if times else None,
         device=device,
-        peak_memory=max(record.peak_memory for record in there),
+        peak_memory=max(record.peak_memory for record in on_device),
         stages=stages,
     )
 
@@ -94,13 +94,13 @@ def multiply_adds(network: Network, height: int, width: int) -> float | None:
     """
     h, w = network.requirements.padded_size(height, width)
     try:
-        known = {}
+        custom = {}
         if learns(network):
             # Imported only here, as it takes seconds; networks without parameters have no deformable convolution.
             import torchvision  # noqa: F401 - brings the operator
 
-            known[torch.ops.torchvision.deform_conv2d] = _deformable
-        counter = FlopCounterMode(display=False, custom_mapping=known)
+            custom[torch.ops.torchvision.deform_conv2d] = _deformable
+        counter = FlopCounterMode(display=False, custom_mapping=custom)
         with unchunked():
             dry_run(network, h, w, counter)
     except Exception as error:

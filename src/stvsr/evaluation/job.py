@@ -62,9 +62,9 @@ class Job:
         self.config = config
         use_backend(config.deformable)
         if config.motion is None:
-            raise InvalidInput("motion=null; expected thresholds: leave it out for the usual ones")
+            raise InvalidInput("motion=null; expected thresholds: omit it for the default ones")
         if config.data.test_source is None:
-            raise InvalidInput("data.test_source=null: no clips to score; leave it out, or choose other data")
+            raise InvalidInput("data.test_source=null: no clips to score; omit it, or choose other data")
         self.protocol: Protocol = instantiate(config.protocol)
         self.thresholds: MotionThresholds = instantiate(config.motion)
         clips: ClipSet = instantiate(config.data.test_source)
@@ -139,18 +139,18 @@ class Job:
         # Of the whole file: its model config counts as well as its weights.
         if self.config.checkpoint is not None:
             key["checkpoint"] = checksum_of([weight_file(self.config.checkpoint)])
-        named = [str((chosen.get("method") or {}).get("_target_")).rpartition(".")[0]]
+        modules = [str((chosen.get("method") or {}).get("_target_")).rpartition(".")[0]]
         if self.network is not None:
             key["network"] = fingerprint(self.network)
-            named += [type(part).__module__ for part in self.network.modules()]
-        named += [EXTRAS[name].__module__ for name in self.config.extras]
-        key |= {"code": CODE, "own_code": _code_of_modules({*named}), "torch": version("torch")}
+            modules += [type(part).__module__ for part in self.network.modules()]
+        modules += [EXTRAS[name].__module__ for name in self.config.extras]
+        key |= {"code": CODE, "own_code": _code_of_modules({*modules}), "torch": version("torch")}
         if self.config.predictions is not None:
             key["predictions"] = str(Path(self.config.predictions).resolve())
         key["data"] = with_absolute_roots(chosen["data"]["test_source"])
         clips = dict.fromkeys(task.clip for task in self.tasks)
-        listed = "\n".join(f"{clip.clip_set} {clip.name} {clip.frames}" for clip in clips)
-        key["clips"] = f"{len(clips)}, {hashlib.sha256(listed.encode()).hexdigest()}"
+        clip_list = "\n".join(f"{clip.clip_set} {clip.name} {clip.frames}" for clip in clips)
+        key["clips"] = f"{len(clips)}, {hashlib.sha256(clip_list.encode()).hexdigest()}"
         return key
 
     def results_key(self, progress_key: dict[str, Any], name: str, states: Iterable[str]) -> dict[str, Any]:
@@ -162,11 +162,11 @@ class Job:
             states: of each window's files, in order.
         """
         chosen = resolved(self.config)
-        more: dict[str, Any] = {key: chosen[key] for key in ("device", "deformable")}
-        more |= {"name": name, "thresholds": asdict(self.thresholds)}
-        more |= {"files": hashlib.sha256("\n".join(states).encode()).hexdigest()}
-        plain: dict[str, Any] = json.loads(json.dumps(progress_key | more))
-        return plain
+        added: dict[str, Any] = {key: chosen[key] for key in ("device", "deformable")}
+        added |= {"name": name, "thresholds": asdict(self.thresholds)}
+        added |= {"files": hashlib.sha256("\n".join(states).encode()).hexdigest()}
+        key: dict[str, Any] = json.loads(json.dumps(progress_key | added))
+        return key
 
     def is_all_ours(self) -> bool:
         """Whether no custom class takes part, whose code may depend on files unknown here."""
@@ -183,18 +183,18 @@ def other_settings(made_with: dict[str, Any], config: DictConfig) -> list[str]:
         config: of the evaluation.
     """
     chosen = resolved(config)
-    asked = {name: chosen.get(name) for name in ("protocol", "extras")}
-    asked["checkpoint"] = None if config.checkpoint is None else checksum_of([weight_file(config.checkpoint)])
-    asked["thresholds"] = None if config.motion is None else asdict(instantiate(config.motion))
-    asked["data"] = without_roots(chosen["data"]["test_source"])
-    made = made_with | {"data": without_roots(made_with.get("data"))}
-    return [name for name, value in asked.items() if made.get(name) != value]
+    requested = {name: chosen.get(name) for name in ("protocol", "extras")}
+    requested["checkpoint"] = None if config.checkpoint is None else checksum_of([weight_file(config.checkpoint)])
+    requested["thresholds"] = None if config.motion is None else asdict(instantiate(config.motion))
+    requested["data"] = without_roots(chosen["data"]["test_source"])
+    stored = made_with | {"data": without_roots(made_with.get("data"))}
+    return [name for name, value in requested.items() if stored.get(name) != value]
 
 
 def _code_of_modules(names: set[str]) -> str:
     """Checksum of the files of those modules that are custom ones."""
-    own = {name for name in names if name.partition(".")[0] not in ("stvsr", "torch")}
-    files = {file for name in own if (file := getattr(sys.modules.get(name), "__file__", None))}
+    custom = {name for name in names if name.partition(".")[0] not in ("stvsr", "torch")}
+    files = {file for name in custom if (file := getattr(sys.modules.get(name), "__file__", None))}
     return checksum_of(map(Path, files))
 
 

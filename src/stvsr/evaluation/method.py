@@ -44,7 +44,7 @@ def chosen_network(config: DictConfig) -> Network | None:
     if not isinstance(system, TwoStage):
         raise InvalidInput(
             f"model={config.model._target_} is not trained; give checkpoint=FILE, a file that stvsr.train wrote, or, "
-            "of a class of your own, method=… instead, which makes the network with its weights"
+            "for a custom class, method=… instead, a function that returns the network with its weights"
         )
     load_stages(system, config.weights, required=True)
     return system.eval()

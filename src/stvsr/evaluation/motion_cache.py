@@ -30,10 +30,10 @@ def read_motion(path: Path) -> dict[str, float]:
         with path.open(newline="", encoding="utf-8") as file:
             table = csv.DictReader(file)
             if table.fieldnames not in (None, COLUMNS):
-                raise ValueError("a file of somebody's, which would be replaced")
+                raise ValueError("not a motion cache, and would be replaced")
             return {row["pair"]: float(row["pixels"]) for row in table}
     except (ValueError, TypeError):
-        raise InvalidInput(f"{path}: not a table of measured motion; remove it; it will be rebuilt") from None
+        raise InvalidInput(f"{path}: not a table of measured motion; remove it to have it rebuilt") from None
 
 
 def write_motion(path: Path, windows: Iterable[WindowScore]) -> None:
@@ -49,6 +49,6 @@ def write_motion(path: Path, windows: Iterable[WindowScore]) -> None:
                 motion[pair] = pixels
     path.parent.mkdir(parents=True, exist_ok=True)
     # One temporary name per process: evaluations that end together write at the same time, and the last one wins.
-    ours = path.with_name(f"{path.name}.{os.getpid()}")
-    write_text(ours, as_csv(COLUMNS, list(motion.items())))
-    ours.replace(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    write_text(temporary, as_csv(COLUMNS, list(motion.items())))
+    temporary.replace(path)

@@ -40,21 +40,23 @@ class OutputFolder:
             InvalidInput: names it.
         """
         unfinished = (self.folder / PROGRESS / JOB_FILE).is_file()
-        ours = self._made_here() or unfinished
-        written = {self.pictures: ours} | ({self.frames: self._saved_here or unfinished} if self.saves else {})
-        for made, replaceable in written.items():
-            if (inside := self._read_in(made)) is not None:
-                raise InvalidInput(f"{inside}: lies in {made}, which is replaced; choose another output_dir")
-            if not made.is_dir() and (made.exists() or made.is_symlink()):
-                raise InvalidInput(f"{made}: is no folder, or a link to none; remove it, or choose another output_dir")
-            if not replaceable and made.is_dir() and any(made.iterdir()):
-                raise InvalidInput(f"{made}: is replaced, but no evaluation made it; choose another output_dir")
+        made_here = self._made_here() or unfinished
+        targets = {self.pictures: made_here} | ({self.frames: self._saved_here or unfinished} if self.saves else {})
+        for target, replaceable in targets.items():
+            if (input_folder := self._input_within(target)) is not None:
+                raise InvalidInput(
+                    f"{input_folder}: lies in {target}, which would be replaced; choose another output_dir"
+                )
+            if not target.is_dir() and (target.exists() or target.is_symlink()):
+                raise InvalidInput(f"{target}: not a folder or a link to one; remove it, or choose another output_dir")
+            if not replaceable and target.is_dir() and any(target.iterdir()):
+                raise InvalidInput(f"{target}: would be replaced, but no evaluation made it; choose another output_dir")
         results = self.folder / RESULTS
-        if not ours and results.exists():
-            raise InvalidInput(f"{results}: is replaced, but no evaluation made it; choose another output_dir")
-        if not ours and (self.folder / "checkpoints").is_dir():
+        if not made_here and results.exists():
+            raise InvalidInput(f"{results}: would be replaced, but no evaluation made it; choose another output_dir")
+        if not made_here and (self.folder / "checkpoints").is_dir():
             raise InvalidInput(
-                f"{self.folder}: is a training's, whose logs would be replaced; choose another output_dir"
+                f"{self.folder}: is that of a training run, whose logs would be replaced; choose another output_dir"
             )
 
     def check_links(self) -> None:
@@ -63,9 +65,9 @@ class OutputFolder:
         Raises:
             InvalidInput: names it.
         """
-        for made in self._replaced():
-            if made.is_symlink() and made.is_dir() and any(made.iterdir()):
-                raise InvalidInput(f"{made}: is a link to a folder that is not empty; empty it, or remove the link")
+        for target in self._replaced():
+            if target.is_symlink() and target.is_dir() and any(target.iterdir()):
+                raise InvalidInput(f"{target}: is a link to a folder that is not empty; empty it, or remove the link")
 
     def clear(self) -> None:
         """Removes results, pictures and frames that an earlier evaluation left."""
@@ -73,16 +75,16 @@ class OutputFolder:
         # First: they mark a finished evaluation, also if a kill leaves the rest.
         (self.folder / RESULTS).unlink(missing_ok=True)
         # A link stays: it leads to an empty folder.
-        for made in replaced:
-            if made.is_dir() and not made.is_symlink():
-                remove(made)
-        keeps = self._saved_here and self.frames not in replaced
-        (self.folder / OURS).write_text(SAVED if keeps or self.saves else "")
+        for target in replaced:
+            if target.is_dir() and not target.is_symlink():
+                remove(target)
+        keeps_frames = self._saved_here and self.frames not in replaced
+        (self.folder / OURS).write_text(SAVED if keeps_frames or self.saves else "")
 
     def _replaced(self) -> list[Path]:
         """The folder of pictures, and that of frames if it is to be written or would pass for this evaluation's."""
         # Frames that this evaluation scores stay.
-        stale = self._saved_here and self._read_in(self.frames) is None
+        stale = self._saved_here and self._input_within(self.frames) is None
         return [self.pictures, *([self.frames] if stale or self.saves else [])]
 
     def _made_here(self) -> bool:
@@ -102,6 +104,6 @@ class OutputFolder:
             return bool(read_results(self.folder).made_with.get("save_frames"))
         return False
 
-    def _read_in(self, folder: Path) -> Path | None:
+    def _input_within(self, folder: Path) -> Path | None:
         """A folder that this evaluation reads and that is `folder` or lies in it, if there is one."""
         return next((root for root in self.reads if root.resolve().is_relative_to(folder.resolve())), None)

@@ -35,9 +35,9 @@ class SavedFrames:
             raise InvalidInput(f"predictions={root}: no such folder; expected a folder of PNG frames for each clip")
         numbers: dict[ClipInfo, set[int]] = {}
         paths: dict[ClipInfo, Path] = {}
-        for clip, below, counted in needed:
-            numbers.setdefault(clip, set()).update(counted)
-            paths[clip] = self.root / below
+        for clip, subfolder, frame_numbers in needed:
+            numbers.setdefault(clip, set()).update(frame_numbers)
+            paths[clip] = self.root / subfolder
         missing = [clip.name for clip, path in paths.items() if not path.is_dir()]
         if missing:
             raise InvalidInput(
@@ -64,7 +64,7 @@ class SavedFrames:
         if (folder.width, folder.height) not in (size, whole):
             raise DamagedClip(
                 f"{folder.path}: frames are {folder.width}x{folder.height}, the ground truth {size[0]}x{size[1]}; "
-                "expected the same size: save the predictions anew"
+                "expected the same size: save the predictions again"
             )
         return folder.read(numbers)
 
@@ -87,8 +87,8 @@ def check_numbers(clip: ClipInfo, folder: FrameFolder, needed: set[int]) -> None
         )
     if extra := [number for number in folder.frames if not clip.first_number <= number <= last]:
         raise InvalidInput(
-            f"{folder.path}: frame {extra[0]} is one too many ({len(extra)} in all); expected the numbers of the "
-            f"ground truth, {clip.first_number} to {last}: remove or renumber the frames"
+            f"{folder.path}: frame {extra[0]} is not in the ground truth ({len(extra)} such frame(s)); expected "
+            f"numbers {clip.first_number} to {last}: remove or renumber the frames"
         )
 
 

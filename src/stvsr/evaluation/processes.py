@@ -50,11 +50,12 @@ def score_in_processes(config: DictConfig, identity: dict[str, Any], todo: list[
     """
     context = multiprocessing.get_context("spawn")
     queue: Queue[Any] = context.Queue()
-    plain = resolved(config)
+    settings = resolved(config)
     count = config.processes
     # Dealt out one by one, as long clips, and slow ones, lie side by side.
     processes = [
-        context.Process(target=_work, args=(plain, identity, todo[rank::count], rank, queue)) for rank in range(count)
+        context.Process(target=_work, args=(settings, identity, todo[rank::count], rank, queue))
+        for rank in range(count)
     ]
     try:
         with _ctrl_c_ignored():
@@ -63,16 +64,16 @@ def score_in_processes(config: DictConfig, identity: dict[str, Any], todo: list[
         finished = 0
         while finished < count:
             try:
-                said = queue.get(timeout=PATIENCE)
+                message = queue.get(timeout=PATIENCE)
             except Empty:
                 _check_alive(processes)
                 continue
-            if isinstance(said, str):
-                raise UserError(said)
-            if said is None:
+            if isinstance(message, str):
+                raise UserError(message)
+            if message is None:
                 finished += 1
             else:
-                yield said
+                yield message
         # They exit by themselves: one that is terminated while it exits prints a traceback.
         for process in processes:
             process.join(PATIENCE)
@@ -105,13 +106,13 @@ def _check_alive(processes: list[Any]) -> None:
             )
 
 
-def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank: int, queue: "Queue[Any]") -> None:
+def _work(settings: dict[str, Any], identity: dict[str, Any], todo: list[int], rank: int, queue: "Queue[Any]") -> None:
     """One process: scores its batches and reports how many windows each had; None at the end, a message on error."""
     # Exit cleanly on SIGTERM: if it were killed outright, its loader processes would print errors.
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, _exit_on_signal)
     # Back to the default: a spawned process would spawn its loaders too, and each would import everything anew.
     multiprocessing.set_start_method(None, force=True)
-    config = OmegaConf.create(plain)
+    config = OmegaConf.create(settings)
     parent = multiprocessing.parent_process()
     torch.set_num_threads(threads_each(config.processes))
     try:
@@ -119,7 +120,7 @@ def _work(plain: dict[str, Any], identity: dict[str, Any], todo: list[int], rank
         if job.progress_key() != identity:
             raise InvalidInput(
                 "what is scored has changed since the evaluation began (the checkpoint of a run in progress? the code? "
-                "a method with other weights each time?); once it changes no more, run it again with another output_dir"
+                "a method with different weights each time?); once it no longer changes, use another output_dir"
             )
         for record in score_here(job, Progress(progress_folder(config), identity), todo, rank):
             queue.put(len(record.windows))
@@ -144,7 +145,7 @@ def threads_each(processes: int) -> int:
     return max(1, cores // processes)
 
 
-def _leave(number: int, frame: object) -> None:
+def _exit_on_signal(number: int, frame: object) -> None:
     # As shells report a signal; 0 would be read as success.
     sys.exit(128 + number)
 

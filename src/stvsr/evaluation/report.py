@@ -135,15 +135,15 @@ def clip_data(runs: list[Run]) -> dict[tuple[str, str], dict[str, Any]]:
         InvalidInput: a table of a run was changed or cut off.
     """
     clips: dict[tuple[str, str], dict[str, Any]] = {}
-    for place, run in enumerate(runs):
+    for column, run in enumerate(runs):
         try:
-            _add_clips(clips, run.folder, place, len(runs))
+            _add_clips(clips, run.folder, column, len(runs))
         except (KeyError, TypeError, ValueError):
             raise InvalidInput(f"{run.folder}: clips.csv or frames.csv was changed; evaluate again") from None
     return clips
 
 
-def _add_clips(clips: dict[tuple[str, str], dict[str, Any]], folder: Path, place: int, runs: int) -> None:
+def _add_clips(clips: dict[tuple[str, str], dict[str, Any]], folder: Path, column: int, runs: int) -> None:
     """Adds the clips of one of several runs."""
     for row in _rows(folder / "clips.csv"):
         clip = clips.setdefault(
@@ -159,11 +159,11 @@ def _add_clips(clips: dict[tuple[str, str], dict[str, Any]], folder: Path, place
         # Runs with different thresholds may put it into different splits.
         if row["motion"] not in clip["split"].split(" / "):
             clip["split"] += f" / {row['motion']}"
-        clip["psnr"][place] = _number(row["psnr_y"], 3)
-        clip["frames"][place] = []
+        clip["psnr"][column] = _number(row["psnr_y"], 3)
+        clip["frames"][column] = []
     for row in _rows(folder / "frames.csv"):
         frame = [int(row["frame"]), int(row["kind"] == "given"), _number(row["psnr_y"], 3)]
-        clips[row["set"], row["clip"]]["frames"][place].append(frame)
+        clips[row["set"], row["clip"]]["frames"][column].append(frame)
 
 
 def clip_table(runs: list[Run], clips: list[dict[str, Any]]) -> Table:
@@ -186,11 +186,11 @@ def shown_clips(
     kept = [picture_folders(run) for run in runs]
     shown, notes = [], list[str]()
     for key in dict.fromkeys(key for folders in kept for key in folders):
-        found = zip(runs, kept, clips[key]["frames"], strict=True)
-        every = [Pictures(run.label, folders[key], frames) for run, folders, frames in found if key in folders]
-        alike, odd = of_one_size(clips[key]["name"], every)
-        shown.append(_shown_clip(clips[key]["name"], alike))
-        notes += odd
+        run_data = zip(runs, kept, clips[key]["frames"], strict=True)
+        pictures = [Pictures(run.label, folders[key], frames) for run, folders, frames in run_data if key in folders]
+        same_size, omitted = of_one_size(clips[key]["name"], pictures)
+        shown.append(_shown_clip(clips[key]["name"], same_size))
+        notes += omitted
     return shown, notes
 
 
@@ -218,13 +218,13 @@ def picture_folders(run: Run) -> dict[tuple[str, str], Path]:
     return {key: folder for key, folder in folders.items() if all(any(folder.glob(f"{kind}-*.png")) for kind in kinds)}
 
 
-def _shown_clip(name: str, every: list[Pictures]) -> dict[str, Any]:
+def _shown_clip(name: str, by_run: list[Pictures]) -> dict[str, Any]:
     """A clip: its frames and its slices, of every run; the truth is the first one's."""
-    truth = slices(every[0].named("slice-truth"))
-    over_time = [(pictures.label, slices(pictures.named("slice-prediction"))) for pictures in every]
+    truth = slices(by_run[0].named("slice-truth"))
+    over_time = [(pictures.label, slices(pictures.named("slice-prediction"))) for pictures in by_run]
     return {
         "name": name,
-        "groups": [_group(frame, every) for frame in SHOWN],
+        "groups": [_group(frame, by_run) for frame in SHOWN],
         # A protocol may count fewer frames, at the end: a frame is as high in all slices.
         "slices": [
             {
@@ -237,14 +237,14 @@ def _shown_clip(name: str, every: list[Pictures]) -> dict[str, Any]:
     }
 
 
-def _group(shown: ShownFrame, every: list[Pictures]) -> dict[str, Any]:
+def _group(shown: ShownFrame, by_run: list[Pictures]) -> dict[str, Any]:
     """The panels of one frame: input, every method with its PSNR, truth."""
-    truth = every[0].named(f"{shown.kind}-truth")[0]
+    truth = by_run[0].named(f"{shown.kind}-truth")[0]
     number = truth.stem.rsplit("-", 1)[1]
     source = truth.with_name(f"{shown.kind}-input-{number}.png")
     panels = [{"caption": shown.input_name, "source": _embed(source), "role": "input"}]
     # Runs by another protocol may show another frame.
-    predictions = [(pictures, pictures.folder / f"{shown.kind}-prediction-{number}.png") for pictures in every]
+    predictions = [(pictures, pictures.folder / f"{shown.kind}-prediction-{number}.png") for pictures in by_run]
     present = [(pictures, path) for pictures, path in predictions if path.is_file()]
     for pictures, path in present:
         psnr = next((psnr for n, _, psnr in pictures.frames if n == int(number)), None)

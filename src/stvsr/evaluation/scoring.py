@@ -96,11 +96,11 @@ class Scorer:
             collate_fn=handed_over,
             worker_init_fn=leave_signals_to_parent,
         )
-        asked = time.perf_counter()
+        requested = time.perf_counter()
         for number, batch in zip(todo, loader, strict=True):
-            waited = time.perf_counter() - asked
+            waiting = time.perf_counter() - requested
             try:
-                record = self._score(number, batch, waited)
+                record = self._score(number, batch, waiting)
             except (RuntimeError, MemoryError) as error:
                 # After a failed kernel, cuDNN may report a lack of memory.
                 check_answering(self.device)
@@ -108,24 +108,24 @@ class Scorer:
                     raise
                 raise self._too_large(batch) from None
             yield record
-            asked = time.perf_counter()
+            requested = time.perf_counter()
 
     def _too_large(self, batch: list[WindowFrames]) -> InvalidInput:
         height, width = batch[0].lr.shape[-2:]
         remedies = ["a smaller batch_size"] if len(batch) > 1 else []
         remedies.append("device=cpu" if self.device.type == "cuda" else "a machine with more")
         return InvalidInput(
-            f"clip {batch[0].task.clip.name}: the memory of {self.device_name} does not suffice for {len(batch)} "
+            f"clip {batch[0].task.clip.name}: {self.device_name} has too little memory for {len(batch)} "
             f"window(s) of {width}x{height} LR pixels at once; choose {' or '.join(remedies)}"
         )
 
     @torch.inference_mode()
-    def _score(self, number: int, batch: list[WindowFrames], waited: float) -> BatchRecord:
+    def _score(self, number: int, batch: list[WindowFrames], waiting: float) -> BatchRecord:
         scores, network_frames, network_seconds, scoring_seconds, warm = [], 0, 0.0, 0.0, True
         self.clock.reset()
-        placed = zip(self.batches[number], batch, strict=True)
+        pairs = zip(self.batches[number], batch, strict=True)
         # Windows of one size share a pass through the network.
-        for (shape, interruption), group in groupby(placed, key=lambda item: (item[1].lr.shape, item[1].interruption)):
+        for (shape, interruption), group in groupby(pairs, key=lambda item: (item[1].lr.shape, item[1].interruption)):
             positions, windows = zip(*group, strict=True)
             # Interrupted windows are never scored; they run only where frames are saved, so that none is missing.
             if interruption is not None and self.save_to is None:
@@ -158,7 +158,7 @@ class Scorer:
             network_seconds=network_seconds,
             stage_seconds=self.clock.seconds,
             scoring_seconds=scoring_seconds,
-            waiting_seconds=waited,
+            waiting_seconds=waiting,
             warm=warm and network_frames > 0,
             peak_memory=self._peak,
         )
@@ -179,7 +179,7 @@ class Scorer:
         self._peak = max(self._peak, peak_memory(self.device))
         if not prediction.isfinite().all():
             raise InvalidInput(
-                f"clip {group[0].task.clip.name}: the network's answer is not finite; use another checkpoint"
+                f"clip {group[0].task.clip.name}: the network's output is not finite; use another checkpoint"
             )
         counted = []
         for frames, window in zip(prediction, group, strict=True):
@@ -206,7 +206,7 @@ class Scorer:
 
     def _extra(self, name: str, prediction: Tensor, target: Tensor, before: Tensor) -> list[float]:
         try:
-            given = self.extras[name](prediction, target, before)
+            result = self.extras[name](prediction, target, before)
         except RuntimeError as error:
             check_answering(self.device)
             if is_out_of_memory(error):
@@ -214,12 +214,12 @@ class Scorer:
             height, width = target.shape[-2:]
             # LPIPS and VMAF halve frames several times, too often for small ones.
             raise InvalidInput(
-                f"extras=[{name}]: does not measure frames of {width}x{height} ({one_line(error)[:200]}); leave it out"
+                f"extras=[{name}]: cannot measure frames of {width}x{height} ({one_line(error)[:200]}); leave it out"
             ) from None
-        values: list[float] = torch.as_tensor(given, dtype=torch.float64).tolist()
+        values: list[float] = torch.as_tensor(result, dtype=torch.float64).tolist()
         if not isinstance(values, list) or len(values) != len(prediction):
             raise InvalidInput(
-                f"extras=[{name}]: gives {values}; expected a value for each of {len(prediction)} frames"
+                f"extras=[{name}]: returned {values}; expected a value for each of {len(prediction)} frames"
             )
         return values
 

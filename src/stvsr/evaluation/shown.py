@@ -94,14 +94,14 @@ class ShownClips:
             write_png(folder / f"slice-{name}-{task.numbers[0]:08d}.png", pixels)
         if task == self.middle[task.index]:
             for frame in SHOWN:
-                place = frame.position - kept.start
+                index = frame.position - kept.start
                 pictures = {
                     "input": frame.input(frames.lr[frames.inside // 2 :]),
-                    "truth": hr[place],
-                    "prediction": prediction[place],
+                    "truth": hr[index],
+                    "prediction": prediction[index],
                 }
                 for name, picture in pictures.items():
-                    path = folder / f"{frame.kind}-{name}-{task.numbers[place]:08d}.png"
+                    path = folder / f"{frame.kind}-{name}-{task.numbers[index]:08d}.png"
                     write_png(path, _middle(to_8bit(picture), 1 if name == "input" else SCALE))
 
 

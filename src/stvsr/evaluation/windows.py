@@ -63,7 +63,7 @@ def plan(clips: ClipSet, protocol: Protocol) -> list[Task]:
     """
     infos = [clips.describe(index) for index in range(len(clips))]
     if not infos:
-        raise InvalidInput("the clip set is empty; expected one clip or more to score")
+        raise InvalidInput("the clip set is empty; expected at least one clip to score")
     several = len({info.clip_set for info in infos}) > 1
     tasks, seen = [], set()
     for index, info in enumerate(infos):
@@ -149,7 +149,7 @@ class Windows(Dataset[WindowFrames]):
         # Before reading: frames rewritten meanwhile must not pass for those scored.
         state = self.state(task)
         excerpt = self._read(task, task.window.all_frames)
-        inside, seen = self._seen(task, excerpt)
+        inside, seen = self._with_surroundings(task, excerpt)
         height, width = excerpt.hr.shape[-2:]
         hr = whole_pixels(excerpt.hr)
         if min(hr.shape[-2:]) < SSIM_WINDOW:
@@ -180,7 +180,7 @@ class Windows(Dataset[WindowFrames]):
         frames = self._around(task)
         return state_of([*self.clips.files(task.index, frames.start, len(frames)), *saved])
 
-    def _seen(self, task: Task, window: Excerpt) -> tuple[int, Excerpt]:
+    def _with_surroundings(self, task: Task, window: Excerpt) -> tuple[int, Excerpt]:
         """The window's position in the frames that the network sees, and these: the window and those around it.
 
         The window is read by itself first: a scene cut around it must not decide whether it is scored.
@@ -199,7 +199,7 @@ class Windows(Dataset[WindowFrames]):
         first frame.
         """
         window, pairs = task.window.all_frames, 2 * self.reach
-        before, after = (min(pairs, there // 2 * 2) for there in (window.start, task.clip.frames - window.stop))
+        before, after = (min(pairs, available // 2 * 2) for available in (window.start, task.clip.frames - window.stop))
         return range(window.start - before, window.stop + after)
 
     def _read(self, task: Task, frames: range) -> Excerpt:
@@ -212,7 +212,7 @@ class Windows(Dataset[WindowFrames]):
         if excerpt.lr is not None and len(excerpt.lr) != len(excerpt.hr[::2]):
             raise InvalidInput(
                 f"clip {task.clip.name}: {len(excerpt.lr)} LR frames for {len(excerpt.hr)} HR frames; expected "
-                f"{len(excerpt.hr[::2])}, of every other one"
+                f"{len(excerpt.hr[::2])}, one for every other HR frame"
             )
         return excerpt
 

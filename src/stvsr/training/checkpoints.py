@@ -52,18 +52,18 @@ def save_whole(trainer: pl.Trainer, path: Path) -> None:
         OSError: the system refused to write; in all processes.
         UserError: the content includes something other than tensors and plain values; in all processes.
     """
-    files, usual = DirectCheckpointIO(), trainer.strategy.checkpoint_io
+    direct_io, usual_io = DirectCheckpointIO(), trainer.strategy.checkpoint_io
     with beside_then_rename(path) if trainer.is_global_zero else nullcontext(path) as beside:
-        trainer.strategy.checkpoint_io = files
+        trainer.strategy.checkpoint_io = direct_io
         try:
             # Passed explicitly, or Lightning warns at every save.
             trainer.save_checkpoint(beside, weights_only=False)
         finally:
             # Custom callbacks save through the usual one.
-            trainer.strategy.checkpoint_io = usual
-        written = trainer.is_global_zero and files.failure is None
+            trainer.strategy.checkpoint_io = usual_io
+        written = trainer.is_global_zero and direct_io.failure is None
         # Broadcast, or the other processes would wait for the first one in their next step.
-        failure = trainer.strategy.broadcast(why_unreadable(beside) if written else files.failure)
+        failure = trainer.strategy.broadcast(why_unreadable(beside) if written else direct_io.failure)
         if failure is not None:
             raise failure
         if trainer.is_global_zero:
@@ -82,12 +82,12 @@ def why_unreadable(path: Path) -> UserError | None:
 
 def no_plain_value(error: Exception) -> UserError:
     """The error for a checkpoint with something other than tensors and plain values in it."""
-    said = one_line(error)
+    message = one_line(error)
     # Torch's advice precedes the cause; skip it.
-    told = said[max(0, said.find("Unsupported")) :][:200]
+    cause = message[max(0, message.find("Unsupported")) :][:200]
     return UserError(
-        f"the checkpoint cannot be kept ({told}): a callback, an optimizer or a schedule keeps something in it that is "
-        "no tensor and no plain value; turn it into numbers, texts, lists or dicts"
+        f"the checkpoint cannot be saved ({cause}): a callback, an optimizer or a schedule stores something in it that "
+        "is neither a tensor nor a plain value; turn it into numbers, strings, lists or dicts"
     )
 
 
@@ -108,7 +108,7 @@ class BestCheckpoint(StatefulCallback):
         """Saves if this validation was the best."""
         # Absent where no clip was scored.
         score = float(trainer.callback_metrics.get(MONITORED, self.best))
-        if score > self.best and not _in_trouble(trainer):
+        if score > self.best and not _was_last_step_skipped(trainer):
             self.best = score
             save_whole(trainer, self.path)
 
@@ -161,7 +161,7 @@ class LastCheckpoint(StatefulCallback):
         stop = trainer.strategy.reduce_boolean_decision(self.stop_requested, all=False)
         step = trainer.global_step
         due = stop or step % self.every_steps == 0 or step == trainer.max_steps
-        if due and not _in_trouble(trainer):
+        if due and not _was_last_step_skipped(trainer):
             save_whole(trainer, self.path)
         if stop:
             self.interruption = self._interruption(trainer)
@@ -169,7 +169,7 @@ class LastCheckpoint(StatefulCallback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves, so that a run that dies later does not validate again and remembers its best score."""
         self.validated = trainer.global_step
-        if not _in_trouble(trainer):
+        if not _was_last_step_skipped(trainer):
             save_whole(trainer, self.path)
 
     def lacks_validation(self, trainer: pl.Trainer) -> bool:
@@ -181,23 +181,23 @@ class LastCheckpoint(StatefulCallback):
         """Notes a stop asked for in the last validation; restores the signal handlers."""
         if trainer.strategy.reduce_boolean_decision(self.stop_requested, all=False):
             self.interruption = self._interruption(trainer)
-        self._stop_listening()
+        self._restore_handlers()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Restores the previous signal handlers."""
-        self._stop_listening()
+        self._restore_handlers()
 
     def _interruption(self, trainer: pl.Trainer) -> Interrupted:
         """The message on where the run stopped and how to continue it."""
         done = f"stopped after step {trainer.global_step}"
-        if _in_trouble(trainer):
-            remedy = f"to go on from the last good state, {to_continue(self.path)}" if self.path.is_file() else None
+        if _was_last_step_skipped(trainer):
+            remedy = f"to continue from the last good state, {to_continue(self.path)}" if self.path.is_file() else None
             return Interrupted(f"{done}, which had no finite loss or gradient", remedy)
         if trainer.global_step == trainer.max_steps and not self.lacks_validation(trainer):
-            return Interrupted(f"{done}, the last", "nothing of this run is left to do")
+            return Interrupted(f"{done}, the last", "nothing is left to do")
         return Interrupted(done, to_continue(self.path))
 
-    def _stop_listening(self) -> None:
+    def _restore_handlers(self) -> None:
         while self._previous_handlers:
             number, handler = self._previous_handlers.popitem()
             signal.signal(number, handler)
@@ -218,6 +218,6 @@ def lacks_validation(step: int, validated: int | None, max_steps: int, interval:
     return step == max_steps and step % interval == 0 and validated != step
 
 
-def _in_trouble(trainer: pl.Trainer) -> bool:
+def _was_last_step_skipped(trainer: pl.Trainer) -> bool:
     """Whether the last step was skipped: weights that give no finite loss are not worth resuming from."""
     return any(isinstance(c, NonFiniteGuard) and c.in_a_row > 0 for c in trainer.callbacks)  # type: ignore[attr-defined]

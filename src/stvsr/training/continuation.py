@@ -70,15 +70,17 @@ class EarlierRun:
 
     def moved(self) -> list[str]:
         """Names of the settings whose data folders are gone: their content may have been moved."""
-        return [name for name, at in self.settings.items() if _is_root(name, at) and not Path(at).exists()]
+        return [name for name, value in self.settings.items() if _is_root(name, value) and not Path(value).exists()]
 
 
 def settings_of(config: DictConfig) -> dict[str, Any]:
     """The `SETTINGS` of a run, and those of callbacks that may affect it, each by its full name."""
     plain = resolved(config)
-    callbacks = {name: str(made.get("_target_")) for name, made in plain.get("callbacks", {}).items() if made}
-    own = [f"callbacks.{name}" for name, target in callbacks.items() if not target.startswith(WITHOUT_EFFECT)]
-    chosen = {name: value for name, value in flattened(plain).items() if _is_of(name, (*SETTINGS, *own))}
+    callbacks = {
+        name: str(callback.get("_target_")) for name, callback in plain.get("callbacks", {}).items() if callback
+    }
+    custom = [f"callbacks.{name}" for name, target in callbacks.items() if not target.startswith(WITHOUT_EFFECT)]
+    chosen = {name: value for name, value in flattened(plain).items() if _is_of(name, (*SETTINGS, *custom))}
     return _with_absolute_roots(chosen)
 
 
@@ -108,8 +110,8 @@ def read_earlier(path: Path, config: DictConfig) -> EarlierRun:
     steps, wanted = int(content.get("global_step", 0)), config.trainer.max_steps
     if steps > wanted:
         raise InvalidInput(
-            f"{path}: has {steps} steps, more than trainer.max_steps={wanted}; expected as many or more, or, to start "
-            "anew, another output_dir"
+            f"{path}: has {steps} steps, more than trainer.max_steps={wanted}; expected at least {steps}, or, to "
+            "start anew, another output_dir"
         )
     # Earlier versions kept folders as the user wrote them.
     return EarlierRun(path, steps, last.get("validated"), _with_absolute_roots(content.get(SETTINGS_KEY, {})))
@@ -139,26 +141,26 @@ def is_finished(earlier: EarlierRun, config: DictConfig) -> bool:
 
 def _check_same_run(earlier: EarlierRun, config: DictConfig) -> None:
     """Warns of changed settings, or refuses them where the result would pass for one of the new settings."""
-    settings, named = settings_of(config), config.resume is not None
+    settings, explicit = settings_of(config), config.resume is not None
     changed = earlier.changed(settings)
-    told = listed([f"{name}={settings.get(name)}, which was {earlier.settings.get(name)}" for name in changed], TOLD)
+    changes = listed([f"{name}={settings.get(name)}, which was {earlier.settings.get(name)}" for name in changed], TOLD)
     if changed and earlier.steps == config.trainer.max_steps:
-        remedy = "omit resume, or begin with its weights: initial_weights=" if named else "choose another output_dir"
-        raise InvalidInput(f"{earlier.path}: has all its steps, but not with {told}; {remedy}")
+        remedy = "omit resume, or begin with its weights: initial_weights=" if explicit else "choose another output_dir"
+        raise InvalidInput(f"{earlier.path}: a finished run, which cannot change to {changes}; {remedy}")
     source = str(settings.get(SOURCE))
-    if SOURCE in changed and source.startswith(GENERATED) and not named:
+    if SOURCE in changed and source.startswith(GENERATED) and not explicit:
         # Generated clips are the default: the rest of the command was left out.
         raise InvalidInput(
             f"{earlier.path}: was trained with {SOURCE}={earlier.settings.get(SOURCE)}, not on generated clips; give "
-            f"the whole command again, with its data=…, or {typed('resume', earlier.path)} to go on with those"
+            f"the whole command again, with its data=…, or {typed('resume', earlier.path)} to continue with those"
         )
-    if "seed" in changed and not named:
+    if "seed" in changed and not explicit:
         raise InvalidInput(
-            f"{earlier.path}: a run that cannot become one with {told}; choose another output_dir, or, to continue it "
+            f"{earlier.path}: would be continued with {changes}; choose another output_dir, or, to do so "
             f"nevertheless, {typed('resume', earlier.path)}"
         )
     if not all(_is_of(name, OF_THE_START) for name in changed):
-        rank_zero_warn(f"continuing with {told}")
+        rank_zero_warn(f"continuing with {changes}")
 
 
 def checkpoint_to_continue(config: DictConfig) -> Path | None:
@@ -173,8 +175,8 @@ def checkpoint_to_continue(config: DictConfig) -> Path | None:
     resume = Path(config.resume)
     if not last.is_file() or resume.resolve().parent == last.resolve().parent:
         return resume
-    ours, theirs = (read_file(path).get("global_step", 0) for path in (last, resume))
-    if ours <= theirs:
+    last_step, resume_step = (read_file(path).get("global_step", 0) for path in (last, resume))
+    if last_step <= resume_step:
         return resume
     rank_zero_warn(
         f"continuing {last}, which is further along than resume={resume}; to continue from resume, choose another "
@@ -194,13 +196,13 @@ def check_videos(root: Path, runs: Path) -> None:
         InvalidInput: names or sizes have changed.
     """
     list_file = runs / "videos.txt"
-    listed = "".join(f"{path.relative_to(root)} {path.stat().st_size}\n" for path in video_files(root))
-    listed = listed.encode(errors="replace").decode()  # as `write_text` does
+    listing = "".join(f"{path.relative_to(root)} {path.stat().st_size}\n" for path in video_files(root))
+    listing = listing.encode(errors="replace").decode()  # as `write_text` does
     begun = any(runs.glob("*/checkpoints/last.ckpt"))
-    if begun and list_file.is_file() and list_file.read_text(encoding="utf-8") != listed:
+    if begun and list_file.is_file() and list_file.read_text(encoding="utf-8") != listing:
         raise InvalidInput(
-            f"root={root}: has other videos than those that earlier runs were trained on ({list_file}); give those, or "
+            f"root={root}: has different videos from those of earlier runs ({list_file}); give those, or "
             "choose another output_dir"
         )
     runs.mkdir(parents=True, exist_ok=True)
-    write_text(list_file, listed)
+    write_text(list_file, listing)

@@ -66,7 +66,7 @@ class SpaceTimeModule(pl.LightningModule):
         self.make_scheduler = scheduler
         self.cuda_graphs = cuda_graphs
         self._recorded: Forward | None = None
-        self._saved_by: str | None = None
+        self._saved_optimizer: str | None = None
         self.val_scores = MotionSplitScores()
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class SpaceTimeModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of this process's share of the batch."""
-        loss_of = partial(self._loss, self._in_training(batch))
+        loss_of = partial(self._loss, self._network_for_training(batch))
         on_cpu = batch.lr.device.type == "cpu"
         loss = loss_in_micro_batches(loss_of, batch, self.objective.part(self.network)) if on_cpu else loss_of(batch)
         self.log(LOSS, loss.detach() / batch.hr.numel(), prog_bar=True, batch_size=len(batch))
@@ -87,10 +87,10 @@ class SpaceTimeModule(pl.LightningModule):
     def _loss(self, network: Forward, batch: Batch) -> Tensor:
         loss = self.objective(network, batch)
         if loss.ndim:
-            raise InvalidInput(f"the loss of a batch has shape {tuple(loss.shape)}; expected a sum, a scalar")
+            raise InvalidInput(f"the loss of a batch has shape {tuple(loss.shape)}; expected a scalar sum")
         return loss
 
-    def _in_training(self, batch: Batch) -> Forward:
+    def _network_for_training(self, batch: Batch) -> Forward:
         """The network, or its recording as CUDA graphs, which is made from the first batch."""
         if self.cuda_graphs and self._recorded is None:
             try:
@@ -129,7 +129,7 @@ class SpaceTimeModule(pl.LightningModule):
             self.configured = hyperparameters(optimizer)
             scheduler = self.make_scheduler(optimizer)
             if not isinstance(scheduler, LambdaLR):
-                raise TypeError(f"{type(scheduler).__name__} is no LambdaLR, whose rates a resumed run can change")
+                raise TypeError(f"{type(scheduler).__name__} is not a LambdaLR, whose rates a resumed run can change")
         # A string in place of a number raises a TypeError, a list that is too short an IndexError.
         except (ValueError, TypeError, IndexError) as error:
             raise InvalidInput(
@@ -137,10 +137,10 @@ class SpaceTimeModule(pl.LightningModule):
                 "leave out what a recipe sets and they do not take: ~scheduler.period"
             ) from None
         # Checked here: Lightning loads the saved state next, and that of another class may break this optimizer.
-        if self._saved_by not in (None, used := type(optimizer).__name__):
+        if self._saved_optimizer not in (None, used := type(optimizer).__name__):
             raise InvalidInput(
-                f"the run was trained with {self._saved_by}, expected {used}; choose that optimizer, or begin anew "
-                "with initial_weights= and another output_dir"
+                f"the run was trained with {self._saved_optimizer}, expected {used}; choose that optimizer, or start "
+                "anew with initial_weights= and another output_dir"
             )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -160,11 +160,11 @@ class SpaceTimeModule(pl.LightningModule):
             )
         if self.cuda_graphs:
             self._check_recordable(part)
-        trained, all_of_it = (sum(1 for _ in module.parameters()) for module in (part, self.network))
-        waits = isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters")
-        if trained < all_of_it and waits:
+        trained, total = (sum(1 for _ in module.parameters()) for module in (part, self.network))
+        needs_all = isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters")
+        if trained < total and needs_all:
             raise InvalidInput(
-                f"with several processes, an objective that trains {trained} of the network's {all_of_it} parameters "
+                f"with several processes, an objective that trains {trained} of the network's {total} parameters "
                 "needs trainer.strategy=ddp_find_unused_parameters_true: add it"
             )
 
@@ -198,7 +198,7 @@ class SpaceTimeModule(pl.LightningModule):
                 # A switch such as amsgrad may need a state that the saved run lacks.
                 if isinstance(value, bool) and group.get(name, value) != value:
                     raise InvalidInput(
-                        f"optimizer.{name}={value}: the run was trained with {group[name]}; choose that, or begin anew "
+                        f"optimizer.{name}={value}: the run was trained with {group[name]}; choose that, or start anew "
                         "with initial_weights= and another output_dir"
                     )
         # Lightning would refuse this at the first step, without a remedy.
@@ -225,7 +225,7 @@ class SpaceTimeModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Notes the saved optimizer's class for `configure_optimizers`; keeps the configured schedule's settings."""
-        self._saved_by = checkpoint.get(OPTIMIZER_KEY)
+        self._saved_optimizer = checkpoint.get(OPTIMIZER_KEY)
         for schedule in checkpoint.get("lr_schedulers", []):
             # LambdaLR would restore the saved attributes of a callable schedule over the configured ones.
             schedule["lr_lambdas"] = [None] * len(schedule.get("lr_lambdas", []))
@@ -237,8 +237,8 @@ def hyperparameters(optimizer: Optimizer) -> list[dict[str, Any]]:
     Without the `KERNELS`, which decide where its state lies, and only those that its classes take as arguments: some
     optimizers also keep in their groups what they have learned about the rate.
     """
-    taken = (signature(kind).parameters for kind in type(optimizer).__mro__ if issubclass(kind, Optimizer))
-    names = {"lr", *chain.from_iterable(taken)} - {"params", *KERNELS}
+    accepted = (signature(kind).parameters for kind in type(optimizer).__mro__ if issubclass(kind, Optimizer))
+    names = {"lr", *chain.from_iterable(accepted)} - {"params", *KERNELS}
     return [
         {
             name: value

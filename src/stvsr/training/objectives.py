@@ -64,7 +64,7 @@ class SpaceTime:
 
     def __call__(self, network: Forward, batch: Batch) -> Tensor:
         """The loss of the frames of a batch."""
-        return self.loss(_of_form(network(batch.lr), batch.hr), batch.hr)
+        return self.loss(_of_target_shape(network(batch.lr), batch.hr), batch.hr)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class FrameInterpolation:
 
 def frame_loss(interpolator: FrameInterpolator, before: Tensor, after: Tensor, target: Tensor, *, loss: Loss) -> Tensor:
     """An interpolation loss that compares only the frame with the target."""
-    return loss(_of_form(interpolator(before, after), target), target)
+    return loss(_of_target_shape(interpolator(before, after), target), target)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class SuperResolution:
 
     def __call__(self, network: Forward, batch: Batch) -> Tensor:
         """The loss of the frames of a batch."""
-        return self.loss(_of_form(self.part(network)(downsample(batch.hr)), batch.hr), batch.hr)
+        return self.loss(_of_target_shape(self.part(network)(downsample(batch.hr)), batch.hr), batch.hr)
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class FlowGuidedOffsets:
         interpolation = _one_stage(network).interpolation
         if not isinstance(interpolation, DeformableInterpolation):
             raise InvalidInput(
-                f"the objective trains sampling offsets, and {type(interpolation).__name__} has none: use "
+                f"the objective trains sampling offsets, but {type(interpolation).__name__} has none: use "
                 "model/interpolation=deformable, or objective=space_time"
             )
         return interpolation
@@ -163,7 +163,11 @@ class FlowGuidedOffsets:
         offsets = fusion.offsets(*neighbours(given, fusion))
         flow = flow_from_missing(batch.hr)
         return torch.stack(
-            [offset_fidelity(level, way) for levels, way in zip(offsets, flow, strict=True) for level in levels]
+            [
+                offset_fidelity(level, direction)
+                for levels, direction in zip(offsets, flow, strict=True)
+                for level in levels
+            ]
         ).sum()
 
 
@@ -200,25 +204,25 @@ def check_loss(loss: object) -> None:
     """
     if not callable(loss):
         raise InvalidInput(f"objective.loss={loss}; expected a function, such as that of objective=space_time")
-    made = getattr(loss, "func", None)
-    if isinstance(made, type):
+    loss_class = getattr(loss, "func", None)
+    if isinstance(loss_class, type):
         raise InvalidInput(
-            f"objective.loss: {made.__name__} is a class, which would be made of each prediction; add "
-            "objective.loss._partial_=false, and let it give a sum"
+            f"objective.loss: {loss_class.__name__} is a class, which would be instantiated for each prediction; add "
+            "objective.loss._partial_=false, and make it return a sum"
         )
 
 
-def _of_form(made: Tensor, true: Tensor) -> Tensor:
-    """The frames that were made, if they have the shape of the true ones; a loss might broadcast others."""
-    if made.shape != true.shape:
-        raise InvalidInput(f"the network makes frames {tuple(made.shape)}; expected {tuple(true.shape)}: mend it")
-    return made
+def _of_target_shape(frames: Tensor, target: Tensor) -> Tensor:
+    """The frames, if they have the shape of the target; a loss might broadcast others."""
+    if frames.shape != target.shape:
+        raise InvalidInput(f"the network makes frames {tuple(frames.shape)}; expected {tuple(target.shape)}: fix it")
+    return frames
 
 
 def _one_stage(network: Forward) -> ZoomingSlowMo:
     if not isinstance(network, ZoomingSlowMo):
         raise InvalidInput(
-            "the objective trains a part of a one-stage network, the network is a "
+            "the objective trains a part of a one-stage network, but the network is a "
             f"{type(network).__name__}: use model=zooming_slow_mo, or objective=space_time"
         )
     return network
@@ -227,8 +231,8 @@ def _one_stage(network: Forward) -> ZoomingSlowMo:
 def _two_stage(network: Forward) -> TwoStage:
     if not isinstance(network, TwoStage):
         raise InvalidInput(
-            f"the objective trains a stage of a two-stage system, the network is a {type(network).__name__}: use an "
-            "experiment of two_stage, such as experiment=two_stage/edvr, or objective=space_time"
+            f"the objective trains a stage of a two-stage system, but the network is a {type(network).__name__}: use "
+            "an experiment of two_stage, such as experiment=two_stage/edvr, or objective=space_time"
         )
     return network
 

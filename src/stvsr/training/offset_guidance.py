@@ -34,7 +34,7 @@ def flow_from_missing(hr: Tensor) -> Tensor:
     # (b, 2 (n-1), 2, 4h, 4w)
     flow = torch.stack([optical_flow(frames, pairs, finest_scale=1) for frames in to_8bit(hr)])
     flow = torch.unflatten(flow.flip(2), 1, (2, len(missing))).permute(1, 2, 0, 3, 4, 5).flatten(1, 2)
-    return torch.stack([F.avg_pool2d(way, SCALE) / SCALE for way in flow])
+    return torch.stack([F.avg_pool2d(direction, SCALE) / SCALE for direction in flow])
 
 
 def offset_fidelity(offsets: Tensor, flow: Tensor) -> Tensor:

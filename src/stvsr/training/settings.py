@@ -36,7 +36,7 @@ def check_values(config: DictConfig) -> None:
     if not isinstance(rate := config.optimizer.get("lr", 0.0), float | int):
         raise InvalidInput(f"optimizer.lr={rate}; expected a number, such as 4e-4")
     if config.callbacks.get("last") is None:
-        raise InvalidInput("callbacks.last=null: nothing of the run would be kept; leave it out")
+        raise InvalidInput("callbacks.last=null: nothing of the run would be saved; omit it")
     if config.trainer.get("limit_val_batches", 1) == 0:
         raise InvalidInput(
             "trainer.limit_val_batches=0: expected 1 or more, as validations choose best.ckpt; to validate once, at "
@@ -60,7 +60,7 @@ def check_folders(data: DictConfig) -> None:
     if all(target.startswith("stvsr.") for target in targets_in(resolved(data))):
         for name in ("root", "val_root", "pack"):
             if data.get(name, name) is None:
-                raise InvalidInput(f"data.{name}=null; expected the place of clips: give it, or leave val_root out")
+                raise InvalidInput(f"data.{name}=null; expected the path of clips: give it, or omit val_root")
 
 
 def check_apart(data: DictConfig) -> None:
@@ -73,15 +73,15 @@ def check_apart(data: DictConfig) -> None:
     if root is None or val_root is None:
         return
     # Compared by every path to them; links inside them are not followed.
-    for ours, theirs in product(_ways_to(root), _ways_to(val_root)):
-        if is_searched(ours, theirs) or is_searched(theirs, ours):
+    for training_path, validation_path in product(_paths_to(root), _paths_to(val_root)):
+        if is_searched(training_path, validation_path) or is_searched(validation_path, training_path):
             raise InvalidInput(
-                f"data.val_root={val_root}: shares a folder with data.root={root}, so clips to validate on would be "
-                "trained on; choose folders apart"
+                f"data.val_root={val_root}: overlaps with data.root={root}, so validation clips would be trained on; "
+                "choose separate folders"
             )
 
 
-def _ways_to(folder: str) -> list[Path]:
+def _paths_to(folder: str) -> list[Path]:
     """A folder's absolute paths: no link resolved, all but one in the last place, and all."""
     plain = os.path.abspath(folder)
     return [

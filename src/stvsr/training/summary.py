@@ -26,4 +26,4 @@ def _beginning(training: DictConfig) -> str:
     """What a run began with; `initial_weights` take precedence, as in `stvsr.train.set_initial_weights`."""
     if training.initial_weights is not None:
         return f"with the weights of {training.initial_weights}"
-    return "with blended frames" if training.blended_start else "at noise"
+    return "with blended frames" if training.blended_start else "with random weights"

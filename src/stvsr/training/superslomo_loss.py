@@ -96,7 +96,7 @@ class SuperSloMoLoss:
         """
         if not isinstance(interpolator, SuperSloMo):
             raise InvalidInput(
-                f"the objective is SuperSloMo's own, the interpolator is {type(interpolator).__name__}: use "
+                f"the objective is for SuperSloMo, but the interpolator is {type(interpolator).__name__}: use "
                 "frame_interpolator=superslomo, or objective=frame_interpolation_l1"
             )
         h, w = target.shape[-2:]
@@ -106,22 +106,23 @@ class SuperSloMoLoss:
                 f"loader.crop={SMALLEST} or more, or objective.loss.perceptual=0"
             )
 
-        def difference(ours: Tensor, theirs: Tensor) -> Tensor:
-            return F.l1_loss(ours[..., :h, :w], theirs[..., :h, :w])
+        def difference(a: Tensor, b: Tensor) -> Tensor:
+            return F.l1_loss(a[..., :h, :w], b[..., :h, :w])
 
         first, second, middle = (interpolator.prepare(frames) for frames in (before, after, target))
-        made = interpolator.synthesise(first, second)
-        carried = (
-            difference(warp(second, made.forward_flow), first)
-            + difference(warp(first, made.backward_flow), second)
-            + difference(made.warped_before, middle)
-            + difference(made.warped_after, middle)
+        output = interpolator.synthesise(first, second)
+        warped_difference = (
+            difference(warp(second, output.forward_flow), first)
+            + difference(warp(first, output.backward_flow), second)
+            + difference(output.warped_before, middle)
+            + difference(output.warped_after, middle)
         )
-        loss = self.reconstruction * difference(made.frame, middle) + self.warping * carried
-        loss += self.smoothness * sum(roughness(flow[..., :h, :w]) for flow in (made.forward_flow, made.backward_flow))
+        loss = self.reconstruction * difference(output.frame, middle) + self.warping * warped_difference
+        flows = (output.forward_flow, output.backward_flow)
+        loss += self.smoothness * sum(roughness(flow[..., :h, :w]) for flow in flows)
         if self.features is not None:
-            ours = made.frame[..., :h, :w] + interpolator.mean_colour
-            loss += self.perceptual * F.mse_loss(self.features(ours), self.features(target))
+            frame = output.frame[..., :h, :w] + interpolator.mean_colour
+            loss += self.perceptual * F.mse_loss(self.features(frame), self.features(target))
         return loss * target.numel()
 
 
