@@ -350,7 +350,7 @@ def test_attachments_and_which_streams_players_choose_are_kept(
         for tag in ("filename", "mimetype"):
             assert new[-1]["tags"][tag] == old[-1]["tags"][tag]
     else:
-        assert "attachment stream 4 (.mp4 holds no attachments)" in said
+        assert "attachment stream 4 (.mp4 cannot hold attachments)" in said
         assert [stream["disposition"]["default"] for stream in new] == [0, 1]
 
 
@@ -361,7 +361,7 @@ def test_frames_alone_have_no_sound_and_that_is_said(
     two_sounds(tmp_path / "in.mkv")
     upscaled(tmp_path, tmp_path / "in.mkv", output, "--duration", "0.08")
     said = capsys.readouterr().err
-    assert "left out: audio stream 1 (this output holds pictures alone); audio stream 2" in said
+    assert "left out: audio stream 1 (this output holds pictures only); audio stream 2" in said
 
 
 @pytest.mark.parametrize(("output", "codec"), [(".mov", "flac"), (".mov", "libopus"), (".mp4", "truehd")])
@@ -470,11 +470,11 @@ def test_subtitles_that_step_back_are_shown_with_those_before() -> None:
 @pytest.mark.parametrize(
     ("start", "duration", "says"),
     [
-        (6001, 60, "it begins +5999.0 s from the pictures, as of another programme"),
-        (-100, 60, "it begins -102.0 s from the pictures, as of another programme"),
+        (6001, 60, "it begins +5999.0 s from the pictures, as in another programme"),
+        (-100, 60, "it begins -102.0 s from the pictures, as in another programme"),
         (0, 60, None),
         (61, 60, None),
-        (62, 60, "it begins +60.0 s from the pictures, as of another programme"),
+        (62, 60, "it begins +60.0 s from the pictures, as in another programme"),
         (5, None, None),
         (-100, None, None),
         (None, None, None),
@@ -742,7 +742,7 @@ def test_covers_further_videos_and_data_are_left_out(kind: str) -> None:
 def test_a_stream_of_an_unknown_codec_is_left_out() -> None:
     stream = SimpleNamespace(type="audio", codec_context=None)
     clock = Clock(InputTimes(Fraction(25)), True, False)
-    assert companions._unfit(stream, ".mkv", clock) == "of a codec that FFmpeg does not know"  # type: ignore[arg-type]
+    assert companions._unfit(stream, ".mkv", clock) == "its codec is unknown to FFmpeg"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("output", [".mov", ".mp4", ".mkv"])

@@ -111,7 +111,7 @@ def upscale(arguments: argparse.Namespace) -> None:
         encoder = 0 if encoding is None else encoding.frame_bytes(picture.width * picture.height)
         budget = Budget(network, device, source.picture, picture, encoder, limit=arguments.memory)
         if upscaler.is_learned and source.picture.width * source.picture.height > chunking.LARGEST_WHOLE:
-            say("looking for what fits into the memory, which takes half a minute or so")
+            say("finding tiles that fit into memory, which takes about half a minute")
         upscaler.grid = budget.grid()
         if upscaler.is_learned and not place.begun:
             check_frames(source)
@@ -128,8 +128,8 @@ def upscale(arguments: argparse.Namespace) -> None:
         if resumable and state_of_input(arguments.input) != whose["input"]:
             # Its sound may not match, as that is read at the end. Only a warning: the content may be the same.
             say(
-                f"warning: {arguments.input} was changed while it was upscaled: what was made of it before and after "
-                "may not belong together; look at the result, or give the same command again with --overwrite"
+                f"warning: {arguments.input} was changed during upscaling: frames made before and after may not match; "
+                "check the result, or run the same command again with --overwrite"
             )
         place.deliver(whole)
 
@@ -181,7 +181,7 @@ def resumed_or_chosen_device(arguments: argparse.Namespace) -> torch.device:
         if begun_on is None:
             raise
         raise InvalidInput(
-            f"{arguments.output}: was begun on {begun_on} ({error}); wait until that can be used, or start over with "
+            f"{arguments.output}: was begun on {begun_on} ({error}); wait until it is available, or start over with "
             "--device cpu --overwrite"
         ) from None
 

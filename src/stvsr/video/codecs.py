@@ -158,7 +158,7 @@ def chosen_codec(output: Path, name: str | None) -> str:
     if codec not in fitting:
         others = [other for other, container in CONTAINERS.items() if codec in container.codecs]
         raise InvalidInput(
-            f"--codec {codec} does not go into {extension}; expected {', '.join(fitting)}, "
+            f"--codec {codec} is not supported in {extension}; expected {', '.join(fitting)}, "
             f"or an output that ends in {', '.join(others)}"
         )
     return codec
@@ -201,7 +201,7 @@ class Encoding:
         chosen_format = self.chosen_pixel_format
         if chosen_format is not None and not (chosen_format in formats and self._writes(chosen_format)):
             raise InvalidInput(
-                f"--pixel-format {chosen_format}: {self.codec} does not write it; "
+                f"--pixel-format {chosen_format}: {self.codec} does not support it; "
                 f"expected one of {', '.join(filter(self._writes, formats))}"
             )
 
@@ -232,11 +232,11 @@ class Encoding:
         if not _takes_size(self.codec, width, height):
             others = [codec for codec in CONTAINERS[extension].codecs if _takes_size(codec, width, height)]
             chosen = CODECS[self.codec]
-            bound, scale = "{}x{} at most".format(*chosen.largest), "a smaller --scale, "
+            bound, scale = "supports at most {}x{}".format(*chosen.largest), "a smaller --scale, "
             if min(width, height) < chosen.smallest:
-                bound, scale = f"{chosen.smallest} pixels a side at least", ""
+                bound, scale = f"needs at least {chosen.smallest} pixels a side", ""
             raise InvalidInput(
-                f"frames of {width}x{height}; {self.codec} takes {bound}: choose "
+                f"frames of {width}x{height}; {self.codec} {bound}: choose "
                 f"{''.join(f'--codec {codec}, ' for codec in others)}{scale}or a folder of PNG frames"
             )
 
@@ -249,12 +249,12 @@ class Encoding:
         highest = CODECS[self.codec].highest_rate
         if rate > 1000 and not CONTAINERS[extension].quicktime:
             raise InvalidInput(
-                f"{float(rate):g} frames per second; {extension} counts milliseconds: choose .mp4 or .mov, "
+                f"{float(rate):g} frames per second; {extension} stores whole milliseconds: choose .mp4 or .mov, "
                 "--slow-motion, or a folder of PNG frames"
             )
         if rate > highest:
             raise InvalidInput(
-                f"{float(rate):g} frames per second; {self.codec} takes {highest:g} at most: choose another --codec, "
+                f"{float(rate):g} frames per second; {self.codec} supports at most {highest:g}: choose another --codec, "
                 "--slow-motion, or a folder of PNG frames"
             )
 

@@ -75,7 +75,7 @@ class Colour:
             matrix = cls.for_size(frame.width, frame.height).matrix
         if matrix not in SWSCALE:
             raise InvalidInput(
-                f"the video's colour matrix has the number {matrix} in H.273; expected BT.601, BT.709 or BT.2020: "
+                f"the video's colour matrix is number {matrix} of H.273; expected BT.601, BT.709 or BT.2020: "
                 "convert it first, for example with ffmpeg -vf colorspace=all=bt709:iprimaries=bt709:itrc=bt709"
             )
         full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")

@@ -182,16 +182,16 @@ def _follow(packet: Packet[Stream], last: dict[int, Fraction]) -> None:
 def _unfit(stream: Stream, extension: str, clock: Clock) -> str | None:
     """Why a stream cannot be copied, or None."""
     if extension not in CONTAINERS:
-        return "this output holds pictures alone"
+        return "this output holds pictures only"
     if stream.type == "attachment":
-        return None if extension == ".mkv" else f"{extension} holds no attachments"
+        return None if extension == ".mkv" else f"{extension} cannot hold attachments"
     if stream.type not in ("audio", "subtitle"):
         return "only sound, subtitles and attachments are copied"
     if stream.type == "audio" and clock.slow_motion:
         return "in slow motion it would be out of sync"
     # Contrary to PyAV's type hints, a stream that FFmpeg cannot decode has no codec context.
     if stream.codec_context is None:
-        return "of a codec that FFmpeg does not know"
+        return "its codec is unknown to FFmpeg"
     name = stream.codec_context.name
     # Only sound has channels: other streams are tried once.
     ways = (False, True) if stream.type == "audio" else (False,)
@@ -208,7 +208,7 @@ def _elsewhere(stream: Stream, source: VideoFile) -> str | None:
     last = first + (stream.duration or 0) * stream.time_base
     end = source.last_time + max(LONGEST_LAST_FRAME, source.last_duration)
     if first > end or (stream.duration and last < source.start):
-        return f"it begins {float(first - source.start):+.1f} s from the pictures, as of another programme"
+        return f"it begins {float(first - source.start):+.1f} s from the pictures, as in another programme"
     return None
 
 

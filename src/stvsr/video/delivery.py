@@ -39,7 +39,7 @@ LONGEST_NAME = 255
 WORTH_KEEPING = 60.0
 """Seconds after which a failed job's work is kept."""
 
-FROM_A_PIPE = "a pipe cannot be continued; to send it again remove that, or add --overwrite"
+FROM_A_PIPE = "a pipe cannot be resumed: to start over, remove that folder or add --overwrite"
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def delivery(
                 raise
             if isinstance(error, UserError):
                 then = _way_on(error, output) if resumable else FROM_A_PIPE
-                raise UserError(f"{one_line(error)}; what is done is kept in {folder}: {then}") from None
+                raise UserError(f"{one_line(error)}; work so far is kept in {folder}: {then}") from None
             raise
         unfinished.finish()
 
@@ -181,8 +181,8 @@ def _way_on(error: UserError, output: Path) -> str:
     if isinstance(error, Unreadable) and kind is not None and kind.quicktime:
         # Matroska takes all codecs of these containers, and stores rotation too.
         other = output.with_suffix(".mkv")
-        return f"rename that to {_folder(other).name} and give the same command with {other} to continue"
-    return "remove that first" if isinstance(error, Incomplete) else "run the same command again to continue"
+        return f"rename it to {_folder(other).name} and run the same command with {other} to continue"
+    return "remove it first" if isinstance(error, Incomplete) else "run the same command again to continue"
 
 
 def check_free(output: Path, *, overwrite: bool) -> None:
@@ -196,9 +196,9 @@ def check_free(output: Path, *, overwrite: bool) -> None:
     if output == STANDARD:
         return
     if output.name in ("", ".."):
-        raise InvalidInput(f"{output}: has no name of its own; expected a file, or a new folder for PNG frames")
+        raise InvalidInput(f"{output}: not a file name; expected a file, or a new folder for PNG frames")
     if not output.parent.is_dir():
-        raise InvalidInput(f"{output}: the folder {output.parent} does not exist; make it first, or choose another")
+        raise InvalidInput(f"{output}: the folder {output.parent} does not exist; create it first, or choose another")
     # The folder for unfinished work has a longer name.
     longest = LONGEST_NAME - len(_folder(output).name) + len(output.name)
     if len(os.fsencode(output.name)) > longest:

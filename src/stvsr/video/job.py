@@ -138,7 +138,7 @@ class Job:
             if self._begun or self.fits(known):
                 self.upscaler.grid = known
             else:
-                self.say("there is not enough memory now for the tiles of the earlier run; the rest uses other tiles")
+                self.say("too little memory is free for the tiles of the earlier run; the rest uses other tiles")
         frames = self.upscaler(window, on_tile)
         if decided := was_open and self.upscaler.bf16 is not None:
             self._decided = (number, bool(self.upscaler.bf16))

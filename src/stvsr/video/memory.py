@@ -69,8 +69,7 @@ def bytes_taken(network: nn.Module, height: int, width: int) -> int:
     except Exception as error:
         said = f"{type(network).__name__}: {type(error).__name__}: {one_line(error)[:200]}"
         print(
-            f"warning: the memory that is needed is not known ({said}); frames are divided into tiles only where it "
-            "runs out",
+            f"warning: the memory needed is unknown ({said}); frames are divided into tiles only if it runs out",
             file=sys.stderr,
         )
         return 0

@@ -84,8 +84,8 @@ class EncodedVideo:
         # Segments are known by name alone: shorter ones, of other code, would lack frames.
         if sorted(held := list(chain.from_iterable(numbers))) != list(range(self.count)):
             found = len(set(held).intersection(range(self.count)))
-            again = f", and {len(held) - found} that do not belong there" if len(held) > found else ""
-            raise Incomplete(f"the parts hold {found} of {self.count} frames{again}; start over")
+            again = f", and {len(held) - found} unexpected ones" if len(held) > found else ""
+            raise Incomplete(f"the segments hold {found} of {self.count} frames{again}; start over")
         # How many frames earlier than shown frames are decoded; the same in all segments, so that they join.
         delay = max(map(reordering, numbers))
         decoded = 0
@@ -158,8 +158,8 @@ def write_video(path: Path, video: EncodedVideo, companions: Companions | None) 
     if (held := _held(path)) < video.count:
         path.unlink()
         raise Unreadable(
-            f"the finished {extension} file gives back {held} of its {video.count} frames; choose another "
-            f"--pixel-format, --codec or kind of file{'' if extension == '.mkv' else ', .mkv above all'}"
+            f"only {held} of {video.count} frames can be read from the finished {extension} file; choose another "
+            f"--pixel-format, --codec or container{'' if extension == '.mkv' else ', preferably .mkv'}"
         )
     return len(refused)
 

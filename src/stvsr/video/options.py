@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     method.add_argument(
         "--checkpoint",
         type=Path,
-        help="a checkpoint of stvsr.train, a .safetensors file of stvsr.export, or the authors' .pth "
+        help="a checkpoint from stvsr.train, a .safetensors file from stvsr.export, or the authors' .pth "
         "(default: the starter weights)",
     )
     method.add_argument("--method", choices=["bicubic"], help="bicubic + blending: fast, needs no weights")
@@ -60,17 +60,17 @@ def parser() -> argparse.ArgumentParser:
     rates.add_argument("--no-interpolate", action="store_true", help="only enlarge; keep the rate")
     frames.add_argument("--rate", type=_rate, help="frames per second of a folder of PNG frames, such as 24000/1001")
     frames.add_argument(
-        "--scale", type=int, choices=SCALES, default=SCALE, help="factor; 2 downsamples the result of 4 (default: 4)"
+        "--scale", type=int, choices=SCALES, default=SCALE, help="magnification; 2 downsamples the result of 4 (default: 4)"
     )
     frames.add_argument(
         "--preview", action="store_true", help="side by side: bicubic + blending left, the method right"
     )
 
-    part = made.add_argument_group("how much of the input")
-    part.add_argument("--start", type=_time, default=Fraction(0), metavar="TIME", help="skip to: seconds, or 1:02:03.5")
+    part = made.add_argument_group("part of the input")
+    part.add_argument("--start", type=_time, default=Fraction(0), metavar="TIME", help="where to start: seconds, or 1:02:03.5")
     part.add_argument("--duration", type=_time, metavar="TIME", help="process only this much of the input")
 
-    file = made.add_argument_group("how frames are written")
+    file = made.add_argument_group("output")
     file.add_argument(
         "--codec",
         choices=sorted(CODECS),
@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
         "--overwrite", action="store_true", help="replace existing output, or unfinished work begun with other options"
     )
 
-    machine = made.add_argument_group("where it runs")
+    machine = made.add_argument_group("hardware")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     machine.add_argument(
         "--precision",

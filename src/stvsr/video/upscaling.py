@@ -170,9 +170,9 @@ class Upscaler:
             # Outside of the handler, in which the exception keeps tensors alive.
             if smaller is None:
                 raise InvalidInput(
-                    f"the memory does not suffice for a tile of {width // self.grid.columns}x"
+                    f"not enough memory for a tile of {width // self.grid.columns}x"
                     f"{height // self.grid.rows} pixels ({reason}); close other programs, "
-                    "or take a machine with more"
+                    "or use a machine with more"
                 )
             self.grid = smaller
             if self.device.type == "cuda":
@@ -208,7 +208,7 @@ class Upscaler:
         frames = self._run(network, lr)[0, positions]
         # One pass; `isfinite().all()` would take three.
         if not frames.sum().isfinite():
-            raise InvalidInput("the network's answer is not finite; use another checkpoint, or --precision float32")
+            raise InvalidInput("the network's output is not finite; use another checkpoint, or --precision float32")
         if self.scale != SCALE:
             frames = bicubic(frames.clamp(0, 1), factor=self.scale / SCALE)
         return frames
@@ -253,7 +253,7 @@ def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
     first = None
     for number, frame in enumerate(frames):
         if not isinstance(frame, Tensor):
-            raise InvalidInput(f"frame {number} is of {type(frame).__name__}; expected torch.Tensor, uint8, (3, h, w)")
+            raise InvalidInput(f"frame {number} is a {type(frame).__name__}; expected torch.Tensor, uint8, (3, h, w)")
         if frame.dtype != torch.uint8 or frame.ndim != 3 or frame.shape[0] != 3 or not frame.numel():
             form = f"{str(frame.dtype).removeprefix('torch.')}, {tuple(frame.shape)}"
             raise InvalidInput(f"frame {number} is {form}; expected uint8, (3, h, w), RGB from 0 to 255")
