@@ -1123,7 +1123,7 @@ def test_work_that_was_begun_on_a_gpu_is_not_given_up_where_that_is_busy(
             status, error = run(*arguments, *overwrite)
         assert status == 1
         assert "out.mkv: was begun on cuda:99 (device=cuda:99: not usable here" in error
-        assert "wait until that can be used, or start over with --device cpu --overwrite" in error
+        assert "wait until it is available, or start over with --device cpu --overwrite" in error
     assert run(*arguments, "--device", "cpu")[0] == 1
     # What is thrown away does not decide where the new work runs.
     status, error = run(*arguments, "--overwrite")

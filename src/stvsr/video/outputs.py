@@ -31,12 +31,12 @@ def check_form(output: Path, encoding: Encoding) -> None:
     Raises:
         InvalidInput: it cannot; names the containers that can.
     """
-    extension, form = output.suffix.lower(), encoding.pixel_format
-    if CONTAINERS[extension].quicktime and form in NO_QUICKTIME.get(encoding.codec, ()):
-        fitting = [name for name, kind in CONTAINERS.items() if encoding.codec in kind.codecs and not kind.quicktime]
+    extension, pixel_format = output.suffix.lower(), encoding.pixel_format
+    if CONTAINERS[extension].quicktime and pixel_format in NO_QUICKTIME.get(encoding.codec, ()):
+        suitable = [name for name, kind in CONTAINERS.items() if encoding.codec in kind.codecs and not kind.quicktime]
         raise InvalidInput(
-            f"--pixel-format {form}: no program reads {encoding.codec} in it from {extension}; choose another, or an "
-            f"output that ends in {' or '.join(fitting)}"
+            f"--pixel-format {pixel_format}: {encoding.codec} with it is unreadable in {extension}; choose another, or "
+            f"an output that ends in {' or '.join(suitable)}"
         )
 
 
@@ -60,10 +60,10 @@ def losses(lr: Picture, picture: Picture, clock: Clock, output: Path, encoding: 
         yield "the video has an alpha channel; it is dropped"
     extension = output.suffix.lower()
     if lr.pixel_aspect != 1 and encoding is not None and not keeps_shapes(extension, encoding.codec):
-        fitting = [name for name, kind in CONTAINERS.items() if kind.quicktime and encoding.codec in kind.codecs]
+        suitable = [name for name, kind in CONTAINERS.items() if kind.quicktime and encoding.codec in kind.codecs]
         yield (
             f"the video's pixels are not square; {extension} with {encoding.codec} will show them square: "
-            f"choose {' or '.join(fitting) or '.mp4 and another codec'} to keep their shape"
+            f"choose {' or '.join(suitable) or '.mp4 and another codec'} to keep their shape"
         )
     if lr.pixel_aspect != 1 and encoding is None and not is_y4m(output):
         yield (

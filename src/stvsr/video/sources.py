@@ -91,9 +91,9 @@ class Part:
         Raises:
             InvalidInput: no frame lies in it.
         """
-        known = sys.maxsize if count is None else count
-        first = times.first_at(self.start, known)
-        stop = count if self.duration is None else times.first_at(self.start + self.duration, known)
+        count_or_max = sys.maxsize if count is None else count
+        first = times.first_at(self.start, count_or_max)
+        stop = count if self.duration is None else times.first_at(self.start + self.duration, count_or_max)
         if first == stop:
             length = "" if count is None else f" (the video lasts {float(count / times.rate):.2f} s)"
             raise InvalidInput(
