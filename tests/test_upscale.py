@@ -680,14 +680,14 @@ BAD_COMMANDS = {
     "too-much-memory": ([*BICUBIC, "--memory", "1e400"], "argument --memory: 1e400 is too large"),
     "endless-memory": ([*BICUBIC, "--memory", "inf"], "argument --memory: 'inf' is not a number"),
     "no-memory": ([*BICUBIC, "--memory", "0"], "argument --memory: 0 is not positive"),
-    "no-name": ([*BICUBIC, "."], ".: has no name of its own"),
+    "no-name": ([*BICUBIC, "."], ".: not a file name; expected a file"),
     "its-own-folder": ([*BICUBIC, "{folder}", "--overwrite"], "contains it; choose another output"),
-    "codec": ([*BICUBIC, "out.webm", "--codec", "h264"], "--codec h264 does not go into .webm"),
+    "codec": ([*BICUBIC, "out.webm", "--codec", "h264"], "--codec h264 is not supported in .webm"),
     "codec-of-frames": ([*BICUBIC, "frames", "--crf", "3"], "--crf: frames is not compressed"),
     "scale": ([*BICUBIC, "--scale", "3"], "argument --scale: invalid choice: 3 (choose from 4, 2)"),
     "both": ([*BICUBIC, "--slow-motion", "--no-interpolate"], "not allowed with argument --slow-motion"),
-    "rate-of-a-file": ([*BICUBIC, "--rate", "25"], "in.mkv has a frame rate of its own; omit it"),
-    "start": ([*BICUBIC, "--start", "0:10"], "no frame in the part asked for (the video lasts 0.32 s)"),
+    "rate-of-a-file": ([*BICUBIC, "--rate", "25"], "in.mkv has its own frame rate; omit it"),
+    "start": ([*BICUBIC, "--start", "0:10"], "no frame in the requested part (the video lasts 0.32 s)"),
     "endless-start": ([*BICUBIC, "--start", "1e400"], "argument --start: 1e400 is too large"),
     "endless-minutes": ([*BICUBIC, "--start", "1e308:0"], "argument --start: 1e308 is too large"),
     "endless-rate": ([*BICUBIC, "--rate", "1e400"], "argument --rate: 1e400 is too large"),
@@ -761,11 +761,11 @@ def test_a_search_for_what_fits_into_the_memory_is_said_where_it_takes_time(
 ) -> None:
     write_clip(tmp_path / "in.mkv", moving(2))
     network = ("--checkpoint", str(checkpoint), "--device", "cpu")
-    assert "looking for what fits" not in run("in.mkv", "small.mkv", *network)[1]
+    assert "finding tiles" not in run("in.mkv", "small.mkv", *network)[1]
     monkeypatch.setattr(chunking, "LARGEST_WHOLE", 16)
     status, error = run("in.mkv", "large.mkv", *network)
     assert status == 0
-    assert "looking for what fits into the memory" in error
+    assert "finding tiles that fit into memory" in error
 
 
 def test_an_input_that_is_changed_meanwhile_is_told(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -782,7 +782,7 @@ def test_an_input_that_is_changed_meanwhile_is_told(run: Run, tmp_path: Path, mo
     monkeypatch.setattr(Job, "_fill", change)
     status, error = run("in.mkv", "second.mkv", *BICUBIC)
     assert status == 0
-    assert "warning: in.mkv was changed while it was upscaled" in error
+    assert "warning: in.mkv was changed during upscaling: frames" in error
 
 
 def test_frames_too_large_for_the_codec_are_said_before_any_work(run: Run, tmp_path: Path) -> None:
@@ -791,7 +791,7 @@ def test_frames_too_large_for_the_codec_are_said_before_any_work(run: Run, tmp_p
     assert (status, error.splitlines()) == (
         1,
         [
-            "error: frames of 16416x32; h264 takes 16384x16384 at most: choose --codec vp9, a smaller "
+            "error: frames of 16416x32; h264 supports at most 16384x16384: choose --codec vp9, a smaller "
             "--scale, or a folder of PNG frames"
         ],
     )
@@ -910,7 +910,7 @@ def test_long_work_is_kept_when_something_fails_and_said(
         failures.append(run("in.mkv", "out.mkv", *BICUBIC))
     for status, error in failures:
         assert status == 1
-        assert "what is done is kept in .out.mkv.part: run the same command again to continue" in error.splitlines()[-1]
+        assert "work so far is kept in .out.mkv.part: run the same command again to continue" in error.splitlines()[-1]
     assert (tmp_path / ".out.mkv.part").is_dir()
     status, error = run("in.mkv", "out.mkv", *BICUBIC)
     assert status == 0, error
@@ -928,8 +928,8 @@ def test_of_a_file_that_cannot_be_read_back_the_parts_are_kept_and_go_into_anoth
     status, error = run("in.mkv", "out.mp4", *options)
     assert status == 1
     assert error.splitlines()[-1] == (
-        "error: the finished .mp4 file gives back 0 of its 15 frames; choose another --pixel-format, --codec or "
-        "kind of file, .mkv above all; what is done is kept in .out.mp4.part: rename that to .out.mkv.part and give "
+        "error: only 0 of 15 frames can be read from the finished .mp4 file; choose another --pixel-format, --codec or "
+        "container, preferably .mkv; work so far is kept in .out.mp4.part: rename it to .out.mkv.part and run "
         "the same command with out.mkv to continue"
     )
     assert not (tmp_path / "out.mp4").exists()
@@ -961,7 +961,7 @@ def test_segments_of_another_length_are_not_taken_for_those_of_this_job(
     assert status == 1
     last = error.splitlines()[-1]
     assert re.fullmatch(
-        r"error: the parts hold \d+ of 39 frames; start over; what is .*\.part: remove that first", last
+        r"error: the segments hold \d+ of 39 frames; start over; work so far is .*\.part: remove it first", last
     )
     assert not (tmp_path / "out.mkv").exists()
 
@@ -1123,7 +1123,7 @@ def test_work_that_was_begun_on_a_gpu_is_not_given_up_where_that_is_busy(
             status, error = run(*arguments, *overwrite)
         assert status == 1
         assert "out.mkv: was begun on cuda:99 (device=cuda:99: not usable here" in error
-        assert "wait until that can be used, or start over with --device cpu --overwrite" in error
+        assert "wait until it is available, or start over with --device cpu --overwrite" in error
     assert run(*arguments, "--device", "cpu")[0] == 1
     # What is thrown away does not decide where the new work runs.
     status, error = run(*arguments, "--overwrite")

@@ -350,7 +350,7 @@ def test_attachments_and_which_streams_players_choose_are_kept(
         for tag in ("filename", "mimetype"):
             assert new[-1]["tags"][tag] == old[-1]["tags"][tag]
     else:
-        assert "attachment stream 4 (.mp4 holds no attachments)" in said
+        assert "attachment stream 4 (.mp4 cannot hold attachments)" in said
         assert [stream["disposition"]["default"] for stream in new] == [0, 1]
 
 
@@ -361,7 +361,7 @@ def test_frames_alone_have_no_sound_and_that_is_said(
     two_sounds(tmp_path / "in.mkv")
     upscaled(tmp_path, tmp_path / "in.mkv", output, "--duration", "0.08")
     said = capsys.readouterr().err
-    assert "left out: audio stream 1 (this output holds pictures alone); audio stream 2" in said
+    assert "left out: audio stream 1 (this output holds pictures only); audio stream 2" in said
 
 
 @pytest.mark.parametrize(("output", "codec"), [(".mov", "flac"), (".mov", "libopus"), (".mp4", "truehd")])
@@ -462,7 +462,7 @@ def test_subtitles_that_step_back_are_shown_with_those_before() -> None:
         packet = SimpleNamespace(
             pts=time, dts=time, time_base=Fraction(1, 1000), duration=200, stream_index=2, stream=None
         )
-        companions._follow(packet, last)  # type: ignore[arg-type]
+        companions._keep_order(packet, last)  # type: ignore[arg-type]
         after.append((packet.pts, packet.dts, packet.duration))
     assert after == [(time, time, 200) for time in (0, 500, 500, 500, 900)]
 
@@ -470,11 +470,11 @@ def test_subtitles_that_step_back_are_shown_with_those_before() -> None:
 @pytest.mark.parametrize(
     ("start", "duration", "says"),
     [
-        (6001, 60, "it begins +5999.0 s from the pictures, as of another programme"),
-        (-100, 60, "it begins -102.0 s from the pictures, as of another programme"),
+        (6001, 60, "it begins +5999.0 s from the pictures, as in another programme"),
+        (-100, 60, "it begins -102.0 s from the pictures, as in another programme"),
         (0, 60, None),
         (61, 60, None),
-        (62, 60, "it begins +60.0 s from the pictures, as of another programme"),
+        (62, 60, "it begins +60.0 s from the pictures, as in another programme"),
         (5, None, None),
         (-100, None, None),
         (None, None, None),
@@ -484,7 +484,7 @@ def test_sound_of_another_programme_is_left_out(start: int | None, duration: int
     """Each has a clock of its own: pictures would begin hours late."""
     stream = SimpleNamespace(start_time=start, duration=duration, time_base=Fraction(1), type="audio")
     pictures = SimpleNamespace(start=Fraction(2), last_time=Fraction(60), last_duration=Fraction(0))
-    assert companions._elsewhere(stream, pictures) == says  # type: ignore[arg-type]
+    assert companions._why_not_overlapping(stream, pictures) == says  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("output", [".mp4", ".mov", ".mkv"])
@@ -736,13 +736,15 @@ def test_a_subtitle_ends_with_the_part(tmp_path: Path) -> None:
 def test_covers_further_videos_and_data_are_left_out(kind: str) -> None:
     """They would stay at their old size, or mean other frames."""
     stream = SimpleNamespace(type=kind, codec_context=SimpleNamespace(name="mjpeg"))
-    assert companions._unfit(stream, ".mp4", Clock(InputTimes(Fraction(25)), True, False)) is not None  # type: ignore[arg-type]
+    clock = Clock(InputTimes(Fraction(25)), True, False)
+    assert companions._why_not_copied(stream, ".mp4", clock) is not None  # type: ignore[arg-type]
 
 
 def test_a_stream_of_an_unknown_codec_is_left_out() -> None:
     stream = SimpleNamespace(type="audio", codec_context=None)
     clock = Clock(InputTimes(Fraction(25)), True, False)
-    assert companions._unfit(stream, ".mkv", clock) == "of a codec that FFmpeg does not know"  # type: ignore[arg-type]
+    reason = companions._why_not_copied(stream, ".mkv", clock)  # type: ignore[arg-type]
+    assert reason == "its codec is unknown to FFmpeg"
 
 
 @pytest.mark.parametrize("output", [".mov", ".mp4", ".mkv"])

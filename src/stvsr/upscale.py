@@ -70,8 +70,8 @@ def upscale(arguments: argparse.Namespace) -> None:
     # Not Path.resolve(), which fails on circular links.
     source_path = Path(os.path.realpath(arguments.input))
     # Without --overwrite, check_free refuses any output that exists.
-    holding = (source_path, *source_path.parents)
-    if arguments.overwrite and output != STANDARD and output.exists() and output.resolve() in holding:
+    input_and_parents = (source_path, *source_path.parents)
+    if arguments.overwrite and output != STANDARD and output.exists() and output.resolve() in input_and_parents:
         raise InvalidInput(f"{output}: is the input, or contains it; choose another output")
     check_free(output, overwrite=arguments.overwrite)
     network = chosen_network(arguments)
@@ -106,12 +106,12 @@ def upscale(arguments: argparse.Namespace) -> None:
     # What was read from a pipe cannot be read again.
     in_parts = not is_y4m(output)
     resumable = in_parts and arguments.input != STANDARD
-    whose = identity(arguments, device)
-    with delivery(output, whose, overwrite=arguments.overwrite, resumable=resumable, in_parts=in_parts) as place:
+    job_identity = identity(arguments, device)
+    with delivery(output, job_identity, overwrite=arguments.overwrite, resumable=resumable, in_parts=in_parts) as place:
         encoder = 0 if encoding is None else encoding.frame_bytes(picture.width * picture.height)
         budget = Budget(network, device, source.picture, picture, encoder, limit=arguments.memory)
         if upscaler.is_learned and source.picture.width * source.picture.height > chunking.LARGEST_WHOLE:
-            say("looking for what fits into the memory, which takes half a minute or so")
+            say("finding tiles that fit into memory, which takes about half a minute")
         upscaler.grid = budget.grid()
         if upscaler.is_learned and not place.begun:
             check_frames(source)
@@ -125,11 +125,11 @@ def upscale(arguments: argparse.Namespace) -> None:
             say=say,
         )
         whole = job.run(None if source.count is None else clock.count(source.count))
-        if resumable and state_of_input(arguments.input) != whose["input"]:
+        if resumable and state_of_input(arguments.input) != job_identity["input"]:
             # Its sound may not match, as that is read at the end. Only a warning: the content may be the same.
             say(
-                f"warning: {arguments.input} was changed while it was upscaled: what was made of it before and after "
-                "may not belong together; look at the result, or give the same command again with --overwrite"
+                f"warning: {arguments.input} was changed during upscaling: frames made before and after may not match; "
+                "check the result, or run the same command again with --overwrite"
             )
         place.deliver(whole)
 
@@ -170,10 +170,10 @@ def resumed_or_chosen_device(arguments: argparse.Namespace) -> torch.device:
         InvalidInput: the device cannot be used; unfinished work is not given up, as a GPU may only be busy.
     """
     may_continue = arguments.device == "auto" and arguments.output != STANDARD
-    theirs = begun_by(arguments.output) if may_continue else {}
-    begun_on = theirs.get("device")
+    unfinished = begun_by(arguments.output) if may_continue else {}
+    begun_on = unfinished.get("device")
     # With --overwrite, only unfinished work of this very job is resumed; other work is discarded.
-    if begun_on is not None and arguments.overwrite and theirs != identity(arguments, torch.device(begun_on)):
+    if begun_on is not None and arguments.overwrite and unfinished != identity(arguments, torch.device(begun_on)):
         begun_on = None
     try:
         return chosen_device(begun_on or arguments.device)
@@ -181,24 +181,24 @@ def resumed_or_chosen_device(arguments: argparse.Namespace) -> torch.device:
         if begun_on is None:
             raise
         raise InvalidInput(
-            f"{arguments.output}: was begun on {begun_on} ({error}); wait until that can be used, or start over with "
+            f"{arguments.output}: was begun on {begun_on} ({error}); wait until it is available, or start over with "
             "--device cpu --overwrite"
         ) from None
 
 
 def identity(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Everything that determines the frames, as plain values."""
-    decides = {key: value for key, value in vars(arguments).items() if key not in ("overwrite", "output", "memory")}
-    known: dict[str, Any] = {key: None if value is None else str(value) for key, value in decides.items()}
+    deciding = {key: value for key, value in vars(arguments).items() if key not in ("overwrite", "output", "memory")}
+    values: dict[str, Any] = {key: None if value is None else str(value) for key, value in deciding.items()}
     # `upscale` is included because it sets the length of segments, on which resuming relies.
-    known["code"] = code_checksum("checkpoint", "data", "graphs", "models", "ops", "upscale", "video")
+    values["code"] = code_checksum("checkpoint", "data", "graphs", "models", "ops", "upscale", "video")
     # Only segments of one encoder can be joined: players apply the first one's settings to all.
-    known |= {"version of torch": str(torch.__version__), "version of PyAV": av.__version__}
+    values |= {"version of torch": str(torch.__version__), "version of PyAV": av.__version__}
     if arguments.method is None:
-        known["checkpoint"] = checksum_of([weight_file(arguments.checkpoint or STARTER)])
-    known["device"] = str(device)
-    known["input"] = state_of_input(arguments.input)
-    return known
+        values["checkpoint"] = checksum_of([weight_file(arguments.checkpoint or STARTER)])
+    values["device"] = str(device)
+    values["input"] = state_of_input(arguments.input)
+    return values
 
 
 def state_of_input(path: Path) -> str:

@@ -63,5 +63,5 @@ def test_a_gpu_asks_the_machine_for_room_for_finished_frames(monkeypatch: pytest
     monkeypatch.setattr(budget, "available_memory", lambda device: 2**33 if device.type == "cuda" else 2**34)
     assert budget_for(1920, 1080, "cuda").for_network(0.5) == 2**32
     assert budget_for(1920, 1080, "cuda", limit=3).for_network(0.5) == 3 * 2**30
-    with pytest.raises(InvalidInput, match=r"15360x8640 take 19\.8 GiB of the machine's memory, of which 16\.0"):
+    with pytest.raises(InvalidInput, match=r"15360x8640 take 19\.8 GiB of main memory, of which 16\.0"):
         budget_for(3840, 2160, "cuda").for_network(0.5)

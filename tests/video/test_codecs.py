@@ -169,9 +169,9 @@ def test_every_codec_keeps_contrast_and_what_its_colours_mean(
         (
             "out.webm",
             "h264",
-            r"--codec h264 does not go into \.webm; expected vp9, av1, or an output that ends in \.mp4",
+            r"--codec h264 is not supported in \.webm; expected vp9, av1, or an output that ends in \.mp4",
         ),
-        ("out.mp4", "ffv1", r"--codec ffv1 does not go into \.mp4; .* ends in \.mkv"),
+        ("out.mp4", "ffv1", r"--codec ffv1 is not supported in \.mp4; .* ends in \.mkv"),
     ],
 )
 def test_what_does_not_go_together_is_refused(name: str, codec: str | None, says: str) -> None:
@@ -187,9 +187,9 @@ def test_what_does_not_go_together_is_refused(name: str, codec: str | None, says
         (Encoding("h265", crf=52), r"--crf 52; expected 0 \(best\) to 51 with h265"),
         (Encoding("vp9", crf=64), r"--crf 64; expected 0 \(best\) to 63 with vp9"),
         (Encoding("av1", crf=0), r"--crf 0; expected 1 \(best\) to 63 with av1"),
-        (Encoding("h264", chosen_pixel_format="rgb48be"), "h264 does not write it; expected one of yuv420p"),
+        (Encoding("h264", chosen_pixel_format="rgb48be"), "h264 does not support it; expected one of yuv420p"),
         # Its encoder lists it, and refuses it.
-        (Encoding("vp9", chosen_pixel_format="gbrap"), "vp9 does not write it; expected one of yuv420p"),
+        (Encoding("vp9", chosen_pixel_format="gbrap"), "vp9 does not support it; expected one of yuv420p"),
     ],
 )
 def test_settings_an_encoder_does_not_take_are_refused(encoding: Encoding, says: str) -> None:
@@ -203,24 +203,24 @@ def test_settings_an_encoder_does_not_take_are_refused(encoding: Encoding, says:
         (
             "h264",
             (16388, 64),
-            "frames of 16388x64; h264 takes 16384x16384 at most: choose --codec h265, ",
+            "frames of 16388x64; h264 supports at most 16384x16384: choose --codec h265, ",
         ),
         (
             "av1",
             (64, 8708),
-            "av1 takes 16384x8704 at most: choose --codec h264, --codec h265, --codec vp9",
+            "av1 supports at most 16384x8704: choose --codec h264, --codec h265, --codec vp9",
         ),
         # It would never end.
         (
             "av1",
             (400, 16),
-            "av1 takes 32 pixels a side at least: choose --codec h264, --codec vp9, or a folder",
+            "av1 needs at least 32 pixels a side: choose --codec h264, --codec vp9, or a folder",
         ),
         # Its encoder writes beyond its memory.
         (
             "h265",
             (48, 400),
-            "h265 takes 64 pixels a side at least: choose --codec h264, --codec av1, --codec vp9, or a folder",
+            "h265 needs at least 64 pixels a side: choose --codec h264, --codec av1, --codec vp9, or a folder",
         ),
     ],
 )
@@ -246,7 +246,9 @@ def test_every_pixel_format_can_be_read_back_from_a_file_or_is_refused_before_th
             if (codec, form, extension) == ("vp9", "yuv440p", ".mp4"):
                 with pytest.raises(InvalidInput, match=r"--pixel-format yuv440p: .* ends in \.mkv or \.webm"):
                     check_form(path, encoding)
-                with pytest.raises(Unreadable, match=r"the finished \.mp4 file gives back 0 of its 2 frames; choose"):
+                with pytest.raises(
+                    Unreadable, match=r"only 0 of 2 frames can be read from the finished \.mp4 file; choose"
+                ):
                     write(path, encoding, frames, Colour())
                 assert not path.exists()
                 continue
@@ -258,7 +260,7 @@ def test_every_pixel_format_can_be_read_back_from_a_file_or_is_refused_before_th
 
 def test_a_form_that_cannot_be_read_back_from_a_file_is_refused_before_the_work() -> None:
     chosen = Encoding("vp9", chosen_pixel_format="yuv440p")
-    with pytest.raises(InvalidInput, match=r"--pixel-format yuv440p: vp9 in it cannot be read from \.mp4; choose"):
+    with pytest.raises(InvalidInput, match=r"--pixel-format yuv440p: vp9 with it is unreadable in \.mp4; choose"):
         check_form(Path("out.MP4"), chosen)
     check_form(Path("out.webm"), chosen)
     check_form(Path("out.mp4"), Encoding("vp9"))
@@ -267,8 +269,8 @@ def test_a_form_that_cannot_be_read_back_from_a_file_is_refused_before_the_work(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda names: names[1].unlink(), "the parts hold 9 of 16 frames; start over"),
-        (lambda names: shutil.copy(names[0], names[1]), "hold 9 of 16 frames, and 7 that do not belong there; start"),
+        (lambda names: names[1].unlink(), "the segments hold 9 of 16 frames; start over"),
+        (lambda names: shutil.copy(names[0], names[1]), "hold 9 of 16 frames, and 7 unexpected ones; start"),
     ],
     ids=["missing", "twice"],
 )
@@ -337,7 +339,7 @@ def test_big_frames_are_looked_ahead_at_less() -> None:
 def test_more_frames_per_second_than_the_encoder_takes_are_refused_before_the_work() -> None:
     Encoding("av1").check_rate(".mp4", Fraction(240))
     Encoding("h264").check_rate(".mp4", Fraction(2000))
-    with pytest.raises(InvalidInput, match=r"480 frames per second; av1 takes 240 at most: choose another --codec"):
+    with pytest.raises(InvalidInput, match=r"480 frames per second; av1 supports at most 240: choose another --codec"):
         Encoding("av1").check_rate(".mp4", Fraction(480))
 
 
@@ -351,5 +353,7 @@ def test_an_encoder_that_is_not_there_is_named_before_the_work(monkeypatch: pyte
 def test_frames_closer_than_a_file_can_tell_apart_are_refused(extension: str, codec: str) -> None:
     """Two would have the time of one, and no program would read all of them."""
     Encoding(codec).check_rate(extension, Fraction(1000))
-    with pytest.raises(InvalidInput, match=rf"1920 frames per second; \{extension} counts milliseconds: choose \.mp4"):
+    with pytest.raises(
+        InvalidInput, match=rf"1920 frames per second; \{extension} stores whole milliseconds: choose \.mp4"
+    ):
         Encoding(codec).check_rate(extension, Fraction(1920))

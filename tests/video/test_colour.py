@@ -139,7 +139,7 @@ def test_constant_luminance_is_read_as_ordinary_bt2020_and_keeps_its_number() ->
 def test_a_matrix_that_cannot_be_converted_is_refused() -> None:
     frame = av.VideoFrame(64, 48, "yuv420p")
     frame.colorspace = 8  # YCgCo
-    with pytest.raises(InvalidInput, match="colour matrix has the number 8"):
+    with pytest.raises(InvalidInput, match="colour matrix is number 8"):
         Colour.of(frame)
 
 

@@ -39,12 +39,12 @@ def test_a_disk_that_is_full_already_is_left_as_it_was(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("resumable", "in_parts", "kept", "says"),
     [
-        (True, True, True, r"disk; what is done is kept in .*: run the same command again"),
+        (True, True, True, r"disk; work so far is kept in .*: run the same command again"),
         (
             False,
             True,
             True,
-            r"disk; what is done is kept in .*: a pipe cannot be continued; to send it again remove that",
+            r"disk; work so far is kept in .*: a pipe cannot be resumed: to start over, remove that folder",
         ),
         (False, False, False, r"disk$"),
     ],

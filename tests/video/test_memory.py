@@ -15,7 +15,7 @@ from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.models.network import InputRequirements, Network
 from stvsr.ops.deformable import use_backend
 from stvsr.video import memory
-from stvsr.video.memory import OVERHEAD, _Alive, bytes_needed, bytes_taken, grid_within
+from stvsr.video.memory import OVERHEAD, _LiveMemory, bytes_needed, bytes_taken, grid_within
 from stvsr.video.tiles import Grid
 from stvsr.video.upscaling import Upscaler
 from stvsr.video.windows import windows
@@ -97,12 +97,12 @@ def test_the_papers_network_takes_less_than_a_fifth_of_its_memory_where_frames_a
 class Watching(Three):
     """Notes how much is alive beside it whenever it begins."""
 
-    def __init__(self, alive: _Alive) -> None:
+    def __init__(self, alive: _LiveMemory) -> None:
         super().__init__()
         self.alive, self.beside = alive, 0
 
     def forward(self, lr: Tensor) -> Tensor:
-        self.beside = max(self.beside, self.alive.now)
+        self.beside = max(self.beside, self.alive.current)
         return BicubicBlend()(lr)
 
 
@@ -119,7 +119,7 @@ def test_finished_tiles_are_counted_as_many_as_there_are(grid: Grid, height: int
     """A row of them, and what the next ones share; the row before is gone when one is made."""
     frames = [torch.randint(256, (3, height, width), dtype=torch.uint8) for _ in range(4)]
     (window,) = windows((frame, False) for frame in frames)
-    with _Alive() as alive:
+    with _LiveMemory() as alive:
         network = Watching(alive)
         Upscaler(network, grid=grid)(window)
     largest = max(bytes_taken(Three(), *tile) for tile in grid.sizes(height, width, multiple=1))

@@ -25,7 +25,7 @@ def test_colours_that_an_output_cannot_tell_are_said(colour: Colour) -> None:
     picture = Picture(64, 48, colour)
     for output, kind in ((Path("-"), "Y4M does"), (Path("frames"), "PNG files do")):
         (said,) = losses(picture, picture, CLOCK, output, None)
-        assert said.startswith(f"{kind} not record colours beyond the usual ones")
+        assert said.startswith(f"{kind} not record HDR or wide-gamut colours")
         assert f"-color_primaries {colour.primaries} -color_trc {colour.transfer}" in said
         assert not list(losses(replace(picture, colour=Colour()), picture, CLOCK, output, None))
     assert not list(losses(picture, picture, CLOCK, Path("out.mp4"), Encoding("h264")))

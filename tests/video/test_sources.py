@@ -176,7 +176,7 @@ def test_a_matrix_that_cannot_be_converted_shows_in_the_check_before_the_work(
             yield frame
 
     monkeypatch.setattr("stvsr.video.sources.stream_frames", joined)
-    with pytest.raises(InvalidInput, match=r"a\.mkv: the video's colour matrix has the number 8"):
+    with pytest.raises(InvalidInput, match=r"a\.mkv: the video's colour matrix is number 8"):
         list(VideoFile(tmp_path / "a.mkv", Part()).read())
 
 

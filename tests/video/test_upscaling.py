@@ -86,7 +86,7 @@ def test_frames_may_be_given_in_one_tensor_that_is_refilled_and_written_to_after
 @pytest.mark.parametrize(
     ("frame", "says"),
     [
-        (np.zeros((3, 16, 16), np.uint8), "frame 1 is of ndarray; expected torch.Tensor"),
+        (np.zeros((3, 16, 16), np.uint8), "frame 1 is of type ndarray; expected torch.Tensor"),
         (torch.zeros(3, 16, 16), r"frame 1 is float32, \(3, 16, 16\); expected uint8, \(3, h, w\)"),
         (torch.zeros(16, 16, 3, dtype=torch.uint8), r"frame 1 is uint8, \(16, 16, 3\)"),
         (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), r"frame 1 is uint8, \(1, 3, 16, 16\)"),
@@ -242,7 +242,7 @@ def test_out_of_memory_halves_the_tiles_until_they_fit(noise: Frames) -> None:
 
 
 def test_too_little_memory_for_the_smallest_tile_is_said(noise: Frames) -> None:
-    with pytest.raises(InvalidInput, match="the memory does not suffice for a tile of"):
+    with pytest.raises(InvalidInput, match="not enough memory for a tile of"):
         list(upscale(noise(4, 64, 64), Upscaler(Greedy(10, NO_MEMORY[0]))))
 
 

@@ -71,8 +71,7 @@ class Budget:
         # Finished frames wait in the machine's memory; on a GPU they take none from the network.
         if finished > (room := available_memory(torch.device("cpu"))):
             raise InvalidInput(
-                f"finished frames of {self.hr.width}x{self.hr.height} take {finished / 2**30:.1f} GiB of the machine's "
-                f"memory, of which {room / 2**30:.1f} are free: close other programs, choose --scale 2, or use smaller "
-                "frames"
+                f"finished frames of {self.hr.width}x{self.hr.height} take {finished / 2**30:.1f} GiB of main memory, "
+                f"of which {room / 2**30:.1f} are free: close other programs, choose --scale 2, or use smaller frames"
             )
         return share * free if allowed is None else allowed

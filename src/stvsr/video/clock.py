@@ -117,9 +117,9 @@ class Clock:
         """How long the last output frame is shown, in half units of `pts`: as usual, or longer if it is held."""
         if len(pts) == 1:
             return 2 * max(round(1 / self.times.rate / self.times.time_base), self.times.held, 1)
-        usual = max(1, round(float(np.median(np.diff(pts)))))
+        median = max(1, round(float(np.median(np.diff(pts)))))
         # Half an interval less: no synthesised frame follows.
-        return 2 * max(usual, self.times.held) - (usual if self.interpolated else 0)
+        return 2 * max(median, self.times.held) - (median if self.interpolated else 0)
 
 
 def times_of(
@@ -177,7 +177,7 @@ def mean_rate(pts: npt.NDArray[np.int64], time_base: Fraction) -> Fraction:
 
 def snapped(rate: Fraction) -> Fraction:
     """The integer or NTSC rate that a rounded one means: 24000/1001 for 23.976; else itself."""
-    for meant in (Fraction(round(rate)), round(rate / NTSC) * NTSC):
-        if meant and abs(rate - meant) < meant / 50_000:
-            return meant
+    for nominal in (Fraction(round(rate)), round(rate / NTSC) * NTSC):
+        if nominal and abs(rate - nominal) < nominal / 50_000:
+            return nominal
     return rate

@@ -153,12 +153,12 @@ def chosen_codec(output: Path, name: str | None) -> str:
             f"{output}: unknown extension {extension!r}; expected {', '.join(CONTAINERS)}, .y4m, "
             "or a name without extension for a folder of PNG frames"
         )
-    fitting = CONTAINERS[extension].codecs
-    codec = name or fitting[0]
-    if codec not in fitting:
+    supported = CONTAINERS[extension].codecs
+    codec = name or supported[0]
+    if codec not in supported:
         others = [other for other, container in CONTAINERS.items() if codec in container.codecs]
         raise InvalidInput(
-            f"--codec {codec} does not go into {extension}; expected {', '.join(fitting)}, "
+            f"--codec {codec} is not supported in {extension}; expected {', '.join(supported)}, "
             f"or an output that ends in {', '.join(others)}"
         )
     return codec
@@ -199,13 +199,13 @@ class Encoding:
             ) from None
         # Encoders list formats that they refuse, or FFmpeg cannot convert to.
         chosen_format = self.chosen_pixel_format
-        if chosen_format is not None and not (chosen_format in formats and self._writes(chosen_format)):
+        if chosen_format is not None and not (chosen_format in formats and self._can_encode(chosen_format)):
             raise InvalidInput(
-                f"--pixel-format {chosen_format}: {self.codec} does not write it; "
-                f"expected one of {', '.join(filter(self._writes, formats))}"
+                f"--pixel-format {chosen_format}: {self.codec} does not support it; "
+                f"expected one of {', '.join(filter(self._can_encode, formats))}"
             )
 
-    def _writes(self, pixel_format: str) -> bool:
+    def _can_encode(self, pixel_format: str) -> bool:
         """Whether a small frame can be encoded so."""
         encoder = CodecContext.create(CODECS[self.codec].encoder, "w")
         assert isinstance(encoder, VideoCodecContext)
@@ -229,14 +229,14 @@ class Encoding:
         Raises:
             InvalidInput: they are; says what would take them.
         """
-        if not _takes_size(self.codec, width, height):
-            others = [codec for codec in CONTAINERS[extension].codecs if _takes_size(codec, width, height)]
+        if not _supports_size(self.codec, width, height):
+            others = [codec for codec in CONTAINERS[extension].codecs if _supports_size(codec, width, height)]
             chosen = CODECS[self.codec]
-            bound, scale = "{}x{} at most".format(*chosen.largest), "a smaller --scale, "
+            bound, scale = "supports at most {}x{}".format(*chosen.largest), "a smaller --scale, "
             if min(width, height) < chosen.smallest:
-                bound, scale = f"{chosen.smallest} pixels a side at least", ""
+                bound, scale = f"needs at least {chosen.smallest} pixels a side", ""
             raise InvalidInput(
-                f"frames of {width}x{height}; {self.codec} takes {bound}: choose "
+                f"frames of {width}x{height}; {self.codec} {bound}: choose "
                 f"{''.join(f'--codec {codec}, ' for codec in others)}{scale}or a folder of PNG frames"
             )
 
@@ -249,13 +249,13 @@ class Encoding:
         highest = CODECS[self.codec].highest_rate
         if rate > 1000 and not CONTAINERS[extension].quicktime:
             raise InvalidInput(
-                f"{float(rate):g} frames per second; {extension} counts milliseconds: choose .mp4 or .mov, "
+                f"{float(rate):g} frames per second; {extension} stores whole milliseconds: choose .mp4 or .mov, "
                 "--slow-motion, or a folder of PNG frames"
             )
         if rate > highest:
             raise InvalidInput(
-                f"{float(rate):g} frames per second; {self.codec} takes {highest:g} at most: choose another --codec, "
-                "--slow-motion, or a folder of PNG frames"
+                f"{float(rate):g} frames per second; {self.codec} supports at most {highest:g}: choose another "
+                "--codec, --slow-motion, or a folder of PNG frames"
             )
 
     @property
@@ -288,7 +288,7 @@ class Encoding:
         return options
 
 
-def _takes_size(codec: str, width: int, height: int) -> bool:
+def _supports_size(codec: str, width: int, height: int) -> bool:
     (widest, highest), smallest = CODECS[codec].largest, CODECS[codec].smallest
     return smallest <= width <= widest and smallest <= height <= highest
 

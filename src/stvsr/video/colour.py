@@ -75,7 +75,7 @@ class Colour:
             matrix = cls.for_size(frame.width, frame.height).matrix
         if matrix not in SWSCALE:
             raise InvalidInput(
-                f"the video's colour matrix has the number {matrix} in H.273; expected BT.601, BT.709 or BT.2020: "
+                f"the video's colour matrix is number {matrix} of H.273; expected BT.601, BT.709 or BT.2020: "
                 "convert it first, for example with ffmpeg -vf colorspace=all=bt709:iprimaries=bt709:itrc=bt709"
             )
         full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
@@ -111,14 +111,14 @@ class ToRgb:
             # Converted directly to planes, 5-bit samples would only be shifted left: white would be 248.
             frame = frame.reformat(format="rgb24")
         if frame.format.name != "gbrp":
-            yuv = {} if frame.format.is_rgb else {"src_color_range": self.colour.range}
+            source_range = {} if frame.format.is_rgb else {"src_color_range": self.colour.range}
             planar = self.converter.reformat(
                 frame,
                 format="gbrp",
                 src_colorspace=SWSCALE[self.colour.matrix],
                 dst_color_range=ColorRange.JPEG,
                 interpolation=QUALITY,
-                **yuv,
+                **source_range,
             )
         green, blue, red = (
             np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
@@ -151,7 +151,7 @@ class FromRgb:
         planar = self.planar
         if planar is None or self.pixel_format == "gbrp":
             planar = av.VideoFrame(width, height, "gbrp")
-            planar = self.planar = planar if self.pixel_format == "gbrp" else _chroma_at_the_left(planar)
+            planar = self.planar = planar if self.pixel_format == "gbrp" else _with_chroma_left(planar)
             planar.color_range = ColorRange.JPEG
         for plane, values in zip(planar.planes, (rgb[1], rgb[2], rgb[0]), strict=True):
             np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, :width] = values.numpy()
@@ -172,7 +172,7 @@ class FromRgb:
         return frame
 
 
-def _chroma_at_the_left(frame: av.VideoFrame) -> av.VideoFrame:
+def _with_chroma_left(frame: av.VideoFrame) -> av.VideoFrame:
     """Makes the converter place a frame's chroma where players expect it: on every other column, not between two.
 
     Between two is the converter's default. A filter sets the location, because PyAV cannot.

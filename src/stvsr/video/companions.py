@@ -85,11 +85,11 @@ class Companions:
             for stream in container.streams:
                 if stream.index == source.stream_index or stream.index == chapters:
                     continue
-                reason = _unfit(stream, extension, clock) or _elsewhere(stream, source)
+                reason = _why_not_copied(stream, extension, clock) or _why_not_overlapping(stream, source)
                 if reason is None:
                     streams.append(stream.index)
                     # Other codecs' packets carry the channel layout.
-                    if str(stream.name).startswith("pcm_") and not _muxes(stream, extension):
+                    if str(stream.name).startswith("pcm_") and not _can_mux(stream, extension):
                         usual_channels.append(stream.index)
                     if stream.type == "audio" and stream.start_time is not None and stream.time_base is not None:
                         starts.append(stream.start_time * stream.time_base)
@@ -112,29 +112,29 @@ class Companions:
     def packets(self, container: InputContainer, copies: dict[int, Stream]) -> Iterator[Packet[Stream]]:
         """The packets of all copied streams, with the output's times and streams."""
         last: dict[int, Fraction] = {}
-        heard = set[int]()
+        played = set[int]()
         streams = [container.streams[index] for index in copies if container.streams[index].type != "attachment"]
         for packet in container.demux(streams) if streams else ():
             unit = packet.time_base
             if packet.size == 0 or packet.pts is None or unit is None:
                 continue
             if packet.stream.type == "subtitle":
-                self._cut(packet, packet.pts, unit)
+                self._trim(packet, packet.pts, unit)
             if not self.begin <= packet.pts * unit < self.end:
                 continue
             if packet.is_discard:
                 # Discarded in the middle or at the end: without an edit list the output would play it.
-                if packet.stream_index in heard:
+                if packet.stream_index in played:
                     continue
                 if not self.hides and packet.pts < (packet.stream.start_time or 0) - NEEDED / unit:
                     continue
             else:
-                heard.add(packet.stream_index)
+                played.add(packet.stream_index)
             packet.pts = round(self.start_of(packet.pts * unit) / unit)
             packet.dts = packet.pts if packet.dts is None else round(self.start_of(packet.dts * unit) / unit)
             if packet.duration:
                 packet.duration *= self.stretch
-            _follow(packet, last)
+            _keep_order(packet, last)
             packet.stream = copies[packet.stream_index]
             yield packet
 
@@ -142,19 +142,19 @@ class Companions:
         """The output's time, in seconds, that a time of the input becomes."""
         return (time - self.zero) * self.stretch
 
-    def _cut(self, subtitle: Packet[Stream], pts: int, unit: Fraction) -> None:
+    def _trim(self, subtitle: Packet[Stream], pts: int, unit: Fraction) -> None:
         """Trims a subtitle to what is shown between `begin` and `end`."""
-        late = self.begin - pts * unit
-        if 0 < late < (subtitle.duration or 0) * unit:
-            subtitle.duration = (subtitle.duration or 0) - ceil(late / unit)
-            pts += ceil(late / unit)
+        until_begin = self.begin - pts * unit
+        if 0 < until_begin < (subtitle.duration or 0) * unit:
+            subtitle.duration = (subtitle.duration or 0) - ceil(until_begin / unit)
+            pts += ceil(until_begin / unit)
             subtitle.pts = subtitle.dts = pts
-        left = self.end - pts * unit
-        if 0 < left < (subtitle.duration or 0) * unit:
-            subtitle.duration = ceil(left / unit)
+        until_end = self.end - pts * unit
+        if 0 < until_end < (subtitle.duration or 0) * unit:
+            subtitle.duration = ceil(until_end / unit)
 
 
-def _follow(packet: Packet[Stream], last: dict[int, Fraction]) -> None:
+def _keep_order(packet: Packet[Stream], last: dict[int, Fraction]) -> None:
     """Moves a packet that is not after the last of its stream: sound to a sample after it, subtitles to its time.
 
     Times step back where a recording was joined from parts, and muxers refuse that.
@@ -179,28 +179,28 @@ def _follow(packet: Packet[Stream], last: dict[int, Fraction]) -> None:
     last[packet.stream_index] = packet.dts * packet.time_base
 
 
-def _unfit(stream: Stream, extension: str, clock: Clock) -> str | None:
+def _why_not_copied(stream: Stream, extension: str, clock: Clock) -> str | None:
     """Why a stream cannot be copied, or None."""
     if extension not in CONTAINERS:
-        return "this output holds pictures alone"
+        return "this output holds pictures only"
     if stream.type == "attachment":
-        return None if extension == ".mkv" else f"{extension} holds no attachments"
+        return None if extension == ".mkv" else f"{extension} cannot hold attachments"
     if stream.type not in ("audio", "subtitle"):
         return "only sound, subtitles and attachments are copied"
     if stream.type == "audio" and clock.slow_motion:
         return "in slow motion it would be out of sync"
     # Contrary to PyAV's type hints, a stream that FFmpeg cannot decode has no codec context.
     if stream.codec_context is None:
-        return "of a codec that FFmpeg does not know"
+        return "its codec is unknown to FFmpeg"
     name = stream.codec_context.name
     # Only sound has channels: other streams are tried once.
-    ways = (False, True) if stream.type == "audio" else (False,)
-    if not any(_muxes(stream, extension, usual_channels=usual) for usual in ways):
+    layouts = (False, True) if stream.type == "audio" else (False,)
+    if not any(_can_mux(stream, extension, usual_channels=usual) for usual in layouts):
         return f"{name} cannot be copied into {extension}"
     return None
 
 
-def _elsewhere(stream: Stream, source: VideoFile) -> str | None:
+def _why_not_overlapping(stream: Stream, source: VideoFile) -> str | None:
     """Why a stream does not overlap the pictures in time, or None: each programme of a recording has its own clock."""
     if stream.start_time is None or stream.time_base is None or stream.type == "attachment":
         return None
@@ -208,11 +208,11 @@ def _elsewhere(stream: Stream, source: VideoFile) -> str | None:
     last = first + (stream.duration or 0) * stream.time_base
     end = source.last_time + max(LONGEST_LAST_FRAME, source.last_duration)
     if first > end or (stream.duration and last < source.start):
-        return f"it begins {float(first - source.start):+.1f} s from the pictures, as of another programme"
+        return f"it begins {float(first - source.start):+.1f} s from the pictures, as in another programme"
     return None
 
 
-def _muxes(stream: Stream, extension: str, *, usual_channels: bool = False) -> bool:
+def _can_mux(stream: Stream, extension: str, *, usual_channels: bool = False) -> bool:
     """Whether a container takes a stream, found by trying: FFmpeg lists codecs that its muxers refuse."""
     try:
         # Opened anew: packets read from the given container would be missing for its next reader.
@@ -244,7 +244,7 @@ def add_copy(output: OutputContainer, template: Stream, *, usual_channels: bool 
         usual_channels: whether sound is given the default layout for its channel count.
     """
     stream = output.add_stream_from_template(template)
-    stream.metadata.update(_of_stream(template.metadata))
+    stream.metadata.update(_stream_metadata(template.metadata))
     stream.disposition = template.disposition
     if usual_channels and isinstance(stream, AudioStream):
         # Nine or eleven channels have no default layout. The stream's own is not read: PyAV would free a channel list
@@ -261,17 +261,17 @@ def options_for(kind: Container, metadata: dict[str, str]) -> dict[str, str]:
     """
     if not kind.quicktime:
         return {}
-    more = "+use_metadata_tags" if any(name.startswith("com.") for name in metadata) else ""
+    flag = "+use_metadata_tags" if any(name.startswith("com.") for name in metadata) else ""
     # With its index first, a file can be played while it is downloaded. With this timescale, streams that do not start
     # at 0 start within 0.01 ms of their time, instead of within 1 ms.
-    return {"movflags": f"+faststart{more}", "movie_timescale": "90000"}
+    return {"movflags": f"+faststart{flag}", "movie_timescale": "90000"}
 
 
 def describe(output: OutputContainer, stream: VideoStream, source: InputContainer, companions: Companions) -> None:
     """Copies titles, languages and chapters."""
     output.metadata.update(_passed_on(source.metadata))
     original = source.streams[companions.picture_stream]
-    stream.metadata.update(_of_stream(original.metadata))
+    stream.metadata.update(_stream_metadata(original.metadata))
     stream.disposition = original.disposition & ~Disposition.attached_pic
     chapters: list[Chapter] = []
     for chapter in source.chapters():
@@ -287,7 +287,7 @@ def describe(output: OutputContainer, stream: VideoStream, source: InputContaine
         output.set_chapters(chapters)
 
 
-def _of_stream(metadata: dict[str, str]) -> dict[str, str]:
+def _stream_metadata(metadata: dict[str, str]) -> dict[str, str]:
     """A stream's metadata to pass on. FFmpeg reads titles in MP4 as `name`; muxers expect `title`."""
     passed_on = _passed_on(metadata)
     if "name" in passed_on:

@@ -39,7 +39,7 @@ LONGEST_NAME = 255
 WORTH_KEEPING = 60.0
 """Seconds after which a failed job's work is kept."""
 
-FROM_A_PIPE = "a pipe cannot be continued; to send it again remove that, or add --overwrite"
+FROM_A_PIPE = "a pipe cannot be resumed: to start over, remove that folder or add --overwrite"
 
 
 @dataclass(frozen=True)
@@ -112,19 +112,19 @@ def delivery(
         Interrupted: by Ctrl-C; says whether the job can be resumed.
     """
     if output == STANDARD:
-        with _in_words(output):
+        with _as_user_errors(output):
             yield Place(output, None)
         return
     folder = _folder(output)
     unfinished = Unfinished(folder, identity, job=JOB, elsewhere="add --overwrite")
     started = time.monotonic()
     with ExitStack() as stack:
-        _take(stack, unfinished, output, overwrite=overwrite)
+        _claim_folder(stack, unfinished, output, overwrite=overwrite)
         place = Place(output, folder, overwrite)
-        # After `_take`, which may discard another job's work.
+        # After `_claim_folder`, which may discard another job's work.
         resumed = place.begun
         try:
-            with _in_words(output):
+            with _as_user_errors(output):
                 yield place
         except KeyboardInterrupt:
             if resumable and place.begun:
@@ -139,17 +139,17 @@ def delivery(
                 unfinished.finish()
                 raise
             if isinstance(error, UserError):
-                then = _way_on(error, output) if resumable else FROM_A_PIPE
-                raise UserError(f"{one_line(error)}; what is done is kept in {folder}: {then}") from None
+                remedy = _remedy(error, output) if resumable else FROM_A_PIPE
+                raise UserError(f"{one_line(error)}; work so far is kept in {folder}: {remedy}") from None
             raise
         unfinished.finish()
 
 
-def _take(stack: ExitStack, unfinished: Unfinished, output: Path, *, overwrite: bool) -> None:
+def _claim_folder(stack: ExitStack, unfinished: Unfinished, output: Path, *, overwrite: bool) -> None:
     """Makes a job's folder, or takes over an existing one, and locks it until the stack closes."""
     folder = unfinished.folder
-    found = bool(work_in(folder))
-    with _in_words(output):
+    had_work = bool(work_in(folder))
+    with _as_user_errors(output):
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
@@ -166,23 +166,23 @@ def _take(stack: ExitStack, unfinished: Unfinished, output: Path, *, overwrite: 
             folder.rmdir()
         raise
     try:
-        with _in_words(output):
+        with _as_user_errors(output):
             unfinished.claim(discard_other=overwrite)
     except UserError:
         # For example, a full disk. A folder that held work is another job's, and stays.
-        if not found:
+        if not had_work:
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _way_on(error: UserError, output: Path) -> str:
+def _remedy(error: UserError, output: Path) -> str:
     """What to do with the work kept after an error, in words."""
     kind = CONTAINERS.get(output.suffix.lower())
     if isinstance(error, Unreadable) and kind is not None and kind.quicktime:
         # Matroska takes all codecs of these containers, and stores rotation too.
         other = output.with_suffix(".mkv")
-        return f"rename that to {_folder(other).name} and give the same command with {other} to continue"
-    return "remove that first" if isinstance(error, Incomplete) else "run the same command again to continue"
+        return f"rename it to {_folder(other).name} and run the same command with {other} to continue"
+    return "remove it first" if isinstance(error, Incomplete) else "run the same command again to continue"
 
 
 def check_free(output: Path, *, overwrite: bool) -> None:
@@ -196,9 +196,9 @@ def check_free(output: Path, *, overwrite: bool) -> None:
     if output == STANDARD:
         return
     if output.name in ("", ".."):
-        raise InvalidInput(f"{output}: has no name of its own; expected a file, or a new folder for PNG frames")
+        raise InvalidInput(f"{output}: not a file name; expected a file, or a new folder for PNG frames")
     if not output.parent.is_dir():
-        raise InvalidInput(f"{output}: the folder {output.parent} does not exist; make it first, or choose another")
+        raise InvalidInput(f"{output}: the folder {output.parent} does not exist; create it first, or choose another")
     # The folder for unfinished work has a longer name.
     longest = LONGEST_NAME - len(_folder(output).name) + len(output.name)
     if len(os.fsencode(output.name)) > longest:
@@ -218,7 +218,7 @@ def check_free(output: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def _in_words(output: Path) -> Iterator[None]:
+def _as_user_errors(output: Path) -> Iterator[None]:
     """Turns errors of reading and writing files into a one-line `UserError`."""
     try:
         yield

@@ -71,8 +71,8 @@ class Job:
         # Each with the number of the first window that was made with it; it holds until that of the next.
         self._grids: list[tuple[int, Grid]] = []
         # The window that decided whether bfloat16 agrees with float32, and the decision.
-        self._decided: tuple[int, bool] | None = None
-        self._begun = self._told = False
+        self._bf16_decision: tuple[int, bool] | None = None
+        self._has_run = self._estimated = False
         self._read_settings()
 
     def run(self, expected: int | None) -> Path | None:
@@ -118,33 +118,33 @@ class Job:
         for number, window in enumerate(prefetched(windows(self._scenes()), DECODED_AHEAD)):
             numbers = range(self.count, self.count + self.upscaler.count(window))
             if not self.sink.has(number, numbers):
-                left = ((expected or 0) - numbers.start) / len(numbers)
+                windows_left = ((expected or 0) - numbers.start) / len(numbers)
                 # Time is not estimated from a window made in both precisions, which takes longer, nor for a network
                 # that is not learned: decoding and encoding take the time then.
-                telling = not self._told and self.upscaler.bf16 is not None and self.upscaler.is_learned
-                on_tile = partial(self._on_tile, bar, time.monotonic(), left if telling else None)
-                for place, frame in zip(numbers, self._upscaled(number, window, on_tile), strict=True):
-                    yield number, place, frame
+                estimating = not self._estimated and self.upscaler.bf16 is not None and self.upscaler.is_learned
+                on_tile = partial(self._on_tile, bar, time.monotonic(), windows_left if estimating else None)
+                for frame_number, frame in zip(numbers, self._upscaled(number, window, on_tile), strict=True):
+                    yield number, frame_number, frame
             self.count = numbers.stop
 
     def _upscaled(self, number: int, window: Window, on_tile: OnTile) -> Tensor:
-        if self._decided is not None:
+        if self._bf16_decision is not None:
             # As in the earlier run: float32 before that window; in it the same tiles decide again.
-            since, bf16 = self._decided
+            since, bf16 = self._bf16_decision
             self.upscaler.bf16 = None if number == since else bf16 and number > since
-        was_open = self.upscaler.bf16 is None
-        known = self._grid_of(number)
-        if known is not None and known != self.upscaler.grid:
-            if self._begun or self.fits(known):
-                self.upscaler.grid = known
+        was_undecided = self.upscaler.bf16 is None
+        noted_grid = self._grid_of(number)
+        if noted_grid is not None and noted_grid != self.upscaler.grid:
+            if self._has_run or self.fits(noted_grid):
+                self.upscaler.grid = noted_grid
             else:
-                self.say("there is not enough memory now for the tiles of the earlier run; the rest uses other tiles")
+                self.say("too little memory is free for the tiles of the earlier run; the rest uses other tiles")
         frames = self.upscaler(window, on_tile)
-        if decided := was_open and self.upscaler.bf16 is not None:
-            self._decided = (number, bool(self.upscaler.bf16))
-        if self.upscaler.grid != known:
+        if newly_decided := was_undecided and self.upscaler.bf16 is not None:
+            self._bf16_decision = (number, bool(self.upscaler.bf16))
+        if self.upscaler.grid != noted_grid:
             self._grids.append((number, self.upscaler.grid))
-        if decided or self.upscaler.grid != known:
+        if newly_decided or self.upscaler.grid != noted_grid:
             self._write_settings()
         return frames
 
@@ -160,25 +160,25 @@ class Job:
     def _read_settings(self) -> None:
         """Takes over an earlier run's tiles and precision, so that all frames are made alike."""
         if self.settings is not None and self.settings.is_file():
-            known = json.loads(self.settings.read_text())
-            self._grids = [(number, Grid(rows, columns)) for number, rows, columns in known["grids"]]
-            if known["precision"] is not None:
-                self._decided = tuple(known["precision"])
+            saved = json.loads(self.settings.read_text())
+            self._grids = [(number, Grid(rows, columns)) for number, rows, columns in saved["grids"]]
+            if saved["precision"] is not None:
+                self._bf16_decision = tuple(saved["precision"])
 
     def _write_settings(self) -> None:
         if self.settings is not None:
             grids = [[number, grid.rows, grid.columns] for number, grid in self._grids]
-            write_text(self.settings, json.dumps({"grids": grids, "precision": self._decided}))
+            write_text(self.settings, json.dumps({"grids": grids, "precision": self._bf16_decision}))
 
-    def _on_tile(self, bar: "tqdm[Any]", started: float, left: float | None, done: int, tiles: int) -> None:
-        """Shows the tile; on a CPU, warns once if `left` windows like this one will take long (None: not estimated)."""
+    def _on_tile(self, bar: "tqdm[Any]", started: float, windows_left: float | None, done: int, tiles: int) -> None:
+        """Shows the tile; on a CPU, warns once if `windows_left` such windows will take long (None: not estimated)."""
         if tiles > 1:
             bar.set_postfix_str(f"tile {done}/{tiles}")
-        self._begun = True
-        if left is None or self._told:
+        self._has_run = True
+        if windows_left is None or self._estimated:
             return
-        self._told = True
-        hours = (time.monotonic() - started) * tiles * left / 3600
+        self._estimated = True
+        hours = (time.monotonic() - started) * tiles * windows_left / 3600
         if self.upscaler.device.type == "cpu" and hours > SLOW:
             self.say(
                 f"this will take about {hours:.1f} hours on the CPU; a GPU should be much faster "

@@ -28,32 +28,32 @@ ANSWER_BYTES = 4 * FRAMES * 3 * SCALE**2
 """Bytes per LR pixel of a window's finished frames, before rounding to 8 bits."""
 
 
-class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the memory of tensors that are alive."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.most = 0
-        self.known: set[int] = set()
+        self.current = self.peak = 0
+        self.keys: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
                 self._add(tensor.untyped_storage())
-        return made
+        return result
 
     def _add(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
-        if key not in self.known:
-            self.known.add(key)
-            self.now += size
-            self.most = max(self.most, self.now)
+        if key not in self.keys:
+            self.keys.add(key)
+            self.current += size
+            self.peak = max(self.peak, self.current)
             weakref.finalize(storage, self._remove, key, size)
 
     def _remove(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.now -= size
+        self.keys.discard(key)
+        self.current -= size
 
 
 def bytes_taken(network: nn.Module, height: int, width: int) -> int:
@@ -61,20 +61,19 @@ def bytes_taken(network: nn.Module, height: int, width: int) -> int:
 
     0, with a warning, if the network fails without content, as when it looks at the values of tensors.
     """
-    alive = _Alive()
+    live = _LiveMemory()
     try:
-        dry_run(network, height, width, alive)
+        dry_run(network, height, width, live)
     except UserError:
         raise
     except Exception as error:
-        said = f"{type(network).__name__}: {type(error).__name__}: {one_line(error)[:200]}"
+        reason = f"{type(network).__name__}: {type(error).__name__}: {one_line(error)[:200]}"
         print(
-            f"warning: the memory that is needed is not known ({said}); frames are divided into tiles only where it "
-            "runs out",
+            f"warning: the memory needed is unknown ({reason}); frames are divided into tiles only if it runs out",
             file=sys.stderr,
         )
         return 0
-    return alive.most
+    return live.peak
 
 
 def grid_within(memory: float, network: Network, height: int, width: int, *, limited_by: str) -> Grid:
@@ -91,18 +90,18 @@ def grid_within(memory: float, network: Network, height: int, width: int, *, lim
         InvalidInput: none fits.
     """
     height, width = network.requirements.padded_size(height, width)
-    least, known = math.inf, dict[bool, float]()
+    least, bytes_per_pixel = math.inf, dict[bool, float]()
     for grid in grids(height, width, multiple=network.requirements.multiple_of):
         tiles = _most_demanding(grid.sizes(height, width, multiple=network.requirements.multiple_of))
-        finished = _finished(grid, height, width, network)
+        finished = _finished_bytes(grid, height, width, network)
         # Dry runs take seconds; bytes per pixel of earlier tiles of the same kind tell which are worth one.
-        need = finished + max(known.get(chunked, 0.0) * math.prod(tile) for chunked, tile in tiles.items())
-        if need <= memory or not known:
-            taken = _taken(network, tiles)
-            need = finished + max(taken.values())
+        need = finished + max(bytes_per_pixel.get(chunked, 0.0) * math.prod(tile) for chunked, tile in tiles.items())
+        if need <= memory or not bytes_per_pixel:
+            tile_bytes = _bytes_by_tile(network, tiles)
+            need = finished + max(tile_bytes.values())
             if need <= memory:
                 return grid
-            known |= {chunked: taken[chunked] / math.prod(tile) for chunked, tile in tiles.items()}
+            bytes_per_pixel |= {chunked: tile_bytes[chunked] / math.prod(tile) for chunked, tile in tiles.items()}
         least = min(least, need)
     raise InvalidInput(
         f"{limited_by}, but frames of {width}x{height} need {(least - memory) / 2**30:.1f} GiB more, even in tiles: "
@@ -114,23 +113,23 @@ def bytes_needed(grid: Grid, network: Network, height: int, width: int) -> float
     """Bytes that LR frames take in the tiles of `grid`: the network's, and those of finished tiles."""
     height, width = network.requirements.padded_size(height, width)
     tiles = _most_demanding(grid.sizes(height, width, multiple=network.requirements.multiple_of))
-    return max(_taken(network, tiles).values()) + _finished(grid, height, width, network)
+    return max(_bytes_by_tile(network, tiles).values()) + _finished_bytes(grid, height, width, network)
 
 
 def _most_demanding(tiles: set[tuple[int, int]]) -> dict[bool, tuple[int, int]]:
     """The largest tile that a network processes in chunks (True), and the largest that it processes whole (False)."""
-    kinds: dict[bool, tuple[int, int]] = {}
+    largest: dict[bool, tuple[int, int]] = {}
     for tile in sorted(tiles, key=math.prod):
-        kinds[math.prod(tile) > chunking.LARGEST_WHOLE] = tile
-    return kinds
+        largest[math.prod(tile) > chunking.LARGEST_WHOLE] = tile
+    return largest
 
 
-def _taken(network: Network, tiles: dict[bool, tuple[int, int]]) -> dict[bool, float]:
+def _bytes_by_tile(network: Network, tiles: dict[bool, tuple[int, int]]) -> dict[bool, float]:
     """Bytes that each of the most demanding tiles takes, `OVERHEAD` included."""
     return {chunked: OVERHEAD * bytes_taken(network, *tile) for chunked, tile in tiles.items()}
 
 
-def _finished(grid: Grid, height: int, width: int, network: Network) -> int:
+def _finished_bytes(grid: Grid, height: int, width: int, network: Network) -> int:
     """Bytes of finished tiles while one is made: their row, and what is shared with the next tile and row."""
     tiles = grid.sizes(height, width, multiple=network.requirements.multiple_of)
     tallest = max(height for height, _ in tiles)

@@ -84,8 +84,8 @@ class EncodedVideo:
         # Segments are known by name alone: shorter ones, of other code, would lack frames.
         if sorted(held := list(chain.from_iterable(numbers))) != list(range(self.count)):
             found = len(set(held).intersection(range(self.count)))
-            again = f", and {len(held) - found} that do not belong there" if len(held) > found else ""
-            raise Incomplete(f"the parts hold {found} of {self.count} frames{again}; start over")
+            unexpected = f", and {len(held) - found} unexpected ones" if len(held) > found else ""
+            raise Incomplete(f"the segments hold {found} of {self.count} frames{unexpected}; start over")
         # How many frames earlier than shown frames are decoded; the same in all segments, so that they join.
         delay = max(map(reordering, numbers))
         decoded = 0
@@ -95,9 +95,9 @@ class EncodedVideo:
                 assert number is not None
                 packet.time_base = unit
                 # To the end of the held frame, which is shown last.
-                ends = quicktime and self.clock.times.held and decoded == self.count - 1
-                until = self.clock.ticks(self.count if ends else number + 1)
-                packet.duration = int((until - self.clock.ticks(number)) * scale)
+                is_held = quicktime and self.clock.times.held and decoded == self.count - 1
+                end = self.clock.ticks(self.count if is_held else number + 1)
+                packet.duration = int((end - self.clock.ticks(number)) * scale)
                 packet.pts = int(self.clock.ticks(number) * scale) + shift
                 packet.dts = int(self.clock.ticks(decoded - delay) * scale) + shift
                 packet.stream = stream
@@ -133,13 +133,13 @@ def write_video(path: Path, video: EncodedVideo, companions: Companions | None) 
     """
     refused: list[av.FFmpegError] = []
     extension = path.suffix.lower()
-    kind = CONTAINERS[extension]
+    container = CONTAINERS[extension]
     with ExitStack() as stack:
         source = None if companions is None else stack.enter_context(open_input(companions.path, thorough=True))
-        options = options_for(kind, {} if source is None else source.metadata)
-        output = stack.enter_context(open_output(path, kind.form, options))
+        options = options_for(container, {} if source is None else source.metadata)
+        output = stack.enter_context(open_output(path, container.form, options))
         first = stack.enter_context(open_input(video.segments[0]))
-        stream = _add_pictures(output, first.streams.video[0], video, kind)
+        stream = _add_pictures(output, first.streams.video[0], video, container)
         others: Iterable[Packet[Any]] = ()
         if companions is not None and source is not None:
             copies = {
@@ -148,32 +148,34 @@ def write_video(path: Path, video: EncodedVideo, companions: Companions | None) 
             }
             describe(output, stream, source, companions)
             others = companions.packets(source, copies)
-        ours: Iterable[Packet[Any]] = video.packets(stream, quicktime=kind.quicktime)
-        for packet in heapq.merge(ours, others, key=_decoding_time):
+        pictures: Iterable[Packet[Any]] = video.packets(stream, quicktime=container.quicktime)
+        for packet in heapq.merge(pictures, others, key=_decoding_time):
             try:
                 output.mux(packet)
             except (av.InvalidDataError, av.ArgumentError) as error:
                 # Damaged sound shows only here, after all frames are made, and often at the next packet.
                 refused.append(error)
-    if (held := _held(path)) < video.count:
+    if (readable := _readable_frames(path)) < video.count:
         path.unlink()
         raise Unreadable(
-            f"the finished {extension} file gives back {held} of its {video.count} frames; choose another "
-            f"--pixel-format, --codec or kind of file{'' if extension == '.mkv' else ', .mkv above all'}"
+            f"only {readable} of {video.count} frames can be read from the finished {extension} file; choose another "
+            f"--pixel-format, --codec or container{'' if extension == '.mkv' else ', preferably .mkv'}"
         )
     return len(refused)
 
 
-def _add_pictures(output: OutputContainer, template: VideoStream, video: EncodedVideo, kind: Container) -> VideoStream:
+def _add_pictures(
+    output: OutputContainer, template: VideoStream, video: EncodedVideo, container: Container
+) -> VideoStream:
     stream = output.add_stream_from_template(template, opaque=True)
     context, picture = stream.codec_context, video.picture
     stream.time_base = video.unit
     context.framerate = video.clock.rate
     context.sample_aspect_ratio = picture.pixel_aspect
     tag = CODECS[video.codec].tag
-    if tag is not None and kind.quicktime:
+    if tag is not None and container.quicktime:
         context.codec_tag = tag
-    if kind.turns and picture.display_matrix is not None:
+    if container.turns and picture.display_matrix is not None:
         stream.set_display_matrix(picture.display_matrix)
     return stream
 
@@ -183,7 +185,7 @@ def _picture_packets(path: Path) -> Iterator[Packet[VideoStream]]:
         yield from (packet for packet in container.demux(container.streams.video[0]) if packet.size)
 
 
-def _held(path: Path) -> int:
+def _readable_frames(path: Path) -> int:
     """How many pictures can be read back from a file: muxers take some that no demuxer reads."""
     try:
         return sum(1 for _ in _picture_packets(path))

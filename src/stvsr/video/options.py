@@ -31,28 +31,28 @@ examples:
 
 def parser() -> argparse.ArgumentParser:
     """Defines the command line."""
-    made = _Parser(
+    cli = _Parser(
         prog="stvsr-upscale",
         description="Makes a video of twice the frame rate and four times the width and height.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("input", type=Path, help="a video file, a folder of numbered PNG frames, or - for Y4M")
-    made.add_argument(
+    cli.add_argument("input", type=Path, help="a video file, a folder of numbered PNG frames, or - for Y4M")
+    cli.add_argument(
         "output",
         type=Path,
         help=f"a file ({' '.join(CONTAINERS)} .y4m), a folder for PNG frames (a name without extension), or - for Y4M",
     )
-    method = made.add_argument_group("method (at most one)").add_mutually_exclusive_group()
+    method = cli.add_argument_group("method (at most one)").add_mutually_exclusive_group()
     method.add_argument(
         "--checkpoint",
         type=Path,
-        help="a checkpoint of stvsr.train, a .safetensors file of stvsr.export, or the authors' .pth "
+        help="a checkpoint from stvsr.train, a .safetensors file from stvsr.export, or the authors' .pth "
         "(default: the starter weights)",
     )
     method.add_argument("--method", choices=["bicubic"], help="bicubic + blending: fast, needs no weights")
 
-    frames = made.add_argument_group("frame rate and size")
+    frames = cli.add_argument_group("frame rate and size")
     rates = frames.add_mutually_exclusive_group()
     rates.add_argument(
         "--slow-motion", action="store_true", help="keep the rate and double the duration, without sound"
@@ -60,17 +60,23 @@ def parser() -> argparse.ArgumentParser:
     rates.add_argument("--no-interpolate", action="store_true", help="only enlarge; keep the rate")
     frames.add_argument("--rate", type=_rate, help="frames per second of a folder of PNG frames, such as 24000/1001")
     frames.add_argument(
-        "--scale", type=int, choices=SCALES, default=SCALE, help="factor; 2 downsamples the result of 4 (default: 4)"
+        "--scale",
+        type=int,
+        choices=SCALES,
+        default=SCALE,
+        help="magnification; 2 downsamples the result of 4 (default: 4)",
     )
     frames.add_argument(
         "--preview", action="store_true", help="side by side: bicubic + blending left, the method right"
     )
 
-    part = made.add_argument_group("how much of the input")
-    part.add_argument("--start", type=_time, default=Fraction(0), metavar="TIME", help="skip to: seconds, or 1:02:03.5")
+    part = cli.add_argument_group("part of the input")
+    part.add_argument(
+        "--start", type=_time, default=Fraction(0), metavar="TIME", help="where to start: seconds, or 1:02:03.5"
+    )
     part.add_argument("--duration", type=_time, metavar="TIME", help="process only this much of the input")
 
-    file = made.add_argument_group("how frames are written")
+    file = cli.add_argument_group("output")
     file.add_argument(
         "--codec",
         choices=sorted(CODECS),
@@ -84,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
         "--overwrite", action="store_true", help="replace existing output, or unfinished work begun with other options"
     )
 
-    machine = made.add_argument_group("where it runs")
+    machine = cli.add_argument_group("hardware")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     machine.add_argument(
         "--precision",
@@ -95,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
     machine.add_argument(
         "--memory", type=_gibibytes, metavar="GIB", help="memory limit in GiB (default: most of what is free)"
     )
-    return made
+    return cli
 
 
 class _Parser(argparse.ArgumentParser):
@@ -110,29 +116,29 @@ def _time(text: str) -> Fraction:
     """Seconds from `90`, `1:30` or `0:01:30.5`."""
     seconds = Fraction(0)
     for part in text.split(":"):
-        seconds = 60 * seconds + _positive(part, zero=True)
+        seconds = 60 * seconds + _number(part, zero_allowed=True)
     return seconds
 
 
 def _rate(text: str) -> Fraction:
     """Frames per second, `snapped`, as a fraction that encoders take."""
-    rate = snapped(_positive(text, zero=False)).limit_denominator(RATE_DENOMINATOR)
+    rate = snapped(_number(text, zero_allowed=False)).limit_denominator(RATE_DENOMINATOR)
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise argparse.ArgumentTypeError(f"{text} frames per second; expected {LOWEST_RATE} to {HIGHEST_RATE}")
     return rate
 
 
 def _gibibytes(text: str) -> float:
-    return float(_positive(text, zero=False))
+    return float(_number(text, zero_allowed=False))
 
 
-def _positive(text: str, *, zero: bool) -> Fraction:
+def _number(text: str, *, zero_allowed: bool) -> Fraction:
     try:
         value = Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if value < 0 or (not zero and value == 0):
-        raise argparse.ArgumentTypeError(f"{text} is {'negative' if zero else 'not positive'}")
+    if value < 0 or (not zero_allowed and value == 0):
+        raise argparse.ArgumentTypeError(f"{text} is {'negative' if zero_allowed else 'not positive'}")
     if value > LARGEST:
         raise argparse.ArgumentTypeError(f"{text} is too large")
     return value

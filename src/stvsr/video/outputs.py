@@ -31,12 +31,12 @@ def check_form(output: Path, encoding: Encoding) -> None:
     Raises:
         InvalidInput: it cannot; names the containers that can.
     """
-    extension, form = output.suffix.lower(), encoding.pixel_format
-    if CONTAINERS[extension].quicktime and form in NO_QUICKTIME.get(encoding.codec, ()):
-        fitting = [name for name, kind in CONTAINERS.items() if encoding.codec in kind.codecs and not kind.quicktime]
+    extension, pixel_format = output.suffix.lower(), encoding.pixel_format
+    if CONTAINERS[extension].quicktime and pixel_format in NO_QUICKTIME.get(encoding.codec, ()):
+        suitable = [name for name, kind in CONTAINERS.items() if encoding.codec in kind.codecs and not kind.quicktime]
         raise InvalidInput(
-            f"--pixel-format {form}: {encoding.codec} in it cannot be read from {extension}; choose another, or an "
-            f"output that ends in {' or '.join(fitting)}"
+            f"--pixel-format {pixel_format}: {encoding.codec} with it is unreadable in {extension}; choose another, or "
+            f"an output that ends in {' or '.join(suitable)}"
         )
 
 
@@ -51,24 +51,24 @@ def losses(lr: Picture, picture: Picture, clock: Clock, output: Path, encoding: 
         encoding: how it is compressed; None where it is not.
     """
     if lr.interlaced:
-        yield "the video is interlaced; deinterlace it first (ffmpeg -vf bwdif), or lines will show where things move"
+        yield "the video is interlaced; deinterlace it first (ffmpeg -vf bwdif), or moving things will show comb lines"
     if lr.bits > 8:
         yield f"the video has {lr.bits} bits per sample; they are rounded to 8"
     if lr.not_kept:
         yield f"the video carries {', '.join(lr.not_kept)}, which will be dropped"
     if lr.transparent:
-        yield "the video has an alpha channel; it is dropped, so nothing will be transparent"
+        yield "the video has an alpha channel; it is dropped"
     extension = output.suffix.lower()
     if lr.pixel_aspect != 1 and encoding is not None and not keeps_shapes(extension, encoding.codec):
-        fitting = [name for name, kind in CONTAINERS.items() if kind.quicktime and encoding.codec in kind.codecs]
+        suitable = [name for name, kind in CONTAINERS.items() if kind.quicktime and encoding.codec in kind.codecs]
         yield (
             f"the video's pixels are not square; {extension} with {encoding.codec} will show them square: "
-            f"choose {' or '.join(fitting) or '.mp4 and another codec'} to keep their shape"
+            f"choose {' or '.join(suitable) or '.mp4 and another codec'} to keep their shape"
         )
     if lr.pixel_aspect != 1 and encoding is None and not is_y4m(output):
         yield (
             f"the frames' pixels are {float(picture.pixel_aspect):.6g} times as wide as they are high, which PNG files "
-            "do not record: pass that on to the program that reads them (ffmpeg -vf setsar), or choose .mp4 to keep it"
+            "do not record: tell the program that reads them (ffmpeg -vf setsar), or choose .mp4 to keep it"
         )
     if clock.times.pts is not None and encoding is None:
         kind = "Y4M has" if is_y4m(output) else "PNG frames have"
@@ -78,7 +78,7 @@ def losses(lr: Picture, picture: Picture, clock: Clock, output: Path, encoding: 
         yield f"{kind} no frame times, so {loss}; choose .mp4 or .mkv to keep the times"
     if encoding is None and (lr.colour.transfer in HDR or lr.colour.primaries == WIDE_GAMUT):
         yield (
-            f"{'Y4M does' if is_y4m(output) else 'PNG files do'} not record colours beyond the usual ones, which will "
+            f"{'Y4M does' if is_y4m(output) else 'PNG files do'} not record HDR or wide-gamut colours, which will "
             f"look pale: tell the program that reads them (ffmpeg -color_primaries {lr.colour.primaries} -color_trc "
             f"{lr.colour.transfer}), or choose .mp4 to keep them"
         )

@@ -17,8 +17,8 @@ NOT_KEPT = {
     "DOVI_METADATA": "Dolby Vision",
     "DOVI_RPU_BUFFER": "Dolby Vision",
     "A53_CC": "closed captions",
-    "SPHERICAL": "that it is a 360 degree video",
-    "STEREO3D": "that it is stereoscopic",
+    "SPHERICAL": "a 360-degree flag",
+    "STEREO3D": "a stereoscopic flag",
 }
 """Side data that output frames lose: PyAV's names, and words for users."""
 

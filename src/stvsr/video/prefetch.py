@@ -31,12 +31,12 @@ def prefetched(items: Iterator[Item], size: int) -> Generator[Item, None, None]:
     """
     # Each item in a tuple; then None, or the error that ended them.
     waiting: Queue[tuple[Item] | BaseException | None] = Queue(size)
-    unwanted = Event()
+    cancelled = Event()
 
-    def hand_over(made: tuple[Item] | BaseException | None) -> None:
-        while not unwanted.is_set():
+    def hand_over(entry: tuple[Item] | BaseException | None) -> None:
+        while not cancelled.is_set():
             try:
-                waiting.put(made, timeout=POLL)
+                waiting.put(entry, timeout=POLL)
             except Full:
                 continue
             return
@@ -45,7 +45,7 @@ def prefetched(items: Iterator[Item], size: int) -> Generator[Item, None, None]:
         try:
             for item in items:
                 hand_over((item,))
-                if unwanted.is_set():
+                if cancelled.is_set():
                     return
             hand_over(None)
         except BaseException as error:
@@ -55,12 +55,12 @@ def prefetched(items: Iterator[Item], size: int) -> Generator[Item, None, None]:
     thread = Thread(target=work, daemon=True, name=STAGE)
     thread.start()
     try:
-        while (made := waiting.get()) is not None:
-            if isinstance(made, BaseException):
-                raise made
-            yield made[0]
+        while (entry := waiting.get()) is not None:
+            if isinstance(entry, BaseException):
+                raise entry
+            yield entry[0]
     finally:
-        unwanted.set()
+        cancelled.set()
         thread.join(PATIENCE)
 
 

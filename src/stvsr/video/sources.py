@@ -91,13 +91,13 @@ class Part:
         Raises:
             InvalidInput: no frame lies in it.
         """
-        known = sys.maxsize if count is None else count
-        first = times.first_at(self.start, known)
-        stop = count if self.duration is None else times.first_at(self.start + self.duration, known)
+        count_or_max = sys.maxsize if count is None else count
+        first = times.first_at(self.start, count_or_max)
+        stop = count if self.duration is None else times.first_at(self.start + self.duration, count_or_max)
         if first == stop:
             length = "" if count is None else f" (the video lasts {float(count / times.rate):.2f} s)"
             raise InvalidInput(
-                f"{path}: no frame in the part asked for{length}; choose an earlier --start or a longer --duration"
+                f"{path}: no frame in the requested part{length}; choose an earlier --start or a longer --duration"
             )
         return first, stop
 
@@ -166,7 +166,7 @@ class VideoFile:
         for frame in stream_frames(self.index, self.first, self.stop):
             if (frame.width, frame.height) != (self.picture.width, self.picture.height):
                 raise DamagedClip(
-                    f"{self.path}: frames change from {self.picture.width}x{self.picture.height} to "
+                    f"{self.path}: the frame size changes from {self.picture.width}x{self.picture.height} to "
                     f"{frame.width}x{frame.height}; expected one size: split the video there"
                 )
             try:
@@ -288,5 +288,5 @@ def open_source(path: Path, *, rate: Fraction | None, part: Part) -> Source:
             )
         return PngSequence(path, rate, part)
     if rate is not None:
-        raise InvalidInput(f"--rate {rate}: {path} has a frame rate of its own; omit it")
+        raise InvalidInput(f"--rate {rate}: {path} has its own frame rate; omit it")
     return Y4mInput(part) if path == STANDARD else VideoFile(path, part)

@@ -140,60 +140,60 @@ class Upscaler:
         # A scene of a single frame: the network needs a pair.
         frames = frames + frames[-1:] * max(0, self.network.requirements.minimum_frames - len(frames))
         lr = to_float(torch.stack(frames).to(self.device))[None]
-        made = self._in_tiles(lr, self._positions(window), on_tile)
+        output = self._upscaled(lr, self._positions(window), on_tile)
         if window.hold and self.interpolate:
-            made = torch.cat([made, made[-1:]])
-        return made
+            output = torch.cat([output, output[-1:]])
+        return output
 
     def _positions(self, window: Window) -> slice:
         """Which of the frames that a network makes of a window are output."""
         first = window.kept.start
         return slice(first, window.kept.stop) if self.interpolate else slice(first + first % 2, window.kept.stop, 2)
 
-    def _in_tiles(self, lr: Tensor, positions: slice, on_tile: OnTile) -> Tensor:
+    def _upscaled(self, lr: Tensor, positions: slice, on_tile: OnTile) -> Tensor:
         height, width = lr.shape[-2:]
         padded = pad_to_multiple(lr, self.network.requirements.multiple_of)
         networks = [BicubicBlend(), self.network] if self.preview else [self.network]
         while True:
             try:
-                made = [self._through(network, padded, positions, on_tile) for network in networks]
+                outputs = [self._tiled(network, padded, positions, on_tile) for network in networks]
             except (RuntimeError, MemoryError) as error:
                 # After a failed kernel, cuDNN raises the error that it raises for lack of memory.
                 check_answering(self.device)
                 if not is_out_of_memory(error):
                     raise
                 reason = one_line(error)[:100] or "out of memory"
-                smaller = finer(self.grid, *padded.shape[-2:], multiple=self.network.requirements.multiple_of)
+                finer_grid = finer(self.grid, *padded.shape[-2:], multiple=self.network.requirements.multiple_of)
             else:
-                made = [each[..., : self.scale * height, : self.scale * width] for each in made]
-                return _joined([self.orientation.upright(each) for each in made], dim=-1)
+                outputs = [each[..., : self.scale * height, : self.scale * width] for each in outputs]
+                return _concatenated([self.orientation.upright(each) for each in outputs], dim=-1)
             # Outside of the handler, in which the exception keeps tensors alive.
-            if smaller is None:
+            if finer_grid is None:
                 raise InvalidInput(
-                    f"the memory does not suffice for a tile of {width // self.grid.columns}x"
+                    f"not enough memory for a tile of {width // self.grid.columns}x"
                     f"{height // self.grid.rows} pixels ({reason}); close other programs, "
-                    "or take a machine with more"
+                    "or use a machine with more"
                 )
-            self.grid = smaller
+            self.grid = finer_grid
             if self.device.type == "cuda":
                 self.network.forget()
                 torch.cuda.empty_cache()
 
-    def _through(self, network: Network, lr: Tensor, positions: slice, on_tile: OnTile) -> Tensor:
+    def _tiled(self, network: Network, lr: Tensor, positions: slice, on_tile: OnTile) -> Tensor:
         """`(1, n, 3, h, w)` to finished frames `(t, 3, scale*h, scale*w)`, uint8, on the CPU."""
         height, width = lr.shape[-2:]
         vertical, horizontal = self.grid.spans(height, width, multiple=self.network.requirements.multiple_of)
         done = count(1)
 
         def tile(y: Span, x: Span) -> Tensor:
-            made = self._tile(network, lr[..., y.pixels, x.pixels], positions)
+            output = self._tile(network, lr[..., y.pixels, x.pixels], positions)
             if network is self.network:
                 on_tile(next(done), len(vertical) * len(horizontal))
-            return made
+            return output
 
         def strip(y: Span) -> Tensor:
             tiles = (tile(y, x) for x in horizontal)
-            return _in_a_row(join(horizontal, tiles, dim=-1, scale=self.scale), self.scale * width)
+            return _side_by_side(join(horizontal, tiles, dim=-1, scale=self.scale), self.scale * width)
 
         def finished(rows: Tensor) -> Tensor:
             return to_8bit(rows).cpu()
@@ -201,14 +201,14 @@ class Upscaler:
         # Each strip is rounded to 8 bits as soon as it is made, to save memory.
         strips = join(vertical, map(strip, vertical), dim=-2, scale=self.scale)
         # Not in a loop, whose variable would keep a strip while the next one is made.
-        return _joined(list(map(finished, strips)), dim=-2)
+        return _concatenated(list(map(finished, strips)), dim=-2)
 
     def _tile(self, network: Network, lr: Tensor, positions: slice) -> Tensor:
         """`(1, n, 3, h, w)` to the kept frames `(t, 3, scale*h, scale*w)`, float32, not yet clamped."""
         frames = self._run(network, lr)[0, positions]
         # One pass; `isfinite().all()` would take three.
         if not frames.sum().isfinite():
-            raise InvalidInput("the network's answer is not finite; use another checkpoint, or --precision float32")
+            raise InvalidInput("the network's output is not finite; use another checkpoint, or --precision float32")
         if self.scale != SCALE:
             frames = bicubic(frames.clamp(0, 1), factor=self.scale / SCALE)
         return frames
@@ -225,8 +225,8 @@ class Upscaler:
             self.bf16 = bool(difference.square().mean() < 10 ** (-AGREEMENT / 10))
             return rounded.float() if self.bf16 else exact
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.bf16)):
-            made: Tensor = network(lr)
-        return made.float()
+            output: Tensor = network(lr)
+        return output.float()
 
 
 def upscale(frames: Iterable[Tensor], upscaler: Upscaler) -> Iterator[Tensor]:
@@ -253,7 +253,9 @@ def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
     first = None
     for number, frame in enumerate(frames):
         if not isinstance(frame, Tensor):
-            raise InvalidInput(f"frame {number} is of {type(frame).__name__}; expected torch.Tensor, uint8, (3, h, w)")
+            raise InvalidInput(
+                f"frame {number} is of type {type(frame).__name__}; expected torch.Tensor, uint8, (3, h, w)"
+            )
         if frame.dtype != torch.uint8 or frame.ndim != 3 or frame.shape[0] != 3 or not frame.numel():
             form = f"{str(frame.dtype).removeprefix('torch.')}, {tuple(frame.shape)}"
             raise InvalidInput(f"frame {number} is {form}; expected uint8, (3, h, w), RGB from 0 to 255")
@@ -264,7 +266,7 @@ def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
         yield frame.cpu().clone()
 
 
-def _in_a_row(pieces: Iterable[Tensor], width: int) -> Tensor:
+def _side_by_side(pieces: Iterable[Tensor], width: int) -> Tensor:
     """Joins pieces side by side, `width` wide in all; only one of them is held beside the whole."""
     whole, filled = None, 0
     for piece in pieces:
@@ -280,6 +282,6 @@ def _in_a_row(pieces: Iterable[Tensor], width: int) -> Tensor:
     return whole
 
 
-def _joined(pieces: list[Tensor], *, dim: int) -> Tensor:
+def _concatenated(pieces: list[Tensor], *, dim: int) -> Tensor:
     """Concatenates pieces; a single one is not copied."""
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=dim)

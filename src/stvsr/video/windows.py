@@ -41,9 +41,9 @@ def windows(frames: Iterable[tuple[Tensor, bool]]) -> Iterator[Window]:
     new = 0
 
     def window(*, hold: bool) -> Window:
-        made = 2 * len(recent) - 1
+        outputs = 2 * len(recent) - 1
         # The first window of a scene keeps all its frames; a later one, two for each new input frame.
-        return Window(list(recent), range(max(0, made - 2 * new), made), hold)
+        return Window(list(recent), range(max(0, outputs - 2 * new), outputs), hold)
 
     for frame, starts_scene in frames:
         if recent and starts_scene:
