@@ -171,11 +171,12 @@ def test_checkpointing_keeps_less_and_gives_the_same_gradients(
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_deformable_groups_that_do_not_divide_the_channels_are_refused() -> None:
+@pytest.mark.parametrize("groups", [8, 0, -4])
+def test_deformable_groups_that_do_not_divide_the_channels_are_refused(groups: int) -> None:
     from stvsr.models.interpolation import DeformableInterpolation
 
-    with pytest.raises(InvalidInput, match="deformable_groups=8 does not divide channels=12; choose a multiple"):
-        DeformableInterpolation(channels=12, deformable_groups=8)
+    with pytest.raises(InvalidInput, match=f"deformable_groups={groups} does not divide channels=12; choose a multiple"):
+        DeformableInterpolation(channels=12, deformable_groups=groups)
 
 
 def test_a_dropout_of_ones_own_has_the_same_gradients_with_checkpointing(

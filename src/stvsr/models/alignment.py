@@ -71,7 +71,7 @@ class DeformableSampling(nn.Module):
 
     def __init__(self, *, channels: int, deformable_groups: int) -> None:
         super().__init__()
-        if channels % deformable_groups:
+        if deformable_groups < 1 or channels % deformable_groups:
             raise InvalidInput(
                 f"deformable_groups={deformable_groups} does not divide channels={channels}; choose a multiple of "
                 "it, or another deformable_groups in every part of the model"

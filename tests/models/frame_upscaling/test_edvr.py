@@ -204,8 +204,9 @@ def test_every_parameter_takes_part_and_gradients_change_no_number() -> None:
 
 
 def test_an_even_window_is_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"frames=4: .* expected an odd number"):
-        EDVR(frames=4)
+    for frames in (4, -1):
+        with pytest.raises(InvalidInput, match=rf"frames={frames}: .* expected an odd number"):
+            EDVR(frames=frames)
 
 
 def test_temporal_attention_weighs_each_pixel_by_its_likeness_to_the_middle_frame() -> None:

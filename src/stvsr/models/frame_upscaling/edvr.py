@@ -166,8 +166,8 @@ class EDVR(FrameUpscaler):
         reconstruction_blocks: int = 40,
     ) -> None:
         super().__init__()
-        if frames % 2 == 0:
-            raise InvalidInput(f"frames={frames}: a window has a frame in the middle; expected an odd number")
+        if frames < 1 or frames % 2 == 0:
+            raise InvalidInput(f"frames={frames}: a window has a frame in the middle; expected an odd number of 1 or more")
         self.reach = frames // 2
         self.features = FeatureExtraction(channels=channels, residual_blocks_count=feature_blocks)
         self.pyramid = FeaturePyramid(channels)
