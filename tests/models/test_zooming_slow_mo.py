@@ -175,7 +175,9 @@ def test_checkpointing_keeps_less_and_gives_the_same_gradients(
 def test_deformable_groups_that_do_not_divide_the_channels_are_refused(groups: int) -> None:
     from stvsr.models.interpolation import DeformableInterpolation
 
-    with pytest.raises(InvalidInput, match=f"deformable_groups={groups} does not divide channels=12; choose a multiple"):
+    with pytest.raises(
+        InvalidInput, match=f"deformable_groups={groups} does not divide channels=12; choose a multiple"
+    ):
         DeformableInterpolation(channels=12, deformable_groups=groups)
 
 

@@ -167,7 +167,9 @@ class EDVR(FrameUpscaler):
     ) -> None:
         super().__init__()
         if frames < 1 or frames % 2 == 0:
-            raise InvalidInput(f"frames={frames}: a window has a frame in the middle; expected an odd number of 1 or more")
+            raise InvalidInput(
+                f"frames={frames}: a window has a frame in the middle; expected an odd number of 1 or more"
+            )
         self.reach = frames // 2
         self.features = FeatureExtraction(channels=channels, residual_blocks_count=feature_blocks)
         self.pyramid = FeaturePyramid(channels)
