@@ -163,7 +163,8 @@ def test_a_report_needs_no_videos_but_scores_of_what_is_there_all_made_alike(
         (
             "bicubic_blend",
             "files",
-            "(a), seed 1 and bicubic_blend were scored on different clips; give the same command again",
+            "(a), seed 1 and bicubic_blend were scored on different clips; give the same command again, "
+            "with val_root=DIR",
         ),
     ):
         before = (scores / name / "results.json").read_text()
