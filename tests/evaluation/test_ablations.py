@@ -1,4 +1,4 @@
-"""The ablations side by side: means and ranges over seeds, and orderings that are claimed only where seeds agree."""
+"""Ablations compared: means and ranges over seeds, and orderings that are claimed only where seeds agree."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from stvsr.evaluation.tables import Table
 
 
 def scored(name: str, **psnr: float) -> Results:
-    """PSNR by motion; given frames have a dB more, synthesised ones a dB less."""
+    """Results with this PSNR by split: 1 dB more for given frames, 1 dB less for synthesised ones."""
     rows = [
         Row("videos", motion, 2, 14, 0, 0, "", {
             **{f"psnr_y{part}": value + more for part, more in (("", 0), ("_given", 1), ("_synthesised", -1))},
@@ -79,7 +79,7 @@ def test_a_lead_stands_in_the_place_of_its_seed_and_a_missing_one_is_a_dash_that
 
 
 def test_means_over_other_clips_are_told_and_not_compared() -> None:
-    """A network that makes an all-black frame exactly has an infinite score there, which is left out."""
+    """A network that predicts a frame exactly has an infinite score there, and the clip is left out."""
     runs = [run("a", 1, slow=30.0, all=25.0), run("b", 1, slow=31.0, all=26.0), run("d", 1, slow=32.0, all=27.0)]
     runs[0].results.left_out["videos/fade"] = "infinite PSNR"
     runs[0].results.left_out["synthetic/scene"] = "infinite PSNR"
@@ -101,7 +101,7 @@ def test_what_the_last_quarter_brought_tells_how_far_from_flat_a_curve_ends() ->
 
 
 def test_a_run_that_was_never_validated_has_a_row_without_scores() -> None:
-    """One of fewer steps than from one validation to the next."""
+    """A run with fewer steps than the validation interval is one."""
     never = replace(run("a", 1, all=24.0), curve=[])
     assert row(training_table([never]), "(a), seed 1") == ["1,000", "-", "1.5", "-", "-"]
 

@@ -1,4 +1,4 @@
-"""Methods side by side: ours as measured, published ones marked, and only where the clips are the same."""
+"""Methods compared: measured and published rows are marked, and differences between the clips are reported."""
 
 import csv
 from dataclasses import replace
@@ -58,7 +58,7 @@ def test_the_papers_table_1_is_printed_where_its_clips_were_scored() -> None:
 
 
 def test_costs_are_told_with_the_frames_and_the_device_that_they_are_of() -> None:
-    """A second of frames of Vimeo-90K is no second of Vid4's, which are three times as large."""
+    """Seconds cannot be compared between frames of Vimeo-90K and those of Vid4, over 3 times as large."""
     measured = run("mine/all")
     other = run("mine/all", method="theirs")
     other = replace(other, cost=replace(other.cost, frame_size=(720, 576), device="Another"))
@@ -99,14 +99,14 @@ def test_published_rows_do_not_stand_beside_some_of_the_clips() -> None:
 
 
 def test_published_rows_stand_beside_all_of_the_clips_also_where_one_counts_in_no_mean() -> None:
-    """As a clip that a method predicts exactly."""
+    """Exactly predicted clips are left out of means."""
     ours = run("Vid4/all")
     row = replace(ours.rows[0], clips=3, clips_left_out=1)
     assert cells(comparison_table(entries([replace(ours, rows=[row])])), "TMNet")["Vid4 all"] == "26.43 / 0.8016"
 
 
 def on(root: str, method: str, clip_set: str = "Vid4", **settings: Any) -> Results:
-    """A run of a clip set alone, with its settings as `Job.settings` tells them."""
+    """A run on a single clip set, with settings in the form of `Job.settings`."""
     data = {"_target_": "FrameFolders", "root": root, "lr_root": None, "name": clip_set, "frames": {"city": 34}}
     told = {"data": data | settings.pop("data", {}), "thresholds": {"medium": 1.5, "fast": 4.0}, **settings}
     return replace(run(f"{clip_set}/all", method=method), settings=told)
@@ -159,7 +159,7 @@ def test_different_sets_are_no_difference() -> None:
 
 
 def further(method: str, **extras: float) -> Results:
-    """A run with further metrics."""
+    """A run with additional metrics."""
     plain = run("mine/slow", "mine/all", method=method)
     return replace(plain, rows=[replace(row, scores=row.scores | extras) for row in plain.rows])
 

@@ -1,4 +1,4 @@
-"""What a network costs, against counting by hand."""
+"""The costs of a network, compared with counts by hand."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ from stvsr.ops.deformable import use_backend
 
 
 class OneConvolution(Network):
-    """Seven times the first frame, enlarged by a convolution and a shuffle."""
+    """Repeats the first frame, enlarged by a convolution and a shuffle."""
 
     requirements = InputRequirements(multiple_of=4)
 
@@ -38,7 +38,7 @@ def test_frames_are_counted_as_they_are_padded() -> None:
 
 
 class LooksAtValues(OneConvolution):
-    """As networks of other projects do."""
+    """Depends on its input's values, as other projects' networks may."""
 
     def forward(self, lr: Tensor) -> Tensor:
         return super().forward(lr / lr.max().item())
@@ -47,7 +47,7 @@ class LooksAtValues(OneConvolution):
 def test_a_network_that_does_not_run_without_values_is_scored_all_the_same(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The count comes last, after hours of scoring."""
+    """The count comes last: a failure would cost hours of scoring."""
     record = BatchRecord(0, [], (8, 12), "cpu", 7, 1.0, {}, 0.0, 0.0, True, 100.0)
     cost = measured_cost(LooksAtValues(), [record])
     assert (cost.multiply_adds, cost.seconds_per_frame) == (None, pytest.approx(1 / 7))
@@ -61,10 +61,10 @@ def test_bicubic_has_none_that_are_counted() -> None:
 def test_the_papers_network_has_its_487_g_but_for_what_both_directions_share(
     configure: Callable[..., DictConfig],
 ) -> None:
-    """487 was counted by others at 4x64x112, without deformable convolutions: 62 on three levels, 21.5.
+    """Others counted 487 G at 4x64x112 without the deformable convolutions (62 on three levels: 21.5 G).
 
-    Every term grows with the pixels, so a sixteenth of them is enough. Of each of seven frames we compute once what
-    they compute for either direction: its pyramids, its share of the first offset convolutions, and that of the gates.
+    Every term is proportional to the pixels, so a sixteenth of them suffices. For each of seven frames we compute once
+    what they compute for each direction: its pyramids and its share of the first offset convolutions and the gates.
     """
     network = instantiate(configure("train").model)
     layer, levels = 64 * 64 * 9 * 16 * 28, 1 + 1 / 4 + 1 / 16
@@ -88,7 +88,7 @@ def test_deformable_convolutions_are_counted_whatever_runs_them(configure: Calla
 def test_what_large_frames_compute_twice_counts_once(
     small_network: Callable[..., Network], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or the figure for a pixel would grow where frames go in turns, and no two sizes would compare."""
+    """Otherwise the figure per pixel would grow where frames go in chunks, and sizes could not be compared."""
     counted = multiply_adds(small_network("a"), 16, 16)
     monkeypatch.setattr(chunking, "LARGEST_WHOLE", 1)
     assert multiply_adds(small_network("a"), 16, 16) == counted
@@ -125,7 +125,7 @@ def test_cost_is_of_one_size_that_of_most_frames() -> None:
 
 
 def test_warm_batches_of_another_size_are_no_measurement_of_this_one() -> None:
-    """Their seconds are of other frames than those that are named."""
+    """Their seconds would be reported for the wrong frame size."""
     large = [record(0, 700.0, True, lr_size=(16, 24)), record(1, 700.0, True, lr_size=(16, 24))]
     small = [record(2 + i, 7.0, i == 0) for i in range(3)]
     cost = measured_cost(OneConvolution(), [*large, *small])

@@ -1,4 +1,4 @@
-"""The comparison picture: what stands where, and that it appears whole or not at all."""
+"""The comparison picture: panels show the right frames; the file appears whole or not at all."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def test_panels_show_the_given_and_the_synthesised_frame_of_each_method() -> Non
         assert np.array_equal(shown(row[3]), pixels(target[frame]))
         assert np.array_equal(shown(row[4]), pixels(target[frame]))
         assert "inf dB" in row[3].get_title()
-    # The frames that the report shows of an evaluation, under the same names.
+    # Same frames and names as in the report of an evaluation.
     assert [row[0].get_title() for row in (top, bottom)] == [
         f"frame {shown.position + 1} ({shown.kind})\n{shown.input_name}" for shown in SHOWN
     ]
@@ -47,7 +47,7 @@ def test_picture_is_a_png_with_nothing_beside_it(tmp_path: Path) -> None:
 
 
 def test_a_clip_whose_name_is_no_text_is_drawn(tmp_path: Path) -> None:
-    """As of a file from an old disk: pictures are drawn in the middle of a training."""
+    """File names need not be UTF-8; an error while drawing would end the training run."""
     target = torch.rand(7, 3, 32, 32)
     figure = comparison_figure(lr=torch.rand(4, 3, 8, 8), predictions={}, target=target, title="clip \udcff")
     save_figure(figure, tmp_path / "a.png")

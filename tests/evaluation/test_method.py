@@ -1,4 +1,4 @@
-"""What a config says is to be scored."""
+"""A config must name exactly one method to score."""
 
 from itertools import product
 

@@ -1,4 +1,4 @@
-"""PSNR and SSIM against scikit-image, frame by frame, batched and not."""
+"""PSNR and SSIM agree with scikit-image for each frame, batched or not."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ TOLERANCE = 1e-6
 
 
 def frames(*shape: int, seed: int = 0) -> np.ndarray:
-    """Smooth 8-bit RGB frames in [0, 1] with all values in use."""
+    """Smooth RGB frames, 8-bit levels in [0, 1], that span the whole range."""
     walk = np.random.default_rng(seed).standard_normal(shape).cumsum(-1).cumsum(-2)
     walk -= walk.min(axis=(-3, -2, -1), keepdims=True)
     return np.round(walk / walk.max(axis=(-3, -2, -1), keepdims=True) * 255) / 255
@@ -35,7 +35,7 @@ def reference(prediction: np.ndarray, target: np.ndarray) -> tuple[float, float]
 @pytest.mark.parametrize("noise", [0.003, 0.03, 0.3])
 def test_metrics_are_scikit_images(shape: tuple[int, ...], noise: float) -> None:
     target = frames(*shape)
-    # Leaves [0, 1] on both sides, so that clamping is part of the test.
+    # Exceeds [0, 1] on both sides, so that clamping is tested too.
     prediction = target + np.random.default_rng(1).standard_normal(shape) * noise
     psnr, ssim = (metric(torch.from_numpy(prediction), torch.from_numpy(target)) for metric in (psnr_y, ssim_y))
     assert psnr.shape == ssim.shape == torch.Size(shape[:-3])
@@ -140,7 +140,7 @@ def test_frames_smaller_than_the_window_are_refused() -> None:
 
 
 def test_scores_do_not_depend_on_the_number_of_threads() -> None:
-    """Large frames, as only large sums are split; processes that share an evaluation share the threads too."""
+    """Processes that share an evaluation have fewer threads each. Frames are large, as only large sums are split."""
     generator = torch.Generator().manual_seed(0)
     target = torch.randint(0, 256, (2, 3, 256, 448), dtype=torch.uint8, generator=generator)
     prediction = torch.randint(0, 256, target.shape, dtype=torch.uint8, generator=generator)

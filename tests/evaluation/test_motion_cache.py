@@ -1,4 +1,4 @@
-"""Measured motion that several evaluations keep in one file: what one adds stays, unless two write at one moment."""
+"""Measured motion that evaluations share in one file: nothing is lost, unless two write at the same moment."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which method makes better frames between the given ones can be read off one table."""
+"""One table compares methods on given and on synthesised frames separately."""
 
 from stvsr.evaluation.comparison import entries, published
 from stvsr.evaluation.costs import Cost

@@ -1,4 +1,4 @@
-"""Optional metrics: what they need is said, and what they answer makes sense."""
+"""Optional metrics: errors name what is missing, and the values are plausible."""
 
 import sys
 
@@ -26,7 +26,7 @@ ONE_NOISY = torch.where(torch.arange(7).view(7, 1, 1, 1) == NOISY_FRAME, NOISY, 
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, package: str, network: str, **forced: bool) -> list[Tensor]:
-    """The images that the network of an optional package will be given."""
+    """A list that collects the images given to the network of an optional package."""
     module = pytest.importorskip(package, reason='needs pip install ".[perceptual]"')
     original, given = getattr(module, network), []
 
@@ -62,12 +62,12 @@ def test_weights_that_cannot_be_downloaded_are_named_with_their_place(monkeypatc
 
 
 def test_lpips_is_of_each_frame_and_smaller_for_the_better(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a random backbone, as its weights come from the network; even that tells noise from truth."""
+    """The backbone is random, as its weights need a download; even so it tells noise from truth."""
     given = watch(monkeypatch, "lpips", "LPIPS", pnet_rand=True)
     with torch.inference_mode():
         measure = perceptual.lpips(CPU)
         noisy, less_noisy, one_noisy = (measure(p, TRUTH, NONE) for p in (NOISY, with_noise(NOISE // 2), ONE_NOISY))
-    # Its authors' network takes values from -1 to 1.
+    # The network of LPIPS expects values from -1 to 1.
     torch.testing.assert_close(given[:2], [NOISY / 127.5 - 1, TRUTH / 127.5 - 1])
     assert len(noisy) == 7
     assert all(0 < less < more for less, more in zip(less_noisy, noisy, strict=True))
@@ -88,16 +88,16 @@ def test_vmaf_is_of_each_frame_and_near_100_for_the_truth_and_less_for_the_worse
         noisy, same, one_noisy = (measure(prediction, TRUTH, NONE) for prediction in (NOISY, TRUTH, ONE_NOISY))
         usual = model(*given[:2]).flatten().tolist()
         parts = [*measure(NOISY[:3], TRUTH[:3], NONE), *measure(NOISY[3:], TRUTH[3:], TRUTH[2:3])]
-    # The reference comes first: its motion counts, and detail that only the other has does not.
+    # The reference comes first: VMAF takes motion from it and ignores detail that only the prediction has.
     weights = torch.tensor([65.481, 128.553, 24.966]).view(3, 1, 1) / 255
     expected = [16 + (frames * weights).sum(1, keepdim=True) for frames in (TRUTH, NOISY)]
     torch.testing.assert_close(given[:2], expected)
     assert noisy == usual
-    # The first frame of a part has the motion from the one before; the last lacks that to the next.
+    # Given the frame before, the first of a part has its motion; the last lacks the motion to the next.
     assert [*parts[:2], *parts[3:]] == pytest.approx([*noisy[:2], *noisy[3:]], abs=1e-3)
     assert parts[3] > measure(NOISY[3:], TRUTH[3:], NONE)[0] + 0.5
     assert len(noisy) == 7
-    # The first frame of a clip has no motion, and VMAF then gives less than 100 for the truth itself.
+    # The first frame of a clip has no motion, for which VMAF gives less than 100 even to the truth.
     assert all(value > 95 for value in same)
     assert all(b < a - 5 for a, b in zip(same, noisy, strict=True))
     assert one_noisy[NOISY_FRAME] < same[NOISY_FRAME] - 5

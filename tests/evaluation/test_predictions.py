@@ -1,4 +1,4 @@
-"""Saved frames are taken for the frames they are, or refused."""
+"""Saved frames are matched with the right frames of the truth, or refused."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_a_missing_frame_is_named_unless_it_does_not_count(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("first", [0, 2])
 def test_frames_numbered_one_off_are_refused(tmp_path: Path, first: int) -> None:
-    """As many files as frames, but each would be compared with its neighbour."""
+    """The number of files is right, but each would be compared with its neighbour."""
     write_frames(tmp_path / "a", FRAMES, first=first)
     with pytest.raises(InvalidInput, match=r"frame (9|1) is missing"):
         saved(tmp_path)

@@ -1,4 +1,4 @@
-"""What each of several processes takes of the machine, and what one says that fails."""
+"""How processes share the machine's cores and GPUs, and what a failing one reports."""
 
 import errno
 import os
@@ -23,13 +23,13 @@ def test_processes_share_the_cores_that_the_job_was_given(
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 8, 9}, raising=False)
     assert processes.threads_each(count) == threads
-    # Not every system has it.
+    # Not on every system.
     monkeypatch.delattr(os, "sched_getaffinity")
     assert processes.threads_each(count) == 64 // count
 
 
 def wrapped(error: Exception) -> Exception:
-    """As Hydra raises what a class raised that it makes."""
+    """The error as Hydra raises it if the class it instantiates fails."""
     outer = InstantiationException("Error in call to target 'stvsr.evaluation.windows.Windows'")
     outer.__cause__ = error
     return outer
@@ -55,7 +55,7 @@ def test_what_a_user_can_mend_in_a_process_is_no_bug_of_ours(
 
 
 def test_a_process_does_not_score_what_has_changed_since_the_evaluation_began(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last checkpoint of a run that trains is written anew every minute."""
+    """A training run keeps rewriting its last checkpoint."""
     job = SimpleNamespace(progress_key=lambda: {"checkpoint": "newer"})
     assert said_by_a_process(monkeypatch, lambda *arguments: job).startswith("what is scored has changed")
 
@@ -81,9 +81,9 @@ def test_several_processes_share_no_gpu_and_need_a_device_that_is_there(
 
 
 def said_by_a_process(monkeypatch: pytest.MonkeyPatch, job: Callable[..., object]) -> str:
-    """What a process that makes such a job tells the one that began it."""
+    """The message that a process with this job sends to its parent."""
     monkeypatch.setattr(processes, "Job", job)
-    # In this process, since one of its own would not know of the fault; what it changes of itself stays as it is.
+    # Runs in this process, as a spawned one would not have the patch; changes to process-wide state are disabled.
     for changes in ("signal.signal", "multiprocessing.set_start_method", "torch.set_num_threads"):
         monkeypatch.setattr(changes, lambda *arguments, **options: None)
     queue: SimpleQueue[Any] = SimpleQueue()

@@ -1,4 +1,4 @@
-"""What was scored survives a kill; nothing else is taken for it."""
+"""Scored batches survive a kill; damaged or foreign records do not count."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ def test_records_of_every_process_are_read_back(tmp_path: Path) -> None:
         with progress.part(rank) as part:
             part.add(record(rank))
             part.add(record(10 + rank))
-            # Whatever happens to the process from now on.
+            # Already on disk, even if the process is killed now.
             assert 10 + rank in progress.records(bool)
     again = Progress(tmp_path / "progress", IDENTITY)
     assert again.records(bool) == {number: record(number) for number in (0, 1, 10, 11)}

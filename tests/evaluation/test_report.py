@@ -1,4 +1,4 @@
-"""The report in a real browser: it opens without a server, everything in it works, and it shows the right things."""
+"""The report in a real browser: it opens without a server, its controls work, and it shows the right things."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ QUIET += " --disable-dev-shm-usage"
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of two methods on three clips, one of which has a name that is no HTML."""
+    """The report of two methods on three clips, one with a name that must be escaped in HTML."""
     from hydra import compose, initialize_config_dir
 
     from stvsr.config import CONFIG_DIR
@@ -75,22 +75,22 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def go_to(browser: Any, page: Path) -> None:
-    """Opens a page and waits until its scripts have run: the driver may say so while the page before it is there."""
+    """Opens a page and waits until it has loaded: the driver may return while the previous page is still there."""
     from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.support.ui import WebDriverWait
 
-    # Often they are the same file, which only a mark tells apart.
+    # Both pages are often the same file, so the previous one is marked.
     browser.execute_script("document.before = true")
     browser.get(page.as_uri())
     is_there = "return !document.before && document.URL === arguments[0] && document.readyState === 'complete'"
-    # A question that meets the change from one to the other is an error.
+    # A script that runs during the change of pages raises an error.
     WebDriverWait(browser, 60, ignored_exceptions=[WebDriverException]).until(
         lambda browser: browser.execute_script(is_there, page.as_uri()), f"{page} was not opened in a minute"
     )
 
 
 def pixels(browser: Any, selector: str) -> np.ndarray:
-    """What the screen shows of an element: `(H, W, 3)`."""
+    """An element as the screen shows it: `(H, W, 3)`."""
     element = browser.find_element("css selector", selector)
     return np.array(Image.open(BytesIO(element.screenshot_as_png)).convert("RGB")).astype(int)
 
@@ -157,7 +157,7 @@ def test_the_slider_moves_the_divide_between_two_pictures(browser: Any, report: 
             "slider.dispatchEvent(new Event('input'));",
             position,
         )
-        # The left picture is about 128 in the mean, the right half of that, the handle white.
+        # The mean is about 128 in the left picture and half of that in the right one; the handle is white.
         return float((pixels(browser, "#compare").mean(axis=(0, 2)) < 96).mean())
 
     assert dark_share(100) < 0.05
@@ -206,7 +206,7 @@ def test_a_click_into_a_picture_moves_the_enlarged_square_of_every_panel(browser
 
 @needs_chromium
 def test_pictures_are_in_true_colours(browser: Any, report: Path) -> None:
-    """The truth's panel, as the screen shows it, is the file's frame: no channel flipped, nothing late by one."""
+    """The panel of the truth shows the frame of the file: channels are not swapped, frames not off by one."""
     go_to(browser, report)
     caption = browser.find_element("css selector", "#pictures h3").text
     name, number = re.fullmatch(r"(.*), frame (\d+) \(given\)", caption).groups()  # type: ignore[union-attr]
@@ -230,7 +230,7 @@ def test_the_file_stands_alone_and_names_are_text(report: Path) -> None:
 
 
 def middle_rows(folder: Path) -> np.ndarray:
-    """The middle row of each frame of a folder, in order: `(t, W, 3)`."""
+    """The middle rows of a folder's frames, in order: `(t, W, 3)`."""
     frames = [np.array(Image.open(path)) for path in sorted(folder.glob("*.png"))]
     return np.stack([frame[len(frame) // 2] for frame in frames])
 
@@ -253,7 +253,7 @@ def test_space_time_slices_are_the_middle_rows_of_every_method_and_of_the_truth(
 
 
 def test_a_frame_is_as_high_in_every_slice(tmp_path: Path) -> None:
-    """A protocol may count fewer frames than another; the same height is the same time in all."""
+    """Protocols may count different numbers of frames; equal heights must mean equal times."""
     every = []
     for label, frames in (("paper", 41), ("released", 37)):
         folder = tmp_path / label
@@ -311,7 +311,7 @@ def test_the_enlarged_square_lies_where_a_method_is_wrong(tmp_path: Path) -> Non
 
 @pytest.fixture
 def score(configure: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., Path]:
-    """Scores bicubic + blending on clip folders, of one set or of several, and gives where the results are."""
+    """A function that scores bicubic + blending on one or more clip sets and returns the folder of results."""
 
     def run(name: str, *roots: Path) -> Path:
         folder = tmp_path / "results" / name
@@ -329,7 +329,7 @@ def score(configure: Callable[..., DictConfig], tmp_path: Path) -> Callable[...,
 
 
 def panels(page: Path) -> dict[str, list[str]]:
-    """The captions below the pictures of each frame, by its heading."""
+    """The captions of the pictures of each frame, by its heading."""
     pictures = re.search(r'<section id="pictures">(.*?)</section>', page.read_text(), re.S)
     parts = re.split(r"<h3>(.*?)</h3>", pictures.group(1))[1:] if pictures else []
     return {
@@ -341,7 +341,7 @@ def panels(page: Path) -> dict[str, list[str]]:
 def test_runs_that_keep_a_clip_in_folders_of_other_names_are_shown_side_by_side(
     score: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Of several sets, pictures lie in folders of their sets; of one, they do not."""
+    """Pictures lie in folders named after their sets only if there are several sets."""
     for name in ("vid4", "more"):
         write_frames(tmp_path / name / "a", moving_frames(7, (32, 48)))
     several = score("several", tmp_path / "vid4", tmp_path / "more")
@@ -377,7 +377,7 @@ def test_pictures_of_another_size_are_left_out_with_a_line_and_the_data_are_told
 def test_tables_that_were_changed_are_refused(
     score: Callable[..., Path], tmp_path: Path, name: str, old: str, new: str
 ) -> None:
-    """By a spreadsheet, or by a copy that was cut off."""
+    """Rewritten by a spreadsheet, or truncated in copying."""
     write_frames(tmp_path / "vid4" / "a", moving_frames(7, (32, 48)))
     ours = score("ours", tmp_path / "vid4")
     table = ours / f"{name}.csv"

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind says what was measured, and can be read again."""
+"""Result files state what was measured, and can be read back."""
 
 import csv
 import json

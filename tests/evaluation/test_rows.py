@@ -1,4 +1,4 @@
-"""A row for each split and one for all: means by the protocol, what counted, what did not and why."""
+"""A row for each split and one for all: means by the protocol, what counted, what was left out and why."""
 
 from dataclasses import replace
 

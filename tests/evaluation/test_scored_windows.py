@@ -1,4 +1,4 @@
-"""Windows as they are read: a network that looks around a window is given what the clip has there."""
+"""Windows as they are read: a network that looks beyond a window is given the clip's frames around it."""
 
 import os
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ PAPER = Protocol("paper", True, False)
 
 @dataclass
 class Numbered:
-    """A clip whose frames are as bright as their number."""
+    """A clip in which the brightness of each frame is its number."""
 
     frames: int
     interrupted_at: int | None = None
@@ -63,7 +63,7 @@ class WithLr(Numbered):
 
 
 def test_lr_frames_of_another_number_are_refused() -> None:
-    """The network would make 13 frames, and the first seven would be taken for those of the window."""
+    """Given seven, the network would make 13 frames, and the first seven would be taken for the window."""
     clip = WithLr(frames=7)
     windows = Windows(clips=clip, tasks=plan(clip, PAPER), predictions=None, motion={}, reach=0)
     with pytest.raises(
@@ -87,7 +87,7 @@ def test_training_does_not_pass_over_what_a_clip_says_of_itself(
 
 
 class Still(Numbered):
-    """A clip whose last frame alone has moved."""
+    """A clip in which only the last frame has moved."""
 
     def excerpt(self, index: int, first: int, count: int) -> Excerpt:
         moved = moving_frames(2, (32, 48), speed=4)
@@ -95,7 +95,7 @@ class Still(Numbered):
 
 
 class Around(FrameUpscaler):
-    """Adds up to each frame its neighbours within reach; what a sequence lacks is nothing."""
+    """Sums each frame and its neighbours within reach; missing neighbours count as zero."""
 
     title = "around"
 
@@ -114,7 +114,7 @@ def windows_of(clips: Numbered | FrameFolders | WholeVideos, reach: int) -> Wind
 
 
 def numbers(window: WindowFrames) -> list[int]:
-    """Which frames of a `Numbered` clip the network is given."""
+    """Numbers of the `Numbered` frames that the network is given."""
     return (window.lr[:, 0, 0, 0] * 255).round().int().tolist()
 
 
@@ -124,7 +124,7 @@ def test_frames_of_windows_are_those_of_the_whole_clip(frames: int, reach: int) 
     windows = windows_of(clip, system.reach)
     for at in range(len(windows)):
         window = windows[at]
-        # A last window that was moved back may begin at an odd frame: the network is given the odd ones then.
+        # A last window that was moved back may begin at an odd frame; the network is then given the odd frames.
         parity = window.task.window.first % 2
         whole = system(downsample(to_float(clip.excerpt(0, 0, frames).hr[parity::2]))[None])[0]
         made = system(window.lr[None])[0, window.inside : window.inside + FRAMES]
@@ -182,7 +182,7 @@ def test_a_window_is_read_anew_when_a_frame_around_it_changed(tmp_path: Path) ->
 
 
 def test_a_set_that_is_named_twice_is_refused() -> None:
-    """Frames and rows of one would be taken for those of the other."""
+    """Otherwise frames and rows of one would be taken for those of the other."""
     with pytest.raises(InvalidInput, match="two clips are called clip in set; rename one"):
         plan(ConcatClipSet(sets=[Numbered(7), Numbered(9)]), PAPER)
 
@@ -206,7 +206,7 @@ def test_saved_frames_are_cut_to_whole_lr_pixels_as_the_truth_is(tmp_path: Path)
 
 
 def test_motion_of_which_a_part_is_known_is_measured() -> None:
-    """As after an evaluation by a protocol that leaves out the tail."""
+    """An earlier protocol may have left out the tail."""
     clip = Still(7)
     tasks = plan(clip, PAPER)
     whole = windows_of(clip, reach=0)[0]
@@ -216,7 +216,7 @@ def test_motion_of_which_a_part_is_known_is_measured() -> None:
 
 
 class Lacking(Numbered):
-    """As a clip of which a frame has been removed since it was described."""
+    """A clip that has lost a frame since it was described."""
 
     def excerpt(self, index: int, first: int, count: int) -> Excerpt:
         return super().excerpt(index, first, count - 1)
@@ -242,7 +242,7 @@ def test_frames_that_are_written_while_they_are_read_are_not_those_that_are_ther
 
 @pytest.mark.parametrize("frames", [7, 10])
 def test_motion_is_that_from_the_frame_before(frames: int) -> None:
-    """Of a clip that stands still but for its last frame, also in a window that was moved back."""
+    """Only the last frame of the clip moves; 10 frames need a window that is moved back."""
     clip = Still(frames)
     window = windows_of(clip, reach=0)[-1]
     motion = window.motion

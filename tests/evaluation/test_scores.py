@@ -1,4 +1,4 @@
-"""Windows put together into clips: which frames, which split, what is left out and why."""
+"""Scores of windows combined into clips: which frames count, which split, what is left out and why."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def test_frames_come_in_order_with_their_numbers_and_kinds() -> None:
     windows = [score(position, task) for position, task in enumerate(plan)]
     (clip,) = clip_scores(plan, reversed(windows), THRESHOLDS)
     assert [frame.number for frame in clip.frames] == list(range(1, 11))
-    # The second window is moved back to start at frame 4: it is given 4, 6, 8, 10 and counts 8, 9, 10.
+    # The second window is moved back to frame 4: frames 4, 6, 8, 10 are given, and 8, 9, 10 count.
     assert [frame.number for frame in clip.frames if frame.given] == [1, 3, 5, 7, 8, 10]
     assert clip.mean("psnr_y", "") == pytest.approx(30 + 5.5)
     assert clip.mean("psnr_y", "_given") == pytest.approx(30 + 34 / 6)
@@ -77,7 +77,7 @@ def test_an_interrupted_window_is_left_out_with_its_reason() -> None:
     ids=["all", "none", "the first"],
 )
 def test_a_clip_with_infinite_psnr_is_left_out(black: list[bool], reason: str) -> None:
-    """One that begins with a black frame is not all black."""
+    """A clip that only begins with black is not all black."""
     plan = tasks(7)
     window = score(0, plan[0], value=float("inf"), black=black)
     assert clip_scores(plan, [window], THRESHOLDS)[0].left_out == reason

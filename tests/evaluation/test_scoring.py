@@ -1,4 +1,4 @@
-"""What a record tells of its batch: counts, sizes and times, of which the costs of a network are made."""
+"""The record of a batch: counts, sizes and times, from which the costs of a network are computed."""
 
 import time
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from stvsr.models.network import Network
 from stvsr.models.two_stage import TwoStage
 
 PAUSE = 0.02
-"""Seconds of a pass through a slow network."""
+"""Seconds that one pass through the slow network takes."""
 
 
 @dataclass
 class Clips:
-    """Clips of one window each, by their sizes; each frame has a black pixel."""
+    """Clips of one window each, of the given sizes; each frame has a black pixel."""
 
     sizes: list[tuple[int, int]]
 
@@ -91,14 +91,14 @@ def test_a_batch_is_warm_after_one_of_as_many_windows_of_its_size() -> None:
 
 
 class Longer(Clips):
-    """Of two windows each."""
+    """Clips of two windows each."""
 
     def describe(self, index: int) -> ClipInfo:
         return ClipInfo("set", f"clip{index}", 13, 1, None)
 
 
 def test_frames_that_are_made_around_a_window_count_in_the_time_of_each() -> None:
-    """A frame would seem to take longer of a network that looks around than of one that does not."""
+    """Otherwise networks that look beyond the window would seem slower per frame than they are."""
     scoring, clips = scorer(Repeat(), [(16, 24)], range(1)), Longer([(16, 24)])
     tasks = plan(clips, Protocol("paper", True, False))
     scoring.windows = Windows(clips=clips, tasks=tasks, predictions=None, motion={}, reach=1)
@@ -107,7 +107,7 @@ def test_frames_that_are_made_around_a_window_count_in_the_time_of_each() -> Non
 
 
 def test_times_are_those_of_all_passes_of_a_batch_and_of_no_other_batch() -> None:
-    """Both batches hold two sizes, and so need two passes each."""
+    """Each batch holds two frame sizes, and so needs two passes."""
     slow = TwoStage(interpolator=Blend(), upscaler=SlowBicubic())
     scoring = scorer(slow, [(16, 24), (24, 16)] * 2, range(2), range(2, 4))
     started = time.perf_counter()

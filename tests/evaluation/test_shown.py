@@ -1,4 +1,4 @@
-"""What the report shows of a clip: the right frames, the whole time."""
+"""What the report shows of a clip: the right frames, slices through all."""
 
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def test_a_given_and_the_next_frame_are_shown_with_input_prediction_and_truth(tm
     frames = moving_frames(19, (16, 24))
     lr = downsample(to_float(frames))
     expected = {}
-    # The middle window of three has frames 7 to 13, counted from 1; its third is given, and the next is not.
+    # The middle of three windows has frames 7 to 13, counted from 1; the third of these is given, the next is not.
     for kind, number, source in (("given", 9, lr[8]), ("synthesised", 10, (lr[8] + lr[10]) / 2)):
         pictures = {"input": to_8bit(source), "prediction": 255 - frames[number - 1], "truth": frames[number - 1]}
         expected |= {f"{kind}-{name}-{number:08d}.png": picture for name, picture in pictures.items()}
@@ -69,7 +69,7 @@ def test_a_given_and_the_next_frame_are_shown_with_input_prediction_and_truth(tm
 
 
 def test_of_two_windows_the_first_is_shown_where_the_second_was_moved_back(tmp_path: Path) -> None:
-    """Of the second the frames that are shown count in the first: there is no prediction of them."""
+    """The third and fourth frames of the second window count in the first: it has no prediction of them."""
     show(windows(tmp_path / "clips", 1, frames=9), tmp_path / "out", 1)
     for kind, number in (("given", 3), ("synthesised", 4)):
         (picture,) = (tmp_path / "out" / "clip0").glob(f"{kind}-prediction-*.png")
@@ -94,7 +94,7 @@ def test_slices_are_the_middle_row_of_every_frame_in_order(tmp_path: Path) -> No
 
 
 def test_slices_of_two_widths_are_cut_to_the_middle_of_the_narrower(tmp_path: Path) -> None:
-    """As an evaluation leaves that was begun by a version which kept the whole width."""
+    """Such slices remain if an earlier version, which kept the whole width, began the evaluation."""
     whole = moving_frames(1, (4, 20))[0]
     write_png(tmp_path / "1.png", whole)
     write_png(tmp_path / "2.png", whole[:, :, 4:16])

@@ -39,7 +39,7 @@ def test_a_batch_of_clips_is_each_of_its_clips() -> None:
 
 
 def test_a_frame_that_is_right_in_all_pixels_counts_no_less_than_one_that_is_almost() -> None:
-    """Else validation scores would fall when a network learns that black is black."""
+    """Otherwise validation scores would fall when a network learns to predict black exactly."""
     prediction, target = batch(0.02, 0)
     prediction[:, 3] = target[:, 3] = 0
     scores = []
@@ -63,7 +63,7 @@ def test_a_clip_that_is_not_finite_is_not_left_out_of_a_mean_that_would_be_bette
 
 
 def test_a_clip_whose_frames_are_plain_but_of_different_colours_counts() -> None:
-    """How bright the frame between two is has to be found."""
+    """The brightness of frames in between is not trivial."""
     fade = torch.linspace(0, 1, 7).mul(255).round().div(255).view(1, 7, 1, 1, 1).expand(1, 7, 3, 16, 16)
     metric = MotionSplitScores()
     metric.update(fade.flip(1), fade, ["all"])
@@ -71,7 +71,7 @@ def test_a_clip_whose_frames_are_plain_but_of_different_colours_counts() -> None
 
 
 def test_a_clip_whose_truth_is_of_one_colour_does_not_count() -> None:
-    """A fade to black: made exactly or almost, it would outweigh what all other clips show."""
+    """Predicted (almost) exactly, as black frames are, it would outweigh all other clips."""
     metric = MotionSplitScores()
     prediction, target = batch(0.02, 0)
     metric.update(prediction, target, ["all"])

@@ -1,4 +1,4 @@
-"""Seconds are told apart by stage, and are those of what was run since the last reset."""
+"""Seconds are measured for each stage, since the last reset."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from stvsr.evaluation.stage_clock import StageClock
 
 
 class Slow(nn.Module):
-    """Takes so many seconds of a clock of its own: a real one runs on while the machine is busy elsewhere."""
+    """Takes `seconds` on a simulated clock: on a busy machine, a real one would add time spent elsewhere."""
 
     now = 0.0
 

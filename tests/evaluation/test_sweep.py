@@ -1,4 +1,4 @@
-"""The report of a sweep is of what that sweep scored; one that fails is told."""
+"""The report of a sweep compares what that sweep scored; a failure to make it is reported."""
 
 import os
 from pathlib import Path
@@ -39,10 +39,10 @@ def test_only_results_of_this_sweep_are_compared_in_the_order_of_its_jobs(
         leave_results(tmp_path, job)
     callback = sweep.SweepReport()
     callback.on_multirun_start(config(tmp_path))
-    # Written again with the very same content, and new.
+    # "2" is rewritten with the same content; "10" is new.
     for job in ("10", "2"):
         leave_results(tmp_path, job)
-    # Its time is another one, which the clock of a file system may be too coarse to show.
+    # Sets another modification time: the file system's clock may be too coarse to give it one.
     os.utime(tmp_path / "2" / RESULTS, ns=(0, 1))
     callback.on_multirun_end(config(tmp_path))
     assert [path.name for path in compared] == ["2", "10"]
@@ -51,7 +51,7 @@ def test_only_results_of_this_sweep_are_compared_in_the_order_of_its_jobs(
 def test_a_report_that_cannot_be_made_is_one_line_and_an_exit_status(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Not a warning of Hydra's, and not status 0."""
+    """Hydra by itself would only warn, and exit with status 0."""
     leave_results(tmp_path, "0")
     with pytest.raises(SystemExit) as stop:
         sweep.SweepReport().on_multirun_end(config(tmp_path))

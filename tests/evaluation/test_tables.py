@@ -1,4 +1,4 @@
-"""One table in four forms, none of which a name can break."""
+"""One table in four formats; no name can break any of them."""
 
 import csv
 from io import StringIO

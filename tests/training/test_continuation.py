@@ -1,4 +1,4 @@
-"""Which run is continued, and that no run is taken for another."""
+"""Which run is continued; no run is mistaken for another."""
 
 import re
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def test_a_run_that_began_elsewhere_goes_on_from_where_it_has_come_when_it_is_st
     assert checkpoint_to_continue(small_run(resume, folder="other")) == tmp_path / "run/checkpoints/last.ckpt"
     train(small_run("trainer.max_steps=4", resume, folder="other"))
     assert checkpoint_to_continue(small_run(resume, folder="other")) == tmp_path / "other/checkpoints/last.ckpt"
-    # Back to an earlier state of the same run, as asked for.
+    # An explicit `resume` may go back to an earlier state of the same run.
     best = f"resume='{tmp_path}/other/checkpoints/best.ckpt'"
     assert checkpoint_to_continue(small_run(best, folder="other")) == tmp_path / "other/checkpoints/best.ckpt"
 
@@ -34,7 +34,7 @@ def test_a_run_that_began_elsewhere_goes_on_from_where_it_has_come_when_it_is_st
 def test_a_run_that_has_come_no_further_does_not_take_the_place_of_the_one_that_is_named(
     small_run: Run, tmp_path: Path
 ) -> None:
-    """As where both have been finished: what was asked for is continued."""
+    """Both may be finished, for example: the run that `resume` names is continued."""
     for folder in ("run", "other"):
         (tmp_path / folder / "checkpoints").mkdir(parents=True)
         torch.save({"global_step": 2}, tmp_path / folder / "checkpoints" / "last.ckpt")
@@ -43,7 +43,7 @@ def test_a_run_that_has_come_no_further_does_not_take_the_place_of_the_one_that_
 
 
 def test_a_finished_run_that_is_started_again_is_left_as_it_is(small_run: Run, tmp_path: Path) -> None:
-    """As in a sweep whose command is given again for the sake of its other jobs."""
+    """A sweep may be started again for the sake of its other jobs."""
     train(small_run(*SHORT))
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*") if path.is_file()}
     assert tmp_path / "run/csv/metrics.csv" in before
@@ -63,11 +63,11 @@ OTHER_SETTINGS = {
     "initial_weights=a.ckpt": "initial_weights=a.ckpt, which was None",
     "+callbacks.own={_target_:lab.EMA,decay:0.9}": "callbacks.own._target_=lab.EMA",
 }
-"""One of each kind, and what is said of it."""
+"""A setting of each kind, with what the error says of it."""
 
 
 def test_a_finished_run_is_not_taken_for_one_with_other_settings(small_run: Run) -> None:
-    """As where a sweep over other values is given the folder of an earlier one."""
+    """A sweep over other values may be given the folder of an earlier one."""
     train(small_run(*SHORT))
     for setting, says in OTHER_SETTINGS.items():
         with pytest.raises(InvalidInput, match=re.escape(f"a finished run, which cannot change to {says}")):
@@ -176,7 +176,7 @@ def test_a_folder_that_an_earlier_version_kept_as_it_was_written_is_the_same(
 
 
 def test_the_rest_of_a_command_that_was_left_out_is_not_trained_with(small_run: Run, tmp_path: Path) -> None:
-    """Its data would be the generated clips of the default, and its checkpoint be written over."""
+    """Otherwise the run would train on the default generated clips and overwrite its checkpoint."""
     train(small_run("trainer.max_steps=1"))
     last = tmp_path / "run/checkpoints/last.ckpt"
     content = torch.load(last, weights_only=True)

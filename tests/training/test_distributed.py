@@ -32,7 +32,7 @@ class DumpGradients(pl.Callback):
 
 
 def run(folder: Path, *overrides: str, flags: tuple[str, ...] = (), status: int = 0) -> str:
-    """The real command, in processes of its own; gives what it says on standard error."""
+    """Runs the real command in a process of its own and returns its standard error."""
     (folder / "gradient_dump.py").write_text(DUMP)
     small = [*SMALL_RUN, "ablation=a", f"output_dir={folder}/run"]
     command = [sys.executable, "-m", "stvsr.train", *flags, *small, *overrides]
@@ -57,7 +57,7 @@ def test_two_processes_have_the_gradients_and_the_validation_of_one(
             "trainer.max_steps=2",
             "trainer.val_check_interval=2",
             "loader.batch_size=4",
-            # Of each split a clip for either process.
+            # One clip of each split per process.
             "data.val_source.clips=6",
             "trainer.precision=64-true",
             "+callbacks.dump._target_=gradient_dump.DumpGradients",
@@ -68,7 +68,7 @@ def test_two_processes_have_the_gradients_and_the_validation_of_one(
     for folder in (one, two):
         folder.mkdir()
     run(two, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", *settings(two))
-    # In this process: starting another one takes longer than what it would do.
+    # In this process, as starting another would take longer than the training.
     monkeypatch.syspath_prepend(two)
     train(small_run(*settings(one), folder="1/run"))
 
@@ -79,15 +79,15 @@ def test_two_processes_have_the_gradients_and_the_validation_of_one(
     expected, ours = (torch.cat([g.flatten() for g in gradients.values()]).double() for gradients in (whole, shared))
     difference = ((ours - expected).norm() / expected.norm()).item()
     print(f"relative difference of the gradients: {difference:.1e}")
-    # float64, because in float32 another batch size rounds otherwise and the loss is steep where the error is below
-    # its epsilon: 3e-5 there. A mean in place of the sum would differ by half.
+    # float64, because in float32 rounding depends on the batch size, and the loss is steep where errors are below its
+    # epsilon: the difference is 3e-5 there. With a mean in place of the sum, it would be a half.
     assert difference < 1e-5
     assert validated(two) == pytest.approx(validated(one), abs=1e-3)
 
 
 @pytest.mark.slow
 def test_a_sweep_of_distributed_runs_keeps_each_run_in_its_folder(tmp_path: Path) -> None:
-    """Configs of one's own are found by all processes."""
+    """All processes also find custom configs."""
     for folder, group, name in (("here", "optimizer", "adam"), ("there", "scheduler", "cosine_restarts")):
         (tmp_path / folder / group).mkdir(parents=True)
         shutil.copy(CONFIG_DIR / group / f"{name}.yaml", tmp_path / folder / group / "mine.yaml")
@@ -108,14 +108,14 @@ def test_a_sweep_of_distributed_runs_keeps_each_run_in_its_folder(tmp_path: Path
     assert runs == ["0-a", "1-b"]
     for name in runs:
         assert (tmp_path / "run" / name / "checkpoints/last.ckpt").is_file()
-        # One process writes the log; were the other to run the sweep again, rows would come twice.
+        # One process writes the log; if the other ran the sweep again, rows would appear twice.
         rows = (tmp_path / "run" / name / "csv/metrics.csv").read_text().splitlines()
         assert len(rows) == len(set(rows))
 
 
 @pytest.mark.slow
 def test_a_distributed_run_that_fails_ends_its_sweep_with_a_line_and_leaves_no_process(tmp_path: Path) -> None:
-    """A process that is left holds the pipe that this test reads to its end."""
+    """A leftover process would keep standard error open, and this test would time out."""
     processes = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.val_source.clips=1"]
     error = run(tmp_path, "ablation=a,b", *processes, flags=("--multirun",), status=1)
     assert "error: 1 clip(s) to validate on for 2 processes" in error

@@ -1,4 +1,4 @@
-"""Non-finite steps change nothing and are counted; too many end the run with a remedy; none is saved."""
+"""Non-finite steps change nothing, are counted and never saved; too many end the run with a remedy."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from stvsr.training.guards import NonFiniteGuard
 
 
 class Spy(pl.Callback):
-    """Keeps the parameters after each step."""
+    """Records the parameters after each step."""
 
     parameters: list[torch.Tensor]
 
@@ -33,7 +33,7 @@ class Spy(pl.Callback):
 
 @pytest.fixture
 def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[int], float], None]:
-    """Makes the loss of given steps not finite: predictions are shifted."""
+    """Makes the loss of given steps non-finite by shifting predictions."""
 
     def install(steps: set[int], shift: float) -> None:
         original, count = losses.charbonnier, iter(range(1000))
@@ -66,7 +66,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(
 
 
 class Stop(pl.Callback):
-    """Asks for a stop in the middle of the third step."""
+    """Requests a stop during the third step."""
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.global_step == 2:
@@ -106,7 +106,7 @@ def test_many_in_a_row_end_the_run_and_name_the_last_good_checkpoint(
 
 
 def step(guard: NonFiniteGuard, gradient: float) -> float | None:
-    """One step with this gradient; gives what the guard leaves of it."""
+    """Makes a step with this gradient and returns what the guard leaves of it."""
     weight = torch.nn.Parameter(torch.zeros(2))
     weight.grad = torch.full((2,), gradient)
     module = SimpleNamespace(parameters=lambda: [weight], log=lambda *_: None)
@@ -124,7 +124,7 @@ def test_only_steps_in_a_row_end_a_run(tmp_path: Path) -> None:
 
 
 def test_a_gradient_whose_square_is_not_finite_is_dropped_and_a_large_one_is_not(tmp_path: Path) -> None:
-    """Adam's moments would be infinite for the rest of the run, and the weights would stay as they are."""
+    """Otherwise Adam's moments would be infinite for the rest of the run, and the weights would not change."""
     guard = NonFiniteGuard(patience=2, last=str(tmp_path / "last.ckpt"))
     assert step(guard, 1e30) is None
     assert step(guard, 1e15) == pytest.approx(1e15)
@@ -133,7 +133,7 @@ def test_a_gradient_whose_square_is_not_finite_is_dropped_and_a_large_one_is_not
 def test_a_run_that_ends_in_skipped_steps_is_not_saved_after_them(
     small_run: Callable[..., DictConfig], poison: Callable[[set[int], float], None], tmp_path: Path
 ) -> None:
-    """Nor by the validation that is due there; and it is not taken for finished."""
+    """Not even by the validation due there; nor does the run count as finished."""
     poison({3}, float("nan"))
     with pytest.raises(TrainingDiverged, match=r"1 step\(s\) in a row up to step 4 .*run/checkpoints/last\.ckpt"):
         train(small_run("callbacks.last.every_steps=3"))

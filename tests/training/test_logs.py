@@ -1,4 +1,4 @@
-"""What CSV logs tell of a run: a curve, and a time only if one was measured."""
+"""What CSV logs show of a run: its curve, and its minutes if speed was measured."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from stvsr.training.logs import read_logs
 
 
 def logged(folder: Path, *rows: str, steps: int) -> DictConfig:
-    """The config of a run of so many steps of six clips that logged these rows: step, clips a second, validation."""
+    """The config of a run, in batches of six clips, that logged these rows: step, clips per second, validation."""
     (folder / "csv").mkdir()
     log = "\n".join([f"step,{CLIPS_PER_SECOND},{MONITORED}", *rows, ""])
     (folder / "csv" / "metrics.csv").write_text(log, encoding="utf-8")
@@ -28,5 +28,5 @@ def test_slower_steps_take_more_of_the_minutes(tmp_path: Path) -> None:
 
 
 def test_a_run_that_measured_no_speed_has_no_minutes(tmp_path: Path) -> None:
-    """Zero would be read as a figure."""
+    """Zero would look like a measurement."""
     assert read_logs(logged(tmp_path, "9,,20.0", steps=10)) == ([(10, 20.0)], None)

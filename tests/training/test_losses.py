@@ -1,4 +1,4 @@
-"""The loss is the authors' formula, not one of the others of that name."""
+"""The Charbonnier loss is the authors' formula, not another one of that name."""
 
 import pytest
 import torch

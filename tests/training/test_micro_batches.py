@@ -22,7 +22,7 @@ from stvsr.training.micro_batches import loss_in_micro_batches
 from stvsr.training.objectives import Objective, SpaceTime
 
 ONE_STAGE = ("space_time", "feature_interpolation", "flow_guided_offsets", "feature_reconstruction")
-"""Objectives of networks of one stage."""
+"""Objectives of one-stage networks."""
 
 
 def make_batch(clips: int, *, h: int = 8, w: int = 12) -> Batch:
@@ -44,7 +44,7 @@ def gradients(loss: Tensor, network: nn.Module) -> dict[str, Tensor]:
 def assert_adds_up(
     objective: Objective, network: nn.Module, batch: Batch, *, rtol: float = 1e-6, atol: float = 1e-9
 ) -> None:
-    """`rtol` is that of the gradients' own scale."""
+    """`rtol` is relative to each gradient's maximum."""
     loss_of = partial(objective, network)
     whole, parts = loss_of(batch), loss_in_micro_batches(loss_of, batch, network)
     torch.testing.assert_close(parts, whole.detach(), rtol=rtol, atol=atol)
@@ -62,7 +62,7 @@ def test_every_objective_adds_up(
     monkeypatch: pytest.MonkeyPatch,
     objective: str,
 ) -> None:
-    """SuperSloMo's without VGG-16, whose weights are downloaded."""
+    """Without VGG-16 for SuperSloMo: its weights need a download."""
     model = "zooming_slow_mo" if objective in ONE_STAGE else "two_stage"
     of_one_clip(monkeypatch)
     if model == "two_stage":
@@ -73,7 +73,7 @@ def test_every_objective_adds_up(
         network = instantiate(configure("train", "~ablation", "model=two_stage", *stages, *sizes).model)
     else:
         network = small_network()
-    # In double precision: the losses are steep near 0, where the order of a sum decides on signs.
+    # In float64: the losses are steep near 0, where the order of summation may decide the sign.
     batch = make_batch(3)
     batch.lr, batch.hr = batch.lr.double(), batch.hr.double()
     learned = configure("train", "~ablation", f"objective={objective}", f"model={model}").objective
@@ -118,7 +118,7 @@ def test_clips_go_through_the_network_a_few_at_a_time_and_what_they_kept_is_gone
 def test_gradients_add_up_under_autocast(
     small_network: Callable[..., ZoomingSlowMo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It keeps weights that it has cast, over all micro-batches."""
+    """Autocast caches the weights it has cast, across all micro-batches."""
     of_one_clip(monkeypatch)
     network, batch = small_network(), make_batch(3)
 
@@ -126,12 +126,12 @@ def test_gradients_add_up_under_autocast(
         return (prediction.float() - target).square().sum()
 
     with torch.autocast("cpu", torch.bfloat16):
-        # bfloat16 has 8 bits, and another batch may have other kernels.
+        # bfloat16 has 8 significant bits, and kernels may depend on the batch size.
         assert_adds_up(SpaceTime(squared), network.train(), batch, rtol=0.05)
 
 
 def test_parameters_without_a_share_in_the_loss_get_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With several processes they are told from the others by the graph."""
+    """With several processes, DDP finds unused parameters by the graph."""
     of_one_clip(monkeypatch)
     network = nn.ModuleList([nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)])
     network[2].requires_grad_(False)
@@ -182,7 +182,7 @@ def test_micro_batches_are_few_alike_and_hold_each_clip_once(clips: int, h: int,
 
 
 def test_clips_of_the_papers_size_go_through_two_at_a_time() -> None:
-    """More would take the memory of more."""
+    """More at once would take more memory."""
     lr = torch.empty(24, 4, 3, 32, 32, device="meta")
     parts = micro_batches.micro_batches(Batch(lr, lr, ["clip"] * 24, ["all"] * 24))
     assert [len(part) for part in parts] == [2] * 12

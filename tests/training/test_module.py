@@ -1,4 +1,4 @@
-"""What is refused before a first step, the optimizer of a resumed run, and what a step and a validation give."""
+"""What is refused before the first step, the optimizer of a resumed run, and what steps and validations return."""
 
 import csv
 from collections.abc import Callable, Iterable
@@ -24,7 +24,7 @@ Run = Callable[..., DictConfig]
 
 
 def untrained(config: DictConfig) -> SpaceTimeModule:
-    """The network and the objective of a config, with nothing around them."""
+    """A module with the config's network and objective, without a trainer."""
     return SpaceTimeModule(
         network=instantiate(config.model),
         model_config={},
@@ -51,7 +51,7 @@ def untrained(config: DictConfig) -> SpaceTimeModule:
 def test_processes_that_would_wait_for_gradients_of_other_parts_are_refused(
     configure: Run, monkeypatch: pytest.MonkeyPatch, objective: str, strategy: Strategy, refused: bool
 ) -> None:
-    """Before the first step; DDP's own error comes at the second, and is a page."""
+    """DDP's own error comes at the second step and fills a page."""
     module = untrained(configure("train", *SMALL_RUN, f"objective={objective}"))
     monkeypatch.setattr(SpaceTimeModule, "trainer", SimpleNamespace(strategy=strategy, precision="32-true"))
     says = pytest.raises(InvalidInput, match=r"trains \d+ of the network's \d+ .*ddp_find_unused_parameters_true")
@@ -62,7 +62,7 @@ def test_processes_that_would_wait_for_gradients_of_other_parts_are_refused(
 def test_bfloat16_on_a_gpu_that_has_none_is_refused_before_the_first_step(
     configure: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """cuDNN's own words are those of a lack of memory."""
+    """cuDNN's own message would suggest a lack of memory."""
     module = untrained(configure("train", *SMALL_RUN))
     on_a_gpu = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda")), precision="bf16-mixed")
     monkeypatch.setattr(SpaceTimeModule, "trainer", on_a_gpu)
@@ -105,13 +105,13 @@ def test_a_network_that_waits_for_the_host_is_not_recorded(configure: Run, tmp_p
 
 @pytest.mark.parametrize("objective", ["feature_interpolation", "flow_guided_offsets", "feature_reconstruction"])
 def test_steps_of_an_objective_that_trains_a_part_are_not_recorded(small_run: Run, objective: str) -> None:
-    """They run that part alone, which the recording of the whole network does not have."""
+    """They run only that part, but the whole network is what would be recorded."""
     with pytest.raises(InvalidInput, match=r"cuda_graphs=true with an objective .* a part .*cuda_graphs=false"):
         train(small_run("ablation=b", "cuda_graphs=true", f"objective={objective}"))
 
 
 def test_a_part_of_ones_own_is_not_recorded(configure: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What escapes a recording, as torchvision's operators do, would learn nothing, without any error."""
+    """Operators that escape a recording, as torchvision's do, would learn nothing, without an error."""
     module = untrained(configure("train", *SMALL_RUN, "cuda_graphs=true"))
     monkeypatch.setattr(SpaceTimeModule, "trainer", SimpleNamespace(world_size=1, precision="32-true"))
     module._check_recordable(module.network)
@@ -121,7 +121,7 @@ def test_a_part_of_ones_own_is_not_recorded(configure: Run, monkeypatch: pytest.
 
 
 def test_the_rate_rises_to_the_one_that_is_configured(small_run: Run, tmp_path: Path) -> None:
-    """The schedule sets the rate of the first step; that is not the one that the others are parts of."""
+    """Later rates are fractions of the configured rate, not of the first step's, which the schedule has reduced."""
     train(small_run("optimizer.lr=1e-3", "scheduler.warmup=2", "scheduler.period=1000000", "trainer.max_steps=5"))
     with (tmp_path / "run" / "csv" / "metrics.csv").open(newline="") as file:
         rates = [float(row["train/learning_rate"]) for row in csv.DictReader(file) if row["train/learning_rate"]]
@@ -130,10 +130,10 @@ def test_the_rate_rises_to_the_one_that_is_configured(small_run: Run, tmp_path: 
 
 
 def test_a_resumed_run_takes_the_configured_learning_rate(small_run: Run, tmp_path: Path) -> None:
-    """The remedy after divergence; the saved rate would win otherwise."""
+    """A lower rate is the remedy after divergence; the saved one must not win."""
     train(small_run("trainer.max_steps=2", "optimizer.lr=1e-3"))
     last = tmp_path / "run/checkpoints/last.ckpt"
-    # Two steps: the rate of the second is set by the schedule.
+    # Two more steps, as the schedule sets the rate of the second.
     metrics = train(small_run("trainer.max_steps=4", "optimizer.lr=1e-5", f"resume='{last}'", folder="resumed"))
     assert metrics["train/learning_rate"] == pytest.approx(1e-5, rel=1e-3)
 
@@ -149,14 +149,14 @@ def test_a_resumed_run_takes_the_optimizers_configured_hyperparameters(small_run
 
 
 class Own(torch.optim.AdamW):
-    """Hands its settings on, as many do that divide parameters into groups."""
+    """Passes its settings on as `**settings`, as many custom optimizers do."""
 
     def __init__(self, parameters: Any, **settings: Any) -> None:
         super().__init__(parameters, **settings)
 
 
 def test_each_group_of_parameters_keeps_what_it_was_made_with_and_what_it_has_learned() -> None:
-    """As where weights decay and biases do not, or an optimizer finds its own rate and keeps it in the group."""
+    """For example, biases may not decay, or an optimizer may keep a rate that it has found in the group."""
     weight, bias = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
     groups = [{"params": [weight], "lr": 0.1}, {"params": [bias], "weight_decay": 0.0, "found_rate": 3.0, "step": 7}]
     first, second = hyperparameters(Own(groups, lr=0.2, weight_decay=0.5))
@@ -166,7 +166,7 @@ def test_each_group_of_parameters_keeps_what_it_was_made_with_and_what_it_has_le
 
 
 class Decayless:
-    """Makes an optimizer in whose second group nothing decays."""
+    """Makes an optimizer whose second group has no weight decay."""
 
     def __call__(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         first, *others = parameters
@@ -195,7 +195,7 @@ def test_the_state_of_another_optimizer_is_refused(small_run: Run, tmp_path: Pat
 def test_the_state_of_an_optimizer_that_does_not_survive_another_ones_is_refused_before_it_is_loaded(
     small_run: Run, tmp_path: Path
 ) -> None:
-    """Adam looks for the steps of what it is given."""
+    """Adam would look for step counts, which SGD does not keep."""
     sgd = ["optimizer._target_=torch.optim.SGD", "~optimizer.betas", "+optimizer.momentum=0.9", "optimizer.lr=1e-6"]
     train(small_run(*sgd, "scheduler.minimum=0", "trainer.max_steps=1"))
     with pytest.raises(InvalidInput, match="the run was trained with SGD, expected Adam; choose that optimizer"):
@@ -203,7 +203,7 @@ def test_the_state_of_an_optimizer_that_does_not_survive_another_ones_is_refused
 
 
 def test_a_switch_of_the_optimizer_that_a_resumed_run_did_not_have_is_refused(small_run: Run) -> None:
-    """It was told as taken, and was not; Adam would miss the largest squares that amsgrad keeps."""
+    """Otherwise it would be reported as applied, but Adam would lack the maxima that amsgrad keeps."""
     train(small_run("trainer.max_steps=1"))
     with pytest.raises(InvalidInput, match=r"optimizer\.amsgrad=True: the run was trained with False; choose that, or"):
         train(small_run("+optimizer.amsgrad=true", "trainer.max_steps=2"))

@@ -37,7 +37,7 @@ def test_a_run_logs_what_dashboards_show(small_run: Callable[..., DictConfig], t
     expected |= {f"train/{name}" for name in ("loss", "learning_rate", "offset_magnitude", "clips_per_second")}
     assert expected <= columns.keys()
     assert columns["train/learning_rate"][0] == pytest.approx(4e-4)
-    # Zero before the first step, when offsets start on the grid, and not after it.
+    # Offsets start on the grid, so they are zero until the first step changes them.
     assert columns["train/offset_magnitude"][0] == 0
     assert columns["train/offset_magnitude"][-1] > 0
     mean = sum(metrics[f"val/psnr/{split}"] for split in splits[:3]) / 3
@@ -62,14 +62,14 @@ def test_clips_per_second_are_those_of_training_alone(
     monkeypatch.setattr(module, "loss_in_micro_batches", half_a_second)
     monkeypatch.setattr(Pictures, "on_validation_batch_end", a_minute)
     train(small_run("trainer.log_every_n_steps=2", "trainer.val_check_interval=2"))
-    # Twice two steps of two clips, in a second.
+    # Logged twice: two steps of two clips took one second.
     assert logged(tmp_path / "run")["train/clips_per_second"] == [4.0, 4.0]
 
 
 def test_the_loss_is_logged_for_each_value_of_a_frame(
     small_run: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """So that runs with other batches and crops can be compared."""
+    """So that runs with different batch and crop sizes can be compared."""
     charbonnier, differences = losses.charbonnier, []
 
     def watched(prediction: Tensor, target: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def test_the_loss_is_logged_for_each_value_of_a_frame(
 def test_a_run_leaves_checkpoints_and_pictures_and_is_not_validated_before_the_first_step(
     small_run: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
-    """It would take part in choosing the best checkpoint."""
+    """That validation would take part in choosing the best checkpoint."""
     train(small_run("+trainer.num_sanity_val_steps=1", "callbacks.pictures.clips=1"))
     assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == [
         "best.ckpt",
@@ -142,7 +142,7 @@ def test_wandb_gets_the_metrics_offline_and_best_as_summary(
 
 
 def at(step: int) -> Any:
-    """A trainer after so many of five steps, which logs every second."""
+    """A trainer at `step` of five steps, which logs every second one."""
     return SimpleNamespace(global_step=step, max_steps=5, log_every_n_steps=2, world_size=1)
 
 
@@ -171,7 +171,7 @@ def test_a_damaged_clip_met_since_the_last_log_is_counted_after_a_stop() -> None
 
 
 def test_of_several_processes_one_counts_what_the_first_had_met(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All read the same checkpoint."""
+    """All read the same checkpoint, and would each count them."""
     first, second = DamagedClips(), DamagedClips()
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     for rank, damaged in enumerate((first, second)):

@@ -1,4 +1,4 @@
-"""What is learned from a batch: the right frames against the right frames, and a loss that is a sum."""
+"""Objectives compare the right frames with the right targets, and their losses are sums."""
 
 from collections.abc import Callable
 from functools import partial
@@ -159,7 +159,7 @@ def test_offsets_learn_the_flow_of_a_clip_and_nothing_else_changes(
     assert distances[-1] < 0.1 * distances[0]
     trained = {name.split(".")[0] for name, weight in network.named_parameters() if weight.grad is not None}
     assert trained == {"interpolation"}
-    # The first of each pair is sampled to the left of where things have moved to, the second to the right.
+    # Things move right: of each pair, the frame before is sampled to the left, the frame after to the right.
     fusion = network.interpolation.fusion
     with torch.no_grad():
         levels = fusion.offsets(*neighbours(network.extract(batch.lr), fusion))
@@ -218,7 +218,7 @@ def test_a_training_of_a_part_changes_it_alone(
 
 
 def test_frames_of_another_shape_are_refused_at_the_first_step(batch: Batch) -> None:
-    """A loss would spread one channel over three, and only a validation would notice."""
+    """The loss would broadcast one channel over three, and only a validation would notice."""
 
     class Grey(FrameUpscaler):
         def __init__(self) -> None:
@@ -269,7 +269,7 @@ def test_an_objective_tells_the_part_that_it_trains(small_network: Callable[...,
 def test_a_stage_is_trained_saved_and_given_to_another_system(
     configure: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
-    """Only what its objective trains changes; the checkpoint is a whole system, and the stage goes into another."""
+    """Only what its objective trains changes; the checkpoint holds a whole system, whose stage another can load."""
     settings = [option for option in SMALL_RUN if not option.startswith("model.")]
     small = [
         "+frame_upscaler.channels=8",
@@ -298,7 +298,7 @@ def test_a_stage_is_trained_saved_and_given_to_another_system(
 def test_a_checkpoint_of_another_optimizer_is_plain_values_too(
     configure: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
-    """Adamax keeps its betas as they are given, which were Hydra's."""
+    """Adamax keeps its betas as given, so they must not be Hydra's lists."""
     settings = [option for option in SMALL_RUN if not option.startswith("model.")]
     sizes = {"channels": "[4,4,4]", "taps": 5, "multiple_of": 8}
     small = [f"+frame_interpolator.{name}={size}" for name, size in sizes.items()]

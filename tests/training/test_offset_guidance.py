@@ -1,4 +1,4 @@
-"""Offsets held to optical flow: the right frames, direction and level, and nothing where nobody knows."""
+"""Offsets guided by optical flow: the right frames, directions and levels, and no loss where flow is unknown."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def constant(down: float, right: float, height: int = 16, width: int = 24) -> Te
 
 @pytest.mark.parametrize("turned", [False, True], ids=["to the right", "down"])
 def test_flow_leads_from_missing_frames_to_the_given_ones_around_them(turned: bool) -> None:
-    """A picture that moves by 8 HR pixels a frame: 2 LR pixels back to the frame before, 2 on to the one after."""
+    """At 8 HR pixels per frame, flow is -2 LR pixels to the frame before and +2 to the frame after."""
     hr = moving_frames(7, (96, 128), speed=8)[None] / 255
     still = moving_frames(7, (96, 128), speed=0)[None] / 255
     hr = torch.cat([hr, still])
@@ -30,7 +30,7 @@ def test_flow_leads_from_missing_frames_to_the_given_ones_around_them(turned: bo
 
 @pytest.mark.parametrize("finer", [1, 2, 4])
 def test_offsets_at_the_flow_cost_nothing_and_others_their_distance(finer: int) -> None:
-    """In pixels of the finest level, whose places each level stands for; not where the flow leads out of the frame."""
+    """Distances are in pixels of the finest level, summed over its positions whose flow stays within the frame."""
     flow = constant(0, 4)
     taps = torch.tensor([0.0, 4.0]).repeat(3).view(1, 6, 1, 1).expand(1, 6, 16 // finer, 24 // finer)
     known = 16 * (24 - 4)

@@ -1,4 +1,4 @@
-"""The learning rate follows the paper's curve, restarts, and warms up where asked."""
+"""The learning rate follows the paper's curve, restarts, and warms up if configured."""
 
 import pytest
 import torch

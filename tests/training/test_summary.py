@@ -1,4 +1,4 @@
-"""A training in a few words: none of them untrue."""
+"""The summary of a training run states only what is true."""
 
 from collections.abc import Callable
 

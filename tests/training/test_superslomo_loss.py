@@ -1,4 +1,4 @@
-"""SuperSloMo's loss: each term is the paper's, as a sum, and reaches the weights; VGG-16 where it is wanted."""
+"""SuperSloMo's loss: each term is the paper's, as a sum, and reaches the weights; VGG-16 is used only if weighted."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from stvsr.training import superslomo_loss
 from stvsr.training.superslomo_loss import SuperSloMoLoss, roughness
 
 WEIGHTS = {"reconstruction": 204.0, "perceptual": 0.005, "warping": 102.0, "smoothness": 1.0}
-"""Of the paper, as in the config."""
+"""The paper's weights, as in the config."""
 
 WITHOUT_FEATURES = WEIGHTS | {"perceptual": 0.0}
 
@@ -36,7 +36,7 @@ def triplet(h: int = 32, w: int = 64, batch: int = 2) -> tuple[Tensor, ...]:
 
 @pytest.fixture
 def random_vgg(monkeypatch: pytest.MonkeyPatch) -> nn.Sequential:
-    """VGG-16's layers with random weights in the place of torchvision's, which come from the network."""
+    """VGG-16's layers with random weights instead of torchvision's, which need a download."""
     torch.manual_seed(0)
     layers: nn.Sequential = vgg.make_layers(vgg.cfgs["D"], batch_norm=False)
     monkeypatch.setattr(superslomo_loss, "vgg16", lambda weights: SimpleNamespace(features=layers))
@@ -58,7 +58,7 @@ def test_frames_too_small_for_vgg_are_refused(interpolator: SuperSloMo, random_v
 def test_warping_carries_each_frame_to_the_time_of_the_others(interpolator: SuperSloMo) -> None:
     before, after, target = triplet()
     loss = SuperSloMoLoss(**NO_TERM | {"warping": 2.0})(interpolator, before, after, target)
-    # Of frames without the mean colour: what comes in from outside has it.
+    # With the mean colour subtracted, so that pixels from outside the frame have it.
     i0, i1, it = (interpolator.prepare(frames) for frames in (before, after, target))
     f01, f10 = interpolator.flow(torch.cat([i0, i1], dim=1)).chunk(2, dim=1)
     pairs = [

@@ -1,4 +1,4 @@
-"""How much memory a job may use is what there is, or what somebody allows."""
+"""A job may use the memory that is free, or as much as the user allows."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def budget_for(width: int, height: int, device: str, limit: float | None = None)
 def test_tiles_of_an_earlier_run_are_taken_if_there_is_room_for_them_now(
     monkeypatch: pytest.MonkeyPatch, limit: float | None, free: int, fitting: bool
 ) -> None:
-    """Or a job that was killed for want of memory would be killed for ever."""
+    """Otherwise a job killed for lack of memory would be killed again every time."""
     monkeypatch.setattr(budget, "available_memory", lambda device: free)
     assert budget_for(240, 160, "cpu", limit).fits(Grid()) is fitting
 
@@ -33,7 +33,7 @@ def test_tiles_of_an_earlier_run_are_taken_if_there_is_room_for_them_now(
 def test_tiles_of_an_earlier_run_may_take_all_that_is_free(
     monkeypatch: pytest.MonkeyPatch, share: float, fitting: bool
 ) -> None:
-    """They were chosen for a part of it: where a little less is free now, work is not given up for that."""
+    """They were chosen for a part of it, so they are kept even if a little less is free now."""
     job = budget_for(240, 160, "cpu")
     needed = bytes_needed(Grid(), job.network, 160, 240)
     monkeypatch.setattr(budget, "available_memory", lambda device: share * needed + (2 * 7 * 3 + 118) * 960 * 640)
@@ -41,7 +41,7 @@ def test_tiles_of_an_earlier_run_may_take_all_that_is_free(
 
 
 def test_what_is_allowed_is_for_the_whole_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it holds already counts; of what is free, that does not."""
+    """Memory the process already holds counts towards a limit; it is not part of what is free."""
     monkeypatch.setattr(budget, "available_memory", lambda device: 2**33)
     monkeypatch.setattr(budget, "used_memory", lambda: 2**30)
     finished = (2 * 7 * 3 + 118) * 960 * 640
@@ -50,7 +50,7 @@ def test_what_is_allowed_is_for_the_whole_process(monkeypatch: pytest.MonkeyPatc
 
 
 def test_tiles_are_chosen_for_a_part_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other programs want memory too, and an estimate is one."""
+    """Other programs need memory too, and the estimate may be off."""
     asked: list[float] = []
     monkeypatch.setattr(budget, "available_memory", lambda device: 2**33)
     monkeypatch.setattr(budget, "grid_within", lambda within, *_, limited_by: asked.append(within) or limited_by)

@@ -1,4 +1,4 @@
-"""Times are exact: no rate drifts, whatever the container rounded them to."""
+"""Times are exact: no rate drifts, however the container rounds times."""
 
 from fractions import Fraction
 
@@ -45,7 +45,7 @@ def test_varying_times_are_kept_and_new_frames_stand_in_the_middle(slow_motion: 
 
 @pytest.mark.parametrize(("interpolated", "slow_motion"), [(True, False), (True, True), (False, False)])
 def test_a_picture_alone_is_shown_as_long_as_in_the_input(interpolated: bool, slow_motion: bool) -> None:
-    """As beside a sound: there is no half frame that a second one would take."""
+    """It is not shortened by half an interval, as no second frame follows."""
     rate = Fraction(1, 5)
     clock = Clock(InputTimes(rate, np.arange(1), 1 / rate, held=1, even=True), interpolated, slow_motion)
     assert clock.ticks(clock.count(1)) * clock.time_base == 5 * clock.stretch
@@ -55,7 +55,7 @@ def test_a_picture_alone_is_shown_as_long_as_in_the_input(interpolated: bool, sl
 def test_the_last_frame_lasts_as_long_as_a_usual_one_also_where_the_rate_varies(
     interpolated: bool, slow_motion: bool
 ) -> None:
-    """So the output ends half an input frame earlier, as at a constant rate."""
+    """So the output ends half an input interval before the input, as at a constant rate."""
     pts = np.array([10, 13, 20, 23, 26])
     clock = Clock(InputTimes(Fraction(30), pts, Fraction(1, 90)), interpolated, slow_motion)
     last = clock.count(len(pts)) - 1
@@ -81,7 +81,7 @@ def test_times_ascend_whatever_the_input_does(steps: list[int]) -> None:
 @pytest.mark.parametrize("frames", [2, 30, 5000])
 def test_milliseconds_of_matroska_are_seen_through(rate: Fraction, frames: int) -> None:
     pts = np.array([round(1000 * number / rate) for number in range(frames)])
-    # Matroska stores nanoseconds a frame, from which FFmpeg works out a near fraction.
+    # Matroska stores nanoseconds per frame, from which FFmpeg derives a close fraction.
     declared = Fraction(10**9, round(10**9 / rate)).limit_denominator(1000)
     assert constant_rate(pts, Fraction(1, 1000), (declared,)) == rate
 
@@ -90,7 +90,7 @@ def test_a_rate_that_the_times_do_not_have_is_not_believed() -> None:
     jittering = np.array([0, 33, 70, 100, 129, 170])
     assert constant_rate(jittering, Fraction(1, 1000), (Fraction(30), None, Fraction(25))) is None
     assert constant_rate(np.arange(0, 400, 40), Fraction(1, 1000), (Fraction(30), None, Fraction(25))) == 25
-    # As of an AVI that lacks one frame, where the unit is the time of a frame.
+    # For example, an AVI file that lacks one frame: there the time unit is one frame.
     assert constant_rate(np.array([0, 1, 2, 4, 5]), Fraction(1, 25), (Fraction(25),)) is None
 
 

@@ -1,4 +1,4 @@
-"""Codecs and containers that go together are written and read back; others are refused in words."""
+"""Supported pairs of codec and container can be written and read back; others are refused with a message."""
 
 import io
 import os
@@ -30,7 +30,7 @@ PAIRS = [(extension, codec) for extension, container in CONTAINERS.items() for c
 
 
 def write(path: Path, encoding: Encoding, frames: list[Tensor], colour: Colour, *, first: int = 7) -> None:
-    """A video of 24000/1001 frames a second, of segments of seven frames each; the first may have fewer."""
+    """Writes a video of 24000/1001 frames per second in segments of seven frames; the first may have fewer."""
     clock = Clock(InputTimes(Fraction(24000, 1001)), interpolated=False, slow_motion=False)
     height, width = frames[0].shape[1:]
     picture = Picture(width, height, colour)
@@ -71,7 +71,7 @@ class MadeUp:
 def test_decoding_times_that_an_encoder_makes_up_do_no_harm(
     noise: Callable[..., list[Tensor]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    """As x265 does, at times, for segments of one or two frames; nor does it harm that there are more than ten."""
+    """x265 sometimes does for segments of one or two frames. More than ten segments are joined as well."""
     monkeypatch.setattr(sinks, "frame_encoder", MadeUp)
     write(tmp_path / "whole.mp4", Encoding("h265"), noise(count, 64, 96), Colour())
     with av.open(tmp_path / "whole.mp4") as container:
@@ -82,7 +82,7 @@ def test_decoding_times_that_an_encoder_makes_up_do_no_harm(
 def test_segments_that_reorder_frames_follow_one_that_does_not(
     noise: Callable[..., list[Tensor]], tmp_path: Path
 ) -> None:
-    """As of a video that begins with a scene of one frame."""
+    """For example, the video may begin with a scene of one frame."""
     write(tmp_path / "whole.mp4", Encoding("h264"), noise(13, 64, 96), Colour(), first=1)
     with av.open(tmp_path / "whole.mp4") as container:
         times = [frame.time for frame in container.decode(video=0)]
@@ -90,7 +90,7 @@ def test_segments_that_reorder_frames_follow_one_that_does_not(
 
 
 def test_a_segment_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job that goes on takes one that has its name for whole."""
+    """A resumed job takes a segment that has its final name for complete."""
     flushed = []
     monkeypatch.setattr(os, "fsync", lambda number: flushed.append(sorted(path.name for path in tmp_path.iterdir())))
     frames = [torch.zeros(3, 48, 64, dtype=torch.uint8)] * 8
@@ -108,7 +108,7 @@ def test_a_unit_too_fine_for_containers_is_given_up_for_that_of_the_frames() -> 
 def test_every_codec_goes_into_every_container_that_names_it(
     noise: Callable[..., list[Tensor]], tmp_path: Path, extension: str, codec: str
 ) -> None:
-    """In two segments, which must join: 13 frames come back, in order, at their times."""
+    """13 frames in two segments, joined, are read back in order and at their times."""
     frames = noise(13, 64, 96)
     path = tmp_path / f"whole{extension}"
     write(path, Encoding(chosen_codec(path, codec)), frames, Colour())
@@ -132,7 +132,7 @@ def test_every_codec_goes_into_every_container_that_names_it(
 
 ENCODINGS = [
     *((extension, Encoding(codec)) for extension, codec in PAIRS),
-    # In full range, whatever the converter is told.
+    # Stored in full range, whatever range is requested.
     *((".mp4", Encoding("h264", chosen_pixel_format=name)) for name in ("gray", "gray10le", "yuvj420p")),
     *((".mov", Encoding("h265", chosen_pixel_format=name)) for name in ("gray", "gray10le", "yuvj444p")),
     *((".mkv", Encoding("ffv1", chosen_pixel_format=name)) for name in ("gray", "gray16le", "ya8")),
@@ -148,7 +148,7 @@ ENCODINGS = [
 def test_every_codec_keeps_contrast_and_what_its_colours_mean(
     tmp_path: Path, extension: str, encoding: Encoding, full: bool
 ) -> None:
-    """Whatever range they are stored in."""
+    """This holds for every range they are stored in."""
     levels = (0, 64, 192, 255)
     frame = torch.tensor(levels, dtype=torch.uint8).repeat_interleave(32).expand(3, 64, -1)
     path = tmp_path / f"whole{extension}"
@@ -188,7 +188,7 @@ def test_what_does_not_go_together_is_refused(name: str, codec: str | None, says
         (Encoding("vp9", crf=64), r"--crf 64; expected 0 \(best\) to 63 with vp9"),
         (Encoding("av1", crf=0), r"--crf 0; expected 1 \(best\) to 63 with av1"),
         (Encoding("h264", chosen_pixel_format="rgb48be"), "h264 does not support it; expected one of yuv420p"),
-        # Its encoder lists it, and refuses it.
+        # Its encoder lists this format but refuses it.
         (Encoding("vp9", chosen_pixel_format="gbrap"), "vp9 does not support it; expected one of yuv420p"),
     ],
 )
@@ -210,13 +210,13 @@ def test_settings_an_encoder_does_not_take_are_refused(encoding: Encoding, says:
             (64, 8708),
             "av1 supports at most 16384x8704: choose --codec h264, --codec h265, --codec vp9",
         ),
-        # It would never end.
+        # Its encoder would hang.
         (
             "av1",
             (400, 16),
             "av1 needs at least 32 pixels a side: choose --codec h264, --codec vp9, or a folder",
         ),
-        # Its encoder writes beyond its memory.
+        # Its encoder writes out of bounds.
         (
             "h265",
             (48, 400),
@@ -277,7 +277,7 @@ def test_a_form_that_cannot_be_read_back_from_a_file_is_refused_before_the_work(
 def test_segments_that_do_not_hold_each_frame_once_are_not_joined(
     tmp_path: Path, change: Callable[[list[Path]], object], says: str
 ) -> None:
-    """As those of which another version of this program made some: without this, frames went unnoticed."""
+    """Another version of this program may have made some: without the check, missing frames went unnoticed."""
     write(tmp_path / "a.mkv", Encoding("h264"), [torch.zeros(3, 48, 64, dtype=torch.uint8)] * 16, Colour())
     segments = sorted(tmp_path.glob("0*.mkv"))
     change(segments)
@@ -311,7 +311,7 @@ def test_pixel_formats_that_are_named_can_be_written(codec: str) -> None:
 
 
 def test_y4m_has_the_colours_that_readers_assume(tmp_path: Path) -> None:
-    """It names no matrix, and that of an enlarged frame is guessed by its size."""
+    """Y4M records no matrix; readers guess it from the size, which is the enlarged frame's."""
     picture = Picture(1280, 720, Colour.for_size(320, 180))
     sink = sinks.Y4mOutput(tmp_path / "a.y4m", picture=picture, rate=Fraction(25))
     green = torch.tensor([0, 255, 0], dtype=torch.uint8).view(3, 1, 1).expand(3, 720, 1280)
@@ -351,7 +351,7 @@ def test_an_encoder_that_is_not_there_is_named_before_the_work(monkeypatch: pyte
 
 @pytest.mark.parametrize(("extension", "codec"), [(".mkv", "h264"), (".webm", "vp9")])
 def test_frames_closer_than_a_file_can_tell_apart_are_refused(extension: str, codec: str) -> None:
-    """Two would have the time of one, and no program would read all of them."""
+    """Otherwise two frames would get the same time, and no program would read all of them."""
     Encoding(codec).check_rate(extension, Fraction(1000))
     with pytest.raises(
         InvalidInput, match=rf"1920 frames per second; \{extension} stores whole milliseconds: choose \.mp4"

@@ -1,4 +1,4 @@
-"""Colours come out as H.273 defines them, there and back, and players see what they saw."""
+"""Colours are converted both ways as H.273 defines; players show output as they showed input."""
 
 import io
 from pathlib import Path
@@ -38,7 +38,7 @@ KR_KB = {
 
 
 def to_rgb(planes: np.ndarray, matrix: int, full: bool, bits: int = 8) -> np.ndarray:
-    """H.273 in double precision: `(3, H, W)` Y, Cb, Cr to R, G, B in 0 … 255, not rounded."""
+    """H.273 in float64: `(3, H, W)` Y, Cb, Cr to R, G, B in 0 … 255, not rounded."""
     kr, kb = KR_KB[matrix]
     step = 2 ** (bits - 8)
     y, cb, cr = planes.astype(np.float64)
@@ -71,7 +71,7 @@ def test_stored_colours_are_understood(matrix: int, full: bool, bits: int) -> No
     frame.colorspace, frame.color_range = matrix, 2 if full else 1
     colour = Colour.of(frame)
     assert (colour.matrix, colour.full_range) == (matrix, full)
-    # Half a level of rounding, and what fixed point adds; deeper samples are dithered by up to a level.
+    # Half a level of rounding, plus errors of fixed point; deeper samples are dithered by up to a level.
     assert np.abs(ToRgb(colour)(frame).numpy() - to_rgb(planes, matrix, full, bits)).max() < (0.6 if bits == 8 else 1.5)
 
 
@@ -91,7 +91,7 @@ def test_there_and_back_a_smooth_picture_stays(matrix: int, full: bool, pixels: 
 @pytest.mark.parametrize("pixels", ["gbrp", "bgr0", "rgb24"])
 def test_rgb_is_stored_exactly(pixels: str) -> None:
     frames = torch.randint(0, 256, (2, 3, HEIGHT, WIDTH - 3), dtype=torch.uint8)
-    # An encoder may hold the first when the second is made.
+    # Both are converted first: an encoder may still hold one when the next is made.
     for stored, rgb in zip(list(map(FromRgb(Colour(), pixels), frames)), frames, strict=True):
         assert torch.equal(ToRgb(Colour.of(stored))(stored), rgb)
 
@@ -169,7 +169,7 @@ def test_other_kinds_of_pixels_are_taken(pixels: str) -> None:
 
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv422p"])
 def test_chroma_lies_where_players_take_it_to_be(pixels: str) -> None:
-    """On every other column, in the output and in an input that leaves it open, not between two."""
+    """On every other column, not between two; in the output, and in an input that does not specify it."""
     colour, columns = Colour(SMPTE170M), np.arange(128)
     red = np.broadcast_to((60 + columns).astype(np.uint8), (64, 128))
     rgb = np.stack([red, np.full_like(red, 100), np.full_like(red, 100)])
@@ -201,7 +201,7 @@ def test_white_of_five_bits_is_white() -> None:
 
 @pytest.mark.parametrize("pixels", ["ya8", "gray", "pal8", "monow", "rgb24", "gbrp"])
 def test_what_is_stored_without_a_matrix_gets_the_usual_one(pixels: str) -> None:
-    """Its frames may say so, as those of PNG files do."""
+    """Frames may declare RGB (matrix 0), as in PNG files."""
     frame = av.VideoFrame(16, 16, pixels)
     frame.colorspace = 0
     assert Colour.of(frame).matrix == SMPTE170M

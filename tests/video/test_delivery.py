@@ -1,4 +1,4 @@
-"""What has the output's name is replaced as a whole, or stays."""
+"""Whatever has the output's name is replaced as a whole, or stays."""
 
 import os
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_a_disk_that_is_full_already_is_left_as_it_was(tmp_path: Path, monkeypat
 def test_what_was_made_before_a_failure_is_kept_where_it_is_of_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumable: bool, in_parts: bool, kept: bool, says: str
 ) -> None:
-    """As where a disk fills up while the parts of hours of work are joined."""
+    """A disk may fill up after hours of work, while its parts are joined."""
     monkeypatch.setattr("stvsr.video.delivery.WORTH_KEEPING", 0.0)
     part = tmp_path / ".out.mkv.part" / "1.mkv"
 
@@ -67,7 +67,7 @@ def test_what_was_made_before_a_failure_is_kept_where_it_is_of_use(
 
 
 def test_a_failure_after_the_work_of_another_job_was_thrown_away_leaves_nothing(tmp_path: Path) -> None:
-    """That work was not this job's, which failed at once."""
+    """The discarded work was not this job's, which failed at once."""
     part = tmp_path / ".out.mkv.part" / "1.mkv"
     part.parent.mkdir()
     part.touch()
@@ -83,7 +83,7 @@ def test_a_failure_after_the_work_of_another_job_was_thrown_away_leaves_nothing(
 
 
 def test_of_two_jobs_begun_at_once_one_is_refused_and_the_folder_is_the_others(tmp_path: Path) -> None:
-    # The other one has not written yet whose folder it is.
+    # The other job has not yet recorded that the folder is its own.
     (folder := tmp_path / ".out.mkv.part").mkdir()
     with taken_elsewhere(folder, "upscaling"):
         with (
@@ -116,7 +116,7 @@ def test_a_folder_that_no_job_made_stays(tmp_path: Path) -> None:
 
 
 def test_an_output_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The parts it was made of go next, so a power cut could take both."""
+    """Its parts are deleted next, so a power cut could otherwise destroy both."""
     place, flushed = Place(tmp_path / "out.mkv", tmp_path), list[tuple[int, bool]]()
     (whole := tmp_path / "whole").write_bytes(b"whole")
     monkeypatch.setattr(os, "fsync", lambda number: flushed.append((os.fstat(number).st_size, place.output.exists())))
@@ -140,7 +140,7 @@ def test_an_output_that_cannot_be_put_in_its_place_leaves_there_what_was(tmp_pat
 
 
 def test_a_job_that_is_stopped_before_a_frame_is_finished_leaves_nothing_that_promises_to_go_on(tmp_path: Path) -> None:
-    """What it found out for its frames alone would keep the next one out, with other options."""
+    """Its tiles and precision are of no use, but would keep out a next job with other options."""
 
     def stop() -> None:
         with delivery(tmp_path / "out.mkv", {}, overwrite=False, resumable=True, in_parts=True) as place:

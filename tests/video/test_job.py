@@ -1,4 +1,4 @@
-"""Jobs: what an earlier run found out, and what cannot be done."""
+"""Jobs: resuming with an earlier run's tiles and precision, pauses, time estimates."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -41,7 +41,7 @@ class Frames:
 
 
 class Recording(Network):
-    """Keeps the widths it was given; from one window on it finds too little memory for whole frames."""
+    """Records the widths it is given; after `enough_for` windows, memory is too small for whole frames."""
 
     requirements = InputRequirements(multiple_of=1, minimum_frames=1)
 
@@ -65,7 +65,7 @@ def run(folder: Path, network: Network, count: int = 14, limit: Grid | None = No
     upscaler = Upscaler(network, grid=limit)
 
     def fits(grid: Grid) -> bool:
-        # Without a limit as if this run had taken what is free: then nothing is to be asked any more.
+        # Without a limit nothing fits, as if this run held all free memory: it must not check again.
         return limit is not None and grid.tiles >= limit.tiles
 
     job = Job(source=Frames(count), upscaler=upscaler, sink=sink, folder=folder, fits=fits, say=print)
@@ -80,7 +80,7 @@ def test_a_window_that_is_made_again_is_made_in_the_tiles_of_the_first_time(tmp_
     windows = 5
     assert half < WIDTH
     assert first.widths == [WIDTH] * 2 + [half] * 2 * (windows - 2)
-    # A kill lost a frame of the second window, and what was in one of the fourth.
+    # A kill lost a frame of the second window and the content of one of the fourth.
     (tmp_path / "job" / "frames" / "00000009.png").unlink()
     (tmp_path / "job" / "frames" / "00000023.png").write_bytes(b"")
     again = Recording(enough_for=99)
@@ -91,7 +91,7 @@ def test_a_window_that_is_made_again_is_made_in_the_tiles_of_the_first_time(tmp_
 
 
 def test_less_memory_than_the_first_time_makes_smaller_tiles_of_what_is_left(tmp_path: Path) -> None:
-    """The remedy where the first run was killed for want of memory."""
+    """This is the remedy if the first run was killed for lack of memory."""
     run(tmp_path / "job", Recording(enough_for=99))
     lost = [tmp_path / "job" / "frames" / f"{number:08d}.png" for number in (16, 22)]
     for path in lost:
@@ -100,7 +100,7 @@ def test_less_memory_than_the_first_time_makes_smaller_tiles_of_what_is_left(tmp
     run(tmp_path / "job", again, limit=Grid(1, 2))
     assert len(again.widths) == 4
     assert max(again.widths) < WIDTH
-    # Those are the tiles of the job from then on; more memory does not change them back.
+    # The job keeps these tiles from then on, even with more memory.
     for path in lost:
         path.unlink()
     third = Recording(enough_for=99)
@@ -109,7 +109,7 @@ def test_less_memory_than_the_first_time_makes_smaller_tiles_of_what_is_left(tmp
 
 
 def test_less_memory_also_counts_for_windows_whose_tiles_were_known(tmp_path: Path) -> None:
-    """Of a first run that noted tiles of the first window, and of a later one."""
+    """The first run has noted tiles for the first window and for a later one."""
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "settings.json").write_text('{"grids": [[0, 1, 1], [3, 1, 1]], "precision": null}')
     again = Recording(enough_for=99)
@@ -124,7 +124,7 @@ def test_a_source_without_frames_is_said(tmp_path: Path) -> None:
 
 
 class Autocast(Network):
-    """Notes of each pass whether it ran in bfloat16."""
+    """Records for each pass whether it ran in bfloat16."""
 
     requirements = InputRequirements(multiple_of=1, minimum_frames=1)
 
@@ -141,7 +141,7 @@ class Autocast(Network):
 def test_a_window_that_is_made_again_is_made_in_the_precision_of_the_first_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Black frames decide nothing; the window after them does, for those that follow."""
+    """Black frames decide nothing; the window after them decides for those that follow."""
     monkeypatch.setattr("stvsr.video.upscaling.has_bf16", lambda device: True)
     (tmp_path / "job").mkdir()
 
@@ -152,18 +152,18 @@ def test_a_window_that_is_made_again_is_made_in_the_precision_of_the_first_time(
         Job(source=Textured(14), upscaler=upscaler, sink=sink, folder=tmp_path / "job", say=print).run(27)
         return network.in_bf16
 
-    # The cut ends the first window; the second runs in both, which is where they are compared.
+    # The cut ends the first window; the second runs in both precisions, which are compared.
     assert passes() == [False, False, True, True, True]
     for number in (2, 10, 27):
         (tmp_path / "job" / "frames" / f"{number:08d}.png").unlink()
     assert passes() == [False, False, True, True]
-    # By itself it would be the first that shows something.
+    # Alone, this window would be the first that can decide.
     (tmp_path / "job" / "frames" / "00000027.png").unlink()
     assert passes() == [True]
 
 
 def test_nothing_is_interpolated_across_a_pause(tmp_path: Path) -> None:
-    """The frame before the pause stands once more."""
+    """The frame before the pause is repeated."""
     source = Brightening(8)
     source.breaks = frozenset({5})
     sink = PngFolder(tmp_path / "frames")
@@ -194,7 +194,7 @@ def test_the_hours_that_are_said_are_those_of_the_frames_that_are_left(
 
 
 def test_without_a_network_no_hours_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoding and encoding take them then, and to go without a network is no remedy."""
+    """Decoding and encoding take the time then, so advice to do without a network would not help."""
     monkeypatch.setattr("stvsr.video.job.time", SimpleNamespace(monotonic=count_up(step=3360).__next__))
     said: list[str] = []
     sink = PngFolder(tmp_path / "frames")
@@ -219,7 +219,7 @@ def test_of_a_large_frame_tiles_are_counted_and_the_first_tells_how_many_hours_a
 
 
 class Brightening(Frames):
-    """Each frame by 4 brighter than the one before; the first is black."""
+    """Each frame is brighter by 4 than the one before; the first is black."""
 
     def frames(self) -> Iterator[Tensor]:
         for number in range(self.count or 0):

@@ -1,4 +1,4 @@
-"""What a network takes is found without running it, and tiles are chosen by it."""
+"""The memory that a network takes is found without running it, and tiles are chosen by it."""
 
 import math
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from stvsr.video.windows import windows
 
 
 class Three(Network):
-    """Input, one map of 16 channels, and the output: the first is held while the last is made."""
+    """One map of 16 channels between input and output: all three are held while the output is computed."""
 
     requirements = InputRequirements(multiple_of=1, minimum_frames=1)
 
@@ -61,14 +61,14 @@ class Keeping(Three):
 
 
 def test_what_a_network_keeps_of_a_trial_is_not_there_when_it_runs() -> None:
-    """It would have no content."""
+    """Tensors kept from a dry run have no content."""
     network = Keeping()
     assert bytes_taken(network, 20, 30) > 0
     assert network.table is None
 
 
 def test_of_many_divisions_few_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trial of large frames takes seconds."""
+    """A dry run of large frames takes seconds."""
     tried: list[tuple[int, int]] = []
     monkeypatch.setattr(memory, "bytes_taken", lambda network, *tile: tried.append(tile) or 40_000 * math.prod(tile))
     grid = grid_within(4e9, BicubicBlend(), 1080, 1920, limited_by="-")
@@ -77,15 +77,15 @@ def test_of_many_divisions_few_are_tried(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_network_on_another_device_is_tried_there() -> None:
-    """As on a GPU; tensors on `meta` refuse to meet those of a CPU as well."""
+    """`meta` stands in for a GPU: its tensors do not mix with the CPU's either."""
     assert bytes_taken(Three().to("meta"), 20, 30) == bytes_taken(Three(), 20, 30)
 
 
 def test_the_papers_network_takes_less_than_a_fifth_of_its_memory_where_frames_are_large(
     configure: Callable[..., DictConfig],
 ) -> None:
-    """A number of bytes for each pixel on either side, so that no tile but the largest of each need be tried."""
-    # With short trunks, which take as much as long ones: the peak lies elsewhere.
+    """Bytes per pixel are nearly constant for chunked frames, so only their largest tile need be tried."""
+    # Short trunks take as much memory as long ones, as the peak lies elsewhere.
     trunks = ["model.feature_blocks=1", "model.reconstruction_blocks=1"]
     network = instantiate(configure("train", "ablation=e", *trunks).model)
     small, large, larger = (bytes_taken(network, side, side) / side**2 for side in (128, 384, 768))
@@ -95,7 +95,7 @@ def test_the_papers_network_takes_less_than_a_fifth_of_its_memory_where_frames_a
 
 
 class Watching(Three):
-    """Notes how much is alive beside it whenever it begins."""
+    """Records the most memory that was alive at the start of a pass."""
 
     def __init__(self, alive: _LiveMemory) -> None:
         super().__init__()
@@ -109,14 +109,14 @@ class Watching(Three):
 @pytest.mark.parametrize(
     ("grid", "height", "width"),
     [
-        # Hardly larger than so many tiles must be: what is counted is of tiles and of what they share.
+        # About the smallest frames with so many tiles, so that tiles and what they share make up most of the count.
         *((Grid(1, 1), 64, 64), (Grid(1, 3), 120, 300), (Grid(3, 1), 300, 120)),
         *((Grid(2, 2), 200, 200), (Grid(3, 3), 288, 288), (Grid(2, 1), 192, 400)),
     ],
     ids=str,
 )
 def test_finished_tiles_are_counted_as_many_as_there_are(grid: Grid, height: int, width: int) -> None:
-    """A row of them, and what the next ones share; the row before is gone when one is made."""
+    """A row of them and what the next ones share with it; the row before has been freed."""
     frames = [torch.randint(256, (3, height, width), dtype=torch.uint8) for _ in range(4)]
     (window,) = windows((frame, False) for frame in frames)
     with _LiveMemory() as alive:
@@ -124,14 +124,14 @@ def test_finished_tiles_are_counted_as_many_as_there_are(grid: Grid, height: int
         Upscaler(network, grid=grid)(window)
     largest = max(bytes_taken(Three(), *tile) for tile in grid.sizes(height, width, multiple=1))
     counted = bytes_needed(grid, Three(), height, width) - OVERHEAD * largest
-    # The window, a tile of it, and finished rows of 8 bits, which are counted elsewhere.
+    # The window, a tile of it, and finished 8-bit rows are counted elsewhere.
     others = (2 * 4 * 4 * 3 + 7 * 3 * 16) * height * width
     assert counted <= network.beside + others
     assert network.beside <= counted + others
 
 
 def fits(grid: Grid, memory: float, network: Network, height: int, width: int) -> bool:
-    """Whether every tile does, beside the finished ones of its row and what the next ones share with them."""
+    """Whether every tile fits beside the finished ones of its row and what the next ones share with them."""
     sizes = grid.sizes(height, width, multiple=1)
     taken = OVERHEAD * max(bytes_taken(network, *tile) for tile in sizes)
     row = max(tile[0] for tile in sizes) * (width + 96) if grid.columns > 1 else 0
@@ -148,7 +148,7 @@ def test_a_frame_that_fits_is_not_divided_and_a_bigger_one_is() -> None:
 
 
 def test_a_row_of_finished_tiles_fits_beside_the_one_that_is_made() -> None:
-    """Of a frame that is very wide it takes more than a tile does."""
+    """For a very wide frame, the row takes more memory than a tile."""
     network = Wide()
     tile = OVERHEAD * bytes_taken(network, 100, 2000)
     with pytest.raises(InvalidInput, match="GiB more"):
@@ -158,7 +158,7 @@ def test_a_row_of_finished_tiles_fits_beside_the_one_that_is_made() -> None:
 
 
 class Wide(Three):
-    """Takes some ten times as much of each pixel as a finished frame does, as real networks do."""
+    """Takes some ten times as much memory per pixel as a finished frame, as real networks do."""
 
     def forward(self, lr: Tensor) -> Tensor:
         held = torch.empty(4000, *lr.shape[-2:])
@@ -168,7 +168,7 @@ class Wide(Three):
 
 
 class Turns(Wide):
-    """Takes half as much again where frames are small, as networks do that take large ones in turns."""
+    """Takes half as much again for small frames, as networks do that process large ones in chunks."""
 
     def forward(self, lr: Tensor) -> Tensor:
         held = torch.empty(2000 if lr.shape[-1] * lr.shape[-2] <= chunking.LARGEST_WHOLE else 0, *lr.shape[-2:])
@@ -181,9 +181,9 @@ class Turns(Wide):
     ("height", "width", "shares"), [(480, 640, (0.2, 0.25, 0.3, 0.4, 0.6)), (384, 384, (0.35, 0.36, 0.4, 0.6))]
 )
 def test_small_tiles_at_the_edges_of_large_ones_fit_as_well(height: int, width: int, shares: tuple[float, ...]) -> None:
-    """They are 48 pixels shorter, and then go all at once."""
+    """They are 48 pixels shorter, and may be processed whole."""
     network = Turns()
-    # Of the square, the first two would be enough for the largest tiles of a division whose smaller ones do not fit.
+    # For the square, the first two shares suffice for the largest tiles of a grid whose smaller ones do not fit.
     for share in shares:
         memory = share * OVERHEAD * bytes_taken(network, height, width)
         assert fits(grid_within(memory, network, height, width, limited_by="-"), memory, network, height, width)

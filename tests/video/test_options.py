@@ -1,4 +1,4 @@
-"""What is typed, and how it is taken; wrong commands are tested in `tests/test_upscale.py`."""
+"""How command-line values are parsed; invalid commands are tested in `tests/test_upscale.py`."""
 
 from fractions import Fraction
 

@@ -1,4 +1,4 @@
-"""What is said to be lost of a video's pictures in each kind of output."""
+"""What of a video's pictures is reported as lost in each kind of output."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -21,7 +21,7 @@ CLOCK = Clock(InputTimes(Fraction(25)), interpolated=True, slow_motion=False)
 
 @pytest.mark.parametrize("colour", [Colour(primaries=9), Colour(transfer=16), Colour(transfer=18)])
 def test_colours_that_an_output_cannot_tell_are_said(colour: Colour) -> None:
-    """A player would take them for the usual ones, and show them pale."""
+    """A player would take them for ordinary colours and show them pale."""
     picture = Picture(64, 48, colour)
     for output, kind in ((Path("-"), "Y4M does"), (Path("frames"), "PNG files do")):
         (said,) = losses(picture, picture, CLOCK, output, None)

@@ -1,4 +1,4 @@
-"""Stages overlap, errors come through, and nothing runs on when nobody wants it."""
+"""Stages overlap, errors are passed on, and a stage ends when its items are no longer wanted."""
 
 import threading
 import time
@@ -25,7 +25,7 @@ def test_the_next_items_are_made_while_one_is_used() -> None:
 
     items = prefetched(watched(), 2)
     assert next(items) == 0
-    # Two that wait, and one in the hand.
+    # Two items wait in the queue, a third in the thread.
     assert begun.wait(10)
     assert list(items) == [1, 2, 3]
 
@@ -57,7 +57,7 @@ def test_an_error_comes_out_after_the_items_before_it() -> None:
 
 
 def test_a_stage_that_nobody_wants_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    # One that an earlier test has left behind does not count.
+    # Threads left behind by earlier tests do not count.
     before = set(threading.enumerate())
     monkeypatch.setattr(prefetch, "all_threads", lambda: set(threading.enumerate()) - before)
     assert not still_running()

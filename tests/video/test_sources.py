@@ -1,4 +1,4 @@
-"""Sources: what is known of the frames before the first is read."""
+"""Sources: pauses, held last frames, colours; waiting for a pipe can be interrupted."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ def test_frames_after_a_pause_are_told_by_their_number_in_the_part(
 
 
 def test_a_palette_that_stands_before_the_first_frame_alone_is_not_lost(tmp_path: Path) -> None:
-    """In old QuickTime files: what is read after a seek is black."""
+    """Old QuickTime files have one; frames after a seek would be black."""
     palette = np.full((256, 4), (255, 200, 100, 50), np.uint8)
     with av.open(tmp_path / "a.mov", "w") as container:
         stream = container.add_stream("smc", rate=10)
@@ -55,7 +55,7 @@ def test_a_palette_that_stands_before_the_first_frame_alone_is_not_lost(tmp_path
 
 
 def write_gif(path: Path, *, rate: int, last: int) -> None:
-    """Four frames, the last of which is shown so many hundredths of a second."""
+    """Writes a GIF of four frames, the last shown for `last` hundredths of a second."""
     with av.open(path, "w", options={"final_delay": str(last)}) as container:
         stream = container.add_stream("gif", rate=rate)
         assert isinstance(stream, VideoStream)
@@ -72,7 +72,7 @@ def test_a_last_frame_that_is_held_is_held_as_long(tmp_path: Path) -> None:
     times = VideoFile(tmp_path / "a.gif", Part()).times
     clock = Clock(times, interpolated=True, slow_motion=False)
     seconds = [clock.ticks(number) * clock.time_base for number in range(clock.count(4) + 1)]
-    # Four frames of a tenth, the last of three seconds; less half an interval.
+    # Three frames of 0.1 s and a last one of 3 s, less half an interval.
     assert seconds == [*(Fraction(number, 20) for number in range(7)), Fraction(3, 10) + 3 - Fraction(1, 20)]
     for seconds, held in ((Fraction(3, 10), 0), (Fraction(1), 7), (Fraction(4, 10), 0)):
         times = VideoFile(tmp_path / "a.gif", Part(duration=seconds)).times
@@ -90,7 +90,7 @@ def test_a_last_frame_is_held_that_lasts_half_as_long_again_as_others(
 @pytest.mark.parametrize("frames", [4, 5, 6, 7, 8, 11])
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 def test_a_last_frame_that_is_held_is_held_in_the_file_and_read_again(tmp_path: Path, frames: int, suffix: str) -> None:
-    """In MP4 the frame that is decoded last, whose duration alone is kept, may be another one."""
+    """MP4 keeps only the duration of the frame decoded last, which may not be the one shown last."""
     rate = Fraction(10)
     clock = Clock(
         InputTimes(rate, np.arange(frames), 1 / rate, held=30, even=True), interpolated=True, slow_motion=False
@@ -120,7 +120,7 @@ def test_a_last_frame_that_is_held_is_held_in_the_file_and_read_again(tmp_path: 
 
 
 def test_a_pause_before_the_last_frames_is_no_hold_of_the_last_one(tmp_path: Path) -> None:
-    """MP4 counts durations in decoding order, so that of the frame shown last may be the pause."""
+    """MP4 stores durations in decoding order, so that of the frame shown last may include the pause."""
     for count, pause in ((22, 18), (21, 17), (20, 17), (12, 9)):
         times = [number + 75 * (number >= pause) for number in range(count)]
         with av.open(path := tmp_path / f"{count}.mp4", "w") as container:
@@ -137,7 +137,7 @@ def test_a_pause_before_the_last_frames_is_no_hold_of_the_last_one(tmp_path: Pat
 
 
 def test_colours_may_change_within_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where files were joined."""
+    """It may be joined from several files."""
     with av.open(tmp_path / "a.mkv", "w") as container:
         stream = container.add_stream("libx264", rate=10)
         assert isinstance(stream, VideoStream)
@@ -158,14 +158,14 @@ def test_colours_may_change_within_a_file(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("stvsr.video.sources.stream_frames", joined)
     changed = [frame.float().mean().item() for frame in VideoFile(tmp_path / "a.mkv", Part()).frames()]
     assert changed[:2] == limited[:2] == pytest.approx([200, 200], abs=1)
-    # What is 16 to 235 there is 0 to 255 here.
+    # The same samples, now read as full range.
     assert changed[2:] == pytest.approx(2 * [16 + 200 * 219 / 255], abs=1)
 
 
 def test_a_matrix_that_cannot_be_converted_shows_in_the_check_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the middle of a file that was joined it would end hours of it."""
+    """In the middle of a joined file, it would otherwise end a job after hours."""
     write_video(tmp_path / "a.mkv", moving_frames(4, (48, 64)))
 
     def joined(index: VideoIndex, first: int, stop: int) -> Iterator[av.VideoFrame]:
@@ -182,10 +182,10 @@ def test_a_matrix_that_cannot_be_converted_shows_in_the_check_before_the_work(
 
 @pytest.mark.parametrize("came", [b"", Y4M_FRAME[:-9]], ids=["nothing", "most of a frame"])
 def test_ctrl_c_while_the_first_frame_of_a_pipe_is_waited_for_ends_that(came: bytes) -> None:
-    """Within what FFmpeg calls, where PyAV would print it and wait for more."""
+    """In a callback that FFmpeg runs, PyAV would print the interrupt and wait for more."""
     reader, writer = os.pipe()
     kept, heard = os.dup(0), signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Should nobody take notice of it the pipe ends, and so does this test.
+    # If the interrupt is ignored, the pipe is closed later, so that this test ends.
     timers = [Timer(1, os.kill, (os.getpid(), signal.SIGINT)), Timer(20, os.close, (writer,))]
     try:
         os.dup2(reader, 0)

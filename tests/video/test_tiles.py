@@ -1,4 +1,4 @@
-"""Tiles cover a frame without gaps, fade into each other, and fit into what they are given."""
+"""Tiles cover a frame without gaps, fade into each other, and respect a network's multiple."""
 
 from itertools import pairwise
 

@@ -12,7 +12,7 @@ from stvsr.video.windows import Window, windows
 
 
 def stream(cuts: list[bool]) -> list[tuple[Tensor, bool]]:
-    """Frames that carry their number, each with whether a scene starts there."""
+    """Frames filled with their number, each with whether a scene starts there."""
     return [(torch.full((3, 1, 1), number), cut) for number, cut in enumerate(cuts)]
 
 
@@ -21,7 +21,7 @@ def numbers(window: Window) -> list[int]:
 
 
 def made(window: Window) -> list[float]:
-    """The times of the frames that count, in input frames; a held frame as the one it repeats."""
+    """Times of the frames that count, in input frames; a held frame has the time of the one it repeats."""
     given = numbers(window)
     times = [given[0] + position / 2 for position in window.kept]
     return times + times[-1:] * window.hold
@@ -60,7 +60,7 @@ def test_nothing_becomes_nothing() -> None:
 
 
 def test_a_window_is_given_out_as_soon_as_the_next_frame_is_there() -> None:
-    """A stream is not read to its end first."""
+    """The stream is not read to its end first."""
     taken = 0
 
     def frames() -> object:
