@@ -31,29 +31,29 @@ from stvsr.data.synthetic import SyntheticScenes
 from stvsr.models.network import InputRequirements, Network
 from stvsr.training.losses import charbonnier
 
-# On a machine that others use too, how long an example takes says nothing. Examples are the same each time: one that
-# fails is found by who made it fail, not by who comes next.
+# No deadline, because on a shared machine an example's time means nothing. Derandomized, so that a failure shows to
+# whoever caused it, not to whoever comes next.
 settings.register_profile("stvsr", deadline=None, derandomize=True)
 settings.load_profile("stvsr")
 
-# Before GPUs are hidden from most tests: at the first question the driver looks which it may show, and never again.
+# Before GPUs are hidden from most tests: the CUDA driver reads which GPUs it may show at its first query only.
 torch.cuda.is_available()
 
 RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
 OF_A_DEVELOPER = ("SLURM_", "PL_", "TORCHELASTIC_", "WANDB_DIR", "WANDB_MODE", *RANKS)
-"""How variables begin that tell a run that it is one of several, or what to do with its log."""
+"""Prefixes of variables that tell a run that it is one process of several, or how to log."""
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Gives tests and the processes they start the same surroundings everywhere; a GPU to those marked `gpu` alone.
+    """Gives tests and their processes the same environment everywhere; only those marked `gpu` see a GPU.
 
-    Around whole tests: what a module's tests share is made before any fixture of one test.
+    A hook, not a fixture: module-scoped fixtures are made before any fixture of a single test.
     """
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(OF_A_DEVELOPER)]:
             patch.delenv(name)
-        # W&B gives up after 30 s if its process has not come up, which on a machine with other work it may not have.
+        # By default W&B gives up if its process has not started within 30 s, which a busy machine may not manage.
         patch.setenv("WANDB__SERVICE_WAIT", "300")
         if item.get_closest_marker("gpu") is None:
             patch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -63,7 +63,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test writes under a relative path is not left in the repository."""
+    """Runs each test in its own folder, so that it leaves no files in the repository."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -79,7 +79,7 @@ SMALL_RUN = [
     "loader.crop=8",
     "loader.workers=0",
     "logger=csv",
-    # One takes as long as the rest of a validation: tests of pictures ask for them.
+    # A picture takes as long as the rest of a validation; tests of pictures ask for them.
     "callbacks.pictures.clips=0",
     "data.train_source.height=48",
     "data.train_source.width=48",
@@ -89,7 +89,7 @@ SMALL_RUN = [
 ]
 
 SMALL_SCORING = [f"data.test_source.source.{size}" for size in ("clips=3", "height=32", "width=48")]
-"""Generated clips that are scored in seconds."""
+"""Settings of generated clips that are scored in seconds."""
 
 
 @pytest.fixture
@@ -100,16 +100,16 @@ def configure() -> Callable[..., DictConfig]:
 
 @cache
 def composed(name: str, *overrides: str) -> DictConfig:
-    """To be copied before it is changed: composing takes a third of a second, and many tests use the same config."""
+    """Composes a config once, as that takes a third of a second; copy it before changing it."""
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         return compose(name, list(overrides))
 
 
 @pytest.fixture
 def small_run(configure: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., DictConfig]:
-    """A training config of seconds, written below `tmp_path`; of (a) unless told otherwise.
+    """Composes a config that trains in seconds and writes below `tmp_path`; of (a) unless overridden.
 
-    Most tests of training are of no network in particular, and the recurrence of (e) takes four times as long.
+    Most training tests need no particular network, and the recurrence of (e) takes four times as long.
     """
 
     def compose_run(*overrides: str, folder: str = "run") -> DictConfig:
@@ -122,7 +122,7 @@ def small_run(configure: Callable[..., DictConfig], tmp_path: Path) -> Callable[
 
 @pytest.fixture
 def small_network(configure: Callable[..., DictConfig]) -> Callable[..., nn.Module]:
-    """A small network of a variant, from a seed; offsets are not zero, as they are before training."""
+    """Builds a small network of a variant from a seed, with nonzero offsets (before training they are zero)."""
 
     def build(variant: str = "e", seed: int = 0, *overrides: str) -> nn.Module:
         torch.manual_seed(seed)
@@ -188,7 +188,7 @@ def psnr(prediction: Tensor, target: Tensor) -> float:
 
 
 def check_golden(output: Tensor, network: str, *, tolerance: float, kind: str = "") -> None:
-    """Holds an output against `tests/golden/<network>.npz`, in standard deviations of the whole (golden/README.md)."""
+    """Compares an output with `tests/golden/<network>.npz`, in standard deviations of the whole (golden/README.md)."""
     golden = np.load(Path(__file__).parent / "golden" / f"{network}.npz")
     std = golden[f"{kind}std"]
     difference = np.abs(output[:, :, 3::8, 5::8].numpy() - golden[f"{kind}samples"]).max() / std
@@ -197,14 +197,14 @@ def check_golden(output: Tensor, network: str, *, tolerance: float, kind: str = 
 
 
 def with_callback(config: DictConfig, callback: type[pl.Callback], **arguments: int) -> DictConfig:
-    """The config with one callback more."""
+    """Adds a callback to the config."""
     with open_dict(config):
         config.callbacks.added = {"_target_": f"{callback.__module__}.{callback.__name__}", **arguments}
     return config
 
 
 class NoiseSource:
-    """Clips of noise that tell their index; some may be damaged or of another size."""
+    """Clips of noise, named by their index."""
 
     def __init__(self, clips: int = 5, size: tuple[int, int] = (48, 64), frames: int = 7) -> None:
         self.clips, self.size, self.frames = clips, size, frames
@@ -241,7 +241,7 @@ def write_frames(folder: Path, frames: torch.Tensor, first: int = 1, name: str =
 
 @contextmanager
 def taken_elsewhere(folder: Path, job: str) -> Iterator[None]:
-    """Another process runs a job in a folder: a lock of this kind keeps nobody out of its own process."""
+    """Runs a job in another process, because a lock does not keep out the process that holds it."""
     # Without torch, which takes seconds to import.
     code = "import sys; from pathlib import Path; from stvsr.unfinished import folder_lock\n"
     code += "with folder_lock(Path(sys.argv[1]), sys.argv[2], '-'): print('in', flush=True); sys.stdin.read()"
@@ -249,7 +249,7 @@ def taken_elsewhere(folder: Path, job: str) -> Iterator[None]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "in\n"
-        yield  # at the end its input is closed, and so it ends
+        yield  # on exit, Popen closes its input, and so it ends
 
 
 def is_taken(folder: Path) -> bool:
@@ -262,10 +262,10 @@ def is_taken(folder: Path) -> bool:
 
 
 def wait_until(reached: Callable[[], bool], process: "subprocess.Popen[Any]", *, seconds: float = 300) -> None:
-    """Waits until a process has come so far, which it must before it ends; else fails with what it said."""
+    """Waits until `reached()`; fails with the process's output if that ends or takes too long first."""
     deadline = time.monotonic() + seconds
     while True:
-        # Before it is looked what it has done: it may do that and end in between.
+        # Polled before `reached()`: the process may get there and end in between.
         status = process.poll()
         if reached():
             return
@@ -291,7 +291,7 @@ def write_video(path: Path, frames: torch.Tensor, times: Iterable[int] | None = 
 
 
 class Repeat(Network):
-    """Costs nothing: each pixel four times in each direction, each frame between two as the one before."""
+    """Costs nothing: repeats each pixel four times in each direction; a synthesised frame is the one before it."""
 
     requirements = InputRequirements(multiple_of=4, minimum_frames=2)
 
@@ -322,17 +322,17 @@ def noise() -> Callable[..., list[Tensor]]:
 
 
 VID4 = {"calendar": 41, "city": 34, "foliage": 49, "walk": 47}
-"""Frames of Vid4's clips."""
+"""Vid4's clips, with their frame counts."""
 
 
 def write_vid4(root: Path, size: tuple[int, int] = (32, 48)) -> None:
-    """A folder of Vid4's shape with small frames; motion differs from clip to clip."""
+    """Writes clips laid out like Vid4, with small frames; motion differs from clip to clip."""
     for seed, (clip, frames) in enumerate(VID4.items()):
         write_frames(root / clip, moving_frames(frames, size, seed=seed, speed=0.5 + 2 * seed))
 
 
 def write_vimeo(root: Path, names: list[str], size: tuple[int, int] = (48, 64)) -> None:
-    """A folder of Vimeo-90K's form with a training list."""
+    """Writes clips laid out like Vimeo-90K's, with a training list."""
     for seed, name in enumerate(names):
         write_frames(root / "sequences" / name, moving_frames(7, size, seed=seed, speed=seed), name="im{}.png")
     (root / "sep_trainlist.txt").write_text("\n".join(names) + "\n")

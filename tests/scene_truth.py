@@ -1,4 +1,4 @@
-"""How generated scenes truly move, from what they are drawn from, to hold measures and frames against."""
+"""The true motion of generated scenes: a reference for measured motion and for frames."""
 
 from dataclasses import dataclass
 
@@ -45,6 +45,6 @@ def truth_of(scenes: SyntheticScenes, index: int) -> Truth:
 
 
 def motion_of(scenes: SyntheticScenes, index: int) -> float:
-    """Mean true displacement of what clip `index` shows, HR pixels per frame, over pixels and frames."""
+    """Mean true displacement in clip `index`, in HR pixels per frame, over all pixels and frames."""
     scene, (x, y) = scenes.scene(index), screen(scenes.height, scenes.width)
     return float(np.mean([scene.mean_displacement(x, y, t) for t in times(scenes.frames)[:-1]]))

@@ -1,4 +1,4 @@
-"""The checks that are kept beside the project hold: they use the names that others rely on."""
+"""The checks that are kept beside the project pass: they use the names that others rely on."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ def test_an_independent_check_holds(script: str) -> None:
     if script == "video-in-video-out.sh" and not (shutil.which("ffmpeg") and shutil.which("ffprobe")):
         pytest.skip("needs ffmpeg and ffprobe")
     command = [sys.executable if script.endswith(".py") else "bash", CHECKS / script]
-    # They call our programs by name, and `make test` does not activate the environment.
+    # The checks call our programs by name, and `make test` does not activate the environment.
     programs = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
     result = subprocess.run(command, cwd=ROOT, env=programs, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stdout + result.stderr

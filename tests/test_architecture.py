@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "stvsr"
 
-# A room may import from the rooms before it. Entry points know all.
+# A room may import from the rooms before it, entry points from all.
 ROOMS = [
     *(
         "errors",
@@ -31,7 +31,7 @@ def imported(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}, line {node.lineno}: a relative import; give the whole name"
-            # What is imported may be the room itself.
+            # `from stvsr import ROOM` imports the room itself.
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}

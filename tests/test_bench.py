@@ -1,4 +1,4 @@
-"""The scripts in benchmarks/: `make bench` loses nothing it has measured; peaks are bounds; the pipeline's runs."""
+"""The scripts in benchmarks/: `make bench` loses no measurement, peaks are upper bounds, pipeline.py runs."""
 
 import importlib
 import json
@@ -16,14 +16,13 @@ from stvsr.models.zooming_slow_mo import ZoomingSlowMo
 
 @pytest.fixture
 def script_named(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Imports a script by name."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     return importlib.import_module
 
 
 @pytest.fixture
 def bench(script_named: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script, whose rows are quick."""
+    """The script with stubbed measurements, some of which fail."""
     script = script_named("bench")
 
     def compared(name: str, **_: object) -> list[object]:
@@ -47,7 +46,7 @@ def bench(script_named: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyP
 def test_the_yardstick_makes_the_frames_that_our_network_makes(
     script_named: Callable[[str], ModuleType], small_network: Callable[..., ZoomingSlowMo]
 ) -> None:
-    """Without it, times of the two would be compared that do other work."""
+    """Otherwise times of different work would be compared."""
     network = small_network("e").double()
     lr = torch.rand(1, 4, 3, 12, 16, dtype=torch.float64)
     with torch.no_grad():
@@ -82,7 +81,7 @@ def test_a_row_has_the_medians_of_both_and_of_the_ratios_of_pairs(script_named: 
 def test_peaks_are_those_of_tf32_which_convolutions_use_on_a_gpu(
     script_named: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else convolutions are faster than the bound."""
+    """Otherwise convolutions would be faster than the bound."""
     bench, allowed = script_named("bench"), []
     products = torch.backends.cuda.matmul
     monkeypatch.setattr(bench, "timed", lambda work, device: allowed.append(products.fp32_precision) or 1.0)

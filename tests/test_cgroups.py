@@ -43,7 +43,7 @@ def test_a_parents_limit_holds_too(tmp_path: Path) -> None:
 
 
 def test_a_group_that_is_over_its_limit_has_nothing_left_and_not_less(tmp_path: Path) -> None:
-    """As one whose limit was lowered while it runs."""
+    """Its limit may have been lowered while it ran."""
     process(tmp_path, "0::/\n")
     group(tmp_path / "sys/fs/cgroup", ("memory.max", "memory.current"), "1000", 1500, "inactive_file 100")
     assert list(within_limits(tmp_path)) == [0]

@@ -75,7 +75,7 @@ def write(content: object, path: Path) -> Path:
 
 
 def assert_refused(path: Path, why: str) -> None:
-    """In one line, which names the file and the reason."""
+    """Asserts a refusal in one line that names the file and the reason."""
     with pytest.raises(InvalidInput) as refused:
         load_network(path)
     said = str(refused.value)
@@ -83,7 +83,7 @@ def assert_refused(path: Path, why: str) -> None:
     assert "\n" not in said
 
 
-# What a reason begins with.
+# How the reasons begin.
 NEITHER = "neither a checkpoint of stvsr (no entry 'stvsr_model') nor the authors' released weights; give a file"
 NO_SAFETENSORS = "not a .safetensors file, or a damaged one; give a file of stvsr.export"
 NO_CHECKPOINT = "not a checkpoint, or a damaged one; give a file that stvsr.train wrote"
@@ -317,7 +317,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, content: object, wh
 
 
 def test_numbers_beyond_half_precision_are_exported_whole(tmp_path: Path) -> None:
-    """It ends at 65504; a count of batches does not, nor a variance."""
+    """Half precision ends at 65504; batch counts and variances do not."""
     system = TwoStage(interpolator=DAIN(channels=2), upscaler=Bicubic())
     state = {
         f"network.{name}": torch.full_like(tensor, 100_001)
@@ -342,7 +342,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(
     saved: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(saved, tmp_path / "a.ckpt")
-    # Root may read everything.
+    # Stubbed, because root may read every file.
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(InvalidInput, match=r"a\.ckpt: not readable by this user"):
         load_network(path)

@@ -55,7 +55,7 @@ def test_help_that_nobody_reads_to_its_end_ends_without_a_traceback() -> None:
 
 
 def test_a_program_without_standard_output_ends_as_with_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a daemon starts it."""
+    """Daemons may have none."""
     monkeypatch.setattr(sys, "stdout", None)
     status, error = run(report.main, "runs=[gone]")
     assert (status, error.count("error: gone")) == (1, 1)
@@ -93,7 +93,7 @@ def test_help_of_every_program_names_its_own_file() -> None:
     files = sorted(CONFIG_DIR.glob("*.yaml"))
     assert [file.stem for file in files] == ["dashboard", "evaluate", "pack", "report", "study", "train"]
     for file in files:
-        # As it stands there: it is known to a program that runs, and one of them is run above.
+        # Unresolved: only a running program knows the folder; the test above runs one.
         footer = OmegaConf.to_container(OmegaConf.load(file))["hydra"]["help"]["footer"]  # type: ignore[call-overload,index]
         assert footer.splitlines()[-1] == f"{COMMENTS}${{hydra.runtime.config_sources[1].path}}/{file.name}"
 
@@ -247,7 +247,7 @@ def test_bad_input_to_train_ends_in_one_line(
         {MODEL_KEY: train.resolved(small_run("ablation=e").model), "state_dict": {}, "optimizer_states": []},
         tmp_path / "e.ckpt",
     )
-    # Other data has no size to choose.
+    # Only generated data has a size to choose.
     generated = not any(argument.startswith("data=") for argument in arguments)
     small = [setting for setting in SMALL_RUN if generated or not setting.startswith("data.")]
     (tmp_path / "mine.py").write_text("import not_installed", encoding="utf-8")
@@ -263,7 +263,7 @@ def test_bad_input_to_train_ends_in_one_line(
 
 def test_bad_runs_to_report_end_in_one_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    # A folder of a sweep is called by a number.
+    # Folders of a sweep may have a number as their name.
     (tmp_path / "0").mkdir()
     bad = {"[]": "runs=[]", "[empty]": "empty: no results.json there", "[0]": "0: no results.json there"}
     for runs, says in bad.items():
@@ -327,7 +327,7 @@ def test_a_bad_video_to_validate_on_is_named_before_the_first_step(
     sources = [f"data={data}", "data.root=good", "data.val_root=other", *scenes]
     status, error = run(train.main, *settings, *sources, "trainer.max_steps=1000000", "output_dir=out")
     assert status == 1, error
-    # A bar may stand before it.
+    # A progress bar may precede it.
     assert error.count("error: ") == error.count("error: other/bad.mp4: ") == 1, error
     assert "Traceback" not in error
     assert not list(tmp_path.glob("out/**/*.c*"))
@@ -361,11 +361,11 @@ def test_too_little_memory_for_a_batch_is_said_with_the_remedy(error: BaseExcept
 
 
 class UncompletedJobError(RuntimeError):
-    """As submitit calls it."""
+    """Named as in submitit."""
 
 
 class FailedJobError(RuntimeError):
-    """As submitit calls it."""
+    """Named as in submitit."""
 
 
 @pytest.mark.parametrize(
@@ -414,7 +414,7 @@ def test_an_error_a_library_wrapped_is_found() -> None:
 
 
 class Raises:
-    """Stands for one of our classes that Hydra makes."""
+    """Stands for one of our classes that Hydra instantiates."""
 
     def __init__(self, *, error: str) -> None:
         raise RAISED[error]
@@ -508,7 +508,7 @@ def test_what_a_library_refuses_and_what_is_not_there_is_a_matter_of_the_configu
 def test_a_sweep_for_slurm_without_what_submits_it_says_what_to_install(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Plugins are loaded once, and would bring it back later.
+    # Plugins are loaded once, and later would bring the launcher back.
     Plugins.instance()
     monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], "submitit_slurm.yaml", raising=False)
     status, error = run(evaluate.main, "-m", "hydra/launcher=slurm", "method=bicubic_blend", "protocol=paper,released")
@@ -539,7 +539,7 @@ def test_a_bug_while_another_error_was_handled_is_not_explained_away(handled: Ex
 
 
 def test_an_error_that_is_only_called_one_of_the_system_is_not_explained_away() -> None:
-    # An OSError only by its class, and one of a network.
+    # One has no error number, the other is of a network.
     assert explain(OSError("oops")) == (None, 1)
     assert explain(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")) == (None, 1)
 
@@ -580,7 +580,7 @@ def test_train_then_evaluate_from_the_command_line(
 def test_a_sweep_trains_every_ablation_in_a_folder_of_its_own(
     run: Run, configure: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
-    # The validation that would follow the second step is that of any run.
+    # Ends before its validation, which is the same as elsewhere.
     arguments = ["trainer.max_steps=1", "trainer.val_check_interval=2"]
     status, error = run(train.main, "-m", "ablation=a,b,c,d,e", *SMALL_RUN, *arguments, "output_dir=sweep")
     assert status == 0, error
@@ -600,7 +600,7 @@ def test_a_job_that_fails_does_not_end_its_sweep_and_the_rest_is_compared(run: R
         assert f"| bicubic_blend | measured | {protocol} |" in text
     assert "bicubic_blend, released" in (tmp_path / "three" / "report.html").read_text()
 
-    # In the same folder: neither a job that fails now nor one that there no longer is may show what was before.
+    # In the same folder: neither a job that fails now nor one no longer in the sweep may show its earlier results.
     status, error = run(evaluate.main, "-m", *small, "batch_size=0,2", "output_dir=three")
     assert status == 1
     assert "error: batch_size=0; expected a whole number, 1 or more" in error
@@ -635,7 +635,7 @@ def test_a_sweep_that_is_stopped_says_how_to_continue_all_of_it(
 def test_of_jobs_of_several_processes_none_is_begun_after_one_that_failed(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lightning kills the process in which it would be, and processes that the next job had begun would be left."""
+    """Lightning would kill this process during the next job, and leave the processes that this had begun."""
     monkeypatch.setattr("stvsr.cli._has_helpers", lambda: True)
     status, error = run(evaluate.main, "-m", "method=bicubic_blend", "batch_size=0,2", "output_dir=sweep")
     assert status == 1
@@ -649,7 +649,7 @@ def test_of_jobs_of_several_processes_none_is_begun_after_one_that_failed(
 def test_a_job_of_a_cluster_that_fails_does_not_end_its_sweep_and_the_rest_is_compared(
     run: Run, tmp_path: Path
 ) -> None:
-    """SLURM's launcher, with its jobs as processes of this machine."""
+    """SLURM's launcher, with jobs as processes of this machine."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason='needs pip install ".[slurm]"')
     small = [*SMALL_SCORING, "method=bicubic_blend", "logger=csv", "workers=0", "pictures=0"]
     local = [*small, "hydra/launcher=submitit_local"]
@@ -705,7 +705,7 @@ def test_finished_evaluations_are_compared_afterwards(run: Run, tmp_path: Path) 
     assert "| one | measured |" in table
     assert "| two | measured |" in table
     assert (tmp_path / "both" / "report.html").is_file()
-    # Of the same name and protocol they are told apart by their folders.
+    # Results of the same name and protocol are told apart by their folders.
     status, error = run(evaluate.main, *small, "name=one", "output_dir=three")
     status, error = run(report.main, "runs=[one,three]", "output_dir=alike")
     assert status == 0, error

@@ -1,4 +1,4 @@
-"""Settings on their way to Hydra, compared with others, and refused where they cannot be meant."""
+"""Settings as Hydra and shells read them, compared with others, and refused where they cannot be meant."""
 
 import shlex
 from contextlib import nullcontext
@@ -65,7 +65,7 @@ def test_targets_are_found_wherever_a_class_is_named() -> None:
         ({"data": {"pack": 1}}, True),
         ({"data": {"root": ["a", "b"]}}, True),
         ({"checkpoint": None, "data": {"root": "a"}}, False),
-        # Of a user's own.
+        # A user's own settings.
         ({"model": {"checkpoint": True, "output": 64}}, False),
         ({"logger": {"wandb": {"resume": True}}}, False),
     ],

@@ -1,4 +1,4 @@
-"""Every file below conf/ is composed and instantiated, and every key it has is one that something takes."""
+"""Every file below conf/ can be composed and instantiated, and something takes each of its keys."""
 
 import inspect
 from collections.abc import Callable
@@ -30,13 +30,13 @@ def options(group: str) -> list[str]:
 
 
 def build(config: DictConfig) -> None:
-    """Everything a training run makes of its config, but the run."""
+    """Instantiates all that a training run makes of its config."""
     data = instantiate(config.loader)
     assert isinstance(data, pl.LightningDataModule)
     for which in ("train_source", "val_source"):
         source = instantiate(config.data[which])
         assert isinstance(source, partial)
-        # Called, they would read the data, which is not there.
+        # Calling it would read data, which is not there.
         inspect.signature(source.func).bind(*source.args, **source.keywords)
     # Only the keys matter here, and some networks are large.
     with torch.device("meta"):
@@ -74,7 +74,7 @@ def test_every_experiment_of_ours_builds(configure: Callable[..., DictConfig], e
 def test_every_two_stage_experiment_builds(
     configure: Callable[..., DictConfig], experiment: str, tmp_path: Path
 ) -> None:
-    """SuperSloMo's without VGG-16, whose weights are downloaded."""
+    """SuperSloMo's goes without VGG-16, whose weights would be downloaded."""
     small = ["objective.loss.perceptual=0"] if experiment == "superslomo" else []
     config = configure("train", f"experiment=two_stage/{experiment}", f"output_dir='{tmp_path}'", *small)
     build(config)
@@ -133,7 +133,7 @@ def test_ablations_name_both_axes_and_their_own_letter(configure: Callable[..., 
 def test_every_trainer_is_a_lightning_trainer(
     configure: Callable[..., DictConfig], option: str, tmp_path: Path
 ) -> None:
-    # The machine that runs this has no GPU; everything else of the file is taken as it is.
+    # Tests run without a GPU; all other settings stay as in the file.
     cpu = [] if option in ("cpu", "base") else ["trainer.accelerator=cpu", "trainer.devices=1"]
     config = configure("train", f"trainer={option}", f"output_dir='{tmp_path}'", *cpu)
     assert isinstance(instantiate(config.trainer, logger=False), pl.Trainer)
@@ -165,7 +165,7 @@ def test_every_protocol_is_called_as_its_file(configure: Callable[..., DictConfi
 
 @pytest.mark.parametrize("option", ["videos", "clips", "held"])
 def test_clips_to_validate_on_are_those_that_are_scored(configure: Callable[..., DictConfig], option: str) -> None:
-    """Not those that were trained on, where the settings of a training are given again."""
+    """Scoring with the settings of a training run must not use its training clips."""
     source = configure("evaluate", f"data={option}", "data.root=a", "data.val_root=b").data.test_source
     assert source.get("root", source.get("sets", [source])[0].root) == "b"
     alone = configure("evaluate", f"data={option}", "data.root=a").data.test_source
@@ -176,7 +176,7 @@ def test_clips_to_validate_on_are_those_that_are_scored(configure: Callable[...,
 def test_every_data_set_can_be_scored_or_says_what_is_missing(
     configure: Callable[..., DictConfig], option: str, tmp_path: Path
 ) -> None:
-    """Opened on an empty folder, each says in a line of its own what it expects there."""
+    """Opened on an empty folder, each reports in one line what it expects there."""
     overrides = {"synthetic": [], "table1": ["data.vid4_root", "data.vimeo90k_root"]}.get(option, ["data.root"])
     config = configure("evaluate", f"data={option}", *(f"{name}='{tmp_path}'" for name in overrides))
     if option == "synthetic":
@@ -229,7 +229,7 @@ def test_the_guard_the_saving_and_the_validation_are_as_documented(
 
 
 def test_a_short_recipe_begins_slowly_and_at_frames_as_documented(configure: Callable[..., DictConfig]) -> None:
-    """Without the one it can end in grey frames; without the other offsets do not move for most of it."""
+    """Without warm-up it can end in grey frames; without a blended start offsets stay put for most of it."""
     config = configure("train", "recipe=short")
     assert (config.scheduler.warmup, config.blended_start, config.cuda_graphs) == (200, True, True)
     assert (config.loader.batch_size, config.trainer.precision) == (8, "32-true")
@@ -244,7 +244,7 @@ def test_a_study_on_two_cores_trains_as_its_documented_results_were_trained(
     assert (config.model.channels, config.model.feature_blocks, config.model.reconstruction_blocks) == (16, 2, 4)
     assert (config.trainer.max_steps, config.loader.batch_size, config.loader.crop) == (800, 8, 16)
     assert (config.optimizer.lr, config.data.train_source.scenes, config.blended_start) == (2e-3, 600, True)
-    # What `study`, which it is made from, has for a GPU.
+    # `study`, on which it builds, sets these for a GPU.
     assert (config.trainer.accelerator, config.cuda_graphs, config.optimizer.fused) == ("cpu", False, False)
 
 
@@ -257,7 +257,7 @@ def test_no_generated_clip_that_is_scored_was_trained_on(configure: Callable[...
     synthetic = configure("train", "data=synthetic").data
     seeds = [synthetic.train_source.seed, synthetic.val_source.seed, synthetic.test_source.source.seed]
     assert len(set(seeds)) == 3
-    # Training on held clips has generated scenes of seed 0 among them.
+    # `data=held` trains on generated scenes of seed 0, too.
     assert configure("train", "data=held", "data.root=/nowhere").data.test_source.sets[1].source.seed != 0
 
 

@@ -1,4 +1,4 @@
-"""The demo says honestly how the network compares, and leaves what it says it leaves."""
+"""The demo reports honestly how the network compares, and leaves the files it names."""
 
 import sys
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_demo_trains_scores_and_shows(
 def test_a_demo_that_is_stopped_says_the_command_that_continues_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stop: BaseException, done: str
 ) -> None:
-    """Not an option of its parts, which it does not have; its folder is named by the time if nobody names it."""
+    """The demo lacks the options of its parts, and its folder is named after the time unless given."""
 
     def stopped(folder: Path, overrides: list[str]) -> None:
         raise stop
@@ -80,7 +80,7 @@ def test_a_demo_names_its_own_option_where_its_training_would_name_a_setting(
 
 @pytest.mark.parametrize("setting", ["output_dir=mine", "++output_dir=mine"])
 def test_another_folder_among_the_settings_of_a_demo_is_refused(tmp_path: Path, setting: str) -> None:
-    """It would be left empty."""
+    """That folder would stay empty."""
     with pytest.raises(
         InvalidInput, match=r"output_dir=mine: expected training settings .* the folder with --output DIR"
     ):

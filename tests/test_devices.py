@@ -1,4 +1,4 @@
-"""Devices are chosen by name, and what they can do is asked before it is used."""
+"""Devices are chosen by name, and checked for what they can do before it is used."""
 
 import mmap
 import os
@@ -30,7 +30,7 @@ def test_auto_is_a_gpu_if_there_is_one_that_can_be_used(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert chosen_device("auto") == CPU
     assert not capsys.readouterr().err
-    # Which is not there; the message names what was made of the name.
+    # cuda:98 does not exist; the message names the resolved device.
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 99)
     with pytest.raises(InvalidInput, match=r"device=cuda:98: not usable here \(.*\); expected auto, cpu"):
@@ -75,7 +75,7 @@ def test_a_cpu_is_named_with_its_threads(monkeypatch: pytest.MonkeyPatch, thread
 
 def test_memory_is_told_in_the_units_it_is_said_to_be_in() -> None:
     before = used_memory()
-    # New pages: an allocator might give memory that the process has held all the time.
+    # New pages: an allocator might reuse memory that the process already holds.
     held = mmap.mmap(-1, 2**28, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     held.write(b"1" * 2**28)
     assert 0.9 * 2**28 < used_memory() - before < 1.5 * 2**28, "bytes"
@@ -107,7 +107,7 @@ def test_the_peak_of_a_process_is_its_own_and_not_that_of_its_parent() -> None:
 
 
 def test_a_gpu_on_which_a_kernel_failed_is_given_up_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is done there afterwards would fail with other words, such as those of a lack of memory."""
+    """Later work there would fail with a misleading message, such as lack of memory."""
 
     def failed(device: torch.device) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be …")

@@ -1,4 +1,4 @@
-"""What the documents name is there."""
+"""Files that the documents name exist."""
 
 import re
 from pathlib import Path
@@ -9,13 +9,13 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
-"""To a file of ours; one to a site has a colon."""
+"""A link to a file; links to sites have a colon."""
 
 PATH = re.compile(r"`((?:src|tests|docs|benchmarks)/[\w./-]+\.\w+)`")
-"""Files of `conf/` may be a reader's, to be made."""
+"""A file of the project, but for `conf/`, where readers may add their own."""
 
 MODULE = re.compile(r"`([\w/]+\.py)`")
-"""From some folder of ours on."""
+"""A module, by the end of its path."""
 
 SOURCES = [str(path) for folder in ("src", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
 

@@ -62,11 +62,11 @@ def brighter():
 
 
 class Own(FrameFolders):
-    """Clips of a user's own."""
+    """A user's own class of clips."""
 
 
 def stop(*arguments: object, **options: object) -> None:
-    """Ctrl-C, in place of recording a batch."""
+    """Raises what Ctrl-C raises."""
     raise KeyboardInterrupt
 
 
@@ -115,7 +115,7 @@ def vid4(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def few(tmp_path: Path) -> Path:
-    """Two clips of six windows, the last of the first moved back."""
+    """Two clips, six windows in all; the first clip's last window is moved back."""
     for seed, (clip, frames) in enumerate({"city": 20, "walk": 13}.items()):
         write_frames(tmp_path / "few" / clip, moving_frames(frames, (32, 48), seed=seed, speed=1 + 2 * seed))
     return tmp_path / "few"
@@ -170,7 +170,7 @@ def test_vid4_frames_are_counted_as_the_protocol_says_and_score_as_scikit_image_
         for metric, value in expected.items():
             assert float(row[metric]) == pytest.approx(value, abs=1e-6)
         means.setdefault(row["clip"], []).append(expected["psnr_y"])
-    # No clip of Vid4 lies in a folder of its own, so folder means are clip means.
+    # Each clip of Vid4 is a top-level folder, so folder means are clip means.
     assert float(every["psnr_y"]) == pytest.approx(np.mean([np.mean(values) for values in means.values()]), abs=1e-6)
 
 
@@ -188,7 +188,7 @@ def test_the_two_stages_without_learning_are_bicubic_and_blending_and_are_told_a
 
 
 def test_given_and_synthesised_frames_are_those_the_network_was_given_and_not(scored: Evaluate, tmp_path: Path) -> None:
-    """A clip that stands still but for its even frames: bicubic + blending must lose there."""
+    """In a still clip whose even frames are inverted, bicubic + blending must fail at those alone."""
     still = moving_frames(1, (32, 48)).expand(13, -1, -1, -1).clone()
     still[1::2] = 255 - still[1::2]
     write_frames(tmp_path / "clips" / "a", still)
@@ -208,7 +208,7 @@ def test_network_saved_frames_two_processes_and_other_batches_score_alike(
     assert network["frames"] == saved["frames"] == shared["frames"]
     assert network["clips"] == saved["clips"] == shared["clips"]
     for one, other in zip(network["frames"], batched["frames"], strict=True):
-        # Another batch may round a pixel's last bit otherwise, and so, rarely, a pixel's grey level.
+        # Another batch size may change a value's last bit and so, rarely, a pixel's grey level.
         assert float(one["psnr_y"]) == pytest.approx(float(other["psnr_y"]), abs=1e-3)
     score_columns = [name for name in network["results"][0] if name.startswith(("psnr", "ssim", "frames", "clips"))]
     for rows in (saved["results"], shared["results"]):
@@ -259,7 +259,7 @@ def test_an_evaluation_that_was_killed_goes_on_with_the_same_result(
     parts = tmp_path / "killed" / "progress"
     (part,) = parts.glob("part-*.jsonl")
     assert part.read_text().count("\n") == 3
-    # As if the kill had fallen into a line.
+    # As if the kill had come in the middle of a line.
     part.write_text(part.read_text() + '{"batch": 7, "windows": [{"posi')
     add, added = Part.add, []
     monkeypatch.setattr(Part, "add", lambda part, record: added.append(record.batch) or add(part, record))
@@ -287,7 +287,7 @@ def test_progress_of_another_evaluation_is_not_mixed_in(
 def test_a_stopped_evaluation_gives_way_to_another_as_its_message_says(
     scored: Evaluate, vid4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pictures and frames that it has left are no user's."""
+    """Pictures and frames that it left are not taken for a user's."""
     add, data = Part.add, ["method=bicubic_blend", "data=clips", f"data.root='{vid4}'"]
 
     def stop_late(part: Part, record: Any) -> None:
@@ -311,7 +311,7 @@ def test_other_weights_under_the_same_name_are_another_evaluation(
     few: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A training that went on, say; and so is another version of ours."""
+    """A training run may have continued. Another version of our code counts as another, too."""
 
     def identity(seed: int) -> dict[str, Any]:
         overrides = [f"checkpoint='{write_checkpoint(seed)}'", "data=clips", f"data.root='{few}'", "output_dir=out"]
@@ -325,7 +325,7 @@ def test_other_weights_under_the_same_name_are_another_evaluation(
 
 
 def test_the_folder_of_a_training_is_refused(scored: Evaluate, few: Path, tmp_path: Path) -> None:
-    """Its log would be replaced by that of the evaluation."""
+    """The log of the evaluation would replace that of the training run."""
     log = tmp_path / "out" / "csv" / "metrics.csv"
     log.parent.mkdir(parents=True)
     log.write_text("step")
@@ -340,7 +340,7 @@ def test_the_folder_of_a_training_is_refused(scored: Evaluate, few: Path, tmp_pa
 def test_a_method_of_ones_own_that_has_changed_is_another_one(
     scored: Evaluate, vid4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its config says nothing of what its weights are."""
+    """Its weights are not in its config."""
     (tmp_path / "peer.py").write_text(PEER)
     monkeypatch.syspath_prepend(tmp_path)
     data = ["method=bicubic_blend", "method._target_=peer.brighter", "data=clips", f"data.root='{vid4}'"]
@@ -406,7 +406,7 @@ def test_what_no_evaluation_made_is_not_removed(scored: Evaluate, vid4: Path, tm
     precious.parent.mkdir(parents=True)
     precious.write_text("precious")
     if name != "progress":
-        # As other programs write it.
+        # A file of this name as other programs write it.
         (tmp_path / "out" / "results.json").write_text('{"accuracy": 0.9}')
     with pytest.raises(InvalidInput, match=f"out/{name}: .*; choose another output_dir"):
         scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'", "save_frames=true")
@@ -416,7 +416,7 @@ def test_what_no_evaluation_made_is_not_removed(scored: Evaluate, vid4: Path, tm
 def test_frames_of_an_earlier_method_do_not_stay_beside_results_of_another(
     scored: Evaluate, vid4: Path, tmp_path: Path
 ) -> None:
-    """They would be scored as its own; those that are scored themselves stay."""
+    """They would be taken for the other's. Frames that are being scored themselves stay."""
     data = ["data=clips", f"data.root='{vid4}'"]
     scored("method=bicubic_blend", *data, "save_frames=true")
     frames = tmp_path / "out" / "frames"
@@ -429,7 +429,7 @@ def test_frames_of_an_earlier_method_do_not_stay_beside_results_of_another(
 
 
 def test_the_clips_that_are_scored_are_not_removed(scored: Evaluate, vid4: Path, tmp_path: Path) -> None:
-    """Though an evaluation has been there."""
+    """They stay even where an evaluation has written before."""
     scored("method=bicubic_blend", "data=clips", f"data.root='{vid4}'")
     clips = vid4.rename(tmp_path / "out" / "frames")
     frames = sorted(clips.rglob("*.png"))
@@ -444,7 +444,7 @@ def test_the_clips_that_are_scored_are_not_removed(scored: Evaluate, vid4: Path,
 def test_frames_that_are_written_anew_after_a_stop_are_scored_anew(
     scored: Evaluate, vid4: Path, tmp_path: Path, replaced: str
 ) -> None:
-    """A kill because the figures look wrong, a mended program or data set, the same command."""
+    """Users whose figures look wrong stop, mend the program or data set, and repeat the command."""
     for folder in FrameFolders(root=vid4).clips.values():
         lr = downsample(to_float(folder.read(list(folder.frames))))
         write_frames(tmp_path / "lr" / folder.path.name, (lr * 255).to(torch.uint8))
@@ -497,7 +497,7 @@ def test_frames_that_are_saved_anew_while_they_are_scored_are_said(
 def test_an_evaluation_that_was_stopped_leaves_no_results_of_another(
     scored: Evaluate, vid4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They would stand beside its pictures."""
+    """Old results would stand beside pictures of the new evaluation."""
 
     data = ["method=bicubic_blend", "data=clips", f"data.root='{vid4}'"]
     scored(*data)
@@ -508,7 +508,7 @@ def test_an_evaluation_that_was_stopped_leaves_no_results_of_another(
 
 
 def test_a_worker_that_finds_damage_does_not_keep_the_program_from_ending(few: Path, tmp_path: Path) -> None:
-    """Workers leave SIGTERM to the process that they serve, but for its own."""
+    """Workers ignore SIGTERM, except from the process that they serve."""
     file = few / "city" / "00000003.png"
     file.write_bytes(file.read_bytes()[:500])
     arguments = ["method=bicubic_blend", "data=clips", f"data.root='{few}'", "workers=2", "logger=csv"]
@@ -530,7 +530,7 @@ def test_too_many_windows_at_once_for_the_memory_are_one_line(
 
 
 def test_an_error_in_a_process_reaches_the_user_in_one_line(scored: Evaluate, few: Path) -> None:
-    """Found by a loader of the process."""
+    """The error occurs in a loader worker of that process."""
     file = few / "city" / "00000003.png"
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(UserError, match=r"00000003\.png: not a readable PNG") as caught:
@@ -540,7 +540,7 @@ def test_an_error_in_a_process_reaches_the_user_in_one_line(scored: Evaluate, fe
 
 
 def test_a_process_that_was_killed_is_told() -> None:
-    # What the system sends that runs out of memory: SIGTERM first, then SIGKILL.
+    # Out of memory, a system sends SIGTERM first, then SIGKILL.
     with pytest.raises(SystemExit) as stop:
         processes._exit_on_signal(signal.SIGTERM, None)
     for status in (stop.value.code, -signal.SIGKILL):
@@ -568,7 +568,7 @@ def test_lr_frames_given_beside_are_used(scored: Evaluate, vid4: Path, tmp_path:
 def test_of_several_sets_those_with_lr_frames_are_told(
     configure: Callable[..., DictConfig], vid4: Path, tmp_path: Path
 ) -> None:
-    """By absolute paths: a report may be made from another folder."""
+    """Paths are absolute, because a report may be made from another folder."""
     write_frames(tmp_path / "lr" / "a", moving_frames(7, (8, 12)))
     write_frames(tmp_path / "hr" / "a", moving_frames(7, (32, 48)))
     with open_dict(config := configure("evaluate", "method=bicubic_blend", "output_dir=out")):
@@ -648,7 +648,7 @@ def test_an_output_dir_can_be_used_again_for_other_clips(scored: Evaluate, tmp_p
 
 
 def test_frames_go_to_another_disk_by_a_link_of_which_nothing_is_removed(scored: Evaluate, tmp_path: Path) -> None:
-    """Behind it may lie more than an evaluation made."""
+    """The linked folder may hold more than an evaluation made."""
     (large := tmp_path / "large").mkdir()
     (frames := tmp_path / "out" / "frames").parent.mkdir()
     frames.symlink_to(large)
@@ -658,7 +658,7 @@ def test_frames_go_to_another_disk_by_a_link_of_which_nothing_is_removed(scored:
     scored(*settings, "data=clips", f"data.root='{tmp_path}/x'")
     before = sorted(large.rglob("*.png"))
     assert len(before) == 7
-    # It is the same again, and needs nothing removed.
+    # The same evaluation again needs nothing removed.
     scored(*settings, "data=clips", f"data.root='{tmp_path}/x'")
     for other in (settings, settings[:1]):
         with pytest.raises(InvalidInput, match="out/frames: is a link to a folder that is not empty; empty it"):
@@ -730,7 +730,6 @@ def test_videos_are_scored_whole_but_for_windows_over_a_cut(scored: Evaluate, tm
     assert int(every["frames"]) == 30 - 6
     assert every["left_out"] == "6 frames: scene cut"
     assert 13 not in [int(row["frame"]) for row in tables["frames"]]
-    # The saved frames score as the network does, cut or not.
     saved = scored(f"predictions='{tmp_path}/out/frames'", *data, folder="saved")
     assert saved["frames"] == tables["frames"]
     assert saved["results"][-1]["left_out"] == every["left_out"]
@@ -818,7 +817,7 @@ def test_a_metric_may_give_a_tensor(scored: Evaluate, monkeypatch: pytest.Monkey
 
 
 def test_a_metric_is_told_the_frame_before(scored: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a clip's first window there is none; a later one shares it with the window before."""
+    """A clip's first window has none; a later window shares it with the window before."""
     frames = moving_frames(13, (32, 48))
     write_frames(tmp_path / "clips" / "a", frames)
     told = []
@@ -858,7 +857,7 @@ def test_a_method_that_is_no_network_of_ours_is_refused(scored: Evaluate) -> Non
 def test_a_finished_evaluation_is_not_done_again_but_where_something_decides_otherwise(
     scored: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As in a sweep whose command is given again after it was stopped."""
+    """A sweep that was stopped relies on this when its command is given again."""
     clip = tmp_path / "clips" / "a"
     write_frames(clip, moving_frames(7, (32, 48)))
     data = ["method=bicubic_blend", "data=clips", f"data.root='{tmp_path}/clips'"]
@@ -883,7 +882,7 @@ def test_a_finished_evaluation_is_not_done_again_but_where_something_decides_oth
             with pytest.raises(KeyboardInterrupt):
                 scored(*data)
             changed.write_text(content)
-        # W&B refused it, say: it is scored, but neither logged nor finished.
+        # Scored but not finished, as when W&B refused to log it.
         (record := tmp_path / "out" / "progress" / "part-000-000.jsonl").parent.mkdir()
         record.touch()
         with pytest.raises(KeyboardInterrupt):
@@ -915,7 +914,7 @@ def test_what_a_class_of_ones_own_took_part_in_is_scored_again(
 def test_a_config_that_names_one_method_after_the_other_names_each_in_its_results(
     configure: Callable[..., DictConfig], write_checkpoint: Callable[..., Path], few: Path
 ) -> None:
-    """As in a notebook."""
+    """A notebook may reuse its config."""
     config = configure("evaluate", "method=bicubic_blend", "data=clips", f"data.root='{few}'", "output_dir=blend")
     assert evaluate_module.evaluate(config).name == "bicubic_blend"
     config.method, config.checkpoint, config.output_dir = None, str(write_checkpoint(0)), "network"
@@ -940,7 +939,7 @@ def test_an_evaluation_keeps_a_second_one_out_of_its_folder_while_it_scores(
 def test_results_are_those_of_the_weights_that_were_scored(
     scored: Evaluate, write_checkpoint: Callable[..., Path], few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A training may write its checkpoint anew meanwhile."""
+    """A training run may rewrite its checkpoint meanwhile."""
     weights = write_checkpoint(0)
     content = weights.read_bytes()
 

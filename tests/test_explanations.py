@@ -1,4 +1,4 @@
-"""Tests of `stvsr.explanations`; what is said of other libraries' errors is tested with the commands that meet them."""
+"""Tests of `stvsr.explanations`; those of other libraries' errors are tested with the commands that meet them."""
 
 import errno
 import os

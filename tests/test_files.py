@@ -9,7 +9,7 @@ from stvsr.files import beside_then_rename, checksum_of, drop_from_memory, state
 
 
 def test_a_text_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or a power cut could leave the name without the text, which then stops every later run."""
+    """Otherwise a power cut could leave the name without the text, which would stop every later run."""
     path, flushed = tmp_path / "job.json", list[tuple[int, bool]]()
     monkeypatch.setattr(os, "fsync", lambda number: flushed.append((os.fstat(number).st_size, path.exists())))
     write_text(path, "whole")
@@ -24,7 +24,7 @@ def test_an_error_about_another_file_keeps_its_name(tmp_path: Path) -> None:
 
 
 def test_a_file_is_on_the_disk_before_it_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages that are not written yet stay in memory, and reading them says nothing of the disk."""
+    """Pages not yet written stay in memory, and reading them does not check the disk."""
     path, done = tmp_path / "clips.u8", list[object]()
     path.write_bytes(b"whole")
     monkeypatch.setattr(os, "fsync", lambda number: done.append("written"))
@@ -34,7 +34,7 @@ def test_a_file_is_on_the_disk_before_it_is_forgotten(tmp_path: Path, monkeypatc
 
 
 def test_a_checksum_is_of_what_is_in_files_in_whatever_order_a_file_system_names_them(tmp_path: Path) -> None:
-    """Or what was begun on one machine would be another job on the next."""
+    """Otherwise a job begun on one machine would be another job on the next."""
     one, other = (tmp_path / name for name in ("a.py", "b.py"))
     one.write_text("1")
     other.write_text("2")
@@ -47,7 +47,7 @@ def test_a_checksum_is_of_what_is_in_files_in_whatever_order_a_file_system_names
 def test_a_file_that_was_written_again_is_told_by_its_time_its_size_or_its_name(tmp_path: Path) -> None:
     path = tmp_path / "1.png"
     states = [state_of([path])]
-    # Within one second, as a program that saves frames does.
+    # Within one second, as programs that save frames may do.
     for content, nanoseconds in (("one", 1000), ("two", 2000), ("longer", 2000)):
         path.write_text(content)
         os.utime(path, ns=(0, nanoseconds))
@@ -57,5 +57,5 @@ def test_a_file_that_was_written_again_is_told_by_its_time_its_size_or_its_name(
 
 
 def test_a_name_that_no_file_can_have_is_of_one_that_is_missing(tmp_path: Path) -> None:
-    """A playlist may name one that FFmpeg passes over."""
+    """A playlist may contain such a name, which FFmpeg skips."""
     assert state_of([tmp_path / ("a" * 300)]) != state_of([tmp_path / "a"])

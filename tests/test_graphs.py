@@ -20,7 +20,7 @@ from stvsr.models.network import Forward, Network
 from stvsr.ops.deformable import Sizes
 
 IS_WORTH_RECORDING = Replayed._is_worth_recording
-"""As it is before tests replace it."""
+"""The original, because tests replace it."""
 
 
 def test_training_steps_on_a_cpu_are_refused_in_one_line() -> None:
@@ -30,7 +30,7 @@ def test_training_steps_on_a_cpu_are_refused_in_one_line() -> None:
 
 @pytest.fixture
 def with_torchvisions(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Lets deformable convolutions of so many channels be torchvision's, as on a GPU; recordings work."""
+    """Makes torchvision the back end for deformable convolutions of `channels` channels; recording is stubbed."""
 
     def choose(channels: int) -> None:
         def backend_on(device: str, dtype: torch.dtype, sizes: Sizes) -> str:
@@ -49,7 +49,7 @@ ON_A_GPU = cast(Tensor, SimpleNamespace(is_cuda=True, dtype=torch.float32, devic
 def test_a_deformable_convolution_that_escapes_the_recording_is_refused(
     small_network: Callable[..., Network], with_torchvisions: Callable[[int], None]
 ) -> None:
-    """torchvision launches on the default stream. Seen on an H100: offsets stayed zero, synthesised frames dark."""
+    """torchvision launches on the default stream: on an H100, offsets stayed zero and synthesised frames dark."""
     with_torchvisions(8)
     with pytest.raises(InvalidInput, match="cannot be recorded"):
         recorded_step(small_network(), ON_A_GPU)
@@ -67,7 +67,7 @@ def test_only_the_networks_own_deformable_convolutions_count(
 def test_a_recorded_step_keeps_what_it_replays(
     small_network: Callable[..., Network], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch 2.15 holds a module that it recorded by a weak reference alone."""
+    """torch 2.15 holds only a weak reference to a module that it recorded."""
 
     def recorded(module: nn.Module, inputs: tuple[Tensor], capture_error_mode: str = "global") -> nn.Module:
         kept, forward = weakref.ref(module), type(module).forward
@@ -101,7 +101,7 @@ WIDER = ("model.channels=32", "model.reconstruction_blocks=2")
 def test_replayed_gradients_are_those_of_the_network(
     small_network: Callable[..., Network], bf16: bool, letter: str
 ) -> None:
-    """Of new inputs and of changed weights, for every ablation; sums over pixels have no fixed order on a GPU."""
+    """With new inputs and changed weights, for every ablation; on a GPU sums over pixels have no fixed order."""
     network = small_network(letter, 0, *WIDER).cuda().train()
     inputs = [torch.rand(2, 4, 3, 16, 16, device="cuda") for _ in range(3)]
     with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
@@ -121,7 +121,7 @@ def test_replayed_gradients_are_those_of_the_network(
 
 
 class Counted(Network):
-    """Knows how often it ran, and the shapes of which recordings were made."""
+    """Counts its passes and keeps the input shapes that were recorded."""
 
     replayable = True
 
@@ -139,8 +139,8 @@ class Counted(Network):
 
 @pytest.fixture
 def counted(small_network: Callable[..., Network], monkeypatch: pytest.MonkeyPatch) -> Counted:
-    """A network all of whose passes are worth recording, as on a GPU, and whose recordings work."""
-    # Of (a), which is the fastest: what is recorded does not matter here.
+    """A network whose passes all count as worth recording, as on a GPU, and whose recordings work."""
+    # (a) is the fastest; any network would do.
     network = Counted(small_network("a"))
 
     def record(network: Counted, lr: Tensor, *, pool: object) -> Forward:
@@ -159,7 +159,7 @@ def windows(count: int, size: int = 16) -> list[Tensor]:
 
 
 def failing(failure: Exception) -> Callable[..., Forward]:
-    """In place of what records."""
+    """Makes a stand-in for `recorded_pass` that raises `failure`."""
 
     def record(network: Counted, lr: Tensor, *, pool: object) -> Forward:
         raise failure
@@ -181,7 +181,7 @@ def test_a_form_is_recorded_once_and_replayed_from_then_on(counted: Counted) -> 
 def test_a_recording_that_repeats_what_it_recorded_is_not_used(
     counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one would from which kernels had escaped: right for the frames that were recorded, wrong for all others."""
+    """A recording that kernels escaped is right for the frames it was made with and wrong for all others."""
 
     def record(network: Counted, lr: Tensor, *, pool: object) -> Forward:
         recorded = network.network(lr)
@@ -266,7 +266,7 @@ def test_only_small_frames_on_a_gpu_without_gradients_are_worth_recording(
 def test_replayed_frames_are_those_of_the_network(
     small_network: Callable[..., Network], bf16: bool, letter: str
 ) -> None:
-    """Of two shapes by turns and of changed weights; kernels may be others, which round differently."""
+    """With two alternating shapes and changed weights; other kernels may be used, which round differently."""
     network = small_network(letter, 0, *WIDER).cuda()
     replayed = Replayed(network)
     with warnings.catch_warnings(), torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The command that packs: what it says, that it goes on after a kill, and what it makes of damaged data and disks."""
+"""The pack command: its messages, how it resumes after a kill, and how it handles damaged data and disks."""
 
 import gc
 import os
@@ -48,7 +48,7 @@ COMMAND = ["data=vimeo90k", "data.root=vimeo", "output=v.pack", "workers=0", "ou
 
 
 def check_whole(folder: Path) -> None:
-    """Every clip of the archive, and nothing beside the pack."""
+    """Asserts that the pack has every clip and that nothing is left beside it."""
     source, made = training_clips(root=folder / "vimeo"), PackedClips(folder / "v.pack")
     assert len(made) == len(source) == len(NAMES)
     for index in range(len(source)):
@@ -59,17 +59,17 @@ def check_whole(folder: Path) -> None:
 
 
 def last_line(error: str) -> str:
-    """What follows the progress bars."""
+    """The line after the progress bars."""
     return error.replace("\r", "\n").strip().splitlines()[-1]
 
 
 def stop(*_: object) -> None:
-    """Ctrl-C."""
+    """Raises what Ctrl-C raises."""
     raise KeyboardInterrupt
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, clip: int) -> list[int]:
-    """Ctrl-C when a clip is read; gives the clips that were read."""
+    """Raises Ctrl-C at a clip; gives a list that fills with the clips read."""
     read, seen = Vimeo90K.read, []
 
     def watched(self: Vimeo90K, index: int, rng: np.random.Generator) -> Footage:
@@ -128,7 +128,7 @@ def test_a_killed_packing_goes_on(run: Run, tmp_path: Path, monkeypatch: pytest.
     seen = stop_at(monkeypatch, -1)
     status, _, error = run()
     assert status == 0, error
-    # The first clip tells the size; of the others only those that were not done are read.
+    # The first clip is read for its size, of the others only those not yet packed.
     assert seen == [0, *range(len(done), 12)]
     monkeypatch.undo()
     check_whole(tmp_path)
@@ -141,7 +141,7 @@ def test_an_interrupted_packing_goes_on(run: Run, tmp_path: Path, monkeypatch: p
     assert status == 130
     assert last_line(error) == "stopped; run the same command again to continue"
     assert not (tmp_path / "v.pack").exists()
-    # The folder may be named otherwise.
+    # The folder may be given by another path.
     status, _, error = run(f"data.root={tmp_path / 'vimeo'}")
     assert status == 0, error
     check_whole(tmp_path)
@@ -182,7 +182,7 @@ def test_a_damaged_clip_is_left_out_with_a_word(run: Run, tmp_path: Path, config
     assert f"left out: {NAMES[3]}: vimeo/sequences/{NAMES[3]}/im2.png: not a PNG" in error
     assert "v.pack: 11 of 12 clips, verified" in output
     assert f"1 damaged, left out: {NAMES[3]}; training skips and names them" in output
-    # Training on the pack, by its config, as on the files.
+    # Training on the pack, by its config, gets the same batches as on the files.
     for motion in ("slow", "medium", "fast"):
         names = motion_list(motion)
         for name in {names[i * len(names) // 16] for i in range(16)}:
@@ -225,8 +225,8 @@ def test_a_damaged_clip_that_was_replaced_is_packed_when_it_goes_on(
 
 
 def test_a_clip_of_another_size_is_named_in_one_line(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What a process raised holds the loader, and itself: found by the garbage collector, the loader cannot tell its
-    # processes to end, and waits this long for each; five seconds otherwise.
+    # A worker's error and the loader are in a reference cycle. Once the garbage collector gets it, the loader cannot
+    # tell its workers to end and waits this long for each, by default five seconds.
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
     folder = tmp_path / "vimeo" / "sequences" / NAMES[4]
     shutil.move(folder, tmp_path / "aside")

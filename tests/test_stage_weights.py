@@ -1,4 +1,4 @@
-"""Weights of the networks of a two-stage system: published files, checkpoints of ours, and what is refused."""
+"""Weights for the networks of a two-stage system: published files, our checkpoints, and what is refused."""
 
 from datetime import datetime
 from pathlib import Path
@@ -23,11 +23,11 @@ SMALL = {
     "interpolator": (SepConv, {"channels": (4, 4, 4), "taps": 5, "multiple_of": 8}),
     "upscaler": (RCAN, {"channels": 4, "groups": 1, "blocks": 1, "reduction": 2}),
 }
-"""What this is about is the same at any size."""
+"""Small networks: loading works the same at any size."""
 
 
 def published(network: str) -> dict[str, Tensor]:
-    """A published file's names and shapes; each tensor has one number of its own, which takes no time to draw."""
+    """Tensors with a published file's names and shapes, each filled with its own number, which takes no time."""
     tensors = {}
     layout = Path(__file__).parent / "golden" / f"{network}_layout.tsv"
     for number, line in enumerate(layout.read_text().splitlines(), start=1):
@@ -68,7 +68,7 @@ def test_a_published_file_is_a_system_with_the_other_stage_without_learning(sepc
 
 
 def test_a_published_file_with_a_date_in_it_is_read(tmp_path: Path) -> None:
-    """Super-SloMo's file tells when it was written, which `weights_only=True` refuses by itself."""
+    """Super-SloMo's file holds a `datetime`, which `weights_only=True` refuses by default."""
     flat = published("superslomo")
     content: dict[str, object] = {"timestamp": datetime(2018, 9, 1), "epoch": 199, "loss": [1.0]}
     for key in ("state_dictFC", "state_dictAT"):

@@ -1,4 +1,4 @@
-"""The weights that come with the package: the paper's network, of use as they are, and to go on from."""
+"""The weights that come with the package: the paper's network, useful as they are and for further training."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_a_training_can_go_on_from_it(configure: Configure) -> None:
 
 @pytest.mark.parametrize("scene", range(3))
 def test_it_is_closer_to_scenes_it_has_not_seen_than_enlarged_blended_frames(scene: int) -> None:
-    """Given frames and those between; training drew scenes from another seed."""
+    """Given and synthesised frames both are; training drew scenes from another seed."""
     scenes = SyntheticScenes(clips=3, height=128, width=128, seed=77)
     hr = to_float(scenes.read(scene, np.random.default_rng(0)).frames)
     lr = downsample(hr[::2])[None]
@@ -49,7 +49,7 @@ def test_it_is_closer_to_scenes_it_has_not_seen_than_enlarged_blended_frames(sce
 
 
 def test_it_is_scored_by_its_name(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # To count what a network of its size computes takes longer than to score.
+    # Counting what a network of this size computes takes longer than scoring.
     monkeypatch.setattr("stvsr.evaluate.cost_of", lambda job, records: Cost())
     size = [f"data.test_source.source.{key}" for key in ("clips=1", "height=64", "width=64")]
     config = configure(

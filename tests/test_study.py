@@ -1,4 +1,4 @@
-"""The study trains and scores what is missing, and nothing twice; its report has every run."""
+"""The study trains and scores what is missing, nothing twice, and reports every run."""
 
 import json
 import shutil
@@ -34,12 +34,12 @@ TINY = [
 
 CLIPS = "data.test_source.sets.1.source"
 
-# Those of the config would be most of what these tests take.
+# The configured sizes would take most of the time of these tests.
 SMALL_CLIPS = [f"{CLIPS}.height=32", f"{CLIPS}.width=48"]
 
 
 def could_be_drawn(config: DictConfig, trainings: Trainings, runs: list[TrainedRun]) -> None:
-    """Looks, in place of drawing, which takes longer than the rest of a study, that all is there which is drawn."""
+    """Checks that all is there that is drawn. Drawing it takes longer than the rest of a study."""
     assert [(run.seed, run.ablation) for run in runs] == list(trainings)
     assert all(checkpoint_of(training).is_file() for training in trainings.values())
 
@@ -57,7 +57,7 @@ def studied(
     scoring: tuple[str, ...] = (),
     flags: tuple[str, ...] = (),
 ) -> str:
-    """Runs the command on the videos below a folder, with its output in another; gives the report."""
+    """Runs the command on the videos below `videos`, with output in `folder`; gives the report."""
     settings = {
         "training": [*TINY, *training],
         "scoring": [*SMALL_CLIPS, f"{CLIPS}.clips={clips}", "pictures=0", "workers=0", *scoring],
@@ -83,14 +83,14 @@ def studied(
 
 
 def write_videos(folder: Path) -> None:
-    """A small one to train on, and one to score."""
+    """Writes a small video to train on and one to score."""
     for seed, name in enumerate(("train", "val")):
         write_video(folder / name / "a.mp4", moving_frames(8, (48, 64), seed=seed))
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What all studies here are of, but for one that changes them."""
+    """The videos of all studies here, except one that changes its videos."""
     folder = tmp_path_factory.mktemp("videos")
     write_videos(folder)
     return folder
@@ -98,7 +98,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def study_of_a(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished study of (a), to be copied."""
+    """The folder of a finished study of (a), for tests to copy."""
     folder = tmp_path_factory.mktemp("finished") / "study"
     studied(videos, folder, "[a]")
     return folder
@@ -112,8 +112,8 @@ def run(videos: Path, tmp_path: Path) -> Callable[..., str]:
 
 @pytest.fixture
 def finished(study_of_a: Path, tmp_path: Path) -> str:
-    """A study of (a) that was finished in `study` before; gives its report."""
-    # With the times of its files, which tell what was made of what.
+    """Copies a finished study of (a) to `study`; gives its report."""
+    # copytree keeps the times of files, which tell what was made from what.
     shutil.copytree(study_of_a, tmp_path / "study")
     return (tmp_path / "study" / "study.md").read_text(encoding="utf-8")
 
@@ -121,7 +121,7 @@ def finished(study_of_a: Path, tmp_path: Path) -> str:
 @pytest.mark.usefixtures("finished")
 def test_a_study_goes_on_where_it_was_stopped_and_reports_every_run(run: Callable[..., str], tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("a-1/**/*.*") if path.is_file()}
-    # Looked at again, and given a new time; what was written with it has the old one.
+    # Scores found up to date give this file a new time; files written with it keep theirs.
     del before[tmp_path / "study" / "scores" / "a-1" / "results.json"]
     assert {"last.ckpt", "results.csv", "metrics.csv"} <= {path.name for path in before}
 
@@ -151,7 +151,7 @@ def test_a_report_of_what_is_finished_trains_nothing(run: Callable[..., str], st
 def test_a_report_needs_no_videos_but_scores_of_what_is_there_all_made_alike(
     run: Callable[..., str], finished: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As on another machine, or after these were removed."""
+    """The videos may be on another machine, or have been removed."""
     reported = partial(run, "[a]", train=False, val_root=tmp_path / "nowhere")
     assert reported() == finished
     assert "nowhere: no such folder; using the scores in" in capsys.readouterr().err
@@ -187,7 +187,7 @@ def test_longer_training_continues_a_run_and_scores_it_again(run: Callable[..., 
         before = scored.stat().st_mtime_ns
         stopped = scored.parent / "progress" / "job.json"
         if steps == 4:
-            # It was stopped once more, while it scored the shorter run.
+            # As if it had been stopped while it scored the shorter run.
             stopped.parent.mkdir()
             write_text(stopped, '{"checkpoint": "of three steps"}')
         report = run("[a]", f"trainer.max_steps={steps}")
@@ -209,8 +209,8 @@ def test_too_few_clips_for_the_pictures_are_refused_before_anything_is_trained(
 def test_clips_that_have_changed_are_scored_again_but_not_trained_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The mean of old scores and new ones would be of nothing."""
-    # In folders of its own, for it changes what is in them.
+    """A mean of old and new scores would be meaningless."""
+    # In separate folders, because their content is changed.
     write_videos(tmp_path)
     run = partial(studied, tmp_path, tmp_path / "study")
     run("[a]")
@@ -220,12 +220,12 @@ def test_clips_that_have_changed_are_scored_again_but_not_trained_on(
     run("[a]")
     assert all(path.stat().st_mtime_ns > time for path, time in zip(scores, before, strict=True))
 
-    # They may lie elsewhere by now.
+    # Videos that have moved are still the same.
     (tmp_path / "train").rename(tmp_path / "moved")
     run("[a,b]", root=tmp_path / "moved")
     (tmp_path / "moved").rename(tmp_path / "train")
 
-    # Others to train on are another study: of them a seed draws other clips. For what is trained they are of no matter.
+    # Other training videos make another study, as a seed draws other clips from them; finished runs do not need them.
     write_video(tmp_path / "train" / "b.mp4", moving_frames(8, (48, 64), seed=5))
     run("[a]")
     with pytest.raises(SystemExit):
@@ -261,7 +261,7 @@ def test_a_run_that_failed_before_it_began_does_not_stand_in_the_way(run: Callab
 def test_a_run_that_diverges_is_left_out_and_said(
     run: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It would again, whenever the study is started; the others are worth as much without it."""
+    """It would diverge at every start of the study, and the other runs are as valid without it."""
 
     def diverging(config: DictConfig) -> dict[str, float]:
         if config.variant == "b":
@@ -282,7 +282,7 @@ def test_a_run_that_diverges_is_left_out_and_said(
 def test_a_run_that_cannot_begin_is_refused_before_the_others_are_trained(
     run: Callable[..., str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """As of a recurrence of one's own, hours after the first; the remedy would be another study by then."""
+    """A custom recurrence could fail hours after the first run, when the remedy would already be another study."""
     (tmp_path / "ablation").mkdir()
     own = [
         "defaults: [override /model/propagation: none]",
@@ -336,7 +336,7 @@ def test_a_list_without_brackets_or_with_nothing_in_it_is_refused(
 
 
 def test_runs_are_made_seed_by_seed_and_networks_of_the_first_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a study which is stopped early has something to compare."""
+    """A study that is stopped early then has something to compare."""
     wanted, shown = list[tuple[int, str]](), list[dict[str, Path]]()
 
     def training_config(config: DictConfig, seed: int, ablation: str) -> DictConfig:
@@ -388,7 +388,7 @@ def test_runs_of_other_settings_are_not_taken_for_those_asked_for(
 ) -> None:
     for setting, says in (
         ("optimizer.lr=0.5", "was trained with another optimizer.lr; choose another output_dir"),
-        # Not the schedule of a longer training, which a run that goes on may have.
+        # A schedule of another length is allowed only with as many steps.
         ("scheduler.period=100", "was trained with another scheduler.period; choose another output_dir"),
         ("model.channels=16", "a checkpoint of another network: its channels is 8"),
         (
@@ -405,7 +405,7 @@ def test_runs_of_other_settings_are_not_taken_for_those_asked_for(
 def test_runs_of_a_schedule_of_their_own_are_not_taken_for_usual_ones(
     run: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A run that goes on with the usual schedule may have had another one; this has all its steps."""
+    """Only a run that is extended may have had another schedule; this one has all its steps already."""
     last = tmp_path / "study" / "train" / "a-1" / "checkpoints" / "last.ckpt"
     content = torch.load(last, weights_only=True)
     content[SETTINGS_KEY]["scheduler.period"] = 100
@@ -421,7 +421,7 @@ def test_runs_of_a_schedule_of_their_own_are_not_taken_for_usual_ones(
 def test_a_study_on_several_devices_is_refused_before_it_trains(
     run: Callable[..., str], capsys: pytest.CaptureFixture[str], tmp_path: Path, setting: str
 ) -> None:
-    """Each process would make the whole study, and stand in the others' way when it comes to scoring."""
+    """Each process would run the whole study, and they would get in each other's way when scoring."""
     with pytest.raises(SystemExit):
         run("[a]", setting)
     assert "expected one device of one machine: omit trainer=ddp and these settings" in capsys.readouterr().err

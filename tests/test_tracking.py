@@ -1,4 +1,4 @@
-"""What runs tell their loggers: the names that the dashboard shows, and what tells a sweep's runs apart."""
+"""What runs log: the names that the dashboard shows, and what distinguishes the runs of a sweep."""
 
 import csv
 import json
@@ -85,7 +85,7 @@ def test_further_metrics_are_logged_as_psnr_is() -> None:
 def test_a_logger_that_is_null_is_left_out_after_an_evaluation(
     configure: Callable[..., DictConfig], tmp_path: Path
 ) -> None:
-    """Its error would come when all is scored."""
+    """Otherwise it would fail only after everything is scored."""
     protocol = Protocol("paper", True, False)
     results = Results("ours", protocol, Cost(), rows=[], settings={}, seconds={})
     track_evaluation(configure("evaluate", "logger.wandb=null", f"output_dir='{tmp_path}'"), results)
@@ -153,7 +153,7 @@ def test_a_training_sends_the_pictures_that_the_dashboard_shows_and_goes_on_wher
     tmp_path: Path,
     specification: Any,
 ) -> None:
-    """A cluster's SIGTERM ends it before the training, which has a validation to make and to save."""
+    """A cluster's SIGTERM ends W&B's process before the run's, which has yet to validate and save."""
 
     def lost(*arguments: object, **options: object) -> None:
         calls.append(0)
@@ -167,7 +167,7 @@ def test_a_training_sends_the_pictures_that_the_dashboard_shows_and_goes_on_wher
     end = wandb.finish
     monkeypatch.setattr(WandbLogger, "log_metrics", lost)
     monkeypatch.setattr(WandbLogger, "log_image", log_image)
-    # Drawn they are elsewhere.
+    # Drawing is tested elsewhere.
     monkeypatch.setattr("stvsr.training.monitors.comparison_figure", lambda **what: None)
     monkeypatch.setattr("stvsr.training.monitors.save_figure", lambda figure, path: None)
     monkeypatch.setattr(wandb, "finish", lambda exit_code: (end(exit_code), lost()))

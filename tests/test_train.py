@@ -1,4 +1,4 @@
-"""A training from its config: where it begins, what is refused, and who may run in its folder."""
+"""A training run from its config: what it starts from, what is refused, and who may run in its folder."""
 
 import re
 import shutil
@@ -34,7 +34,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
 def test_a_run_begins_with_the_weights_it_is_given_and_a_new_schedule(small_run: Run, tmp_path: Path) -> None:
     train(small_run(*FROZEN, "seed=1", folder="first"))
     export(tmp_path / "first" / "checkpoints" / "last.ckpt", tmp_path / "first.safetensors")
-    # A recipe may ask for a blended start: that is for networks without weights.
+    # A recipe may ask for a blended start; it applies only where no weights are given.
     given = ["blended_start=true", f"initial_weights='{tmp_path}/first.safetensors'"]
     train(small_run(*FROZEN, "seed=2", *given, folder="second"))
     first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
@@ -58,7 +58,7 @@ def test_the_weights_of_b_are_a_beginning_of_e(small_run: Run, tmp_path: Path) -
     first, second = (load_network(tmp_path / run / "checkpoints" / "last.ckpt") for run in ("first", "second"))
     lr = torch.rand(1, 2, 3, 16, 16)
     with torch.no_grad():
-        # Both tanh of the states bend a little.
+        # The two tanh of the recurrence are not quite linear.
         torch.testing.assert_close(second(lr), first(lr), rtol=0, atol=0.01)
 
 
@@ -102,20 +102,20 @@ def test_a_blended_start_is_part_of_a_run(small_run: Run, tmp_path: Path) -> Non
     ],
 )
 def test_values_that_cannot_be_trained_with_are_refused_in_words(small_run: Run, override: str, says: str) -> None:
-    # What Hydra makes it wraps.
+    # Hydra wraps errors of what it makes.
     with pytest.raises((InvalidInput, InstantiationException), match=re.escape(says)):
         train(small_run(override))
 
 
 @pytest.mark.parametrize(("root", "val_root"), [("clips", "clips/val"), ("clips/../clips", "clips/val"), ("a/b", "a")])
 def test_clips_to_validate_on_that_would_be_trained_on_are_refused(configure: Run, root: str, val_root: str) -> None:
-    """Folders are searched with all below them."""
+    """Folders are searched recursively."""
     with pytest.raises(InvalidInput, match=f"data.val_root={val_root}: .* choose separate folders"):
         train(configure("train", "output_dir=run", "data=videos", f"data.root={root}", f"data.val_root={val_root}"))
 
 
 def test_folders_are_apart_by_whatever_links_they_are_named(tmp_path: Path) -> None:
-    """What is hidden is not searched."""
+    """Hidden folders are not searched."""
     for folder in ("elsewhere", "clips/.val"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "clips" / "val").symlink_to(tmp_path / "elsewhere")
@@ -157,7 +157,7 @@ def test_a_run_that_goes_on_does_not_need_the_weights_it_began_with(small_run: R
 def test_devices_that_no_process_was_started_for_are_refused(
     small_run: Run, monkeypatch: pytest.MonkeyPatch, started: dict[str, str]
 ) -> None:
-    """Lightning would use one of eight GPUs, and say nothing."""
+    """Lightning would use one GPU of eight without a warning."""
     for name, value in (started | {"SLURM_NODEID": "0"}).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(
@@ -167,7 +167,7 @@ def test_devices_that_no_process_was_started_for_are_refused(
 
 
 def test_a_stage_that_begins_untrained_is_said() -> None:
-    """Weights under another network's name are those of a network that does not run."""
+    """Weights given for another network do not count: that one does not run."""
     network = TwoStage(interpolator=Blend(), upscaler=RCAN(channels=16, groups=1, blocks=1))
     given = OmegaConf.create({"weights": {"edvr": "a.pth"}, "initial_weights": None, "blended_start": False})
     with pytest.warns(UserWarning, match=r"RCAN starts untrained; .* add weights\.rcan=FILE"):
@@ -190,7 +190,7 @@ def test_a_second_machine_of_a_run_does_not_ask_for_the_lock_that_the_first_hold
 
 
 def test_a_second_training_in_a_folder_is_refused_while_the_first_runs(small_run: Run, tmp_path: Path) -> None:
-    """As where two begin in the same second: each would write over the other's checkpoints."""
+    """Two may start in the same second, and each would overwrite the other's checkpoints."""
     (tmp_path / "run").mkdir()
     with (
         taken_elsewhere(tmp_path / "run", "training"),

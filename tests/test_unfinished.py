@@ -1,4 +1,4 @@
-"""The folder of an unfinished job: whose it is, and that a kill or a file system's ways keep nobody out of it."""
+"""The folder of an unfinished job: which job owns it, and that no kill or quirk of a file system keeps anyone out."""
 
 import errno
 import os
@@ -34,7 +34,7 @@ def test_what_a_kill_left_of_the_first_file_keeps_nobody_out(tmp_path: Path, mon
 
 
 def test_a_process_that_outlives_a_kill_keeps_nobody_out(tmp_path: Path) -> None:
-    """As loader processes do for seconds."""
+    """Loader processes do so for seconds."""
     program = (
         "import os, sys; from pathlib import Path; from stvsr.unfinished import folder_lock\n"
         "with folder_lock(Path(sys.argv[1]), 'job', '-'):\n"
@@ -79,12 +79,12 @@ def test_work_of_another_job_is_refused_or_thrown_away_and_that_of_the_same_job_
     with other.locked(discard_other=True):
         assert not work.exists()
     assert "held the progress of another job (another input, device), which is discarded" in capsys.readouterr().err
-    with unfinished(folder).locked():  # there is no work, of which it could be said whose it is
+    with unfinished(folder).locked():  # without work, the folder belongs to no job
         pass
 
 
 def test_work_that_is_half_thrown_away_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The job it was of would go on with what is left."""
+    """Otherwise its job would continue with what is left."""
     with unfinished(tmp_path).locked():
         for name in ("0.mkv", "1.mkv"):
             (tmp_path / name).touch()
@@ -148,7 +148,7 @@ def test_what_a_kill_leaves_of_a_folder_that_is_being_removed_is_still_taken_for
 def test_a_folder_that_stays_because_its_lock_is_open_is_used_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on NFS, where an open file that is removed keeps another, hidden name in its folder."""
+    """On NFS, an open file that is removed stays in its folder under a hidden name."""
 
     def silly_rename(*arguments: object, **options: object) -> None:
         (folder / ".nfs0001").touch()
@@ -173,7 +173,7 @@ def test_other_code_is_another_job(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("stvsr.unfinished.PACKAGE", package)
     before = code_checksum("models", "graphs")
     (package / "video" / "c.py").write_text("# of another room")
-    # An editor's, of text that is not saved, or a copy.
+    # An editor's lock, and a notebook's backup copy.
     (package / "models" / ".#a.py").symlink_to("me@here.1:2")
     (package / "models" / ".ipynb_checkpoints").mkdir()
     (package / "models" / ".ipynb_checkpoints" / "a-checkpoint.py").write_text("# of yesterday")

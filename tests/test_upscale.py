@@ -1,4 +1,4 @@
-"""`stvsr-upscale` from the outside: files in, files out, kills, bad input. In processes of its own where it matters."""
+"""`stvsr-upscale` from the outside: files in, files out, kills, bad input. In separate processes where it matters."""
 
 import json
 import os
@@ -46,7 +46,7 @@ BICUBIC = ["--method", "bicubic"]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs the command in this process, in `tmp_path`: exit status and standard error."""
-    # Where a stage outlives a failure the command ends its process at once; that of the tests must not end.
+    # If a stage outlives a failure, the command ends its process at once; the tests' process must not end.
     monkeypatch.setattr(command, "still_running", lambda: False)
 
     def call(*arguments: object) -> tuple[int, str]:
@@ -87,7 +87,7 @@ def _write(path: Path, frames: list[Tensor], rate: Fraction | int, form: str, co
 
 @contextmanager
 def standard_input(path: Path) -> Iterator[None]:
-    """What a file holds comes through standard input, also of this process."""
+    """Redirects standard input to a file, for this process too."""
     kept = os.dup(0)
     try:
         with path.open("rb") as file:
@@ -107,7 +107,7 @@ def moving(count: int, height: int = 16, width: int = 24, seed: int = 0) -> list
 
 
 def read_clip(path: Path) -> Tensor:
-    """All frames, `(t, 3, H, W)`, of a lossless video."""
+    """All frames of a video, `(t, 3, H, W)`."""
     return torch.stack(list(VideoFile(path, Part()).frames()))
 
 
@@ -115,7 +115,7 @@ def read_clip(path: Path) -> Tensor:
 def checkpoint(
     small_network: Callable[..., torch.nn.Module], configure: Callable[..., DictConfig], tmp_path: Path
 ) -> Path:
-    """A small trained-looking network in a file: (a), which costs a tenth of (e) and is run as all others are."""
+    """A checkpoint of a small (a), which costs a tenth of (e) and is run as all others are."""
     state = {f"network.{name}": tensor for name, tensor in small_network("a").state_dict().items()}
     model = resolved(configure("train", "ablation=a", *SMALL_NETWORK).model)
     path = tmp_path / "small.ckpt"
@@ -123,7 +123,7 @@ def checkpoint(
     return path
 
 
-# Those between are in tests/video/test_upscaling.py.
+# Counts in between are tested in tests/video/test_upscaling.py.
 @pytest.mark.parametrize("count", [1, 13])
 def test_a_lossless_video_holds_exactly_what_the_network_gives(
     run: Run, tmp_path: Path, checkpoint: Path, count: int
@@ -207,7 +207,7 @@ def test_options_decide_rate_number_and_size_of_the_frames(
 def test_a_part_holds_the_frames_of_that_time(
     run: Run, tmp_path: Path, source: str, options: list[str], part: list[str], first: int, stop: int
 ) -> None:
-    # Y4M rounds colours; the others then hold the very same ones.
+    # Y4M rounds colours, so the other inputs are made from its frames.
     frames = read_clip(write_y4m(tmp_path / "in.y4m", moving(20)))
     write_clip(tmp_path / "in.mkv", list(frames))
     write_frames(tmp_path / "frames", frames, first=3)
@@ -297,7 +297,7 @@ def test_more_windows_than_a_segment_join_without_a_seam(
 def test_a_segment_is_minutes_of_work_and_at_least_a_window(
     width: int, height: int, device: str, learned: bool, windows: int
 ) -> None:
-    # A GPU need not be there for that.
+    # A stand-in, which needs no GPU.
     upscaler: Any = SimpleNamespace(is_learned=learned, device=torch.device(device))
     picture = Picture(width, height, Colour.for_size(width, height))
     assert command.windows_per_segment(upscaler, picture) == windows
@@ -309,7 +309,7 @@ def test_a_segment_is_minutes_of_work_and_at_least_a_window(
 def test_y4m_goes_through_a_pipe_and_what_is_cut_off_is_refused(run: Run, tmp_path: Path) -> None:
     source = write_y4m(tmp_path / "in.y4m", moving(7), Fraction(30000, 1001))
     program = [sys.executable, "-m", "stvsr.upscale", "-", "-", *BICUBIC]
-    # A file of that name in the working folder has nothing to do with it.
+    # `-` means the pipe even where a file has that name.
     (tmp_path / "-").touch()
     done = subprocess.run(program, input=source.read_bytes(), capture_output=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
@@ -320,7 +320,7 @@ def test_y4m_goes_through_a_pipe_and_what_is_cut_off_is_refused(run: Run, tmp_pa
     expected = torch.stack(list(upscale(list(read_clip(source)), Upscaler(BicubicBlend())))).float()
     assert (made - expected).abs().mean() < 1, "as it was, but for the rounding of colours"
 
-    # As a program leaves it that crashes.
+    # As left by a program that crashed.
     cut = tmp_path / "cut.y4m"
     cut.write_bytes(source.read_bytes()[:-100])
     for name in ("-", cut):
@@ -345,7 +345,7 @@ def test_y4m_goes_through_a_pipe_and_what_is_cut_off_is_refused(run: Run, tmp_pa
 def test_the_rate_of_a_pipe_is_taken_as_it_is_meant(
     run: Run, tmp_path: Path, rate: Fraction, doubled: Fraction
 ) -> None:
-    """As that of a file: 29.97 is 30000/1001. FFmpeg's guess of a high rate is a round number."""
+    """As with a file, 29.97 means 30000/1001. FFmpeg's guess of a high rate would be a round number."""
     with standard_input(write_y4m(tmp_path / "in.y4m", moving(3), rate)):
         assert run("-", "out.mp4", *BICUBIC)[0] == 0
     with av.open(tmp_path / "out.mp4") as container:
@@ -355,7 +355,7 @@ def test_the_rate_of_a_pipe_is_taken_as_it_is_meant(
 # --- kills
 
 INPUT = 26
-"""Frames: nine windows, of which a segment has one."""
+"""Number of frames: nine windows, one in each segment."""
 
 
 SLOW = """
@@ -373,17 +373,17 @@ def call(self, *given):
         go.wait()
     return made(self, *given)
 
-# What a shell runs in the background ignores Ctrl-C, the tests and this program too.
+# Shells start background programs with Ctrl-C ignored; maybe these tests were started so.
 signal.signal(signal.SIGINT, stop)
 command.LONGEST_SEGMENT, command.Upscaler.__call__ = 1, call
 command.main()
 """
-"""Makes some windows and then waits: it is not done before a signal comes, however slow the machine is."""
+"""Makes some windows and then waits, so that a signal finds it unfinished on any machine."""
 
 
 @pytest.fixture
 def job(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
-    """What a command line says of a job in short segments, whichever process runs it."""
+    """Gives arguments to upscale `in.mkv`; a segment is one window, in this process too."""
     write_clip(tmp_path / "in.mkv", moving(INPUT, 48, 64))
     monkeypatch.setattr(command, "LONGEST_SEGMENT", 1)
 
@@ -395,13 +395,13 @@ def job(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
 
 
 def slow(arguments: list[str], windows: int) -> subprocess.Popen[str]:
-    """Starts a job in a process of its own, which waits after so many windows."""
+    """Starts a job in a separate process, which waits after `windows` windows."""
     program = [sys.executable, "-c", SLOW.format(windows=windows), *arguments]
     return subprocess.Popen(program, stderr=subprocess.PIPE, text=True)
 
 
 def parts(folder: Path) -> int:
-    """Whole segments or frames of an unfinished job."""
+    """Number of whole segments, or sixes of frames, of an unfinished job."""
     return len(list(folder.glob("0*.mkv"))) + len(list(folder.glob("frames/0*.png"))) // 6
 
 
@@ -418,14 +418,14 @@ def pictures(path: Path) -> Tensor:
 def test_a_job_killed_and_stopped_by_ctrl_c_gives_the_frames_of_an_undisturbed_one(
     run: Run, job: Callable[[str], list[str]], tmp_path: Path, name: str, stops: tuple[int, ...]
 ) -> None:
-    """The last stop is Ctrl-C, which says in a line how to go on; those before it are kills."""
+    """The last stop is Ctrl-C, which reports in a line how to continue; those before it are kills."""
     undisturbed = name.replace("killed", "undisturbed")
     status, error = run(*job(undisturbed))
     assert status == 0, error
     folder = tmp_path / f".{name}.part"
     done = 0
     for enough in stops:
-        # A segment is whole when the next one begins.
+        # A segment becomes whole when the next one begins.
         with slow(job(name), windows=enough + 1 - done) as process:
             wait_until(lambda: parts(folder) >= enough, process)  # noqa: B023
             process.send_signal(signal.SIGINT if enough == stops[-1] else signal.SIGKILL)
@@ -444,7 +444,7 @@ def test_a_job_killed_and_stopped_by_ctrl_c_gives_the_frames_of_an_undisturbed_o
 
 
 def test_nothing_is_promised_or_kept_of_what_came_through_a_pipe(tmp_path: Path) -> None:
-    # What a shell runs in the background ignores Ctrl-C, the tests and this program too.
+    # A shell's background programs ignore Ctrl-C, maybe the tests and so this one.
     heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     program = [
         sys.executable,
@@ -453,14 +453,14 @@ def test_nothing_is_promised_or_kept_of_what_came_through_a_pipe(tmp_path: Path)
         "-",
         str(tmp_path / "out.mkv"),
         *BICUBIC,
-        # Of it a file has something with the first frame; H.264's encoder first wants dozens.
+        # FFV1 is written from the first frame on; H.264's encoder first wants dozens.
         *("--codec", "ffv1"),
     ]
     process = subprocess.Popen(program, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write(b"YUV4MPEG2 W24 H16 F25:1 Ip C444\n" + 9 * (b"FRAME\n" + bytes(3 * 24 * 16)))
     process.stdin.flush()
-    # The pipe stays open: with its first frames made it waits for more.
+    # The pipe stays open: after its first frames the command waits for more.
     wait_until((tmp_path / ".out.mkv.part" / "000000.mkv.part").is_file, process)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
@@ -475,7 +475,7 @@ def test_unfinished_work_of_another_job_is_refused_and_overwritten_on_request(
     made = Upscaler.__call__
 
     def stopped(*arguments: str) -> tuple[int, str]:
-        """As by Ctrl-C after two windows."""
+        """Runs the command up to a Ctrl-C after two windows."""
         left = iter(range(2))
 
         def call(self: Upscaler, *given: Any) -> Tensor:
@@ -568,7 +568,7 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(
 def test_damage_at_the_end_is_found_before_the_work_of_a_network(
     run: Run, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
-    """Once it is mended it is another input: what was done until then would be lost."""
+    """A mended input is another input: the work done until then would be lost."""
 
     def work(*_: object) -> Tensor:
         raise AssertionError("this would have taken hours")
@@ -621,7 +621,7 @@ def test_what_is_refused_is_refused_before_all_frames_are_read(
 def test_a_job_that_is_stopped_before_its_work_leaves_nothing(
     run: Run, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another command for the same output would be refused because of it."""
+    """Otherwise another command for the same output would be refused."""
     write_clip(tmp_path / "in.mkv", moving(4))
 
     def stopped(*_: object) -> None:
@@ -642,11 +642,11 @@ def test_without_standard_error_nothing_is_said(monkeypatch: pytest.MonkeyPatch)
 def test_a_terminal_that_is_gone_does_not_end_the_work(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where a connection breaks off, or what a pipe leads to."""
+    """A connection may break off, or the reader of a pipe may end."""
     write_clip(tmp_path / "in.mkv", moving(9))
     reader, writer = os.pipe()
     os.close(reader)
-    # In lines, as Python's own.
+    # Line-buffered, like Python's own.
     gone = os.fdopen(writer, "w", buffering=1)
     with monkeypatch.context() as patched:
         patched.setattr(sys, "stderr", gone)
@@ -741,14 +741,14 @@ def test_a_folder_without_a_rate_and_a_read_only_folder_are_said(run: Run, tmp_p
         1,
         "error: frames: a folder of frames has no frame rate; add --rate, for example --rate 24000/1001\n",
     )
-    # /proc takes no files, of root neither.
+    # /proc takes no files, even from root.
     status, error = run("frames", "/proc/out.mp4", "--rate", "25", *BICUBIC)
     assert status == 1
     assert error.splitlines()[-1].startswith("error: /proc/")
 
 
 def test_a_name_that_its_folder_cannot_have_is_told_as_it_was_given(run: Run, tmp_path: Path) -> None:
-    """Not as that of the hidden folder, which is longer."""
+    """Users do not know the longer name of the hidden folder."""
     write_clip(tmp_path / "in.mkv", moving(2))
     name = "y" * 251 + ".mkv"
     status, error = run("in.mkv", name, *BICUBIC)
@@ -769,7 +769,7 @@ def test_a_search_for_what_fits_into_the_memory_is_said_where_it_takes_time(
 
 
 def test_an_input_that_is_changed_meanwhile_is_told(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its sound is copied when all frames are made."""
+    """Its sound is copied only after all frames are made."""
     write_clip(tmp_path / "in.mkv", moving(4))
     fill = Job._fill
 
@@ -873,7 +873,7 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_leaves_nothing(
 
 
 def test_an_input_that_vanishes_ends_in_one_line(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before its sound is copied."""
+    """Its frames are read by then, but its sound is not yet copied."""
     write_clip(tmp_path / "in.mkv", moving(8))
     finish = Job._fill
 
@@ -905,7 +905,7 @@ def test_long_work_is_kept_when_something_fails_and_said(
         patched.setattr(Job, "_fill", fail)
         patched.setattr(delivery, "WORTH_KEEPING", 0.0)
         failures = [run("in.mkv", "out.mkv", *BICUBIC)]
-        # What goes on with it and fails at once keeps it too.
+        # A run that resumes it and fails at once keeps it too.
         patched.setattr(delivery, "WORTH_KEEPING", 60.0)
         failures.append(run("in.mkv", "out.mkv", *BICUBIC))
     for status, error in failures:
@@ -920,7 +920,7 @@ def test_long_work_is_kept_when_something_fails_and_said(
 def test_of_a_file_that_cannot_be_read_back_the_parts_are_kept_and_go_into_another_kind_of_file(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing of it has the output's name, which would be taken for a whole video."""
+    """No part of it may get the output's name: it would be taken for a whole video."""
     write_clip(tmp_path / "in.mkv", moving(8))
     monkeypatch.setattr(command, "check_form", lambda *_: None)
     monkeypatch.setattr(delivery, "WORTH_KEEPING", 0.0)
@@ -943,7 +943,7 @@ def test_of_a_file_that_cannot_be_read_back_the_parts_are_kept_and_go_into_anoth
 def test_segments_of_another_length_are_not_taken_for_those_of_this_job(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing but their number tells which windows they hold; 153 of 249 frames came of it once, with exit status 0."""
+    """Only a segment's number tells which windows it holds; once, 153 of 249 frames came out, with exit status 0."""
     write_clip(tmp_path / "in.mkv", moving(20))
     finish = SegmentedVideo.finish
 
@@ -1001,7 +1001,7 @@ def test_a_job_belongs_to_its_device_and_no_two_pipes_are_alike(tmp_path: Path) 
 def test_a_job_belongs_to_the_code_that_divides_it_into_segments_and_joins_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
-    """With segments of another length it would take frames for made that are not."""
+    """Resumed with segments of another length, it would take missing frames for done."""
     source = write_clip(tmp_path / "in.mkv", moving(2))
     arguments = parser().parse_args([str(source), "out.mkv", *BICUBIC])
     code_alone = shutil.ignore_patterns("weights", "__pycache__")
@@ -1018,7 +1018,7 @@ def test_a_job_belongs_to_the_code_that_divides_it_into_segments_and_joins_them(
 def test_a_job_is_not_continued_with_another_version_of_a_library(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Any, name: str
 ) -> None:
-    """A joined file has the encoder's settings of its first segment alone."""
+    """A joined file keeps the encoder settings of its first segment only."""
     source = write_clip(tmp_path / "in.mkv", moving(2))
     arguments = parser().parse_args([str(source), str(tmp_path / "out.mkv"), *BICUBIC])
     known = command.identity(arguments, torch.device("cpu"))
@@ -1033,7 +1033,7 @@ def test_a_job_is_not_continued_with_another_version_of_a_library(
 def test_a_job_belongs_to_its_frames_weights_and_code_but_may_be_given_more_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the files are called. After memory has run out the same command goes on with --memory."""
+    """Names alone do not decide. After memory has run out, the same command continues with --memory."""
     source, weights, folder = tmp_path / "in.mkv", tmp_path / "a.ckpt", tmp_path / "frames"
     write_clip(source, moving(2))
     write_frames(folder, torch.stack(moving(2)))
@@ -1064,7 +1064,7 @@ def test_a_job_belongs_to_its_frames_weights_and_code_but_may_be_given_more_memo
 
 
 def test_no_thread_of_ffmpeg_calls_into_python(run: Run, tmp_path: Path) -> None:
-    """One that did waited for Python's lock, held by who closed its decoder and waited for it: for ever."""
+    """One that did waited for the GIL of the thread that closed its decoder, which waited for it: a deadlock."""
     av.logging.set_level(av.logging.PANIC)
     run("gone.mkv", "out.mkv", *BICUBIC)
     assert av.logging.get_level() is None
@@ -1092,7 +1092,7 @@ def test_a_long_job_on_a_cpu_is_said_with_its_hours(run: Run, tmp_path: Path, mo
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
-    """60 seconds take as much as 10 of the same video, to 5 %."""
+    """60 seconds take at most 5 % more than 10 seconds of the same video."""
     program = "import resource, stvsr.upscale as u\nu.main()\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     taken = []
     scene = moving(250, 90, 160)
@@ -1109,14 +1109,14 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
 def test_work_that_was_begun_on_a_gpu_is_not_given_up_where_that_is_busy(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`auto` would take the CPU, another device, for which the advice is to start over."""
+    """`auto` would choose the CPU, and the advice for another device is to start over."""
     write_clip(tmp_path / "in.mkv", moving(2))
     folder = tmp_path / ".out.mkv.part"
     folder.mkdir()
     (folder / "job.json").write_text('{"device": "cuda:99"}')
     (folder / "000000.mkv").touch()
     arguments = ["in.mkv", "out.mkv", "--method", "bicubic"]
-    # With --overwrite too, where it is work of the same command: it may have been begun with it, and is hours.
+    # Also with --overwrite: the same command may have begun these hours of work with it.
     for overwrite in ([], ["--overwrite"]):
         with monkeypatch.context() as patch:
             patch.setattr(command, "identity", lambda arguments, device: {"device": str(device)})
@@ -1125,14 +1125,14 @@ def test_work_that_was_begun_on_a_gpu_is_not_given_up_where_that_is_busy(
         assert "out.mkv: was begun on cuda:99 (device=cuda:99: not usable here" in error
         assert "wait until it is available, or start over with --device cpu --overwrite" in error
     assert run(*arguments, "--device", "cpu")[0] == 1
-    # What is thrown away does not decide where the new work runs.
+    # Discarded work does not decide where the new work runs.
     status, error = run(*arguments, "--overwrite")
     assert status == 0
     assert "held the progress of another upscaling (another " in error
 
 
 def test_a_folder_without_work_is_nobodys(run: Run, tmp_path: Path) -> None:
-    """A terminal that was closed in the first seconds leaves one; it decides nothing."""
+    """A terminal closed in the first seconds leaves one; the device it names decides nothing."""
     write_clip(tmp_path / "in.mkv", moving(2))
     (folder := tmp_path / ".out.mkv.part").mkdir()
     (folder / "job.json").write_text('{"device": "cuda:99"}')

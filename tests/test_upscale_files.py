@@ -1,6 +1,6 @@
-"""Everything in a file besides its pictures comes out as it went in: times, sound, subtitles, turns, by ffprobe.
+"""Everything in a file besides its pictures comes out as it went in: times, sound, subtitles, rotation.
 
-The inputs are made by ffmpeg, in the variety that people have.
+Inputs are made by ffmpeg, as varied as those of users; outputs are checked with ffprobe.
 """
 
 import json
@@ -43,7 +43,7 @@ X264, AAC = ["-c:v", "libx264", "-pix_fmt", "yuv420p"], ["-c:a", "aac"]
 
 @pytest.fixture(autouse=True)
 def tests_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a stage outlives a failure the command ends its process at once; that of the tests must not end."""
+    """If a stage outlives a failure, the command ends its process at once; the tests' process must not end."""
     monkeypatch.setattr(command, "still_running", lambda: False)
 
 
@@ -69,13 +69,13 @@ def varying(path: Path) -> None:
 
 
 def dropped(path: Path) -> None:
-    """What could not be captured in time is an empty chunk of an AVI."""
+    """An AVI whose frames not captured in time are empty chunks."""
     gone = "select='not(between(n,10,12))'"
     ffmpeg(*pictures("25"), *sound(), "-vf", gone, "-fps_mode", "vfr", "-c:v", "mjpeg", "-c:a", "libmp3lame", path)
 
 
 def repeated(path: Path) -> None:
-    """Theora's packets without content: of ten frames two are like the ones before."""
+    """Theora with empty packets: two of the ten frames repeat the ones before."""
     ffmpeg(*pictures("25", size="64x48", seconds=0.4), *sound(seconds=0.4), "-c:v", "libtheora", path)
     with av.open(path) as container:
         assert [packet.size for packet in container.demux(video=0)].count(0) > 1, "the last one ends decoding"
@@ -115,7 +115,7 @@ def late_sound(path: Path) -> None:
 
 
 def late_pictures(path: Path) -> None:
-    # Without frames in front of them, which ffmpeg would repeat.
+    # Without vfr, ffmpeg would fill the gap with repeated frames.
     ffmpeg("-itsoffset", 0.25, *pictures("30000/1001"), *sound(seconds=1.4), "-fps_mode", "vfr", *X264, *AAC, path)
     assert times(probe(path), picture_stream(probe(path)))[0] > 0.2
 
@@ -142,7 +142,7 @@ def ten_bits(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """An input and what kind of output is made of it."""
+    """An input and the extension of its output."""
 
     name: str
     make: Callable[[Path], None]
@@ -216,7 +216,7 @@ def test_everything_besides_the_pictures_is_kept(tmp_path: Path, case: Case) -> 
     old, new = picture_stream(before), picture_stream(after)
     shown, made = times(before, old), times(after, new)
 
-    # Every frame, at its time, with one in the middle between two.
+    # Every frame at its time, and one midway between each two.
     assert len(made) == 2 * len(shown) - 1
     rounding = 1.1e-3 if ".mkv" in (source.suffix, case.output) else 2e-5
     assert [t - made[0] for t in made[::2]] == pytest.approx([t - shown[0] for t in shown], abs=rounding)
@@ -230,12 +230,12 @@ def test_everything_besides_the_pictures_is_kept(tmp_path: Path, case: Case) -> 
     priming = 1024 / 44100 if case.output == ".mkv" and others(after) else 0
     assert lasts[1] == pytest.approx(lasts[0], abs=interval + priming + 2e-3)
 
-    # Sound and subtitles: the same bytes, as far from the pictures as before.
+    # Sound and subtitles: the same bytes, at the same offset from the pictures.
     assert [stream["codec_name"] for stream in others(after)] == [stream["codec_name"] for stream in others(before)]
     for ours, theirs in zip(others(after), others(before), strict=True):
         hashes = [[packet["data_hash"] for packet in packets(*pair)] for pair in ((after, ours), (before, theirs))]
         if theirs["codec_name"] == "mov_text":
-            # Where nothing is shown MP4 has empty texts, which the muxer writes by itself.
+            # Where nothing is shown, MP4 has empty texts, which its muxer adds.
             hashes = [list(dict.fromkeys(each)) for each in hashes]
         assert hashes[0] == hashes[1]
         starts = [
@@ -271,7 +271,7 @@ def test_a_turned_video_becomes_upright_where_nothing_else_can_say_it(tmp_path: 
     first = read_png(frames / "00000001.png")
     assert first.shape == (3, 4 * 96, 4 * 64)
     small = first.float().unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).mean(dim=(2, 4))
-    # Against the other way round, mirrored, and both.
+    # Wrong: rotated by a half turn, flipped, and mirrored.
     wrong = [small.flip(dims) for dims in ((1, 2), (1,), (2,))]
     errors = [float((turn - upright.float()).abs().mean()) for turn in (small, *wrong)]
     assert errors[0] < min(errors[1:]) / 3
@@ -282,7 +282,7 @@ def test_a_turned_video_becomes_upright_where_nothing_else_can_say_it(tmp_path: 
 def test_names_that_ffmpeg_or_python_could_misread_are_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, ending: str
 ) -> None:
-    """Relative ones, as people give them: what stands before a colon is no protocol."""
+    """Relative names, as people give them: what precedes a colon is not a protocol."""
     source = Path(f"{name}.mov")
     silent(tmp_path / "a.mov", seconds=0.08)
     (tmp_path / "a.mov").rename(source)
@@ -295,7 +295,7 @@ def test_names_that_ffmpeg_or_python_could_misread_are_names(
 def test_a_preview_has_bicubic_at_the_left_as_it_is_shown(
     tmp_path: Path, degrees: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The method is one that makes white frames."""
+    """A network that makes white frames tells the halves apart."""
 
     class White(BicubicBlend):
         def forward(self, lr: Tensor) -> Tensor:
@@ -326,7 +326,7 @@ def test_what_does_not_fit_is_left_out_and_said(tmp_path: Path, capsys: pytest.C
 def test_attachments_and_which_streams_players_choose_are_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str
 ) -> None:
-    """Unlike what is usual: of two sounds the second is the default."""
+    """Of two sound streams the second is the default, unlike usual."""
     source, text, font = tmp_path / "in.mkv", tmp_path / "words.srt", tmp_path / "font.ttf"
     text.write_text(SUBTITLES)
     font.write_bytes(b"letters" * 100)
@@ -368,7 +368,7 @@ def test_frames_alone_have_no_sound_and_that_is_said(
 def test_sound_that_a_muxer_refuses_is_left_out_before_the_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str, codec: str
 ) -> None:
-    """FFmpeg's list of what the container holds names all of them."""
+    """FFmpeg lists these codecs as supported by the container."""
     source = tmp_path / "in.mkv"
     ffmpeg(*pictures("25", seconds=0.2), *sound(seconds=0.2), *X264, "-c:a", codec, "-strict", -2, source)
     assert others(probe(upscaled(tmp_path, source, output))) == []
@@ -378,7 +378,7 @@ def test_sound_that_a_muxer_refuses_is_left_out_before_the_work(
 
 @pytest.mark.parametrize(("output", "before"), [(".mp4", 1.0), (".mkv", 0.1)])
 def test_sound_that_was_cut_off_a_file_is_not_heard_again(tmp_path: Path, output: str, before: float) -> None:
-    """Cut without encoding, MP4 keeps it from the key frame on and says that it is not played; Matroska cannot."""
+    """Cut without re-encoding, MP4 keeps it from the key frame on, marked as not played; Matroska cannot mark it."""
     whole, source = tmp_path / "whole.mp4", tmp_path / "in.mp4"
     ffmpeg(*pictures("25", seconds=2), *sound(seconds=2), *X264, "-g", 50, *AAC, whole)
     ffmpeg("-ss", 1.2, "-i", whole, "-c", "copy", source)
@@ -386,20 +386,20 @@ def test_sound_that_was_cut_off_a_file_is_not_heard_again(tmp_path: Path, output
     cut, kept = (times(found, others(found)[0]) for found in (old, new))
     early = times(new, picture_stream(new))[0] - kept[0]
     assert before - 0.03 < early < before + 0.03
-    # Whatever is heard is there, in step.
+    # All that is heard is there, in sync.
     assert len([time for time in kept if time - kept[0] > early]) == len([time for time in cut if time > 0])
 
 
 @pytest.mark.parametrize("step", [0, -80], ids=["equal", "back"])
 @pytest.mark.parametrize("output", [".mp4", ".mkv"])
 def test_sound_whose_times_step_back_is_kept(tmp_path: Path, output: str, step: int) -> None:
-    """As where a recording was joined of parts; muxers refuse it, which would show after hours of work."""
+    """Recordings joined from parts have such times. Muxers refuse them, which would show after hours of work."""
     source = tmp_path / "in.mkv"
     ffmpeg(*pictures("25"), *sound(), *X264, *AAC, source)
     with av.open(source) as container:
         sounds = [packet for packet in container.demux(audio=0) if packet.size]
     content, fifth = source.read_bytes(), bytes(sounds[5])
-    # Before its bytes a block has two of time, from the beginning of its cluster, and one of flags.
+    # In a Matroska block, two bytes of time within the cluster and one of flags precede the data.
     at = content.index(fifth) - 3
     moved = int.from_bytes(content[at : at + 2], "big") + (sounds[4].pts - sounds[5].pts) + step
     source.write_bytes(content[:at] + moved.to_bytes(2, "big", signed=True) + content[at + 2 :])
@@ -420,7 +420,7 @@ def test_sound_whose_times_step_back_is_kept(tmp_path: Path, output: str, step: 
 def test_sound_that_a_muxer_refuses_in_the_end_is_left_out_and_said(
     tmp_path: Path, output: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of a broadcast a piece was lost; FFmpeg takes it over, and refuses it where it is to be written."""
+    """A broadcast has lost a piece: FFmpeg reads the damaged sound, but refuses to write it."""
     source = tmp_path / "in.ts"
     ffmpeg(*pictures("25"), *sound(), *X264, *AAC, source)
     with av.open(source) as container:
@@ -428,7 +428,7 @@ def test_sound_that_a_muxer_refuses_in_the_end_is_left_out_and_said(
     content = source.read_bytes()
     pieces = [content[at : at + 188] for at in range(0, len(content), 188)]
     of_sound = [at for at, piece in enumerate(pieces) if int.from_bytes(piece[1:3], "big") & 0x1FFF == pid]
-    # Not one that begins a packet.
+    # Not one that begins a packet of sound.
     lost = next(at for at in of_sound[5:] if not pieces[at][1] & 0x40)
     source.write_bytes(b"".join(pieces[:lost] + pieces[lost + 1 :]))
     found = probe(upscaled(tmp_path, source, output))
@@ -440,7 +440,7 @@ def test_sound_that_a_muxer_refuses_in_the_end_is_left_out_and_said(
 def test_damaged_sound_that_a_muxer_refuses_late_is_left_out_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It looks into E-AC-3 when it writes it, which is when the next picture is handed to it."""
+    """The muxer examines E-AC-3 only on writing it, which is when it gets the next picture."""
     source = tmp_path / "in.mkv"
     ffmpeg(*pictures("25"), *sound(), *X264, "-c:a", "eac3", source)
     with av.open(source) as container:
@@ -455,7 +455,7 @@ def test_damaged_sound_that_a_muxer_refuses_late_is_left_out_too(
 
 
 def test_subtitles_that_step_back_are_shown_with_those_before() -> None:
-    """Several at one time are usual, and stay as they are."""
+    """Several at the same time are usual and stay as they are."""
     last: dict[int, Fraction] = {}
     after = []
     for time in (0, 500, 500, 300, 900):
@@ -481,7 +481,7 @@ def test_subtitles_that_step_back_are_shown_with_those_before() -> None:
     ],
 )
 def test_sound_of_another_programme_is_left_out(start: int | None, duration: int | None, says: str | None) -> None:
-    """Each has a clock of its own: pictures would begin hours late."""
+    """Each programme has its own clock: pictures would begin hours late."""
     stream = SimpleNamespace(start_time=start, duration=duration, time_base=Fraction(1), type="audio")
     pictures = SimpleNamespace(start=Fraction(2), last_time=Fraction(60), last_duration=Fraction(0))
     assert companions._why_not_overlapping(stream, pictures) == says  # type: ignore[arg-type]
@@ -499,7 +499,7 @@ def test_titles_of_old_files_that_are_no_utf_8_are_kept_as_they_are(tmp_path: Pa
 
 
 def test_the_sound_of_a_part_ends_with_it_also_where_its_first_frame_is_late(tmp_path: Path) -> None:
-    """A recording of a screen has no frame while nothing moves."""
+    """A screen recording has no frames while nothing moves."""
     source = tmp_path / "in.mkv"
     still = ["-vf", "select='not(between(t,1,1.79))'", "-fps_mode", "vfr"]
     ffmpeg(*pictures("25", seconds=3), *sound(seconds=3), *still, *X264, *AAC, source)
@@ -510,7 +510,7 @@ def test_the_sound_of_a_part_ends_with_it_also_where_its_first_frame_is_late(tmp
 
 
 def test_a_frame_of_a_camera_that_was_turned_becomes_upright(tmp_path: Path) -> None:
-    """PyAV has no name for EXIF, and hides with it how the frame was turned."""
+    """PyAV has no name for EXIF data, and therefore hides the rotation as well."""
     exif = Image.Exif()
     exif[0x0112] = 6
     soft = Image.effect_noise((6, 4), 100).convert("RGB").resize((96, 64), Image.Resampling.BICUBIC)
@@ -535,7 +535,7 @@ def test_channels_without_a_usual_layout_are_left_out_of_mp4_alone(
 
 @pytest.mark.parametrize("output", [".mov", ".mkv"])
 def test_channels_in_an_order_of_their_own_are_copied(tmp_path: Path, output: str) -> None:
-    """As cameras and editors label them; to ask PyAV for such a list ends the process. So in one of its own."""
+    """Cameras and editors label them so. In a separate process, because asking PyAV for such a layout ends it."""
     source = tmp_path / "in.mov"
     four = ["-f", "lavfi", "-i", "aevalsrc=sin(440*t)|0|0|0:d=0.2", "-af", "channelmap=channel_layout=FL+FR+LFE+FC"]
     ffmpeg(*pictures("25", seconds=0.2), *four, "-c:v", "libx264", "-c:a", "pcm_s16le", source)
@@ -551,7 +551,7 @@ def test_stereo_of_a_camera_is_kept_though_its_layout_is_not_told(tmp_path: Path
     source = tmp_path / name
     stereo = ["-f", "lavfi", "-i", "aevalsrc=sin(440*t)|sin(500*t):d=0.2"]
     ffmpeg(*pictures("25", seconds=0.2), *stereo, "-c:v", "mjpeg", "-c:a", "pcm_s16le", source)
-    # QuickTime need not say it either.
+    # QuickTime may omit the layout as well: its `chan` atom becomes a free one.
     source.write_bytes(source.read_bytes().replace(b"chan", b"free"))
     heard = []
     for path in (source, upscaled(tmp_path, source, output)):
@@ -585,7 +585,7 @@ def test_transparency_that_is_lost_is_said_and_no_longer_promised(
 def test_a_gif_is_said_to_be_transparent_only_if_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], transparent: bool
 ) -> None:
-    """FFmpeg gives each of them an alpha channel."""
+    """FFmpeg gives every GIF an alpha channel."""
     frames = [Image.new("RGBA", (32, 32), (255, 40 * n, 0, 255)) for n in range(3)]
     for frame in frames:
         frame.paste((0, 0, 0, 0) if transparent else (0, 0, 0, 255), (8, 8, 16, 16))
@@ -614,7 +614,7 @@ def test_what_spoils_the_pictures_is_said(
 
 
 def test_what_frames_carry_and_new_ones_do_not_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """HDR10: how bright the film was made for."""
+    """HDR10: the brightness the film was made for."""
     display = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1):max-cll=1000,400"
     settings = ["-c:v", "libx265", "-x265-params", f"log-level=none:hdr10=1:{display}", "-pix_fmt", "yuv420p10le"]
     ffmpeg(*pictures("25", seconds=0.2), *settings, tmp_path / "hdr.mp4")
@@ -721,7 +721,7 @@ def test_subtitles_that_are_shown_where_a_part_begins_are_kept(tmp_path: Path) -
 
 
 def test_a_subtitle_ends_with_the_part(tmp_path: Path) -> None:
-    """What would be shown longer made the file last longer than its pictures."""
+    """One that lasted longer once made the file longer than its pictures."""
     text, source = tmp_path / "words.srt", tmp_path / "in.mkv"
     text.write_text("1\n00:00:00,200 --> 00:00:01,100\nhello\n\n2\n00:00:00,600 --> 00:00:01,150\nworld\n")
     ffmpeg(*pictures("25"), "-i", text, *X264, "-c:s", "srt", source)
@@ -734,7 +734,7 @@ def test_a_subtitle_ends_with_the_part(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["video", "data"])
 def test_covers_further_videos_and_data_are_left_out(kind: str) -> None:
-    """They would stay at their old size, or mean other frames."""
+    """Pictures would keep their old size; data would refer to other frames."""
     stream = SimpleNamespace(type=kind, codec_context=SimpleNamespace(name="mjpeg"))
     clock = Clock(InputTimes(Fraction(25)), True, False)
     assert companions._why_not_copied(stream, ".mp4", clock) is not None  # type: ignore[arg-type]
@@ -749,7 +749,7 @@ def test_a_stream_of_an_unknown_codec_is_left_out() -> None:
 
 @pytest.mark.parametrize("output", [".mov", ".mp4", ".mkv"])
 def test_place_and_date_of_a_phone_are_kept(tmp_path: Path, output: str) -> None:
-    """The muxers of MP4 and MOV drop names that are not in their list unless they are told not to."""
+    """The muxers of MP4 and MOV drop tags that are not in their list unless told not to."""
     noted = {
         "com.apple.quicktime.location.ISO6709": "+48.1000+011.5000/",
         "com.apple.quicktime.creationdate": "2026-01-01T10:00:00+0100",
@@ -765,7 +765,7 @@ def test_place_and_date_of_a_phone_are_kept(tmp_path: Path, output: str) -> None
 
 
 def test_what_describes_the_bit_stream_of_the_input_is_not_said_of_the_output(tmp_path: Path) -> None:
-    """As mkvmerge notes it."""
+    """mkvmerge writes such tags."""
     noted = {"BPS": "999", "NUMBER_OF_FRAMES-eng": "5", "_STATISTICS_TAGS": "BPS", "ENCODER": "x", "title": "A title"}
     options = [option for name, value in noted.items() for option in ("-metadata:s:v", f"{name}={value}")]
     ffmpeg(*pictures("25", seconds=0.2), *X264, *options, tmp_path / "in.mkv")
@@ -793,14 +793,14 @@ def test_chapters_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         found = json.loads(done.stdout)["chapters"]
         assert [chapter["tags"]["title"] for chapter in found] == ["one", "two"][: len(expected) // 2]
         assert [float(c[side]) for c in found for side in ("start_time", "end_time")] == pytest.approx(expected)
-    # Those of an MP4 are a stream of it, too.
+    # Chapters of an MP4 are also one of its streams.
     capsys.readouterr()
     upscaled(tmp_path, path, ".mkv")
     assert "left out" not in capsys.readouterr().err
 
 
 def test_a_packet_that_an_edit_cuts_out_of_the_middle_is_not_heard() -> None:
-    """The output has no such edit; before the beginning MP4 hides what a decoder needs."""
+    """The output has no such edit. What MP4 hides before the beginning is kept, as decoders need it."""
 
     def packet(pts: int, hidden: bool) -> SimpleNamespace:
         stream = SimpleNamespace(type="audio", start_time=0)
@@ -831,14 +831,14 @@ def test_names_of_sound_tracks_are_kept(tmp_path: Path, output: str) -> None:
     named = ["-metadata:s:a:0", "title=Commentary", "-c", "copy", "-c:a", "aac"]
     ffmpeg("-i", tmp_path / "silent.mp4", *sound(seconds=0.3), "-map", 0, "-map", 1, *named, tmp_path / "in.mkv")
     ffmpeg("-i", tmp_path / "in.mkv", "-map", 0, "-c", "copy", tmp_path / "in.mp4")
-    # FFmpeg 5 reads them of MP4 by neither word.
+    # Read by PyAV: FFmpeg 5's ffprobe shows names in MP4 under neither key.
     with av.open(upscaled(tmp_path, tmp_path / "in.mp4", output)) as container:
         told = container.streams.audio[0].metadata
     assert "Commentary" in (told.get("title"), told.get("name"))
 
 
 def test_sound_that_begins_late_in_a_broadcast_is_kept(tmp_path: Path) -> None:
-    """Its stream is listed from the beginning, but not what it is."""
+    """Its stream is listed from the beginning, but without its codec."""
     late = ["-itsoffset", 8, *sound(seconds=1), "-map", 0, "-map", 1, "-c:v", "mpeg2video", "-c:a", "ac3"]
     ffmpeg(*pictures("5", size="64x48", seconds=10), *late, tmp_path / "in.ts")
     made = upscaled(tmp_path, tmp_path / "in.ts", "out.mkv", "--start", "7.6", "--duration", "1")
@@ -855,7 +855,7 @@ def test_a_single_picture_lasts_as_long_as_its_sound_which_may_begin_late(tmp_pa
 
 
 def test_a_cut_from_the_middle_of_an_open_gop_is_read(tmp_path: Path) -> None:
-    """Its first frames cannot be made, and in Matroska have no time."""
+    """Its first frames cannot be decoded, and in Matroska have no timestamp."""
     settings = ["-c:v", "libx265", "-x265-params", "open-gop=1:keyint=10:bframes=3:log-level=none"]
     ffmpeg(*pictures("25"), *settings, tmp_path / "whole.mp4")
     ffmpeg("-ss", 0.5, "-i", tmp_path / "whole.mp4", "-c", "copy", tmp_path / "in.mkv")
@@ -868,7 +868,7 @@ def test_a_cut_from_the_middle_of_an_open_gop_is_read(tmp_path: Path) -> None:
 
 
 def test_a_cut_that_begins_before_time_0_is_refused_where_its_frames_have_no_time(tmp_path: Path) -> None:
-    """In Matroska; those that have one need the others."""
+    """Matroska stores them so; the frames that have a timestamp need the others."""
     ffmpeg(*pictures("25"), "-c:v", "libx264", "-g", "50", tmp_path / "whole.mp4")
     cut = ["-ss", 0.5, "-i", tmp_path / "whole.mp4", "-c", "copy", "-avoid_negative_ts", "disabled"]
     ffmpeg(*cut, tmp_path / "in.mkv")
