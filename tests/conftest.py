@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,15 @@ from hypothesis import settings
 from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
-from stvsr.config import CONFIG_DIR
+from stvsr import upscale
+from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY
+from stvsr.config import CONFIG_DIR, resolved
 from stvsr.data.clip import Footage, to_float
-from stvsr.data.png import write_png
+from stvsr.data.png import read_png, write_png
 from stvsr.data.synthetic import SyntheticScenes
 from stvsr.models.network import InputRequirements, Network
 from stvsr.training.losses import charbonnier
+from stvsr.video.sources import Part, VideoFile
 
 # No deadline, because on a shared machine an example's time means nothing. Derandomized, so that a failure shows to
 # whoever caused it, not to whoever comes next.
@@ -221,18 +225,21 @@ class NoiseSource:
         )
 
 
-def moving_frames(frames: int, size: tuple[int, int], seed: int = 0, speed: float = 1.0) -> torch.Tensor:
-    """A smooth random picture that moves right: `(frames, 3, H, W)`, uint8; `size` is height and width."""
+def moving_frames(frames: int, size: tuple[int, int] = (16, 24), seed: int = 0, speed: float = 1.0) -> Tensor:
+    """A random picture that moves right: `(frames, 3, H, W)`, uint8; `size` is height and width.
+
+    So smooth that a move of one pixel is not taken for a cut.
+    """
     rng, (height, width) = np.random.default_rng(seed), size
     wide = width + int(frames * speed) + 1
-    picture = cv2.GaussianBlur(rng.random((height, wide, 3)), (0, 0), 1.5)
+    picture = cv2.GaussianBlur(rng.random((height, wide, 3)), (0, 0), 3)
     picture = 255 * (picture - picture.min()) / (picture.max() - picture.min())
     shifts = [int((frames - 1 - i) * speed) for i in range(frames)]
     moved = [picture[:, shift : shift + width] for shift in shifts]
     return torch.from_numpy(np.stack(moved).round().astype(np.uint8)).permute(0, 3, 1, 2).contiguous()
 
 
-def write_frames(folder: Path, frames: torch.Tensor, first: int = 1, name: str = "{:08d}.png") -> None:
+def write_frames(folder: Path, frames: Tensor, first: int = 1, name: str = "{:08d}.png") -> None:
     """Writes a clip folder of PNG frames."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(frames, start=first):
@@ -277,17 +284,35 @@ def wait_until(reached: Callable[[], bool], process: "subprocess.Popen[Any]", *,
         time.sleep(0.005)
 
 
-def write_video(path: Path, frames: torch.Tensor, times: Iterable[int] | None = None) -> None:
-    """Writes lossless H.264 at 25 frames/s, or at `times` in 25ths of a second: `(frames, 3, H, W)`, uint8."""
+def write_video(path: Path, frames: Tensor, rate: Fraction | int = 25, times: Iterable[int] | None = None) -> Path:
+    """Writes lossless H.264 at a rate, or at `times` in frames: `(frames, 3, H, W)`, uint8."""
+    return _encode(path, frames, times or range(len(frames)), "libx264rgb", "rgb24", rate=rate, options={"crf": "0"})
+
+
+def write_y4m(path: Path, frames: Tensor, rate: Fraction | int = 25) -> Path:
+    """Writes Y4M, in colours rounded to YUV: `(frames, 3, H, W)`, uint8."""
+    return _encode(path, frames, range(len(frames)), "wrapped_avframe", "yuv444p", rate=rate)
+
+
+def _encode(path: Path, frames: Tensor, times: Iterable[int], codec: str, pixels: str, **settings: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264rgb", rate=25, options={"crf": "0"})
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[-2:], "rgb24"
-        for time, frame in zip(times or range(len(frames)), frames, strict=True):
+    with av.open(path, "w", container_options={"strict": "-1"}) as container:
+        stream = container.add_stream(codec, **settings)
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[-2:], pixels
+        for time, frame in zip(times, frames, strict=True):
             picture = av.VideoFrame.from_ndarray(frame.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
+            picture = picture.reformat(format=pixels)
             picture.pts = time
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
+    return path
+
+
+def read_video(path: Path) -> Tensor:
+    """All frames of a video or of a folder of PNG files: `(frames, 3, H, W)`, uint8."""
+    if path.is_dir():
+        return torch.stack([read_png(file) for file in sorted(path.iterdir())])
+    return torch.stack(list(VideoFile(path, Part()).frames()))
 
 
 class Repeat(Network):
@@ -307,18 +332,40 @@ def stub() -> Callable[[], Network]:
     return lambda: Repeat().eval()
 
 
+Run = Callable[..., tuple[int, str]]
+
+BICUBIC = ["--method", "bicubic"]
+"""Needs no network, and so no time."""
+
+
 @pytest.fixture
-def noise() -> Callable[..., list[Tensor]]:
-    """Frames of one scene that differ from each other: a soft picture that moves a little."""
+def run_upscale(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `stvsr-upscale` in this process, in `tmp_path`: exit status and standard error."""
+    # If a stage outlives a failure, the command ends its process at once; the tests' process must not end.
+    monkeypatch.setattr(upscale, "still_running", lambda: False)
 
-    def make(frames: int, height: int = 16, width: int = 20, seed: int = 0) -> list[Tensor]:
-        generator = torch.Generator().manual_seed(seed)
-        coarse = torch.rand(1, 3, 3 + height // 8, 3 + (width + frames) // 8, generator=generator)
-        soft = nn.functional.interpolate(coarse, size=(height, width + frames), mode="bicubic")[0]
-        picture = (soft.clamp(0, 1) * 255).to(torch.uint8)
-        return [picture[..., first : first + width].contiguous() for first in range(frames)]
+    def call(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["stvsr-upscale", *map(str, arguments)])
+        status = 0
+        try:
+            upscale.main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        return status, capsys.readouterr().err
 
-    return make
+    return call
+
+
+@pytest.fixture
+def small_checkpoint(
+    small_network: Callable[..., nn.Module], configure: Callable[..., DictConfig], tmp_path: Path
+) -> Path:
+    """A checkpoint of a small (a), which costs a tenth of (e) and is run as all others are."""
+    state = {f"network.{name}": tensor for name, tensor in small_network("a").state_dict().items()}
+    model = resolved(configure("train", "ablation=a", *SMALL_NETWORK).model)
+    path = tmp_path / "small.ckpt"
+    torch.save({MODEL_KEY: model, VARIANT_KEY: "a", "state_dict": state}, path)
+    return path
 
 
 VID4 = {"calendar": 41, "city": 34, "foliage": 49, "walk": 47}

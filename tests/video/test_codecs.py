@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from conftest import moving_frames
 from stvsr.data.containers import open_output
 from stvsr.errors import InvalidInput
 from stvsr.video import sinks
@@ -29,7 +30,7 @@ from stvsr.video.sources import Part, VideoFile
 PAIRS = [(extension, codec) for extension, container in CONTAINERS.items() for codec in container.codecs]
 
 
-def write(path: Path, encoding: Encoding, frames: list[Tensor], colour: Colour, *, first: int = 7) -> None:
+def write(path: Path, encoding: Encoding, frames: Tensor, colour: Colour, *, first: int = 7) -> None:
     """Writes a video of 24000/1001 frames per second in segments of seven frames; the first may have fewer."""
     clock = Clock(InputTimes(Fraction(24000, 1001)), interpolated=False, slow_motion=False)
     height, width = frames[0].shape[1:]
@@ -69,21 +70,19 @@ class MadeUp:
 
 @pytest.mark.parametrize("count", [1, 2, 13, 78])
 def test_decoding_times_that_an_encoder_makes_up_do_no_harm(
-    noise: Callable[..., list[Tensor]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     """x265 sometimes does for segments of one or two frames. More than ten segments are joined as well."""
     monkeypatch.setattr(sinks, "frame_encoder", MadeUp)
-    write(tmp_path / "whole.mp4", Encoding("h265"), noise(count, 64, 96), Colour())
+    write(tmp_path / "whole.mp4", Encoding("h265"), moving_frames(count, (64, 96)), Colour())
     with av.open(tmp_path / "whole.mp4") as container:
         times = [frame.time for frame in container.decode(video=0)]
     assert times == pytest.approx([number * 1001 / 24000 for number in range(count)], abs=6e-4)
 
 
-def test_segments_that_reorder_frames_follow_one_that_does_not(
-    noise: Callable[..., list[Tensor]], tmp_path: Path
-) -> None:
+def test_segments_that_reorder_frames_follow_one_that_does_not(tmp_path: Path) -> None:
     """For example, the video may begin with a scene of one frame."""
-    write(tmp_path / "whole.mp4", Encoding("h264"), noise(13, 64, 96), Colour(), first=1)
+    write(tmp_path / "whole.mp4", Encoding("h264"), moving_frames(13, (64, 96)), Colour(), first=1)
     with av.open(tmp_path / "whole.mp4") as container:
         times = [frame.time for frame in container.decode(video=0)]
     assert times == pytest.approx([number * 1001 / 24000 for number in range(13)], abs=6e-4)
@@ -105,11 +104,9 @@ def test_a_unit_too_fine_for_containers_is_given_up_for_that_of_the_frames() -> 
 
 
 @pytest.mark.parametrize(("extension", "codec"), PAIRS, ids=lambda value: value)
-def test_every_codec_goes_into_every_container_that_names_it(
-    noise: Callable[..., list[Tensor]], tmp_path: Path, extension: str, codec: str
-) -> None:
+def test_every_codec_goes_into_every_container_that_names_it(tmp_path: Path, extension: str, codec: str) -> None:
     """13 frames in two segments, joined, are read back in order and at their times."""
-    frames = noise(13, 64, 96)
+    frames = moving_frames(13, (64, 96))
     path = tmp_path / f"whole{extension}"
     write(path, Encoding(chosen_codec(path, codec)), frames, Colour())
     with av.open(path) as container:
@@ -235,11 +232,11 @@ def test_frames_too_large_or_too_small_for_an_encoder_are_refused_before_any_wor
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_every_pixel_format_can_be_read_back_from_a_file_or_is_refused_before_the_work(
-    noise: Callable[..., list[Tensor]], tmp_path: Path, codec: str
+    tmp_path: Path, codec: str
 ) -> None:
     with pytest.raises(InvalidInput, match="expected one of") as refused:
         Encoding(codec, chosen_pixel_format="none").check()
-    forms, frames = str(refused.value).split("expected one of ")[1].split(", "), noise(2, 64, 64)
+    forms, frames = str(refused.value).split("expected one of ")[1].split(", "), moving_frames(2, (64, 64))
     for extension in (extension for extension, kind in CONTAINERS.items() if codec in kind.codecs):
         for form in forms:
             path, encoding = tmp_path / f"{form}{extension}", Encoding(codec, chosen_pixel_format=form)

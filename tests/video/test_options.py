@@ -1,4 +1,4 @@
-"""How command-line values are parsed; invalid commands are tested in `tests/test_upscale.py`."""
+"""How command-line values are parsed; invalid commands are tested in `tests/test_upscale_errors.py`."""
 
 from fractions import Fraction
 

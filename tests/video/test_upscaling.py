@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from conftest import moving_frames
 from stvsr.data.clip import to_8bit, to_float
 from stvsr.data.degradation import bicubic
 from stvsr.data.orientation import Orientation
@@ -24,21 +25,20 @@ from stvsr.video.tiles import MARGIN, Grid
 from stvsr.video.upscaling import Upscaler, upscale
 from stvsr.video.windows import Window, windows
 
-Frames = Callable[..., list[Tensor]]
 
-
-def by_hand(network: Network, frames: list[Tensor]) -> list[Tensor]:
+def by_hand(network: Network, frames: Tensor) -> Tensor:
     """Windows 0-3, 3-6, …, the last moved back; each output frame comes from the first window that makes it."""
     count = len(frames)
     made: dict[int, Tensor] = {}
     for first in [*range(0, max(1, count - 3), 3), max(0, count - 4)]:
         given = frames[first : first + 4]
-        given = given + given[-1:] * (len(given) == 1)
+        if len(given) == 1:
+            given = given.expand(2, -1, -1, -1)
         with torch.inference_mode():
-            output = to_8bit(run_padded(network, to_float(torch.stack(given))[None])[0])
+            output = to_8bit(run_padded(network, to_float(given)[None])[0])
         for position, frame in enumerate(output):
             made.setdefault(2 * first + position, frame)
-    return [made[number] for number in range(2 * count - 1)]
+    return torch.stack([made[number] for number in range(2 * count - 1)])
 
 
 @pytest.fixture
@@ -52,19 +52,17 @@ def far_sighted(small_network: Callable[..., Network]) -> Network:
     return network
 
 
-def test_a_window_shows_in_each_frame_that_is_made_of_it(far_sighted: Network, noise: Frames) -> None:
+def test_a_window_shows_in_each_frame_that_is_made_of_it(far_sighted: Network) -> None:
     """Otherwise the tests below would not notice a wrong window."""
-    frames = noise(4)
-    whole, early, late = (torch.stack(by_hand(far_sighted, part)) for part in (frames, frames[:2], frames[2:]))
+    frames = moving_frames(4)
+    whole, early, late = (by_hand(far_sighted, part) for part in (frames, frames[:2], frames[2:]))
     assert (whole[:2] != early[:2]).float().mean() > 0.1
     assert (whole[-2:] != late[-2:]).float().mean() > 0.1
 
 
 @pytest.mark.parametrize("count", range(1, 14))
-def test_1_to_13_frames_become_2n_minus_1_each_as_the_network_gives_it(
-    far_sighted: Network, noise: Frames, count: int
-) -> None:
-    frames = noise(count)
+def test_1_to_13_frames_become_2n_minus_1_each_as_the_network_gives_it(far_sighted: Network, count: int) -> None:
+    frames = moving_frames(count)
     made = list(upscale(frames, Upscaler(far_sighted)))
     expected = by_hand(far_sighted, frames)
     assert len(made) == 2 * count - 1
@@ -73,9 +71,9 @@ def test_1_to_13_frames_become_2n_minus_1_each_as_the_network_gives_it(
 
 
 def test_frames_may_be_given_in_one_tensor_that_is_refilled_and_written_to_afterwards(
-    small_network: Callable[..., Network], noise: Frames
+    small_network: Callable[..., Network],
 ) -> None:
-    network, frames = small_network(), noise(6)
+    network, frames = small_network(), moving_frames(6)
     buffer = torch.empty_like(frames[0])
     made = list(upscale((buffer.copy_(frame) for frame in frames), Upscaler(network)))
     for ours, theirs in zip(made, by_hand(network, frames), strict=True):
@@ -102,9 +100,9 @@ def test_frames_of_another_form_are_refused(stub: Callable[[], Network], frame: 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_a_gpu_makes_the_frames_of_a_cpu(small_network: Callable[..., Network], noise: Frames) -> None:
+def test_a_gpu_makes_the_frames_of_a_cpu(small_network: Callable[..., Network]) -> None:
     """Within one grey level: a GPU's convolutions may use TF32."""
-    frames = noise(9, 40, 52)
+    frames = moving_frames(9, (40, 52))
     expected = by_hand(small_network(), frames)
     upscaler = Upscaler(small_network(), device="cuda")
     upscaler.grid = grid_within(2**33, upscaler.network, 40, 52, limited_by="-")
@@ -112,9 +110,9 @@ def test_a_gpu_makes_the_frames_of_a_cpu(small_network: Callable[..., Network], 
         assert (ours.int() - theirs.int()).abs().max() <= 1
 
 
-def test_a_scene_cut_is_not_interpolated_and_each_scene_is_made_by_itself(far_sighted: Network, noise: Frames) -> None:
-    dark = [frame // 4 for frame in noise(5, 32, 48)]
-    light = [255 - frame // 4 for frame in noise(6, 32, 48, seed=1)]
+def test_a_scene_cut_is_not_interpolated_and_each_scene_is_made_by_itself(far_sighted: Network) -> None:
+    dark = moving_frames(5, (32, 48)) // 4
+    light = 255 - moving_frames(6, (32, 48), seed=1) // 4
     assert [number for number, (_, cut) in enumerate(scene_starts([*dark, *light])) if cut] == [5]
     made = list(upscale([*dark, *light], Upscaler(far_sighted)))
     first, second = by_hand(far_sighted, dark), by_hand(far_sighted, light)
@@ -122,51 +120,49 @@ def test_a_scene_cut_is_not_interpolated_and_each_scene_is_made_by_itself(far_si
         assert torch.equal(ours, theirs)
 
 
-def test_without_interpolation_the_given_frames_are_left(small_network: Callable[..., Network], noise: Frames) -> None:
-    network, frames = small_network(), noise(8)
+def test_without_interpolation_the_given_frames_are_left(small_network: Callable[..., Network]) -> None:
+    network, frames = small_network(), moving_frames(8)
     made = list(upscale(frames, Upscaler(network, interpolate=False)))
     for ours, theirs in zip(made, by_hand(network, frames)[::2], strict=True):
         assert torch.equal(ours, theirs)
 
 
-def test_scale_2_is_the_network_downsampled_properly(small_network: Callable[..., Network], noise: Frames) -> None:
-    network, frames = small_network(), noise(3)
+def test_scale_2_is_the_network_downsampled_properly(small_network: Callable[..., Network]) -> None:
+    network, frames = small_network(), moving_frames(3)
     made = list(upscale(frames, Upscaler(network, scale=2)))
     with torch.inference_mode():
-        large = run_padded(network, to_float(torch.stack(frames))[None])[0].clamp(0, 1)
+        large = run_padded(network, to_float(frames)[None])[0].clamp(0, 1)
     assert torch.equal(torch.stack(made), to_8bit(bicubic(large, factor=1 / 2)))
 
 
 @pytest.mark.parametrize(("height", "width"), [(13, 17), (3, 5)])
-def test_odd_sizes_are_reflected_and_cut_back(
-    small_network: Callable[..., Network], noise: Frames, height: int, width: int
-) -> None:
-    network, frames = small_network(), noise(4, height, width)
+def test_odd_sizes_are_reflected_and_cut_back(small_network: Callable[..., Network], height: int, width: int) -> None:
+    network, frames = small_network(), moving_frames(4, (height, width))
     made = torch.stack(list(upscale(frames, Upscaler(network))))
     assert made.shape == (7, 3, 4 * height, 4 * width)
-    assert torch.equal(made, torch.stack(by_hand(network, frames)))
+    assert torch.equal(made, by_hand(network, frames))
     half = torch.stack(list(upscale(frames, Upscaler(network, scale=2))))
     assert half.shape == (7, 3, 2 * height, 2 * width)
 
 
 @pytest.mark.parametrize("width", [20, 21])
 def test_preview_has_bicubic_at_the_left_and_the_network_at_the_right(
-    small_network: Callable[..., Network], noise: Frames, width: int
+    small_network: Callable[..., Network], width: int
 ) -> None:
-    network, frames = small_network(), noise(4, 16, width)
+    network, frames = small_network(), moving_frames(4, (16, width))
     upscaler, told = Upscaler(network, preview=True), []
     (window,) = windows(scene_starts(frames))
     made = upscaler(window, lambda *tiles: told.append(tiles))
     assert told == [(1, 1)], "of the network alone, which takes the time"
-    assert torch.equal(made[..., 4 * width :], torch.stack(by_hand(network, frames)))
-    left, expected = made[..., : 4 * width].float(), torch.stack(by_hand(BicubicBlend(), frames)).float()
+    assert torch.equal(made[..., 4 * width :], by_hand(network, frames))
+    left, expected = made[..., : 4 * width].float(), by_hand(BicubicBlend(), frames).float()
     # In a preview, bicubic gets frames padded for the network; its right border differs.
     assert (left - expected)[..., : 4 * width - 16].abs().max() == 0
 
 
 @pytest.mark.parametrize("scale", [4, 2])
 def test_tiles_of_a_network_that_looks_less_far_than_the_margin_leave_no_trace(
-    small_network: Callable[..., Network], noise: Frames, scale: int
+    small_network: Callable[..., Network], scale: int
 ) -> None:
     class Near(Network):
         """Sees three pixels far; equivariant only to shifts by multiples of 4."""
@@ -185,7 +181,7 @@ def test_tiles_of_a_network_that_looks_less_far_than_the_margin_leave_no_trace(
             large = nn.functional.pixel_shuffle(features, 4).sigmoid()
             return large.repeat_interleave(2, dim=0)[None, :-1]
 
-    network, frames = Near().eval(), noise(4, 4 * MARGIN + 2, 6 * MARGIN + 6)
+    network, frames = Near().eval(), moving_frames(4, (4 * MARGIN + 2, 6 * MARGIN + 6))
     whole = torch.stack(list(upscale(frames, Upscaler(network, scale=scale))))
     tiled = torch.stack(list(upscale(frames, Upscaler(network, scale=scale, grid=Grid(2, 3)))))
     # Convolutions of another size round differently, by less than half a grey level.
@@ -228,31 +224,31 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(error: BaseException) -
     assert not is_out_of_memory(error)
 
 
-def test_out_of_memory_halves_the_tiles_until_they_fit(noise: Frames) -> None:
+def test_out_of_memory_halves_the_tiles_until_they_fit() -> None:
     # Not all such errors are a RuntimeError.
     network = Greedy(180 * 180, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), MemoryError())
     upscaler = Upscaler(network)
-    frames = noise(4, 200, 300)
+    frames = moving_frames(4, (200, 300))
     made = torch.stack(list(upscale(frames, upscaler)))
     assert upscaler.grid == Grid(2, 2)
-    assert torch.equal(made, torch.stack(by_hand(BicubicBlend(), frames)))
+    assert torch.equal(made, by_hand(BicubicBlend(), frames))
     assert network.tried[1:4] == [(200, 300), (200, 198), (148, 198)]
     list(upscale(frames, upscaler))
     assert network.tried.count((200, 300)) == 1, "what did not fit is not tried again"
 
 
-def test_too_little_memory_for_the_smallest_tile_is_said(noise: Frames) -> None:
+def test_too_little_memory_for_the_smallest_tile_is_said() -> None:
     with pytest.raises(InvalidInput, match="not enough memory for a tile of"):
-        list(upscale(noise(4, 64, 64), Upscaler(Greedy(10, NO_MEMORY[0]))))
+        list(upscale(moving_frames(4, (64, 64)), Upscaler(Greedy(10, NO_MEMORY[0]))))
 
 
-def test_other_errors_of_a_network_are_not_taken_for_a_lack_of_memory(noise: Frames) -> None:
+def test_other_errors_of_a_network_are_not_taken_for_a_lack_of_memory() -> None:
     with pytest.raises(RuntimeError, match="oops"):
-        list(upscale(noise(4, 64, 64), Upscaler(Greedy(10, RuntimeError("oops")))))
+        list(upscale(moving_frames(4, (64, 64)), Upscaler(Greedy(10, RuntimeError("oops")))))
 
 
 @pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
-def test_an_answer_that_is_not_finite_is_refused(noise: Frames, wrong: float) -> None:
+def test_an_answer_that_is_not_finite_is_refused(wrong: float) -> None:
     class Broken(Network):
         requirements = InputRequirements()
 
@@ -260,10 +256,10 @@ def test_an_answer_that_is_not_finite_is_refused(noise: Frames, wrong: float) ->
             return BicubicBlend()(lr) + wrong
 
     with pytest.raises(InvalidInput, match="not finite"):
-        list(upscale(noise(4), Upscaler(Broken())))
+        list(upscale(moving_frames(4), Upscaler(Broken())))
 
 
-def test_a_network_that_comes_from_a_training_is_no_longer_in_it(noise: Frames) -> None:
+def test_a_network_that_comes_from_a_training_is_no_longer_in_it() -> None:
     """Otherwise dropout and batch statistics would affect the frames."""
 
     class Dropping(BicubicBlend):
@@ -275,8 +271,8 @@ def test_a_network_that_comes_from_a_training_is_no_longer_in_it(noise: Frames) 
             made: Tensor = self.dropout(super().forward(lr))
             return made
 
-    made = list(upscale(noise(4), Upscaler(Dropping().train())))
-    assert torch.equal(torch.stack(made), torch.stack(by_hand(BicubicBlend(), noise(4))))
+    made = list(upscale(moving_frames(4), Upscaler(Dropping().train())))
+    assert torch.equal(torch.stack(made), by_hand(BicubicBlend(), moving_frames(4)))
 
 
 def test_another_scale_is_refused() -> None:
@@ -313,19 +309,19 @@ class Rounding(BicubicBlend):
     ("gain", "agrees"), [(0.0, True), (0.02, True), (0.04, False)], ids=["exact", "to 63 dB", "to 57 dB"]
 )
 def test_bf16_is_used_only_where_it_agrees_with_float32(
-    noise: Frames, gain: float, agrees: bool, preview: bool, monkeypatch: pytest.MonkeyPatch
+    gain: float, agrees: bool, preview: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first window decides, and is made as all others will be; a preview's bicubic half plays no part."""
     monkeypatch.setattr("stvsr.video.upscaling.has_bf16", lambda device: True)
     upscaler = Upscaler(Rounding(gain), precision="auto", preview=preview)
-    first, *_ = windows(scene_starts(noise(4)))
-    expected = torch.stack(by_hand(BicubicBlend(), noise(4)))
+    first, *_ = windows(scene_starts(moving_frames(4)))
+    expected = by_hand(BicubicBlend(), moving_frames(4))
     off = (upscaler(first)[..., -expected.shape[-1] :].int() - expected.int()).abs().max()
     assert off == 0 or (off == 1 and agrees), "rounded to 8 bits"
     assert upscaler.bf16 is agrees
 
 
-def test_what_is_clamped_away_does_not_speak_against_bf16(noise: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_clamped_away_does_not_speak_against_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     """Far outside [0, 1] bfloat16 is coarse, but clamping hides it."""
     monkeypatch.setattr("stvsr.video.upscaling.has_bf16", lambda device: True)
 
@@ -338,23 +334,23 @@ def test_what_is_clamped_away_does_not_speak_against_bf16(noise: Frames, monkeyp
             return made
 
     upscaler = Upscaler(Beyond(1.0), precision="auto")
-    first, *_ = windows(scene_starts(noise(4)))
+    first, *_ = windows(scene_starts(moving_frames(4)))
     upscaler(first)
     assert upscaler.bf16 is True
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (20, 40, 160)], ids=["black", "blue"])
 def test_plain_frames_decide_nothing_of_precision(
-    noise: Frames, colour: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+    colour: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many films begin with plain frames, which agree in any precision."""
     monkeypatch.setattr("stvsr.video.upscaling.has_bf16", lambda device: True)
     upscaler = Upscaler(Rounding(1.0), precision="auto")
     one_colour = torch.tensor(colour, dtype=torch.uint8)[:, None, None]
-    (plain,) = windows(scene_starts([one_colour.expand_as(frame) for frame in noise(4)]))
+    (plain,) = windows(scene_starts([one_colour.expand_as(frame) for frame in moving_frames(4)]))
     upscaler(plain)
     assert upscaler.bf16 is None
-    first, *_ = windows(scene_starts(noise(4)))
+    first, *_ = windows(scene_starts(moving_frames(4)))
     upscaler(first)
     assert upscaler.bf16 is False
 
@@ -372,12 +368,12 @@ def test_bf16_is_not_tried_where_it_gains_nothing(
 
 
 def test_bf16_on_request_stays_within_a_hundredth_of_a_decibel_of_a_33_db_result(
-    small_network: Callable[..., Network], noise: Frames
+    small_network: Callable[..., Network],
 ) -> None:
     """An untrained network says little about trained ones; this only checks that autocast is on and harmless."""
     network = small_network()
     exact, rounded = (
-        torch.stack(list(upscale(noise(4), Upscaler(network, precision=precision)))).float()
+        torch.stack(list(upscale(moving_frames(4), Upscaler(network, precision=precision)))).float()
         for precision in ("float32", "bf16")
     )
     assert not torch.equal(exact, rounded)
@@ -385,8 +381,8 @@ def test_bf16_on_request_stays_within_a_hundredth_of_a_decibel_of_a_33_db_result
     assert (exact - rounded).square().mean() < error_of_33_db * (10**0.001 - 1)
 
 
-def test_an_upscaler_counts_the_frames_that_it_has_made(stub: Callable[[], Network], noise: Frames) -> None:
-    stream = [(frame, number in (3, 4)) for number, frame in enumerate(noise(9))]
+def test_an_upscaler_counts_the_frames_that_it_has_made(stub: Callable[[], Network]) -> None:
+    stream = [(frame, number in (3, 4)) for number, frame in enumerate(moving_frames(9))]
     for interpolate in (True, False):
         upscaler = Upscaler(stub(), interpolate=interpolate)
         for window in windows(stream):
