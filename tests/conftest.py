@@ -1,6 +1,7 @@
 """What tests share: small networks, small runs, fake data with the real layout."""
 
 import copy
+import csv
 import os
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from stvsr.config import CONFIG_DIR, resolved
 from stvsr.data.clip import Footage, to_float
 from stvsr.data.png import read_png, write_png
 from stvsr.data.synthetic import SyntheticScenes
+from stvsr.evaluate import evaluate
 from stvsr.models.network import InputRequirements, Network
 from stvsr.training.losses import charbonnier
 from stvsr.video.sources import Part, VideoFile
@@ -357,15 +359,23 @@ def run_upscale(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
 
 
 @pytest.fixture
-def small_checkpoint(
-    small_network: Callable[..., nn.Module], configure: Callable[..., DictConfig], tmp_path: Path
-) -> Path:
-    """A checkpoint of a small (a), which costs a tenth of (e) and is run as all others are."""
-    state = {f"network.{name}": tensor for name, tensor in small_network("a").state_dict().items()}
-    model = resolved(configure("train", "ablation=a", *SMALL_NETWORK).model)
-    path = tmp_path / "small.ckpt"
-    torch.save({MODEL_KEY: model, VARIANT_KEY: "a", "state_dict": state}, path)
-    return path
+def write_checkpoint(
+    configure: Callable[..., DictConfig], small_network: Callable[..., nn.Module], tmp_path: Path
+) -> Callable[..., Path]:
+    """Writes a checkpoint of a small (a), which costs a tenth of (e) and is run as all others are."""
+
+    def write(seed: int = 0) -> Path:
+        state = {f"network.{name}": tensor for name, tensor in small_network("a", seed).state_dict().items()}
+        model = resolved(configure("train", "ablation=a", *SMALL_NETWORK).model)
+        torch.save({MODEL_KEY: model, VARIANT_KEY: "a", "state_dict": state}, tmp_path / "small.ckpt")
+        return tmp_path / "small.ckpt"
+
+    return write
+
+
+@pytest.fixture
+def small_checkpoint(write_checkpoint: Callable[..., Path]) -> Path:
+    return write_checkpoint()
 
 
 VID4 = {"calendar": 41, "city": 34, "foliage": 49, "walk": 47}
@@ -383,6 +393,40 @@ def write_vimeo(root: Path, names: list[str], size: tuple[int, int] = (48, 64)) 
     for seed, name in enumerate(names):
         write_frames(root / "sequences" / name, moving_frames(7, size, seed=seed, speed=seed), name="im{}.png")
     (root / "sep_trainlist.txt").write_text("\n".join(names) + "\n")
+
+
+Evaluate = Callable[..., dict[str, list[dict[str, str]]]]
+
+
+@pytest.fixture
+def scored(configure: Callable[..., DictConfig], tmp_path: Path) -> Evaluate:
+    """Scores, and gives the rows of `frames.csv`, `clips.csv` and `results.csv`."""
+
+    def run(*overrides: str, folder: str = "out") -> dict[str, list[dict[str, str]]]:
+        output = tmp_path / folder
+        evaluate(configure("evaluate", "logger=csv", "workers=0", f"output_dir='{output}'", *overrides))
+        return {name: read_csv(output / f"{name}.csv") for name in ("frames", "clips", "results")}
+
+    return run
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def vid4(tmp_path: Path) -> Path:
+    write_vid4(tmp_path / "vid4")
+    return tmp_path / "vid4"
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    """Two clips, six windows in all; the first clip's last window is moved back."""
+    for seed, (clip, frames) in enumerate({"city": 20, "walk": 13}.items()):
+        write_frames(tmp_path / "few" / clip, moving_frames(frames, (32, 48), seed=seed, speed=1 + 2 * seed))
+    return tmp_path / "few"
 
 
 @pytest.fixture
