@@ -50,7 +50,7 @@ def test_moving_a_batch_moves_both_resolutions() -> None:
 
 
 def test_a_batch_in_page_locked_memory_still_tells_of_damaged_clips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or a training on a GPU would not say what it left out."""
+    """Otherwise a training run on a GPU would not report what it left out."""
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda frames: frames.clone())
     pinned = Batch.collate([clip(skipped=("bad",))]).pin_memory()
     assert (pinned.names, pinned.motions, pinned.skipped) == (["a"], ["slow"], ["bad"])
@@ -63,7 +63,7 @@ def test_footage_is_8_bit_rgb(frames: torch.Tensor) -> None:
 
 
 def test_a_misspelt_motion_split_does_not_pass_for_one() -> None:
-    """Its clips would count nowhere but among all, or end a training at its first validation."""
+    """Its clips would count only in the overall mean, or end a training run at its first validation."""
     with pytest.raises(InvalidInput, match="clip a: motion is 'fsat'; expected slow, medium, fast or all"):
         Footage(frames=torch.zeros(7, 3, 4, 4, dtype=torch.uint8), name="a", motion="fsat")
     with pytest.raises(InvalidInput, match="clip a: motion is 'fsat'"):

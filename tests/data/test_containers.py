@@ -6,7 +6,7 @@ from stvsr.data.containers import files_of
 
 
 def test_the_files_of_a_playlist_are_those_that_it_names_also_by_other_playlists(tmp_path: Path) -> None:
-    """A stopped job must not go on with other ones."""
+    """A stopped job must not resume with different files."""
     (tmp_path / "low").mkdir()
     top, low = tmp_path / "top.m3u8", tmp_path / "low" / "index.m3u8"
     top.write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nlow/index.m3u8\n")

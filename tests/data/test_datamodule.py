@@ -1,4 +1,4 @@
-"""Loaders: every draw once, the same draws on any number of processes, and from any step on."""
+"""Data loaders: every draw comes once, the same on any number of processes, and from any step on."""
 
 import multiprocessing
 import signal
@@ -59,7 +59,7 @@ def module(source: Any, **changes: Any) -> ClipDataModule:
 def test_processes_that_could_not_hand_anything_over_are_refused_before_they_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The parent would wait for ever. Sockets lie in the folder of temporary files, and have short names only."""
+    """The parent would wait forever. Sockets lie in the folder for temporary files, and their paths must be short."""
     far = tmp_path / ("far" * 40)
     far.mkdir()
     monkeypatch.setitem(multiprocessing.current_process()._config, "tempdir", str(far))  # type: ignore[attr-defined]
@@ -73,7 +73,7 @@ def test_processes_that_could_not_hand_anything_over_are_refused_before_they_sta
 def test_memory_that_processes_cannot_share_is_told_and_not_waited_for(
     noise_source: Any, monkeypatch: pytest.MonkeyPatch, phase: str
 ) -> None:
-    """As in a container, which has 64 MiB of it unless told otherwise."""
+    """A container has only 64 MiB of shared memory by default."""
 
     def full(tensor: torch.Tensor) -> torch.Tensor:
         raise RuntimeError(
@@ -93,8 +93,8 @@ def test_memory_that_processes_cannot_share_is_told_and_not_waited_for(
         r".* or choose fewer workers: 0 needs none",
     ) as told:
         next(iter(loader))
-    # The error holds the loader, and itself: found by the garbage collector, it could not tell its process to end, and
-    # would wait five seconds.
+    # The error holds the loader in a reference cycle: freed by the garbage collector, it could not tell its process to
+    # end, and would wait five seconds.
     traceback.clear_frames(told.tb)
 
 
@@ -176,7 +176,7 @@ def test_the_seed_of_a_run_decides_what_it_draws(noise_source: Any) -> None:
     ("limit", "refused"), [(1, True), (5, True), (0.99, True), (1.0, False), (6, False), (7, False)]
 )
 def test_a_run_whose_batches_would_come_again_is_refused(noise_source: Any, limit: float, refused: bool) -> None:
-    """1 is one batch, 1.0 are all."""
+    """To Lightning, 1 is one batch, 1.0 are all."""
     data = module(noise_source)
     data.setup("fit")
     data.trainer = trainer(limit_train_batches=limit)
@@ -192,7 +192,7 @@ def test_a_few_batches_can_be_tried_all_the_same(small_run: Any) -> None:
 
 @pytest.fixture
 def hears_ctrl_c() -> Iterator[None]:
-    """What a shell runs in the background ignores it from the start, and so do the processes it begins."""
+    """Restores Ctrl-C, which a job that a shell runs in the background ignores, as do its child processes."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -200,12 +200,12 @@ def hears_ctrl_c() -> Iterator[None]:
 
 @pytest.mark.usefixtures("hears_ctrl_c")
 def test_loaders_leave_a_terminals_ctrl_c_and_a_clusters_sigterm_to_their_parent(noise_source: Any) -> None:
-    """They reach every process, and the parent needs its loaders until it stops."""
+    """Both signals reach every process, but the parent needs its loaders until it stops."""
 
     class Telling(noise_source):  # type: ignore[misc]
         def read(self, index: int, rng: np.random.Generator) -> Footage:
             left = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-            # Not on macOS, where a process cannot tell its parent's from others.
+            # Not on macOS, where a process cannot tell who sent a SIGTERM.
             left &= not hasattr(signal, "sigwaitinfo") or signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
             return replace(super().read(index, rng), name=f"left to the parent: {left}")
 
@@ -228,7 +228,7 @@ def test_every_scoring_clip_comes_exactly_once(noise_source: Any, world_size: in
 
 
 def test_fewer_clips_to_validate_on_than_processes_are_refused(noise_source: Any) -> None:
-    """A process without one would not take part where the others wait for it."""
+    """A process without a clip would skip the steps at which the others wait for it."""
     data = module(noise_source)
     data.setup("fit")
     data.trainer = trainer(global_rank=5, world_size=6)

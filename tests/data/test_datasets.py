@@ -1,4 +1,4 @@
-"""Draws are a pure function of seed and position; damaged clips are replaced, named, and never end a run alone."""
+"""Draws are a pure function of seed and position; damaged clips are replaced and named, and none ends a run alone."""
 
 from itertools import combinations, product
 from typing import Any
@@ -36,7 +36,7 @@ def test_every_clip_comes_once_a_pass_and_passes_differ(noise_source: Any) -> No
 
 
 def test_another_seed_and_another_draw_crop_elsewhere(noise_source: Any) -> None:
-    """Of one clip, which every seed takes in the same order."""
+    """With a single clip, whose order cannot differ."""
     crops = [
         TrainingClips(source=noise_source(clips=1), crop=8, draws=4, seed=seed)[draw].hr
         for seed, draw in product((1, 2), range(4))
@@ -45,7 +45,7 @@ def test_another_seed_and_another_draw_crop_elsewhere(noise_source: Any) -> None
 
 
 def test_another_seed_takes_clips_in_another_order(noise_source: Any) -> None:
-    """Whatever it crops of them: no crop is smaller than these."""
+    """The clips are no larger than the crop, so only their order can differ."""
     ours, theirs = (
         [clip.name for clip in TrainingClips(source=noise_source(9, (16, 16)), crop=4, draws=9, seed=seed)]
         for seed in (1, 2)
@@ -59,7 +59,7 @@ def test_a_clip_is_a_crop_of_the_degraded_whole(noise_source: Any, crop: int) ->
     clips = TrainingClips(source=noise_source(), crop=crop, draws=16, seed=3)
     # Inside, where the kernel does not reach the crop's border, degrading the crop gives the same pixels.
     inner = slice(2, crop - 2)
-    # So many that among them are turned, flipped and reversed ones.
+    # Enough to include rotated, flipped and reversed ones.
     for clip in (clips[draw] for draw in range(16)):
         assert clip.lr.shape == (4, 3, crop, crop)
         assert clip.hr.shape == (7, 3, 4 * crop, 4 * crop)
@@ -67,7 +67,7 @@ def test_a_clip_is_a_crop_of_the_degraded_whole(noise_source: Any, crop: int) ->
 
 
 def test_no_crop_reaches_into_rows_and_columns_that_form_no_lr_pixel(noise_source: Any) -> None:
-    """Of 35 rows and 38 columns 32 and 36 do: a crop of 32x32 has one place down and two across."""
+    """Of 35 rows and 38 columns, 32 and 36 do: a 32x32 crop has one vertical and two horizontal positions."""
     source = noise_source(clips=1, size=(35, 38))
     hr = to_float(source.read(0, np.random.default_rng(0)).frames[..., :32, :36])
     lr = downsample(hr[::2])
@@ -93,7 +93,7 @@ def test_crop_as_large_as_the_frame_is_allowed(noise_source: Any) -> None:
 
 
 class Damaged:
-    """Every clip but some is damaged."""
+    """All clips but the good ones are damaged."""
 
     def __init__(self, whole: Any, good: set[int]) -> None:
         self.whole, self.good = whole, good
@@ -115,7 +115,7 @@ def test_a_damaged_clip_is_replaced_and_named(noise_source: Any) -> None:
 
 
 def test_a_folder_half_of_which_is_damaged_is_trained_on(noise_source: Any) -> None:
-    """Of 2,000 draws two would follow ten damaged ones by chance."""
+    """By chance, two of 2,000 draws follow ten damaged ones."""
     clips = TrainingClips(source=Damaged(noise_source(clips=40), good=set(range(20))), crop=8, draws=2000, seed=0)
     assert max(len(clips[draw].skipped) for draw in range(2000)) >= 10
 

@@ -57,7 +57,7 @@ def write_video(
     rotation: int = 0,
     title: str | None = None,
 ) -> Path:
-    """A video of 30 frames a second, or with `time` in ms; 60 numbered frames unless `images` are given."""
+    """Writes 60 numbered frames, or `images`, at 30 frames a second, or at the times in ms that `time` gives."""
     images = list(map(picture, range(FRAMES))) if images is None else list(images)
     with av.open(path, "w") as container:
         if title is not None:
@@ -88,7 +88,7 @@ def repacked(
     times: Callable[[av.Packet], tuple[int, int]] = lambda packet: (packet.pts, packet.dts),
     options: dict[str, str] | None = None,
 ) -> Path:
-    """The packets of a video in another file: some at the beginning left out, `pts` and `dts` as `times` gives them."""
+    """Copies a video's packets, without the first `without`, to another file; `times` gives their `pts` and `dts`."""
     with av.open(source) as whole, av.open(path, "w", options=options or {}) as output:
         stream = output.add_stream_from_template(whole.streams.video[0])
         for packet in islice(whole.demux(), without, None):
@@ -100,7 +100,7 @@ def repacked(
 
 
 def wrong_reads(path: Path) -> int:
-    """How many of all 54 windows, in random order, hold other frames than they should."""
+    """How many of all 54 windows, read in random order, hold the wrong frames."""
     index = index_video(path)
     assert len(index) == FRAMES
     firsts = np.random.default_rng(0).permutation(FRAMES - 6)
@@ -154,7 +154,7 @@ def test_every_window_is_exact_where_decord_is_not_trusted(tmp_path, name, codec
 @needs_decord
 @pytest.mark.parametrize(("name", "codec", "options", "more"), DECORD_READS_WRONG)
 def test_decord_misreads_the_files_that_pyav_is_preferred_for(tmp_path, name, codec, options, more):
-    """A naive reader gives other frames: without this the tests above would prove little."""
+    """If a naive reader did not give wrong frames, the tests above would prove little."""
     path = write_video(tmp_path / name, codec, options, **more)
     reader = decoding.decord.VideoReader(str(path), num_threads=1)
     wrong = 0
@@ -165,7 +165,7 @@ def test_decord_misreads_the_files_that_pyav_is_preferred_for(tmp_path, name, co
 
 
 def true_frames(path: Path) -> np.ndarray:
-    """As they come out of a decoder that begins with the file: `(t, H, W, 3)`."""
+    """The frames as decoded from the beginning of the file: `(t, H, W, 3)`."""
     with av.open(path) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
@@ -182,7 +182,7 @@ def true_frames(path: Path) -> np.ndarray:
     ],
 )
 def test_frames_are_not_read_from_where_an_intra_refresh_has_only_begun(tmp_path, name, codec, refreshed):
-    """FFmpeg gives such frames out as if they were whole, at the right times."""
+    """FFmpeg returns such frames as if they were whole, with the right times."""
     options = {f"{codec[3:]}-params": f"{refreshed}:intra-refresh=1:log-level=none"}
     index = index_video(write_video(tmp_path / name, codec, options))
     whole = true_frames(index.path)
@@ -194,7 +194,7 @@ def test_frames_are_not_read_from_where_an_intra_refresh_has_only_begun(tmp_path
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
 @pytest.mark.parametrize(("codec", "params"), [("libx264", CLOSED), ("libx264", OPEN), ("libx265", OPEN)])
 def test_ordinary_files_are_read_from_the_key_frames_nearby(tmp_path, name, codec, params):
-    """Not from the beginning: of an hour that would take minutes."""
+    """Decoding from the beginning would take minutes for a video of an hour."""
     index = index_video(write_video(tmp_path / name, codec, {f"{codec[3:]}-params": params}))
     assert np.searchsorted(index.pts, index.keys).tolist() == [0, 12, 24, 36, 48]
     assert None not in decoding._start_times(index, int(index.pts[50]))[:3]
@@ -222,7 +222,7 @@ def test_avi_with_reordered_h264_is_exact_or_refused(tmp_path):
 
 
 def test_of_an_avi_too_few_frames_are_refused_though_their_times_are_guesses(tmp_path, monkeypatch):
-    """A picture may be announced and not coded: what follows it would be early."""
+    """A picture may be announced but not coded: what follows it would come too early."""
     index = index_video(write_video(tmp_path / "a.avi", "mpeg4", {}))
     assert len(list(decoding.stream_frames(index, 0, FRAMES))) == FRAMES
     decoded = decoding._iter_decoded
@@ -249,9 +249,9 @@ def test_frames_beyond_the_ends_are_refused(tmp_path, first, count):
 
 @pytest.mark.parametrize(("codec", "ending"), [("libx264", ".ts"), ("libx265", ".ts"), ("libvpx-vp9", ".webm")])
 def test_frames_keep_their_size_where_it_changes_in_a_file(tmp_path, codec, ending):
-    """As in recordings of a call, or of one part after another; decord would scale them all to the first one's size."""
+    """As in recordings of calls and in joined files; decord would scale all frames to the first one's size."""
     options = {"libx264": {X264: CLOSED}, "libx265": {X265: f"{CLOSED}:open-gop=0"}}.get(codec, {"cpu-used": "8"})
-    # Not halved: x265 writes beyond its memory where frames are 40 or 48 pixels wide.
+    # Doubled, not halved: x265 writes beyond its memory if frames are 40 or 48 pixels wide.
     doubled = [picture(number).repeat(2, axis=0).repeat(2, axis=1) for number in range(FRAMES)]
     large = write_video(tmp_path / f"large{ending}", codec, options, images=doubled)
     small = write_video(tmp_path / f"small{ending}", codec, options)
@@ -288,7 +288,7 @@ def test_a_name_that_is_no_utf_8_is_read(tmp_path):
 
 
 def test_frames_of_vp8_that_nobody_sees_are_not_counted(tmp_path):
-    """An encoder makes such frames for others to refer to; here one is made of a frame that was seen."""
+    """Encoders make such frames only for others to refer to; here a visible frame is turned into one."""
     path = write_video(tmp_path / "a.webm", "libvpx", {"cpu-used": "8"})
     with av.open(path) as container:
         thirtieth = bytes(next(islice(container.demux(), 30, None)))
@@ -300,7 +300,7 @@ def test_frames_of_vp8_that_nobody_sees_are_not_counted(tmp_path):
 
 
 def test_what_python_cannot_read_is_left_to_ffmpeg_which_tells_it_in_its_way(tmp_path, monkeypatch):
-    """Training skips a file of which a disk gives an error."""
+    """Training skips a file that FFmpeg cannot read; Python's own error would end it."""
     path = write_video(tmp_path / "a.mkv")
 
     def away(*_: object) -> None:
@@ -355,7 +355,7 @@ def test_a_file_is_indexed_again_only_when_it_has_changed(tmp_path):
 
 
 def test_a_file_that_is_refused_is_not_searched_again_until_it_changes(tmp_path, monkeypatch):
-    """A long training comes by again and again; an error of a disk may be gone the next time."""
+    """A training run returns to it again and again; but an error of the disk may be gone the next time."""
     path = write_video(tmp_path / "a.mkv")
     path.write_bytes(path.read_bytes()[:-3000])
     scans, real = [], decoding.scan
@@ -380,7 +380,7 @@ def test_a_file_that_is_refused_is_not_searched_again_until_it_changes(tmp_path,
 
 
 def test_a_matroska_that_ends_early_is_not_blamed_on_the_disk(tmp_path):
-    """FFmpeg has one error for both."""
+    """FFmpeg reports both as the same error."""
     path = write_video(tmp_path / "a.webm", "libvpx-vp9", {"cpu-used": "8"})
     content = path.read_bytes()
     for length in range(len(content) // 40, len(content) // 3, len(content) // 40):
@@ -390,7 +390,7 @@ def test_a_matroska_that_ends_early_is_not_blamed_on_the_disk(tmp_path):
 
 
 def test_an_avi_that_is_cut_off_is_refused_wherever_it_is_cut(tmp_path):
-    """FFmpeg gives its duration as that of what is there."""
+    """FFmpeg reports the duration of what is left as that of the file."""
     whole = write_video(tmp_path / "a.avi", "mpeg4", {})
     assert len(index_video(whole)) == FRAMES
     content = whole.read_bytes()
@@ -402,7 +402,7 @@ def test_an_avi_that_is_cut_off_is_refused_wherever_it_is_cut(tmp_path):
 
 
 def test_frames_at_one_time_are_refused(tmp_path):
-    """Nothing could tell them apart."""
+    """Nothing could tell such frames apart."""
     source = write_video(tmp_path / "a.mkv", "ffv1")
     path = repacked(source, tmp_path / "twice.mkv", times=lambda packet: (packet.pts // 50 * 50,) * 2)
     with pytest.raises(DamagedClip, match="frames share timestamps"):
@@ -410,7 +410,7 @@ def test_frames_at_one_time_are_refused(tmp_path):
 
 
 def test_frames_before_the_first_key_frame_are_not_counted(tmp_path):
-    """As in a recording of something that runs already: what they refer to is not there."""
+    """As in a recording that joins a running stream: the frames they refer to are missing."""
     index = index_video(repacked(write_video(tmp_path / "a.mkv"), tmp_path / "joined.mkv", without=3))
     assert len(index) == FRAMES - 12
     assert numbers(read_frames(index, 0, 7)) == [*range(12, 19)]
@@ -418,7 +418,7 @@ def test_frames_before_the_first_key_frame_are_not_counted(tmp_path):
 
 @pytest.mark.parametrize("ending", [".mp4", ".mkv", ".ts"])
 def test_a_file_that_begins_with_an_intra_refresh_is_read_from_where_that_is_over(tmp_path, ending):
-    """As in a recording of a stream; until then the decoder gives nothing out."""
+    """As in a recording that joins a running stream; until then the decoder returns nothing."""
     refreshed = {X264: f"{IN_ORDER}:intra-refresh=1"}
     source = write_video(tmp_path / f"a{ending}", "libx264", refreshed)
     index = index_video(repacked(source, tmp_path / f"cut{ending}", without=12))
@@ -431,7 +431,7 @@ def test_a_file_that_begins_with_an_intra_refresh_is_read_from_where_that_is_ove
 
 
 def test_an_avi_that_begins_between_key_frames_is_streamed_from_the_first_of_them(tmp_path):
-    """Its decoder gives the frames before it all the same, made of what is not there."""
+    """The decoder returns the frames before it all the same, though what they refer to is missing."""
     index = index_video(repacked(write_video(tmp_path / "a.avi", "mpeg4", {}), tmp_path / "cut.avi", without=3))
     frames = [frame.to_ndarray(format="rgb24") for frame in decoding.stream_frames(index, 0, len(index))]
     assert numbers(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)) == [*range(12, FRAMES)]
@@ -439,7 +439,7 @@ def test_an_avi_that_begins_between_key_frames_is_streamed_from_the_first_of_the
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mkv", "mpeg2video"), ("a.mp4", "mpeg4")])
 def test_frames_that_the_decoder_says_are_damaged_are_refused(tmp_path, name, codec):
-    """They come out all the same, patched up from their neighbours."""
+    """The decoder returns them all the same, patched up from their neighbours."""
     path = write_video(tmp_path / name, codec, {})
     with av.open(path) as container:
         twelfth = bytes(next(islice(container.demux(), 12, None)))
@@ -466,7 +466,7 @@ def test_rotated_video_comes_upright_as_decord_and_players_show_it(tmp_path, rot
     expected = torch.from_numpy(reader.get_batch(range(20, 27)).asnumpy()).permute(0, 3, 1, 2)
     frames = read_frames(index, 20, 7)
     assert frames.shape == expected.shape == ((7, 3, 64, 96) if rotation == 180 else (7, 3, 96, 64))
-    # decord turns before it converts the subsampled colours.
+    # decord rotates before it converts the subsampled colours.
     assert (frames.int() - expected.int()).abs().max() <= 3
     assert numbers(torch.rot90(frames, -rotation // 90, (2, 3))) == list(range(20, 27))
 
@@ -557,7 +557,7 @@ def test_damage_that_pyav_notices_is_refused(tmp_path):
 
 @pytest.mark.parametrize("hidden", [7, 12, 20])
 def test_frames_that_an_edit_list_hides_are_decoded_but_not_counted(tmp_path, hidden):
-    """As cutting without encoding leaves them: the file begins with a key frame that is not shown."""
+    """Cutting without re-encoding leaves such frames: the file begins with a key frame that is not shown."""
 
     def earlier(packet):
         shift = hidden * packet.duration
@@ -575,7 +575,7 @@ def test_a_container_that_cannot_be_set_back_to_its_beginning_is_read(tmp_path):
 
 
 def test_a_transport_stream_whose_clock_starts_anew_is_read_whole(tmp_path):
-    """FFmpeg then counts from before zero."""
+    """FFmpeg then gives negative times."""
 
     def later(packet):
         shift = round((2**33 / 90_000 - 1.3) / packet.time_base)
@@ -589,7 +589,7 @@ def test_a_transport_stream_whose_clock_starts_anew_is_read_whole(tmp_path):
 
 @needs_decord
 def test_without_decord_all_is_read_with_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has no wheels for ARM and macOS."""
+    """decord has no wheels for ARM and macOS."""
     assert index_video(write_video(tmp_path / "a.mp4")).decord
     monkeypatch.setattr(decoding, "decord", None)
     index = index_video(write_video(tmp_path / "b.mp4"))
@@ -601,7 +601,7 @@ def test_without_decord_all_is_read_with_pyav(tmp_path: Path, monkeypatch: pytes
 def test_a_whole_video_is_not_called_damaged_where_the_system_gives_no_more_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """Training would go on without it."""
+    """Training would skip it and go on."""
     index = index_video(write_video(tmp_path / "clip.mkv", images=map(picture, range(4))))
 
     def refuse(*arguments: object, **options: object) -> None:

@@ -128,10 +128,10 @@ def test_a_reduction_has_weights_that_doubles_hold_exactly(length: int) -> None:
 
 @pytest.mark.parametrize("seed", [9, 20, 22], ids="seed{}".format)
 def test_pixels_next_to_a_tie_are_rounded_to_the_right_side(seed: int) -> None:
-    """In whole numbers, without any rounding before the last.
+    """Compared with sums of whole numbers, rounded only once.
 
-    Each of these has a pixel that went to the other side when grey levels came from values divided by 255 in single
-    precision.
+    Each of these seeds has a pixel that was rounded to the wrong side when grey levels came from values divided by 255
+    in single precision.
     """
     stored = torch.from_numpy(np.random.default_rng(seed).integers(60, 190, (3, 512, 512)))
     weights = (degradation._reduction_matrix(512) * 2**12).long()
@@ -144,7 +144,7 @@ def test_pixels_next_to_a_tie_are_rounded_to_the_right_side(seed: int) -> None:
 
 
 def test_matrices_of_all_sizes_that_were_met_do_not_fill_the_memory() -> None:
-    """As of a folder of videos of many sizes; those of a training's crops are kept."""
+    """A folder of videos may hold many sizes. Matrices for a training run's crops stay cached."""
     for side in range(16, 116, 4):
         downsample_stored(torch.zeros(1, 3, side, side, dtype=torch.uint8))
     assert degradation._reduction_matrix.cache_info().currsize <= 8

@@ -1,4 +1,4 @@
-"""Clip folders: which frames there are, in which order, and what is wrong with them before any work begins."""
+"""Clip folders: which frames they hold, in which order, and which faults are reported before any work begins."""
 
 import errno
 import os
@@ -49,23 +49,23 @@ def test_linked_folders_are_clips_too(tmp_path: Path) -> None:
 
 
 def test_frames_of_another_kind_do_not_give_way_to_folders_in_their_folder(tmp_path: Path) -> None:
-    """The clip would be missing, and its masks scored instead."""
+    """Otherwise the clip would be left out, and its masks scored instead."""
     write_frames(tmp_path / "a", FRAMES)
     write_frames(tmp_path / "b" / "masks", FRAMES)
     (tmp_path / "b" / "1.jpg").write_bytes(b"JPEG")
-    # Beside the clips it is none of them.
+    # Beside the clip folders it does no harm.
     (tmp_path / "overview.jpg").write_bytes(b"JPEG")
     with pytest.raises(InvalidInput, match=r"b/1\.jpg: not a PNG; expected frames as 8-bit RGB PNG"):
         FrameFolders(root=tmp_path)
 
 
 def test_the_folder_of_a_run_is_not_taken_for_a_clip(tmp_path: Path) -> None:
-    """Hydra makes it before anything is read."""
+    """Hydra creates that folder before anything is read."""
     write_frames(tmp_path / "a", FRAMES)
     (tmp_path / "outputs" / "now" / ".hydra").mkdir(parents=True)
     with pytest.raises(InvalidInput, match=r"outputs/now: the output_dir of a run; expected one outside .*: choose"):
         FrameFolders(root=tmp_path)
-    # The clips themselves were named as output_dir: another one does not help by itself.
+    # If a clip folder itself was the output_dir, choosing another one is not enough.
     (tmp_path / "a" / ".hydra").mkdir()
     with pytest.raises(InvalidInput, match=r"if it holds clips, remove .*/a/\.hydra and the run's \.log"):
         FrameFolders(root=tmp_path / "a")
@@ -151,11 +151,11 @@ def test_the_current_folder_is_not_around_a_root_that_leads_out_of_it(
 
 
 def test_links_that_lead_nowhere_or_in_circles_are_refused(tmp_path: Path) -> None:
-    """One would be a clip less in the mean, the other forty more."""
+    """A broken link would be a clip less in the mean, a circle forty more."""
     write_frames(tmp_path / "elsewhere", FRAMES)
     write_frames(tmp_path / "set" / "a", FRAMES)
     (tmp_path / "set" / "b").symlink_to(tmp_path / "elsewhere")
-    # Of an editor and of a reader; neither would be a clip or a frame.
+    # Broken links that could be neither clips nor frames, such as an editor's lock.
     for other in (".#00000001.png", "README.txt"):
         (tmp_path / "set" / "a" / other).symlink_to(tmp_path / "gone")
     assert FrameFolders(root=tmp_path / "set").names == ["a", "b"]
@@ -191,7 +191,7 @@ def test_a_clip_that_cannot_be_read_is_named_and_not_left_out(tmp_path: Path, mo
             raise PermissionError(errno.EACCES, "Permission denied", path)
         return scandir(path)
 
-    # In place of a mode, which is nothing to root.
+    # Instead of a file mode, which root ignores.
     monkeypatch.setattr(os, "scandir", refused)
     message = rf"^{tmp_path}/b: cannot be read \(Permission denied\); check its permissions$"
     with pytest.raises(InvalidInput, match=message):
@@ -199,7 +199,7 @@ def test_a_clip_that_cannot_be_read_is_named_and_not_left_out(tmp_path: Path, mo
 
 
 def test_clips_that_must_be_there_are_and_no_others(tmp_path: Path) -> None:
-    """A folder of Vid4 with HR and LR frames in it would score the LR frames as ground truth."""
+    """In a Vid4 folder with both HR and LR frames, the LR frames would be scored as ground truth."""
     write_frames(tmp_path / "GT" / "a", FRAMES)
     write_frames(tmp_path / "LR" / "a", LR)
     assert FrameFolders(root=tmp_path / "GT", frames={"a": 9}).names == ["a"]

@@ -16,7 +16,7 @@ RNG = np.random.default_rng(0)
 
 
 class Recordings:
-    """Clips of given frames."""
+    """A clip set of given frames."""
 
     def __init__(self, clips: Sequence[torch.Tensor], pauses: frozenset[int] = frozenset()) -> None:
         self.clips = clips
@@ -33,7 +33,7 @@ class Recordings:
 
 
 def recording(frames: int, *, level: int = 0, size: tuple[int, int] = (16, 20)) -> torch.Tensor:
-    """Frames that tell their number."""
+    """Frames whose grey level tells their number."""
     values = level + torch.arange(frames, dtype=torch.uint8)
     return values.view(-1, 1, 1, 1).expand(-1, 3, *size).contiguous()
 

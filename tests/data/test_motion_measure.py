@@ -11,7 +11,7 @@ from stvsr.errors import InvalidInput
 
 
 def test_motion_of_generated_scenes_is_right_to_a_tenth() -> None:
-    """The flow blurs edges and knows nothing of what it cannot see; 5 % in the mean, 10 % in the worst scene here."""
+    """The flow blurs edges and cannot follow what is hidden: 5 % off on average, 10 % in the worst scene here."""
     scenes = SyntheticScenes(clips=6, height=160, width=224, seed=7)
     errors = []
     for index in range(6):

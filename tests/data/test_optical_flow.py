@@ -28,7 +28,7 @@ def test_flow_says_in_pixels_where_what_is_here_is_there(axis: str, finest_scale
 
 
 def test_the_finest_scale_is_nearer_to_the_truth() -> None:
-    """Enlarged by 4 and moved by 1 pixel there is a quarter of a pixel here."""
+    """The picture moves by 20 pixels at four times the size: by 5 pixels here."""
     large = moving_frames(5, (4 * SIZE[0], 4 * SIZE[1]), speed=5)
     planes = large[[0, 4]].float()
     frames = torch.nn.functional.interpolate(planes, size=SIZE, mode="area").round().byte()
@@ -52,7 +52,7 @@ def test_a_pair_does_not_depend_on_others_and_a_frame_does_not_move_to_itself() 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (7, 13), (12, 40), (40, 12), (15, 15), (16, 16), (31, 33)])
 @pytest.mark.parametrize("finest_scale", [0, 1])
 def test_small_frames_do_not_crash(size: tuple[int, int], finest_scale: int) -> None:
-    """OpenCV's DIS crashes the process on frames of fewer than 16 pixels."""
+    """OpenCV's DIS crashes the process on frames with sides of fewer than 16 pixels."""
     frames = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
     flow = optical_flow(frames, [(0, 1)], finest_scale=finest_scale)
     assert flow.shape == (1, 2, *size)
@@ -81,7 +81,7 @@ def test_tensors_without_content_have_flow_without_content() -> None:
 
 @pytest.mark.parametrize("module", ["optical_flow", "scene_cuts", "synthetic"])
 def test_opencv_keeps_to_one_thread_whatever_uses_it(module: str) -> None:
-    """Threads of its own do not outlive the fork of loader processes, and would fight them."""
+    """OpenCV's threads do not survive the fork of loader processes, and would compete with them."""
     code = f"import cv2; cv2.setNumThreads(4); import stvsr.data.{module}; print(cv2.getNumThreads())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"

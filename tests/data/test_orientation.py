@@ -7,7 +7,7 @@ ONE = 1 << 16
 
 
 def moved_pixel_by_pixel(frame: torch.Tensor, a: int, b: int, c: int, d: int) -> torch.Tensor:
-    """Each pixel where a display matrix puts it, as FFmpeg's display.h defines it."""
+    """Puts each pixel where a display matrix does, as FFmpeg's display.h defines it."""
     height, width = frame.shape
     places = {(b * x + d * y, a * x + c * y): frame[y, x] for y in range(height) for x in range(width)}
     top, left = (min(place[side] for place in places) for side in (0, 1))
@@ -35,7 +35,7 @@ def test_nothing_is_done_where_nothing_is_said() -> None:
 
 
 class Turned:
-    """A frame that carries what PyAV has no name for, so that the angle alone can be had."""
+    """A frame with side data that PyAV has no name for, so that only its rotation can be read."""
 
     def __init__(self, rotation: int) -> None:
         self.rotation = rotation
@@ -49,5 +49,5 @@ class Turned:
 def test_a_matrix_of_an_angle_alone_is_whole_and_turns_as_far(turns: int) -> None:
     matrix = display_matrix(Turned(90 * turns))  # type: ignore[arg-type]
     assert Orientation.of(matrix) == Orientation(turns=turns)
-    # The last number of any matrix that only moves pixels in their plane, by FFmpeg's display.h.
+    # By FFmpeg's display.h, every matrix that moves pixels only within their plane ends with this number.
     assert (matrix or (1 << 30,))[-1] == 1 << 30

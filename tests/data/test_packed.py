@@ -1,4 +1,4 @@
-"""A pack gives the very clips of the files it was made of, and tells what is wrong with it."""
+"""A pack gives exactly the clips it was made from; damage to it is reported."""
 
 import json
 import mmap
@@ -31,7 +31,7 @@ RNG = np.random.default_rng(0)
 
 
 class NamedNoise(NoiseSource):
-    """Noise that is named without being read."""
+    """Noise whose names and motion splits packing can ask for."""
 
     first_number = 1
 
@@ -102,7 +102,7 @@ def test_clips_of_any_size_come_back_from_wherever_they_lie(
 
 
 def test_training_tells_the_rows_it_needs_and_uses_no_others() -> None:
-    """What is outside them is made wrong, and the clips are the same."""
+    """Spoiling all other rows leaves the clips unchanged."""
     told: list[tuple[int, int]] = []
 
     class Watched(NamedNoise):
@@ -118,7 +118,7 @@ def test_training_tells_the_rows_it_needs_and_uses_no_others() -> None:
 
     expected, actual = drawn(NamedNoise(size=(96, 64))), drawn(Watched(size=(96, 64)))
     assert all(torch.equal(a.lr, b.lr) and torch.equal(a.hr, b.hr) for a, b in zip(expected, actual, strict=True))
-    # A crop of 32 rows with 8 on each side, fewer at the frame's border.
+    # A crop of 32 rows with a margin of 8 on each side, less at the frame's border.
     assert {end - first for first, end in told} <= set(range(40, 49))
     assert max(end for _, end in told) <= 96
 
@@ -126,7 +126,7 @@ def test_training_tells_the_rows_it_needs_and_uses_no_others() -> None:
 def test_the_rows_that_are_told_are_those_that_are_asked_of_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In whole pages, also of a clip that does not begin at one."""
+    """From a page boundary on, even where the clip does not begin at one."""
     asked: list[tuple[int, int]] = []
     pack, prefetch = make_pack(NamedNoise(size=(96, 64)), tmp_path), packed._prefetch
 
@@ -264,7 +264,7 @@ def test_a_full_disk_is_told_in_a_line() -> None:
 
 
 class Damaged(NamedNoise):
-    """Some clips are damaged."""
+    """Noise in which some clips are damaged."""
 
     def __init__(self, clips: int, damaged: set[int]) -> None:
         super().__init__(clips)

@@ -15,7 +15,7 @@ def texture(seed: int, size: int = 320) -> Tensor:
 
 
 def pan(picture: Tensor, speed: int, frames: int = 7) -> Tensor:
-    """A camera that moves `speed` pixels a frame over a picture: `(frames, 3, 64, 96)`."""
+    """A pan over a picture by `speed` pixels a frame: `(frames, 3, 64, 96)`."""
     return torch.stack([picture[:, 40:104, speed * i : speed * i + 96] for i in range(frames)])
 
 
@@ -45,9 +45,9 @@ def test_slow_brightening_is_no_cut():
 
 @pytest.mark.parametrize("times", [2, 3])
 def test_fast_motion_is_no_cut_where_every_frame_is_repeated(times):
-    """As 30 frames a second in a file of 60. The first step and the last have one other beside them.
+    """As 30 frames a second stored as 60. Only the first and last step, near just one other each, may pass for cuts.
 
-    A cut there is found all the same.
+    A cut in such a video is still found.
     """
     moving = pan(texture(1), 30, 8).repeat_interleave(times, 0)
     assert content_changes(moving).max() > 27
@@ -64,7 +64,7 @@ def test_a_repeated_frame_is_no_cut_in_a_window_of_seven(first):
 
 @pytest.mark.parametrize("changes", [(0.6, 40, 0.8, 60, 1.1, 0.5), (0.5, 1.2, 45, 0.5, 30, 0.5)])
 def test_both_of_two_cuts_in_a_still_scene_stand_out(changes):
-    """And grain, or a small movement, beside them."""
+    """Even beside grain or a small movement."""
     found = [c for place, c in enumerate(changes) if _stands_out(c, np.delete(changes, place))]
     assert found == [c for c in changes if c >= 30]
 
@@ -74,9 +74,9 @@ def test_both_of_two_cuts_in_a_still_scene_stand_out(changes):
     [
         # 1.7 times the usual change.
         *((33.9, (20, 20, 20, 20, 20), False), (34.1, (20, 20, 20, 20, 20), True)),
-        # Of a still scene, a change of 20.
+        # In a still scene, a change of 20.
         *((19.9, (2, 2, 2, 2, 2), False), (20.1, (2, 2, 2, 2, 2), True)),
-        # Changes below 1 are frames shown twice, and so not the usual ones.
+        # Changes below 1 come from frames shown twice and do not count as usual.
         *((30, (0.9, 0.9, 0.9, 25, 25), False), (30, (1.1, 1.1, 1.1, 25, 25), True)),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_stream_is_read_no_further_ahead_than_needed():
 
 
 def test_wide_frames_are_thinned_before_they_are_compared():
-    """By their width: 520 columns to 260. What lies between is grain, and time."""
+    """Of 520 columns, 260 are compared: the others would add only grain and computing time."""
     frames = torch.full((2, 3, 40, 520), 100, dtype=torch.uint8)
     frames[1, :, 1::2] = frames[1, :, :, 1::2] = 200
     assert content_changes(frames).tolist() == [0]

@@ -1,7 +1,7 @@
-"""The embedded data: reproducible, of the motion it claims, and worth learning from.
+"""Generated scenes: reproducible, with the motion they claim, and worth learning from.
 
-Clips are held against their own truth. A threshold leaves room of about a factor of two beside the worst
-figure of 36 clips; scenes are functions of their seed, so that only a change of the code can come near it.
+Clips are compared with their own ground truth. A threshold leaves about a factor of two to the worst of 36 clips;
+scenes depend on their seed alone, so that only a change of the code can come near it.
 """
 
 import hashlib
@@ -109,7 +109,7 @@ def test_splits_adjoin_without_overlap() -> None:
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 112), (128, 128), (32, 160), (256, 448)])
 def test_true_mean_motion_falls_within_the_split_at_every_frame_size(height: int, width: int) -> None:
     source = scenes(height, width, seed=5)
-    # Index 99 of 64 x 112 is the clip whose clock was furthest off before the grid was made finer.
+    # Clip 99 of 64 x 112 had the largest clock error before the grid that sets the clock was made finer.
     for index in (*range(6 if height > 128 else 18), 99):
         slowest, fastest = MOTION_RANGES[source.entry(index)[1]]
         assert slowest <= motion_of(source, index) <= fastest, f"clip {index}"
@@ -223,7 +223,7 @@ def test_the_background_reaches_beyond_the_screen_at_all_times(index: int) -> No
 
 
 def test_paint_is_rounded_to_the_nearest_grey_level() -> None:
-    """Cut off, all frames would be half a level too dark."""
+    """With truncation, all frames would be half a grey level too dark."""
     scene = scenes(32, 36).scene(0)
     plain = [np.full((*np.shape(opacity), 3), 100.6, np.float32) for opacity in scene.opacities]
     plain[0] = np.full((1000, 1000, 3), 100.6, np.float32)
@@ -265,7 +265,7 @@ def test_a_quarter_of_the_size_loses_detail_but_not_the_picture() -> None:
 
 
 def high_band(frames: np.ndarray) -> float:
-    """Power in the upper fifth of the band relative to the power of the middle of it."""
+    """Mean power in the upper fifth of the frequency band, relative to that in its middle."""
     luma = frames.mean(1) - frames.mean((1, 2, 3))[:, None, None]
     window = np.hanning(luma.shape[1])[:, None] * np.hanning(luma.shape[2])
     power = np.abs(np.fft.fft2(luma * window)) ** 2

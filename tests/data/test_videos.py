@@ -21,7 +21,7 @@ RNG = np.random.default_rng
 
 
 def scene(seed: int, frames: int) -> list[np.ndarray]:
-    """A smooth colour picture of its own per seed, which moves by a pixel a frame."""
+    """A smooth colour picture, another one for each seed, moving by a pixel a frame."""
     coarse = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(seed)) * 255
     picture = torch.nn.functional.interpolate(coarse, size=(HEIGHT, WIDTH), mode="bilinear")[0].to(torch.uint8)
     image = picture.permute(1, 2, 0).contiguous().numpy()
@@ -29,7 +29,7 @@ def scene(seed: int, frames: int) -> list[np.ndarray]:
 
 
 def write_video(path: Path, images: Iterable[np.ndarray], times: Iterable[int] | None = None) -> Path:
-    """Lossless RGB; at 30 frames a second, or at `times` in frames."""
+    """Writes lossless RGB at 30 frames a second, or with `times` counted in frames."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264rgb", rate=30, options={"crf": "0", "preset": "ultrafast"})
@@ -138,7 +138,7 @@ def test_a_video_of_nothing_but_cuts_is_given_up_after_few_decodings(tmp_path, m
 
 
 def test_whether_a_file_has_a_clip_does_not_depend_on_chance(tmp_path, monkeypatch):
-    """The second of its two windows has no cut by itself; the first finds one that lies in both."""
+    """The first of two windows shows a cut that is in both; the second by itself shows none, and is read."""
     write_video(tmp_path / "a.mp4", scene(1, 8))
     cuts = iter([3, None])
     monkeypatch.setattr(videos, "first_cut", lambda _: next(cuts))
@@ -147,7 +147,7 @@ def test_whether_a_file_has_a_clip_does_not_depend_on_chance(tmp_path, monkeypat
 
 
 def test_a_file_that_could_not_be_read_once_is_tried_again(folder, monkeypatch):
-    """As where a disk of a network was away for a moment: a later draw is that of a run without it."""
+    """A network disk may be away for a moment; later draws must be those of a run in which it was not."""
     source = VideoFolder(root=folder, clips_per_video=1)
 
     def away(path: Path) -> VideoIndex:
@@ -175,7 +175,7 @@ def test_jitter_and_a_single_dropped_frame_are_no_pause():
 
 @pytest.mark.parametrize(("step", "is_pause"), [(99, False), (100, True)])
 def test_frames_more_than_three_usual_intervals_apart_are_not_consecutive(step, is_pause):
-    """Three lost frames are a pause: what lies between is nothing a network could learn."""
+    """Three lost frames make a pause: what lies between is nothing a network could learn."""
     times = np.cumsum([0, 33, 33, step, 33, 33])
     index = VideoIndex(Path("a.mp4"), times, times[:1], seekable=True, decord=True, orientation=Orientation())
     assert pauses(index) == ({3} if is_pause else set())
@@ -203,7 +203,7 @@ def test_linked_folders_are_searched_hidden_ones_are_not(folder, tmp_path_factor
 
 
 def test_a_link_to_a_video_that_is_gone_is_refused(folder):
-    """It would be a clip less."""
+    """A clip would be missing unnoticed."""
     (folder / "c.mp4").symlink_to(folder / "gone.mp4")
     with pytest.raises(InvalidInput, match=r"c\.mp4: a broken link; remove or fix it"):
         VideoFolder(root=folder, clips_per_video=1)
@@ -258,7 +258,7 @@ def test_a_damaged_spot_is_not_taken_for_the_whole_file(folder, monkeypatch):
 
 
 class Clips(Dataset[tuple[str, torch.Tensor]]):
-    """The least that a data loader needs."""
+    """The minimal dataset for a data loader."""
 
     def __init__(self, source: VideoFolder) -> None:
         self.source = source

@@ -17,7 +17,7 @@ RNG = np.random.default_rng(0)
 
 
 def make_clip(root: Path, name: str, size: tuple[int, int] = (16, 24)) -> np.ndarray:
-    """Seven random PNG frames `(7, h, w, 3)` where the archive has them."""
+    """Writes seven random PNG frames as the archive has them; returns them: `(7, h, w, 3)`."""
     frames = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 256, (7, *size, 3), dtype=np.uint8)
     folder = root / "sequences" / name
     folder.mkdir(parents=True)

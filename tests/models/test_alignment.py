@@ -1,4 +1,4 @@
-"""Alignment as it is defined: without motion from scratch, and offsets that autocast leaves as they are."""
+"""Alignment without motion equals its definition, written from scratch; autocast rounds no offset."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ def joined(*maps: Tensor) -> Tensor:
 
 
 def fused_from_scratch(fusion: AlignedFusion, *maps: Tensor) -> Tensor:
-    """Ablation (a), of which nobody published numbers: maps joined before convolutions, coarse to fine."""
+    """Ablation (a), of which no numbers are published: maps concatenated before convolutions, coarse to fine."""
     lrelu = partial(F.leaky_relu, negative_slope=0.1)
     up = partial(F.interpolate, scale_factor=2, mode="bilinear")
     pyramid, aligned = fusion.pyramid, []
@@ -44,7 +44,7 @@ def test_alignment_without_motion_is_a_convolution_of_each_level_coarse_to_fine(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_autocast_rounds_no_offset(dtype: torch.dtype) -> None:
-    """Whatever features come to it in: a far offset would lose a sixteenth of a pixel and more."""
+    """Whatever the features' dtype: bfloat16 would round a large offset by a sixteenth of a pixel and more."""
     torch.manual_seed(0)
     sampling = DeformableSampling(channels=8, deformable_groups=2)
     nn.init.normal_(sampling.offset_mask.weight, std=2.0)

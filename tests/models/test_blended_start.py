@@ -1,4 +1,4 @@
-"""Before the first step the network enlarges given frames and the mean of neighbours; offsets learn at once."""
+"""Before the first step, the network enlarges given frames and the means of neighbours; offsets learn at once."""
 
 from collections.abc import Callable
 
@@ -35,7 +35,7 @@ def started(configure: Callable[..., DictConfig]) -> Callable[..., nn.Module]:
 
 
 def enlarged(frames: Tensor) -> Tensor:
-    """Twice x2 by the taps, written as sums over neighbours: `(…, h, w)` to `(…, 4h, 4w)`."""
+    """Enlarges by 2 twice, with the taps written as sums over neighbours: `(…, h, w)` to `(…, 4h, 4w)`."""
     for dim in (-1, -2, -1, -2):
         before, after = frames.roll(1, dim), frames.roll(-1, dim)
         phases = [a * before + b * frames + c * after for a, b, c in PARABOLA]
@@ -53,14 +53,14 @@ def test_an_untrained_network_enlarges_frames_and_the_mean_of_neighbours(
     with torch.no_grad():
         frames = started(variant, channels)(lr[None])[0]
     inner = (..., slice(BORDER, -BORDER), slice(BORDER, -BORDER))
-    # tanh bends by a third of a percent, (c) keeps 2 % of the state before, and LeakyReLU what is below black.
+    # tanh is off by a third of a percent, (c) keeps 2 % of the previous state, LeakyReLU some of what is below black.
     torch.testing.assert_close(frames.clamp(0, 1)[inner], enlarged(between).clamp(0, 1)[inner], atol=0.03, rtol=0)
 
 
 def test_the_finest_offsets_of_the_interpolation_learn_in_the_first_step_and_all_in_the_second(
     started: Callable[..., nn.Module], generated_clip: Tensor
 ) -> None:
-    """Offsets alone: masks learn anyway."""
+    """Only offsets are checked: masks learn anyway."""
     network, hr = started("e", 16), generated_clip[None, ..., :64, :64]
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     learning = []
@@ -85,7 +85,7 @@ def offsets_learn(sampling: DeformableSampling) -> bool:
 def test_what_predicts_offsets_sees_a_picture_and_not_its_brightness(
     started: Callable[..., nn.Module], configure: Callable[..., DictConfig], generated_clip: Tensor
 ) -> None:
-    """How much the features that offsets are predicted from differ from place to place; flat areas do not show."""
+    """Compares the spatial contrast of the features that offsets are predicted from; brightness has none."""
     torch.manual_seed(0)
     plain = instantiate(configure("train", "ablation=b", "model.channels=16").model)
     lr = downsample(generated_clip[::2])[None]
@@ -101,7 +101,7 @@ def test_what_predicts_offsets_sees_a_picture_and_not_its_brightness(
 
     ours = started("b", 16)
     assert contrast(ours, lr) > 5 * contrast(plain, lr)
-    # Those of the recurrence too.
+    # The same holds in the recurrence.
     alignments = [part for part in started("e", 16).modules() if isinstance(part, PCDAlignment)]
     firsts = [each.get_submodule(f"offset{level}.0") for each in alignments for level in (1, 2, 3)]
     assert len(firsts) == 18
@@ -109,7 +109,7 @@ def test_what_predicts_offsets_sees_a_picture_and_not_its_brightness(
 
 
 def test_every_group_of_the_deformable_convolutions_carries_frames(started: Callable[..., nn.Module]) -> None:
-    """At the paper's width; a group that carries none would not learn from the first step on."""
+    """At the paper's width. A group that carries none would not learn from the first step on."""
     weight = started("b", 64).interpolation.fusion.align_first.sample1.weight
     carried = (weight.flatten(1) != 0).sum(dim=1) == 1
     assert carried.view(8, 8).any(dim=1).all()
@@ -134,7 +134,7 @@ def test_an_interpolation_of_a_contributor_is_refused_in_words(small_network: Ca
 
 
 def test_an_alignment_of_a_contributor_is_refused_in_words(small_network: Callable[..., nn.Module]) -> None:
-    """And blocks of another width within it are left as they are."""
+    """Even if blocks of another width lie within it."""
     network = small_network("b")
     network.interpolation.fusion.align_second = nn.Sequential(ResidualBlock(2))
     with pytest.raises(InvalidInput, match=r"blended_start=true with Sequential; .*blended_start=false"):
@@ -142,7 +142,7 @@ def test_an_alignment_of_a_contributor_is_refused_in_words(small_network: Callab
 
 
 def test_a_recurrence_of_a_contributor_is_refused_in_words() -> None:
-    """Not by an assertion: it is the first thing that somebody meets who adds one and tries `recipe=demo`."""
+    """Not by an assertion: this is the first error for whoever adds one and tries `recipe=demo`."""
     with pytest.raises(InvalidInput, match=r"Recurrence: .*blended_start=false"):
         carry_through(Bidirectional(recurrence=Recurrence(), channels=8), torch.arange(3))
 
@@ -152,12 +152,12 @@ def test_offsets_begin_with_a_contrast_that_is_enlarged() -> None:
     alignment = PCDAlignment(channels=32, deformable_groups=8)
     offsets_see_pictures(alignment)
     first, second = (alignment.offset1[at].weight for at in (0, 1))
-    # Both see as many channels; a ninth of the variance of the first, its means, is gone.
+    # Both have as many input channels; the first has lost its means, a ninth of its variance.
     assert first.std().item() == pytest.approx(4 * (8 / 9) ** 0.5 * second.std().item(), rel=0.05)
 
 
 def test_a_picture_is_as_large_at_the_top_of_a_pyramid_as_at_its_bottom() -> None:
-    """Faded by half from one convolution to the next, little of it would be left to predict offsets from."""
+    """If each convolution halved it, little would be left to predict offsets from."""
     torch.manual_seed(0)
     fusion = deformable_fusion(channels=32, deformable_groups=8)
     offsets_see_pictures(fusion)

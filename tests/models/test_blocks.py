@@ -28,7 +28,7 @@ def test_without_autocast_a_trunk_keeps_the_precision_of_its_input(dtype: torch.
 
 
 def test_shares_of_joined_maps_add_up_to_the_convolution_of_all() -> None:
-    """Maps of different widths; the bias comes once, also where it is asked for in another order."""
+    """Maps may differ in width; in any order of the parts, the bias is added once."""
     conv = conv3x3(6, 4).double()
     first, second, third = (torch.randn(1, channels, 5, 7, dtype=torch.float64) for channels in (1, 3, 2))
     summed = conv_part(conv, third, 4) + conv_part(conv, first, 0) + conv_part(conv, second, 1)

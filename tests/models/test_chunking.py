@@ -1,4 +1,4 @@
-"""What is taken in turns gives what it gives together."""
+"""Processing in chunks changes no result."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,12 +17,12 @@ from stvsr.models.propagation import AlignedConvLSTM, Bidirectional, ConvLSTMCel
 from stvsr.models.reconstruction import REACH, Reconstruction
 
 LR = (2, 4, 3, 72, 8)
-"""Higher than two strips of 16 times their reach."""
+"""Higher than two strips of 16 times `REACH` rows."""
 
 
 @pytest.fixture
 def largest(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """The most maps, or rows of them, that each part has had at once."""
+    """The most maps, or rows of maps, that each part has processed at once."""
     seen: dict[str, int] = {}
 
     def watch(cls: type[nn.Module], name: str, what: str, size: Callable[..., int]) -> None:
@@ -47,7 +47,7 @@ def test_large_frames_go_in_turns_and_give_what_they_give_together(
     largest: dict[str, int],
     variant: str,
 ) -> None:
-    """Pairs, steps of the recurrence and, of a batch of two clips, frames of each and strips of rows."""
+    """Chunks are pairs, steps of the recurrence and, in a batch of two clips, single frames and strips of rows."""
     network, lr = small_network(variant), torch.rand(LR)
     with torch.no_grad():
         together = network(lr)
@@ -64,7 +64,7 @@ def test_large_frames_go_in_turns_and_give_what_they_give_together(
 
 
 class Shift(Alignment):
-    """Of a contributor: it has `forward` alone, and looks at the target itself."""
+    """A contributor's alignment: it defines `forward` alone, and uses the target itself."""
 
     def forward(self, source: Pyramid, share_of_source: tuple[Tensor, ...], target: tuple[Tensor, ...]) -> Tensor:
         """The source, moved to the right where the target is bright."""
@@ -97,7 +97,7 @@ def test_an_alignment_of_ones_own_needs_forward_alone(
 def test_turns_have_the_types_of_numbers_that_all_at_once_has_under_autocast(
     small_network: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch, variant: str
 ) -> None:
-    """bfloat16 has 8 bits; where one of the two ran in float32, they would differ by more than those of one value."""
+    """If one of the two ran in float32, they would differ by more than one rounding to bfloat16's 8 bits."""
     network, lr = small_network(variant), torch.rand(LR)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         together = network(lr)
@@ -148,7 +148,7 @@ def test_at_least_one_frame_and_rows_enough_for_their_reach_are_taken(
 
 
 def test_the_frames_of_vid4_are_taken_whole() -> None:
-    """For those a GPU would wait for its launches."""
+    """In chunks, frames this small would leave a GPU waiting for kernel launches."""
     assert chunking.LARGEST_WHOLE >= 180 * 144
 
 

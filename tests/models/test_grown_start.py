@@ -28,7 +28,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def grown(configure: Configure, channels: int = 16) -> tuple[nn.Module, nn.Module]:
-    """A (b) and the (e) grown of it."""
+    """A network (b) and the (e) grown from it."""
     torch.manual_seed(0)
     smaller, larger = (instantiate(model(configure, variant, channels)) for variant in "be")
     start_at_blended_frames(smaller)
@@ -43,12 +43,12 @@ def test_a_grown_network_makes_the_frames_it_grew_from(
     smaller, larger = grown(configure, channels)
     lr = downsample(generated_clip[::2])[None, :frames]
     with torch.no_grad():
-        # Where features are 1, the two tanh bend by 0.33 and 0.08 percent.
+        # Where features are 1, the two tanh are off by 0.33 and 0.08 percent.
         torch.testing.assert_close(larger(lr), smaller(lr), atol=0.006, rtol=0)
 
 
 def test_features_of_ordinary_size_come_through(configure: Configure) -> None:
-    """In every channel, of every frame, whatever its neighbours hold."""
+    """In every channel of every frame, whatever the neighbouring frames hold."""
     torch.manual_seed(0)
     propagation = instantiate(model(configure, "e").propagation)
     assert isinstance(propagation, Bidirectional)
@@ -77,7 +77,7 @@ def test_nothing_but_b_grows_and_only_to_e(configure: Configure, smaller: str, l
 
 
 def test_nothing_grows_to_a_propagation_of_ones_own(configure: Configure) -> None:
-    """Nobody knows how its states carry a frame."""
+    """How the states of a custom one carry frames is unknown."""
     smaller, larger = (plain(model(configure, variant)) for variant in "be")
     assert can_grow(smaller, larger)
     own = larger["propagation"]["recurrence"] | {"_target_": "lab.Peephole"}

@@ -1,4 +1,4 @@
-"""Frames of any size become multiples of what a network needs, by reflection."""
+"""Reflection pads frames of any size to multiples of what a network needs."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The authors' weights of another size load too: it is read off the shapes."""
+"""Networks of another size made with the authors' code load too: shapes tell the size."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -40,7 +40,7 @@ def options(group: str) -> list[str]:
 
 
 class Beyond(FrameInterpolator):
-    """Gives more than white in the first row and less than black in the others."""
+    """Gives values above white in the first row and below black in the others."""
 
     title = "beyond"
 
@@ -107,11 +107,11 @@ def test_a_frame_depends_on_lr_frames_within_reach_and_on_none_beyond(upscaler: 
     system = TwoStage(interpolator=Blend(), upscaler=upscaler).eval().double()
     assert system.reach == reach
     lr = torch.rand(1, 9, 3, 16, 16, dtype=torch.float64).repeat(5, 1, 1, 1, 1)
-    # In each clip but the first one another frame: the last ones within reach and the first ones beyond.
+    # Each clip but the first has another frame: on either side, the first beyond reach or the last within.
     for clip, at in enumerate((2 - reach, 3 - reach, 5 + reach, 6 + reach), start=1):
         lr[clip, at] = torch.rand(3, 16, 16)
     with torch.no_grad():
-        # A window of three LR frames, the middle ones.
+        # The output for a window of the three middle LR frames.
         before, *after = system(lr)[:, 6:11]
     differences = [(clip - before).abs().max().item() for clip in after]
     assert [difference > 1e-9 for difference in differences] == [False, True, True, False], differences
@@ -146,7 +146,7 @@ def test_every_option_is_a_stage_of_the_size_that_was_counted(configure: Callabl
 def test_there_are_sixteen_combinations(configure: Callable[..., DictConfig]) -> None:
     pairs = list(product(options("frame_interpolator"), options("frame_upscaler")))
     assert len(pairs) == 16
-    # Each of either group once: they are chosen apart.
+    # Each option once is enough: the two groups are independent.
     for interpolator, upscaler in pairs[::5]:
         config = configure(
             "evaluate", "model=two_stage", f"frame_interpolator={interpolator}", f"frame_upscaler={upscaler}"
@@ -162,7 +162,7 @@ def test_every_two_stage_experiment_trains_the_network_it_is_called_after(
 ) -> None:
     config = configure("train", f"experiment=two_stage/{experiment}")
     assert config.variant == experiment
-    # The papers of both give the usual ones of AdaMax; the paper's own network has others.
+    # SepConv and DAIN were trained with AdaMax's usual betas; the one-stage network has others.
     if config.optimizer._target_.endswith("Adamax"):
         assert config.optimizer.betas == [0.9, 0.999]
     targets = [config.model.interpolator._target_, config.model.upscaler._target_]

@@ -47,7 +47,7 @@ def test_the_five_variants_answer_pairwise_differently(small_network: Callable[.
     full, outputs = small_network("e").state_dict(), {}
     for variant in "abcde":
         network = small_network(variant)
-        # With the same weights wherever two have the same tensors: drawn anew, all would answer differently anyway.
+        # Shared tensors get the same weights: with weights drawn anew, all would answer differently anyway.
         for name, tensor in network.state_dict().items():
             if name in full and tensor.shape == full[name].shape:
                 tensor.copy_(full[name])
@@ -74,7 +74,7 @@ def test_only_the_bidirectional_variant_sees_later_frames(
     changed[:, -1] = 1 - changed[:, -1]
     with torch.no_grad():
         difference = (network(lr) - network(changed)).abs().amax(dim=(0, 2, 3, 4))
-    # The last interpolated frame is number 6; before it only a backward pass can know.
+    # Frame 5 is the last interpolated one; earlier ones see the change only by a backward pass.
     assert difference[5:].min() > 0
     assert bool((difference[:5] > 0).all()) == sees_future
     assert bool((difference[:5] > 0).any()) == sees_future
@@ -84,7 +84,7 @@ def test_only_the_bidirectional_variant_sees_later_frames(
 def test_the_gradient_of_the_last_frame_reaches_the_first(
     small_network: Callable[..., nn.Module], variant: str
 ) -> None:
-    """Through the states alone: the last interpolation does not see it."""
+    """Only through the states: the last interpolation does not see the first frame."""
     lr = torch.rand(1, 4, 3, 8, 8, requires_grad=True)
     small_network(variant)(lr)[:, -1].square().sum().backward()
     assert lr.grad is not None
@@ -99,7 +99,7 @@ def test_every_parameter_takes_part(small_network: Callable[..., nn.Module], var
     assert idle == []
     for name, part in network.named_modules():
         if isinstance(part, DeformableSampling):
-            # In one tensor: either could hide the other.
+            # Both lie in one tensor, where either's gradient could hide that the other has none.
             offsets, masks = part.offset_mask.weight.grad.tensor_split([part.offset_channels])
             assert offsets.any(), name
             assert masks.any(), name
@@ -142,7 +142,7 @@ def test_untrained_sampling_starts_on_the_regular_grid(configure: Callable[..., 
 
 
 def kept_and_gradients(network: nn.Module, lr: Tensor) -> tuple[int, tuple[Tensor, ...]]:
-    """How many values a forward pass keeps for the backward pass, and what that gives."""
+    """How many values a forward pass keeps for the backward pass, and the gradients."""
     tensors: dict[int, int] = {}
     with torch.autograd.graph.saved_tensors_hooks(
         lambda t: tensors.update({t.data_ptr(): t.numel()}) or t, lambda t: t
@@ -165,7 +165,7 @@ def test_checkpointing_keeps_less_and_gives_the_same_gradients(
         kept.append(saved)
         gradients.append(gradient)
     assert kept[1] < 0.5 * kept[0]
-    # Of two clips: all five frames of both, then step by step, and again for the gradients.
+    # Of two clips: all five frames at once; with checkpointing frame by frame, and again for the gradients.
     assert at_once == [10, *[2] * 10]
     for ours, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
@@ -210,7 +210,7 @@ def test_parts_of_another_width_or_none_are_refused_before_any_step(
     configure: Callable[..., DictConfig], setting: str, says: str
 ) -> None:
     config = configure("train", *SMALL_NETWORK, f"model.{setting}")
-    # What Hydra makes it wraps.
+    # Hydra wraps errors of what it instantiates.
     with pytest.raises((InvalidInput, InstantiationException), match=says):
         instantiate(config.model)
 
@@ -226,7 +226,7 @@ def test_bicubic_blend_keeps_given_frames_and_averages_between() -> None:
 
 
 def test_bright_frames_have_finer_steps_than_bfloat16_under_autocast(configure: Callable[..., DictConfig]) -> None:
-    """In [0.5, 1) bfloat16 has 128 values: half of the grey levels."""
+    """In [0.5, 1) bfloat16 has only 128 values, one per grey level."""
     torch.manual_seed(0)
     network = instantiate(configure("train", *SMALL_NETWORK, "ablation=a").model)
     with torch.no_grad():
@@ -239,7 +239,7 @@ def test_bright_frames_have_finer_steps_than_bfloat16_under_autocast(configure: 
 
 
 def test_features_begin_in_float32_under_autocast(small_network: Callable[..., nn.Module]) -> None:
-    """A convolution of three channels: in bfloat16 it would lose grey levels for next to no gain."""
+    """A convolution of three input channels: in bfloat16 it would lose grey levels for next to no gain."""
     features = small_network("b").features
     seen: list[torch.dtype] = []
     features.trunk.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
@@ -251,7 +251,7 @@ def test_features_begin_in_float32_under_autocast(small_network: Callable[..., n
 def test_weights_and_frames_lie_with_their_channels_last(
     small_network: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or convolutions would turn them around in every pass; of large frames too, which are made some rows at a time."""
+    """Otherwise convolutions would transpose them in every pass; also for large frames, made some rows at a time."""
     network, layout = small_network("e"), {"memory_format": torch.channels_last}
     assert all(p.is_contiguous(**layout) for p in network.parameters() if p.ndim == 4)
     monkeypatch.setattr(chunking, "LARGEST_WHOLE", 1)
@@ -282,5 +282,5 @@ def test_the_whole_network_compiles_and_is_exported_in_one_graph(
             if exported
             else torch.compile(network, backend="eager", fullgraph=True)
         )
-        # Of another back end of the deformable convolution.
+        # They use different back ends of the deformable convolution.
         torch.testing.assert_close(whole(lr), network(lr), atol=1e-5, rtol=0)

@@ -51,7 +51,7 @@ def by_definition(features: Tensor, flow: Tensor, kernel: Tensor) -> Tensor:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("reach", [0.0, 0.4, 2.0, 20.0], ids=lambda reach: f"flow{reach}")
 def test_warping_is_the_sum_over_a_kernel_in_bilinear_quarters(shape: tuple[int, ...], reach: float) -> None:
-    """At the border pixels are repeated; what points farther out stays what it is and does not wrap around."""
+    """Border pixels are repeated; a pixel whose flow leads outside keeps its value, and nothing wraps around."""
     inputs = arguments(shape, reach)
     torch.testing.assert_close(warp(*inputs), by_definition(*inputs))
 

@@ -1,4 +1,4 @@
-"""The back ends of the deformable convolution are the same function; the choice among them."""
+"""The back ends of the deformable convolution compute the same function; how one is chosen."""
 
 import subprocess
 import sys
@@ -46,7 +46,7 @@ def arguments(shape: tuple[int, ...], reach: float, dtype: torch.dtype = torch.f
 
 
 def test_torchvisions_operator_refuses_to_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever calls it: it runs on a stream of its own, so replays would compute with what lies in memory."""
+    """It launches on the default stream and escapes a recording: replays would use whatever lies in memory."""
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     monkeypatch.setattr(deformable, "is_fake", lambda tensor: False)
     with FakeTensorMode():
@@ -61,7 +61,7 @@ def test_torchvisions_operator_refuses_to_be_recorded(monkeypatch: pytest.Monkey
 def test_blocks_of_any_size_agree_with_torchvision_in_values_and_gradients(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], reach: float, block: int
 ) -> None:
-    """At offset 0, where training starts, positions are whole and the gradient depends on the side it is taken from."""
+    """At offset 0, where training starts, positions are whole: the gradient depends on the side it is taken from."""
     monkeypatch.setattr(deformable_cpu, "BLOCK", block)
     values, gradients = [], []
     for operator in (torchvision_deform_conv2d, blocked_deform_conv2d):
@@ -166,7 +166,7 @@ def test_reduced_precision_does_not_round_positions() -> None:
 
 
 def test_training_keeps_nothing_but_the_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The samples are nine times as large as the features."""
+    """Kept samples would take nine times the memory of the features."""
     kept: list[int] = []
     inputs = arguments((2, 16, 32, 32, 8), 1.0)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
@@ -207,8 +207,8 @@ def test_the_config_chooses_the_back_end_of_training_and_scoring(
     small = [f"data.test_source.source.{size}" for size in ("clips=1", "height=32", "width=48")]
     small += ["logger=csv", "workers=0", "pictures=0", f"checkpoint='{tmp_path}/run/checkpoints/last.ckpt'"]
     evaluate(configure("evaluate", "deformable=torchvision", *small, f"output_dir='{tmp_path}/scored'"))
-    # What it costs is counted with the blocked one.
-    assert "torchvision" in called
+    # Counting costs calls torchvision's in any case (`dry_run`).
+    assert called == {"torchvision"}
 
 
 @pytest.mark.parametrize(("name", "says"), [("cudnn", "expected auto, torchvision"), ("triton", "use deformable=auto")])
@@ -245,12 +245,12 @@ def no_room_for_many_channels(features: torch.Tensor, *others: torch.Tensor) -> 
 
 
 class NotARuntimeError(Exception):
-    """As Triton's own errors."""
+    """Like Triton's own errors."""
 
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The trial runs, on the CPU."""
+    """Runs the trial, but on the CPU."""
     agree = deformable._agree
     monkeypatch.setattr(deformable, "_agree", lambda sizes, dtype, device: agree(sizes, dtype, torch.device("cpu")))
     monkeypatch.setattr(deformable.torch.cuda, "current_device", lambda: 0)
@@ -263,7 +263,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_deterministic_algorithms_do_not_keep_the_fused_kernels_from_inference(
     as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They have no gradients of such; the trial asks for gradients, and inference does not."""
+    """Only the kernels' gradients are nondeterministic: the trial asks for them, inference does not."""
 
     def refused_if_asked(*inputs: torch.Tensor) -> torch.Tensor:
         assert not torch.are_deterministic_algorithms_enabled()
@@ -298,7 +298,7 @@ def test_the_fused_kernels_are_used_for_the_sizes_they_run_with(
 
 
 def test_the_trial_is_made_once_and_its_answer_compiled_in(as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not with sizes that have lost their content on the way: torchvision's was then used, with an untrue warning."""
+    """`torch.compile` once passed on `Sizes` without content: torchvision's was used, with a false warning."""
     tried = []
 
     def fused(*inputs: torch.Tensor) -> torch.Tensor:
@@ -322,7 +322,7 @@ def wrong_in_bfloat16(features: torch.Tensor, *others: torch.Tensor) -> torch.Te
 
 
 def test_each_type_of_numbers_is_tried_by_itself(as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compiler makes other instructions of each."""
+    """A compiler generates different instructions for each."""
     monkeypatch.setattr(deformable, "triton_deform_conv2d", wrong_in_bfloat16)
     assert backend_on("cuda", torch.float32, SMALL) == "triton"
     assert backend_on("cuda", torch.float16, SMALL) == "triton"
@@ -346,7 +346,7 @@ def test_features_are_computed_in_what_autocast_makes_of_them() -> None:
 
 @pytest.mark.parametrize("name", ["torchvision", "blocked"])
 def test_offsets_that_are_no_number_give_no_number_instead_of_the_end_of_the_process(name: str) -> None:
-    """As of a training that diverges, which the guard is to see. In a process of its own."""
+    """So that the guard sees a diverging training run. In a process of its own, which might crash."""
     program = (
         "import torch; from stvsr.ops.deformable import BACKENDS; torch.manual_seed(0)\n"
         "b, c, h, w, groups = 1, 8, 16, 16, 2\n"
@@ -374,7 +374,7 @@ def test_the_choice_of_a_back_end_compiles_in_one_graph(
 def test_the_trial_knows_nothing_of_where_it_is_made(
     as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch, within: Callable[[], AbstractContextManager[object]]
 ) -> None:
-    """Not of hooks on what is kept for gradients either, by which stages are computed again: they would count it."""
+    """Hooks on saved tensors do not see it either: those of activation checkpointing would count its tensors."""
 
     def fused(*inputs: torch.Tensor) -> torch.Tensor:
         assert torch.is_grad_enabled()
@@ -391,7 +391,7 @@ def test_the_trial_knows_nothing_of_where_it_is_made(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_autocast_does_not_decide_which_back_end_runs_on_a_gpu() -> None:
-    """Seen on an H100: tried first under bfloat16, the kernel that had agreed in float32 was given up."""
+    """Seen on an H100: tried first under bfloat16 autocast, a kernel that agrees in float32 was rejected."""
     found = []
     for bf16 in (False, True):
         deformable._try_triton.cache_clear()

@@ -1,7 +1,7 @@
-"""The fused kernels give what torchvision's operator gives, in Triton's interpreter, and compile for a GPU.
+"""In Triton's interpreter, the fused kernels give what torchvision's operator gives; and they compile for a GPU.
 
-The interpreter has to be chosen before Triton is imported, and torchvision imports it. So everything that runs kernels
-runs in a process of its own, and no other test sees the choice.
+The interpreter has to be chosen before Triton is imported, which torchvision does. So all kernels run in a process of
+their own, and no other test sees the choice.
 """
 
 import subprocess
@@ -38,7 +38,7 @@ def draw(shape: tuple[int, ...], reach: float = 2.0, dtype: torch.dtype = torch.
     generator = torch.Generator().manual_seed(0)
     sizes = ((b, c, h, w), (b, groups * 18, h, w), (b, groups * 9, h, w), (c_out, c, 3, 3), (c_out,))
     features, offset, mask, weight, bias = (torch.randn(size, generator=generator) for size in sizes)
-    # Positions that float32 holds exactly: else a few of millions fall into the next cell, where gradients jump.
+    # So that float32 holds positions exactly: else a few in millions fall into the next cell, where gradients jump.
     offset = (offset * reach * 1024).round() / 1024
     return [features.to(dtype), offset, mask, weight.to(dtype), bias.to(dtype)]
 
@@ -56,19 +56,19 @@ def fused(inputs: Inputs) -> Inputs:
 
 
 def exact(inputs: Inputs) -> Inputs:
-    """torchvision's, in float64."""
+    """torchvision's output and gradients in float64."""
     return output_and_gradients(torchvision_deform_conv2d, [tensor.double() for tensor in inputs])
 
 
 def assert_close(actual: Inputs, expected: Inputs, tolerance: float) -> None:
-    """Differences are at most `tolerance` of the largest value."""
+    """Asserts differences of at most `tolerance` of the largest value."""
     for name, ours, theirs in zip(NAMES, actual, expected, strict=True):
         difference = (ours.double() - theirs.double()).abs().max().item()
         assert difference <= tolerance * theirs.abs().max().item(), name
 
 
 def mend_the_interpreter() -> None:
-    """Triton's interpreter (3.9) holds bfloat16 as 16-bit integers, and its `tl.dot` multiplies those."""
+    """Makes `tl.dot` convert bfloat16, which Triton's interpreter (3.9) holds and multiplies as 16-bit integers."""
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
     dot = InterpreterBuilder.create_dot
@@ -86,7 +86,7 @@ def mend_the_interpreter() -> None:
 
 @pytest.fixture(scope="module")
 def interpreter() -> Iterator[Interpreter]:
-    """Calls a function of this module where kernels are interpreted."""
+    """Calls a function of this module in a process that interprets kernels."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=mend_the_interpreter) as pool:
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("TRITON_INTERPRET", "1")
@@ -94,8 +94,8 @@ def interpreter() -> Iterator[Interpreter]:
         yield lambda function, *arguments: pool.submit(function, *arguments).result()
 
 
-# float32 has 1.2e-7; sums of 9*24 products, of which each rounds by about half of it, wander by some 15 times that.
-# torchvision's own operator is off by up to 6e-7 of the largest value here, and so are the kernels.
+# float32's epsilon is 1.2e-7; in sums of 9*24 products, each rounded by about half of it, errors grow to some 15 times
+# that. torchvision's own operator is off by up to 6e-7 of the largest value here, and so are the kernels.
 FLOAT32 = 2e-6
 
 
@@ -111,7 +111,7 @@ def test_values_and_gradients_are_those_of_torchvision(
 
 
 def test_borders_are_those_of_torchvision(interpreter: Interpreter) -> None:
-    """Whole and half positions on both sides of every border, where another rule would show."""
+    """At whole and half positions on both sides of every border, where a different rule would show."""
     h, w, groups = 5, 7, 2
     features, offset, mask, weight, bias = draw((1, 4, h, w, groups, 4))
     generator = torch.Generator().manual_seed(2)
@@ -155,8 +155,8 @@ def test_reduced_precision_rounds_samples_not_positions(
 ) -> None:
     """Samples and the result are rounded: float16 has 11 bits, 5e-4 a rounding; bfloat16 has 8.
 
-    The interpreter cuts what does not fit into bfloat16, 4e-3 each time and all towards zero; a GPU rounds to nearest.
-    Beyond pixel 32, positions would be rounded to a quarter of a pixel or to 1/32 of one: ten times as much.
+    The interpreter truncates to bfloat16, 4e-3 each time and always towards zero; a GPU rounds to nearest. Beyond pixel
+    32, rounding positions, to 1/4 (bfloat16) or 1/32 (float16) of a pixel, would give ten times the error.
     """
     inputs = draw((1, 16, 1, 45, 4, 12), 2.0, dtype)
     actual = interpreter(fused, inputs)
@@ -166,7 +166,7 @@ def test_reduced_precision_rounds_samples_not_positions(
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_offset_and_mask_may_have_reduced_precision(interpreter: Interpreter, dtype: torch.dtype) -> None:
-    """Their gradients then have it too, to half a unit in the last place."""
+    """Their gradients then have the same dtype, and are exact to its last place."""
     features, offset, mask, weight, bias = draw((1, 4, 3, 5, 2, 4))
     inputs = [features, offset.to(dtype), mask.to(dtype), weight, bias]
     actual, expected = interpreter(fused, inputs), exact(inputs)
@@ -178,7 +178,7 @@ def test_offset_and_mask_may_have_reduced_precision(interpreter: Interpreter, dt
 def fused_layouts(inputs: Inputs) -> tuple[Inputs, Inputs, bool, bool]:
     features, offset, mask, weight, bias = inputs
     features = features.contiguous(memory_format=torch.channels_last)
-    both = torch.cat([offset, mask], dim=1)  # Slices, as the offset head gives them.
+    both = torch.cat([offset, mask], dim=1)  # Slices of one tensor, as the offset head gives them.
     offset, mask = both[:, : offset.shape[1]], both[:, offset.shape[1] :]
     actual = fused([features, offset, mask, weight, bias])
     plain = fused(inputs)
@@ -232,7 +232,7 @@ def check_operators() -> None:
     backward, gradient = torch.ops.stvsr.deform_conv2d_backward.default, torch.ones(1, 3, 1, 2)
     torch.library.opcheck(backward, (gradient, features, offset, mask, weight, [False, True, False, True]))
 
-    # The shapes and strides that the compiler is told, in the other memory format.
+    # Shapes and strides as the compiler sees them, in the other memory format.
     features = features.contiguous(memory_format=torch.channels_last)
     told = "test_faketensor"
     torch.library.opcheck(
@@ -262,7 +262,7 @@ class Module(torch.nn.Module):
 
 
 def exported(inputs: Inputs, other: Inputs) -> tuple[Tensor, Tensor, list[str]]:
-    """Exported for any batch, height and width: the output for other sizes, what it is eagerly, and the operators."""
+    """Exports for any batch, height and width; returns the output for other sizes, the eager one and the operators."""
     batch, height, width = (torch.export.Dim(name) for name in ("batch", "height", "width"))
     sizes = {0: batch, 2: height, 3: width}
     program = torch.export.export(Module(), tuple(inputs), dynamic_shapes=(sizes, sizes, sizes, None, None))
@@ -333,7 +333,7 @@ H100, RTX_30 = (90, 232_448), (86, 101_376)
 def compiled_for(
     gpu: tuple[int, int], kernel: str, shape: tuple[int, int, int], dtype: torch.dtype, **constants: str
 ) -> Any:
-    """A kernel for channels, groups and outputs, as the operator launches it. Compiling needs no GPU."""
+    """Compiles a kernel as the operator launches it, which needs no GPU; `shape` is channels, groups, outputs."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -364,7 +364,7 @@ KERNELS = ["forward_kernel", "input_gradients_kernel", "weight_gradient_kernel"]
 @pytest.mark.parametrize(
     ("gpu", "shape", "dtype", "precision"),
     [
-        # Sizes that are no powers of two; few channels at once; those of the paper; one tap at a time.
+        # Sizes that are not powers of two; few channels at once; the paper's sizes; one tap at a time.
         pytest.param(H100, (12, 2, 20), torch.bfloat16, "ieee", id="h100-12-bfloat16"),
         pytest.param(H100, (64, 8, 64), torch.bfloat16, "ieee", id="h100-64-bfloat16"),
         pytest.param(H100, (64, 8, 64), torch.float16, "ieee", id="h100-64-float16"),
@@ -387,9 +387,9 @@ KERNELS = ["forward_kernel", "input_gradients_kernel", "weight_gradient_kernel"]
 def test_kernels_compile_fit_into_shared_memory_and_have_no_instructions_that_compilers_get_wrong(
     kernel: str, gpu: tuple[int, int], shape: tuple[int, int, int], dtype: torch.dtype, precision: str
 ) -> None:
-    """The interpreter takes what the compiler refuses.
+    """The interpreter accepts what the compiler refuses.
 
-    Triton 3.6 gets those instructions of Hopper wrong that are for groups of warps; one kernel had them.
+    Triton 3.6 is reported to get Hopper's warp-group instructions (WGMMA) wrong, which one kernel had.
     """
     compiled = compiled_for(gpu, kernel, shape, dtype, precision=precision)
     assert compiled.asm["cubin"]
@@ -400,11 +400,11 @@ def test_kernels_compile_fit_into_shared_memory_and_have_no_instructions_that_co
 
 
 def agrees(sizes: Sizes, dtype: torch.dtype) -> bool:
-    # Two blocks of pixels, the last not full; more of them take longer and are held against torchvision above.
+    # Two blocks of pixels, the last partial; more take longer and are compared with torchvision above.
     return deformable._agree(sizes, dtype, torch.device("cpu"), extent=(1, 5, 9))
 
 
-# Of 64 channels one kernel takes some at once where products are rounded.
+# With 64 channels and rounded products, one kernel takes only some of the channels at a time.
 @pytest.mark.parametrize(
     ("channels", "dtype"),
     [(16, torch.float32), (16, torch.bfloat16), (64, torch.bfloat16), (64, torch.float16)],
@@ -429,7 +429,7 @@ def test_gpu_gives_what_torchvision_gives(
     features, *others = (tensor.cuda() for tensor in draw(shape, 2.0, dtype))
     inputs = [features.contiguous(memory_format=memory_format), *others]
     actual = fused(inputs)
-    # Sums over all pixels of the large shape wander further.
+    # Rounding errors grow with sums over all pixels of the large shape.
     assert_close([t.cpu() for t in actual], [t.cpu() for t in exact(inputs)], 4 * tolerance)
     with torch.autocast("cuda", torch.bfloat16):
         assert triton_deform_conv2d(*inputs).dtype == torch.bfloat16

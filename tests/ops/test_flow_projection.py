@@ -17,7 +17,7 @@ def arguments(shape: tuple[int, ...], reach: float) -> tuple[Tensor, Tensor]:
 
 
 def by_definition(flow: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Projected flow with holes of 0, and the weight that arrived."""
+    """Projected flow, 0 in holes, and the weight that arrived at each pixel."""
     b, _, h, w = flow.shape
     total, sums = torch.zeros(b, 1, h, w, dtype=flow.dtype), torch.zeros_like(flow)
     for n in range(b):
@@ -59,7 +59,7 @@ def filled_by_definition(values: Tensor, known: Tensor) -> Tensor:
 def test_projection_is_the_weighted_mean_of_what_arrives_and_then_fills_holes(
     shape: tuple[int, ...], reach: float
 ) -> None:
-    """Flow that leaves the frame is dropped and does not come in again at the other side."""
+    """Flow that leaves the frame is dropped and does not re-enter at the other side."""
     flow, weight = arguments(shape, reach)
     with_holes, total = by_definition(flow, weight)
     torch.testing.assert_close(project_flow(flow, weight), filled_by_definition(with_holes, total > 0))

@@ -1,4 +1,4 @@
-"""What is recomputed has the values and gradients it would have otherwise, and keeps only its inputs."""
+"""Recomputation keeps only inputs and does not change values or gradients."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def test_only_inputs_are_kept_and_gradients_are_the_same() -> None:
 
 
 def test_the_state_of_random_numbers_is_not_saved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That of a GPU is copied to the CPU, which waits for it."""
+    """A GPU's state would be copied to the CPU, which waits for it."""
     asked: list[bool] = []
     monkeypatch.setattr(torch, "get_rng_state", lambda: asked.append(True))
     recomputed(several_steps, *(torch.ones(2, requires_grad=True) for _ in range(2))).sum().backward()
@@ -31,7 +31,7 @@ def test_the_state_of_random_numbers_is_not_saved(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_draws_random_numbers_draws_the_same_again() -> None:
-    """Otherwise a dropout of one's own would have the gradients of another draw."""
+    """Otherwise a custom dropout would have the gradients of another draw."""
     given = torch.ones(100, requires_grad=True)
     output = recomputed(torch.nn.functional.dropout, given, may_draw=True)
     torch.rand(7)

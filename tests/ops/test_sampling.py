@@ -23,7 +23,7 @@ def read_slowly(features: Tensor, positions: Tensor) -> Tensor:
 
 
 def scattered(b: int, h: int, w: int, *, within: tuple[int, int]) -> Tensor:
-    """Positions all over features of a size, and up to two pixels outside."""
+    """Random positions in features of size `within` and up to 2.5 pixels outside."""
     sides = torch.tensor([within[1], within[0]], dtype=torch.float64).view(2, 1, 1)
     return torch.rand(b, 2, h, w, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * (sides + 4) - 2.5
 

@@ -14,7 +14,7 @@ from stvsr.ops.separable_convolution import separable_convolution
 
 
 def filter_slowly(frames: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
-    """The sum as it is written down."""
+    """The plain sum of the definition."""
     taps, (h, w) = vertical.shape[1], frames.shape[-2:]
     padded = F.pad(frames, [taps // 2] * 4, mode="replicate")
     return sum(  # type: ignore[return-value]
@@ -70,7 +70,7 @@ def test_float32_agrees_to_its_precision_also_under_autocast() -> None:
 
 
 class LargestTensor(TorchDispatchMode):
-    """Notes the most elements that any operation gives."""
+    """Records the size of the largest tensor of any operation."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -39,12 +39,12 @@ def noise(h: int, w: int) -> tuple[Tensor, Tensor]:
 def test_published_weights_compute_what_the_authors_network_computes(
     golden_state: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """90 % of samples to 2e-4 of the output's std, all together (root mean square) to 1e-2 of it.
+    """Tolerance 2e-4 of the output's std for 90 % of the samples, 1e-2 of it for all together (root mean square).
 
-    Orders of summation in float32 differ by up to 4e-5 of it in 95 % of the samples. But positions are cut to whole
-    pixels: one that is nearly whole can go either way, and then a few samples near it are off by a hundredth. The
-    smallest of the mistakes that were tried is 4e-2 (root mean square). The file has no `num_batches_tracked` here, as
-    old ones do not.
+    Another order of summation in float32 changes 95 % of the samples by up to 4e-5 of it. But positions are truncated
+    to whole pixels: one that is nearly whole can go either way, and then a few samples near it are off by a hundredth.
+    The smallest deliberate mistake that was tried is off by 4e-2 (root mean square). Like old files, this one
+    has no `num_batches_tracked`.
     """
     state = golden_state("dain", gains=GAINS, default=1.4)
     tensors = find_tensors({name: tensor for name, tensor in state.items() if "num_batches" not in name})
@@ -115,7 +115,7 @@ def test_frames_of_any_size_keep_it_and_untrained_it_gives_their_mean(h: int, w:
 
 
 def trained() -> DAIN:
-    """One whose parts all have a say: none of its parameters is zero."""
+    """A network whose parts all matter: no parameter is all zeros."""
     network = small()
     for parameter in network.parameters():
         if not parameter.any():
@@ -124,7 +124,7 @@ def trained() -> DAIN:
 
 
 def test_frames_alone_and_in_batches_give_the_same() -> None:
-    # In float64: positions are cut to whole pixels, and the order of a sum could decide which.
+    # In float64: positions are truncated to whole pixels, and the order of a sum could decide to which.
     network, (before, after) = trained().double().eval(), torch.rand(2, 3, 3, 64, 64, dtype=torch.float64)
     together = network.synthesise(before, after)
     assert not torch.allclose(together, (before + after) / 2, atol=1e-2)
@@ -154,7 +154,7 @@ class Unpadded(nn.Module):
 
 @pytest.mark.slow
 def test_a_small_one_learns(generated_clip: Tensor, overfitted: Callable[..., float]) -> None:
-    """Beyond the mean of the two frames, which is where it starts; it reaches 1.4 to 2.3 dB more, by the seed."""
+    """It starts from the mean of the two frames, and reaches 1.4 to 2.3 dB more, depending on the seed."""
     before, target, after = generated_clip[:3, None, :, 32:96, 32:96]
     reached = overfitted(Unpadded(small()), [before, after], target, steps=30, rate=1e-3)
     blend = psnr((before + after) / 2, target)

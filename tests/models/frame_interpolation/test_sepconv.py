@@ -34,7 +34,7 @@ def test_published_weights_compute_what_the_authors_network_computes(golden_stat
     load_weights(network, tensors, PUBLISHED, origin="file")
     with torch.no_grad():
         bare = network.synthesise(*noise(64, 96))
-        # The golden output is of channels as they are; the wrapping network turns them round.
+        # The golden output has the channels as given; the whole network reverses their order.
         padded = network(*(frames.flip(1) for frames in noise(70, 90))).flip(1)
     check_golden(bare, "sepconv", tolerance=1e-4)
     check_golden(padded, "sepconv", tolerance=1e-4, kind="padded_")
@@ -79,7 +79,7 @@ def test_every_parameter_takes_part() -> None:
 
 @pytest.mark.slow
 def test_a_small_one_learns_motion(generated_clip: Tensor, overfitted: Callable[..., float]) -> None:
-    """Beyond the mean of the two frames by far; it reaches 4 to 7 dB more, untrained it is far worse."""
+    """It reaches 4 to 7 dB more than the mean of the two frames; untrained it is far worse."""
     before, target, after = generated_clip[2:5, None, :, 48:80, 48:80]
     network: nn.Module = small()
     reached = overfitted(network, [before, after], target, steps=100, rate=1e-2)

@@ -51,7 +51,7 @@ def test_frames_of_any_size_keep_it_alone_and_in_batches(small: SuperSloMo, h: i
 
 
 def test_padding_is_that_of_the_whole_frame(small: SuperSloMo) -> None:
-    """A frame that is cut where reflection would go on as the picture does."""
+    """Reflection continues the cut frame exactly as the whole frame goes on."""
     half = torch.rand(2, 1, 3, 32, 17)
     whole = torch.cat([half, half[..., 1:16].flip(-1)], dim=-1)
     with torch.no_grad():
@@ -59,7 +59,7 @@ def test_padding_is_that_of_the_whole_frame(small: SuperSloMo) -> None:
 
 
 def warp_slowly(frames: Tensor, flow: Tensor) -> Tensor:
-    """`warp` of one frame pixel by pixel."""
+    """`warp` of one frame, pixel by pixel."""
     _, c, h, w = frames.shape
     output = frames.new_zeros(1, c, h, w)
     for row in range(h):
@@ -101,7 +101,7 @@ def test_flows_are_exact_under_autocast(small: SuperSloMo) -> None:
 
 @pytest.mark.slow
 def test_a_small_one_learns_motion(generated_clip: Tensor, overfitted: Callable[..., float]) -> None:
-    """Beyond the mean of the two frames, which is what it starts from, by far; it reaches 9 dB more."""
+    """It starts from the mean of the two frames, and reaches 9 dB more."""
     before, target, after = generated_clip[2:5, None, :, 48:80, 48:80]
     torch.manual_seed(1)
     network: nn.Module = SuperSloMo(channels=(8, 8, 16, 16, 16, 16))

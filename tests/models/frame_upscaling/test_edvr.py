@@ -1,4 +1,4 @@
-"""EDVR: the published network's numbers under both names, windows, attention, frames of any size and number."""
+"""EDVR: the published network's numbers from both kinds of file, windows, attention, frames of any size and number."""
 
 import re
 import weakref
@@ -28,7 +28,7 @@ GAINS = [
 
 AUTHORS, BASICSR = EDVR.weight_files
 
-# The authors' names as BasicSR's; all 264 were compared with those that its code gives.
+# Turns the authors' tensor names into BasicSR's; all 264 were compared with those of its code.
 TO_BASICSR = (
     (r"^fea_L(.)_conv", r"conv_l\1_"),
     (r"L(.)_offset_conv(.)", r"offset_conv\2.l\1"),
@@ -125,7 +125,7 @@ def test_windows_stay_in_the_sequence_and_frames_that_leave_them_do_not_return(l
 
 
 def enlarged_from_scratch(network: EDVR, frames: Tensor, middle: int) -> Tensor:
-    """One frame as the paper puts it: maps joined before convolutions, nothing shared."""
+    """One frame as the paper describes it: maps concatenated before convolutions, nothing shared."""
     window = window_around(middle, length=frames.shape[1], size=2 * network.reach + 1)
     pyramids = [network.pyramid(network.features(frames[:, index])) for index in window]
     target, aligned = pyramids[len(window) // 2], []
@@ -226,7 +226,7 @@ def test_temporal_attention_weighs_each_pixel_by_its_likeness_to_the_middle_fram
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_similarity_is_exact_under_autocast(dtype: torch.dtype) -> None:
-    """Products of 90,000 are not float16's, and of large sums bfloat16 keeps two digits."""
+    """Products of 90,000 exceed float16's range, and bfloat16 keeps two digits of large sums."""
     one, other = (torch.full((1, 128, 1, 1), 300, dtype=dtype) for _ in range(2))
     other[:, ::2] *= -1
     other[:, 0] = 1
@@ -259,7 +259,7 @@ def test_gradients_of_attention_and_cascade_are_those_of_differences() -> None:
 
 
 class MiddleFrame(nn.Module):
-    """Only the middle one of three frames."""
+    """The network, for the middle one of three frames."""
 
     def __init__(self, network: EDVR) -> None:
         super().__init__()
@@ -271,7 +271,7 @@ class MiddleFrame(nn.Module):
 
 @pytest.mark.slow
 def test_it_learns(generated_clip: Tensor, overfitted: Callable[..., float]) -> None:
-    """One frame of 32x32 pixels from three, 3 dB beyond bicubic; the bilinear frame it starts from is 0.7 dB below."""
+    """It makes a frame of 32x32 pixels from three, 3 dB better than bicubic; it starts 0.7 dB below, from bilinear."""
     torch.manual_seed(0)
     hr = generated_clip[None, :3, :, 48:80, 48:80]
     lr = downsample(hr)

@@ -78,7 +78,7 @@ def test_frames_of_any_size_and_number_alone_and_in_batches(b: int, t: int, h: i
         torch.testing.assert_close(network(frames[-1:])[0], together[-1], rtol=1e-4, atol=1e-5)
 
 
-# Of each frame of a clip, the neighbours in a window of seven.
+# By length of a clip: each frame's neighbours in a window of seven.
 WINDOWS = {
     1: [[0, 0, 0, 0, 0, 0]],
     2: [[0, 0, 0, 1, 0, 0], [1, 1, 0, 1, 1, 1]],
@@ -109,7 +109,7 @@ def test_the_frame_itself_with_zero_flow_stands_for_what_lies_outside_the_clip(
 
 
 def test_bright_frames_have_finer_steps_than_bfloat16_under_autocast() -> None:
-    """In [0.5, 1) bfloat16 has 128 values: half of the grey levels."""
+    """In [0.5, 1) bfloat16 has only 128 values, one per grey level."""
     network = small_network()
     with torch.no_grad():
         network.output.weight.mul_(0.1)
@@ -138,7 +138,7 @@ def test_every_parameter_takes_part() -> None:
 
 
 def test_it_can_be_tried_without_content() -> None:
-    """As costs and memory are found; flow must not want pixels then."""
+    """Costs and memory are found without content, so flow must not need pixels."""
     network = small_network()
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         assert network(torch.empty(2, 3, 3, 10, 12)).shape == (2, 3, 3, 40, 48)
@@ -151,7 +151,7 @@ def project(projection: Projection, features: Tensor) -> Tensor:
 
 
 def test_back_projection_is_what_the_paper_says() -> None:
-    """Maps are joined here, the last first; there each goes through its part of the weights. Gradients as well."""
+    """Here maps are concatenated, the last first; the network convolves each with its part of the weights."""
     torch.manual_seed(0)
     network = BackProjection(in_channels=3, channels=2, stages=3).double()
     features = torch.randn(1, 3, 2, 3, dtype=torch.float64, requires_grad=True)
@@ -174,7 +174,7 @@ def test_a_block_adds_before_its_second_activation() -> None:
 
 
 def test_its_first_answers_are_as_strong_as_pictures() -> None:
-    """With PyTorch's own start they are a tenth of it, too faint to learn from."""
+    """With PyTorch's own initialisation they are a tenth of it, too faint to learn from."""
     torch.manual_seed(0)
     with torch.no_grad():
         answers = RBPN(lr_channels=16, hr_channels=16, stages=2, blocks=1, frames=3)(torch.rand(1, 3, 3, 8, 8))

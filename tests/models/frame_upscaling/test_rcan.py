@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).parents[2] / "golden"
 AUTHORS, BASICSR = RCAN.weight_files
 MEAN = 255 * torch.tensor([0.4488, 0.4371, 0.4040])
 
-# The authors' names as BasicSR's, apart from the mean shifts, which it has not.
+# Turns the authors' tensor names into BasicSR's, which has no mean shifts.
 BASICSR_NAMES = (
     (r"^head\.0\.", "conv_first."),
     (r"^body\.10\.", "conv_after_body."),
@@ -41,7 +41,7 @@ def small() -> RCAN:
 
 @pytest.fixture
 def published(golden_state: Callable[..., dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The reproducible fill; mean shifts are what the name says and a little more (golden/README.md)."""
+    """The reproducible fill, with mean shifts that do a little more than shift the mean (golden/README.md)."""
     state = golden_state("rcan", [("conv_du", 4.0), ("head.", 0.02), ("tail.1.", 5.0), ("body.", 0.6)], default=1.0)
     for name, sign in (("sub_mean", -1), ("add_mean", 1)):
         more = state[f"{name}.weight"] * 3**0.5, state[f"{name}.bias"] * 10
@@ -140,7 +140,7 @@ def test_training_moves_everything_but_the_mean_shifts(small: RCAN) -> None:
 
 
 def test_mean_shifts_are_exact_under_autocast(small: RCAN) -> None:
-    """bfloat16 has steps of a grey level there."""
+    """bfloat16 would round values from 128 on to whole grey levels."""
     images = 255 * torch.rand(1, 3, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
         shifted = small.add_mean(small.subtract_mean(images))
@@ -158,7 +158,7 @@ def test_bright_frames_have_finer_steps_than_bfloat16_under_autocast(small: RCAN
 
 
 def test_an_attention_block_is_what_the_paper_says() -> None:
-    """Its gradient too: a residual that is changed in place would show here."""
+    """Its gradient too, where a residual changed in place would show."""
     torch.manual_seed(0)
     block = AttentionBlock(4, reduction=2).double()
     features = torch.randn(2, 4, 5, 3, dtype=torch.float64, requires_grad=True)
@@ -202,5 +202,5 @@ def test_small_residuals_are_not_rounded_away_under_autocast() -> None:
         summed.remove()
         head.remove()
     torch.testing.assert_close(enlarged[0], torch.full((1, 4, 5, 6), 1.001), atol=1e-5, rtol=0)
-    # An attention of zero weights is a half.
+    # With zero weights, the attention is a half.
     torch.testing.assert_close(output, torch.full((1, 4, 5, 6), 1.02), atol=1e-4, rtol=0)
