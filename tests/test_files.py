@@ -1,5 +1,6 @@
 """What appears under a name is whole, whatever happens to the machine."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -21,6 +22,15 @@ def test_an_error_about_another_file_keeps_its_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as told, beside_then_rename(tmp_path / "table.csv"):
         (tmp_path / "source.csv").read_text()
     assert told.value.filename == str(tmp_path / "source.csv")
+
+
+@pytest.mark.parametrize(("number", "named"), [(errno.ENOSPC, True), (errno.EPIPE, False)], ids=["full", "pipe"])
+def test_an_error_of_the_disk_that_names_no_file_is_about_the_one_that_is_written(
+    tmp_path: Path, number: int, named: bool
+) -> None:
+    with pytest.raises(OSError, match="in words") as told, beside_then_rename(tmp_path / "table.csv"):
+        raise OSError(number, "in words")
+    assert told.value.filename == (str(tmp_path / "table.csv") if named else None)
 
 
 def test_a_file_is_on_the_disk_before_it_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Augmentation keeps frames and resolutions together."""
 
 from collections import Counter
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
@@ -17,6 +18,23 @@ def test_augmenting_both_equals_degrading_the_augmented(turns: int, flip: bool, 
     lr = downsample(hr)[::2]
     kwargs = {"turns": turns, "flip": flip, "reverse": reverse}
     assert torch.equal(transform(lr, **kwargs), downsample(transform(hr, **kwargs))[::2])
+
+
+@pytest.mark.parametrize(
+    ("drawn", "expected"),
+    [
+        ((1, False, False), lambda frames: np.rot90(frames, axes=(2, 3))),
+        ((0, True, False), lambda frames: frames[..., ::-1]),
+        ((0, False, True), lambda frames: frames[::-1]),
+        ((3, True, True), lambda frames: np.rot90(frames, 3, axes=(2, 3))[::-1, ..., ::-1]),
+    ],
+    ids=["rotation", "flip", "reversal", "all"],
+)
+def test_each_turns_what_it_says_and_leaves_colours_alone(
+    drawn: tuple[int, bool, bool], expected: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (7, 3, 8, 12), dtype=np.uint8)
+    assert np.array_equal(transform(torch.from_numpy(frames), *drawn).numpy(), expected(frames))
 
 
 def test_all_sixteen_transformations_are_equally_likely_and_lr_always_takes_that_of_hr() -> None:

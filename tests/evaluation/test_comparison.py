@@ -175,6 +175,11 @@ def test_further_metrics_of_any_run_are_columns_of_the_table() -> None:
     assert not any("LPIPS" in column for column in comparison_table(entries([further("plain")])).columns)
 
 
+def test_a_metric_has_no_column_for_clips_that_nobody_measured_it_on() -> None:
+    table = comparison_table(entries([run("other/all", method="plain"), further("rich", lpips=0.123)]))
+    assert [column for column in table.columns if "LPIPS" in column] == ["mine slow LPIPS", "mine all LPIPS"]
+
+
 def test_further_metrics_of_any_run_are_columns_of_the_csv() -> None:
     text = comparison_csv(entries([further("plain"), further("rich", lpips=0.123)]))
     rows = {(row["method"], row["clips_and_split"]): row["lpips"] for row in csv.DictReader(StringIO(text))}

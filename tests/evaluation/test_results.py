@@ -77,7 +77,9 @@ def test_every_form_says_protocol_counts_costs_and_what_was_left_out(tmp_path: P
         for what in (
             "protocol released",
             "11,102,771 parameters (1 + 11,102,770)",
+            "72.7 G multiply-adds a frame of 448x256",
             "0.0600 s (0.0200 + -) a frame on Titan XP",
+            "peak memory 1234 MiB",
             "1 clip: all black",
             "(all black)",
         ):
