@@ -44,6 +44,17 @@ def test_without_a_driver_cuda_is_refused_in_torchs_words() -> None:
         chosen_device("cuda")
 
 
+def test_a_gpu_without_double_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apple's, for which torch raises a TypeError."""
+
+    def ones(*size: int, **options: object) -> torch.Tensor:
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    monkeypatch.setattr(torch, "ones", ones)
+    with pytest.raises(InvalidInput, match=r"device=mps: not usable here \(Cannot convert"):
+        chosen_device("mps")
+
+
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", "meta", "hpu", ""])
 def test_a_device_that_is_not_there_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(InvalidInput, match=f"device={name}: not usable here"):

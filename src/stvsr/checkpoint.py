@@ -49,7 +49,7 @@ COMPACT = ".safetensors"
 """The suffix of a file of half-precision weights."""
 
 STARTER = "starter"
-"""The name of the weights that come with the package, accepted wherever a weight file is expected."""
+"""The name of the weights that come with the package, accepted in place of a file of a whole network."""
 
 
 def load_network(path: str | Path) -> Network:

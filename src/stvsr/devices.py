@@ -35,7 +35,7 @@ def chosen_device(name: str, rank: int = 0) -> torch.device:
         # Computed with, too: the device `meta` holds no data, and torch may lack kernels for an old GPU. In float64, as
         # scores need it and Apple's GPUs lack it.
         torch.ones(1, device=device, dtype=torch.float64).add(1).cpu()
-    except (RuntimeError, AssertionError, ImportError) as error:
+    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
         raise InvalidInput(
             f"device={name}: not usable here ({one_line(error)[:90]}); expected auto, cpu, or the name of a GPU"
         ) from None

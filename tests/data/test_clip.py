@@ -75,6 +75,12 @@ def test_frames_that_are_floating_point_already_are_not_divided_again() -> None:
         to_float(torch.rand(3, 4, 4))
 
 
+def test_other_whole_numbers_are_not_taken_for_frames_between_0_and_1() -> None:
+    """All but black would become white."""
+    with pytest.raises(InvalidInput, match=r"frames are torch\.int64; expected uint8, or floating point"):
+        to_8bit(torch.zeros(3, 4, 4, dtype=torch.int64))
+
+
 @pytest.mark.parametrize("together", [1, 7 * 64, 2**19])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_rounding_to_8_bits_clamps_and_leaves_what_it_is_given_alone(

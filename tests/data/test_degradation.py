@@ -66,6 +66,13 @@ def test_bicubic_equals_matlab_in_both_directions(factor: float) -> None:
     assert np.abs(ours - matlab_imresize(image, factor)).max() < 1e-12
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_bicubic_takes_reduced_precision(dtype: torch.dtype) -> None:
+    """On a CPU, torch's own refuses it."""
+    frames = torch.rand(3, 8, 12).to(dtype)
+    assert torch.equal(bicubic(frames, factor=4), bicubic(frames.float(), factor=4).to(dtype))
+
+
 def test_bicubic_keeps_leading_dimensions() -> None:
     frames = torch.rand(2, 3, 3, 8, 12, dtype=torch.float64)
     resized = bicubic(frames, factor=4)
@@ -111,6 +118,14 @@ def test_a_size_that_does_not_divide_is_refused(h: int, w: int) -> None:
 def test_stored_frames_are_not_taken_for_floating_point() -> None:
     with pytest.raises(InvalidInput, match=r"frames are torch\.uint8; expected floating point"):
         downsample(torch.zeros(3, 8, 8, dtype=torch.uint8))
+    with pytest.raises(InvalidInput, match=r"frames are torch\.float32; expected uint8, as they are stored"):
+        downsample_stored(torch.zeros(3, 8, 8))
+
+
+@pytest.mark.parametrize("place", [{"top": 4, "left": 0}, {"top": 0, "left": 8}, {"top": -4, "left": 0}], ids=str)
+def test_a_crop_that_leaves_the_frames_is_refused(place: dict[str, int]) -> None:
+    with pytest.raises(InvalidInput, match=r"a crop of 8x8 at \(.*\) leaves frames of 12x8; choose a smaller one"):
+        downsample_crop(torch.zeros(3, 8, 12, dtype=torch.uint8), height=8, width=8, **place)
 
 
 def test_grey_levels_are_not_taken_for_frames_between_0_and_1() -> None:

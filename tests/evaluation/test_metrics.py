@@ -155,11 +155,12 @@ def test_scores_do_not_depend_on_the_number_of_threads() -> None:
     assert results[0] == results[1] == results[2]
 
 
-def test_truth_in_grey_levels_as_floating_point_is_refused_and_a_prediction_beyond_the_range_is_clamped() -> None:
+def test_truth_beyond_0_to_1_is_refused_and_a_prediction_beyond_the_range_is_clamped() -> None:
     prediction, target = torch.rand(3, 16, 16) * 3 - 1, torch.rand(3, 16, 16)
     assert psnr_y(prediction, target) == psnr_y(prediction.clamp(0, 1), target)
-    with pytest.raises(InvalidInput, match=r"the target reaches 2\d\d.*expected \[0, 1\]: divide by 255"):
-        psnr_y(prediction * 255, target * 255)
+    for wrong, says in ((target * 255, r".* to 2\d\d"), (target * 2 - 1, r"-0\.9\d* to ")):
+        with pytest.raises(InvalidInput, match=rf"target values are {says}.*expected \[0, 1\]: divide 8-bit values by"):
+            psnr_y(prediction, wrong)
 
 
 def test_arrays_are_refused_with_the_remedy() -> None:

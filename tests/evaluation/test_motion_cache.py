@@ -26,7 +26,7 @@ def test_what_another_evaluation_measured_meanwhile_stays(tmp_path: Path) -> Non
     assert read_motion(path) == {"a": 1.0, "b": 2.0, "c": 3.0}
 
 
-@pytest.mark.parametrize("content", ["name\nmine\n", "a single line"])
+@pytest.mark.parametrize("content", ["name\nmine\n", "a single line", 200_000 * "x"], ids=["table", "line", "endless"])
 def test_a_file_of_something_else_is_refused_and_kept(tmp_path: Path, content: str) -> None:
     path = tmp_path / "motion.csv"
     path.write_text(content)

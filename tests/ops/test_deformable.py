@@ -98,6 +98,18 @@ def test_offsets_are_y_then_x() -> None:
     assert output[0, 0, 4, 4] == 1.0
 
 
+@pytest.mark.parametrize("features", [torch.zeros(4, 8, 8), torch.zeros(1, 4, 8, 8, dtype=torch.int32)], ids=str)
+def test_features_of_whole_numbers_or_without_a_batch_are_refused(features: torch.Tensor) -> None:
+    with pytest.raises(InvalidInput, match="expected floating point, four dimensions each"):
+        deform_conv2d(
+            features,
+            torch.zeros(1, 18, 8, 8),
+            torch.zeros(1, 9, 8, 8),
+            torch.zeros(4, 4, 3, 3),
+            torch.zeros(4),
+        )
+
+
 @pytest.mark.parametrize(("offset_channels", "mask_channels"), [(18, 10), (17, 9), (18 * 3, 9 * 3), (0, 0)])
 def test_shapes_that_do_not_belong_together_are_refused(offset_channels: int, mask_channels: int) -> None:
     with pytest.raises(InvalidInput, match="expected"):

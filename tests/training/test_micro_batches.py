@@ -177,8 +177,9 @@ def test_micro_batches_are_few_alike_and_hold_each_clip_once(clips: int, h: int,
     sizes = [len(part) for part in parts]
     assert all(len(part.names) == len(part.lr) for part in parts)
     assert max(sizes) - min(sizes) <= 1
-    pixels = 4 * 16 * h * w
-    assert max(sizes) == 1 or len(parts) == -(-clips * pixels // at_once)
+    most = max(1, at_once // (4 * 16 * h * w))
+    assert max(sizes) <= most
+    assert len(parts) == -(-clips // most)
 
 
 def test_clips_of_the_papers_size_go_through_two_at_a_time() -> None:

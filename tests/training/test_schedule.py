@@ -39,7 +39,24 @@ def test_warmup_rises_to_the_curve_and_then_is_gone() -> None:
     assert warm[20] == pytest.approx(BASE)
 
 
-@pytest.mark.parametrize("arguments", [{"period": 0, "warmup": 0}, {"period": 5, "warmup": -1}])
-def test_periods_and_warmups_that_make_no_sense_are_refused(arguments: dict[str, int]) -> None:
-    with pytest.raises(InvalidInput, match="expected a period"):
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"period": 0, "warmup": 0}, r"scheduler\.period=0; expected a whole number, 1 or more"),
+        ({"period": float("nan"), "warmup": 0}, r"scheduler\.period=nan; expected a whole number"),
+        ({"period": 5, "warmup": -1}, r"scheduler\.warmup=-1; expected a whole number, 0 or more"),
+        ({"period": 5, "warmup": float("inf")}, r"scheduler\.warmup=inf; expected a whole number"),
+    ],
+    ids=str,
+)
+def test_periods_and_warmups_that_make_no_sense_are_refused(arguments: dict[str, int], says: str) -> None:
+    """An endless warm-up would train for weeks at a rate of 0."""
+    with pytest.raises(InvalidInput, match=says):
         rates(1, **arguments)
+
+
+@pytest.mark.parametrize("rate", [0.0, float("inf"), float("nan")])
+def test_a_rate_that_makes_no_sense_is_refused(rate: float) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
+    with pytest.raises(InvalidInput, match=rf"optimizer\.lr={rate:g}; expected a finite number above 0"):
+        cosine_restarts(optimizer, period=5, minimum=0.0, warmup=0)

@@ -139,3 +139,8 @@ def test_weights_that_cannot_be_had_are_named_with_their_place_and_the_way_witho
 def test_the_config_weighs_the_terms_as_the_paper_does(configure: Callable[..., DictConfig]) -> None:
     loss = configure("train", "experiment=two_stage/superslomo").objective.loss
     assert {name: loss[name] for name in WEIGHTS} == WEIGHTS
+
+
+def test_a_negative_weight_of_features_is_not_taken_for_none() -> None:
+    with pytest.raises(InvalidInput, match=r"objective\.loss\.perceptual=-0\.1; expected 0 or more"):
+        SuperSloMoLoss(**NO_TERM | {"perceptual": -0.1})

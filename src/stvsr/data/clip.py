@@ -58,14 +58,19 @@ def to_8bit(frames: Tensor) -> Tensor:
     """Frames `(…, c, H, W)` as a file stores them: clamped to [0, 1] and rounded to uint8; uint8 frames unchanged.
 
     One function, for scores and for saved frames, so that a network and its saved frames score alike.
+
+    Raises:
+        InvalidInput: frames are neither uint8 nor floating point.
     """
     if frames.dtype == torch.uint8:
         return frames
+    if not frames.is_floating_point():
+        raise InvalidInput(f"frames are {frames.dtype}; expected uint8, or floating point in [0, 1]")
     stored = torch.empty(frames.shape, dtype=torch.uint8, device=frames.device)
     height, width = frames.shape[-2:]
     # In double precision, so that ties do not depend on the device. On a CPU, some rows at a time in one buffer:
     # new memory for each took four times as long. A GPU would wait for launches.
-    chunk_rows = min(height, max(1, TOGETHER // width)) if frames.device.type == "cpu" else height
+    chunk_rows = min(height, max(1, TOGETHER // max(1, width))) if frames.device.type == "cpu" else height
     buffer = torch.empty(chunk_rows, width, dtype=torch.float64, device=frames.device)
     for plane, target in zip(frames.flatten(0, -3), stored.flatten(0, -3), strict=True):
         for rows, part in zip(torch.split(plane, chunk_rows), torch.split(target, chunk_rows), strict=True):

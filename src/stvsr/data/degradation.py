@@ -1,9 +1,9 @@
 """Bicubic degradation as the field does it: MATLAB's `imresize`, then 8 bits.
 
 The LR frames behind every published number are made from whole frames by MATLAB's bicubic and stored in 8 bits
-(paper Sec. 4.1): Keys' kernel with a = -1/2 widened by the scale, a symmetric border, double precision between
-the two passes, and one rounding, half up, at the end. torch's antialiased bicubic has the same kernel but another
-border rule, so we pad symmetrically beforehand.
+(the paper, Sec. 4.1, says only "bicubic"): Keys' kernel with a = -1/2 widened by the scale, a symmetric border,
+double precision between the two passes, and one rounding, half up, at the end. torch's antialiased bicubic has the
+same kernel but another border rule, so we pad symmetrically beforehand.
 
 Arithmetic is float64 on the grid 0..255. The kernel's weights at the scales used here are dyadic fractions, so
 every sum is exact, ties are rounded as MATLAB rounds them, and a crop read with its margin equals the same crop
@@ -53,12 +53,14 @@ def _resize(frames: Tensor, *, vertical: float, horizontal: float) -> Tensor:
     leading, (h, w) = frames.shape[:-2], frames.shape[-2:]
     # Wider than the kernel reaches, and a multiple of the scale, so that whole pixels are cut off again.
     margin = max(2 * KERNEL_RADIUS, round(2 * KERNEL_RADIUS / min(vertical, horizontal)))
-    padded = symmetric_pad(frames.reshape(-1, 1, h, w), margin)
+    # On a CPU torch has this filter for float32 and float64 alone.
+    exact = frames.to(torch.promote_types(frames.dtype, torch.float32))
+    padded = symmetric_pad(exact.reshape(-1, 1, h, w), margin)
     size = [round(side * factor) for side, factor in zip(padded.shape[-2:], (vertical, horizontal), strict=True)]
     resized = F.interpolate(padded, size=size, mode="bicubic", antialias=True, align_corners=False)
     top, left = round(margin * vertical), round(margin * horizontal)
     out_h, out_w = round(h * vertical), round(w * horizontal)
-    return resized[..., top : top + out_h, left : left + out_w].reshape(*leading, out_h, out_w)
+    return resized[..., top : top + out_h, left : left + out_w].reshape(*leading, out_h, out_w).to(frames.dtype)
 
 
 def downsample(frames: Tensor, scale: int = SCALE) -> Tensor:
@@ -78,9 +80,10 @@ def downsample(frames: Tensor, scale: int = SCALE) -> Tensor:
     if not frames.is_floating_point():
         raise InvalidInput(f"frames are {frames.dtype}; expected floating point in [0, 1], as to_float returns")
     if ((frames < -1 / PEAK) | (frames > 1 + 1 / PEAK)).any():
-        low, high = frames.min(), frames.max()
+        finite = frames[~frames.isnan()]
         raise InvalidInput(
-            f"frame values are {low:g} to {high:g}; expected [0, 1]: divide 8-bit values by {PEAK}, or clamp"
+            f"frame values are {finite.min():g} to {finite.max():g}; expected [0, 1]: divide 8-bit values by "
+            f"{PEAK}, or clamp"
         )
     # A stored value divided by 255 in single precision is off by some 1e-6 grey levels, which would decide ties.
     grey_levels = bicubic((frames.double() * PEAK).round(), factor=1 / scale)
@@ -102,8 +105,16 @@ def downsample_crop(frames: Tensor, *, top: int, left: int, height: int, width: 
         `downsample`.
 
     Raises:
-        InvalidInput: a side of the frames is not a multiple of 4, and the crop with its margin reaches its end.
+        InvalidInput: frames are not uint8, the crop leaves them, or a side of the frames is not a multiple of 4 and
+            the crop with its margin reaches its end.
     """
+    if frames.dtype != torch.uint8:
+        raise InvalidInput(f"frames are {frames.dtype}; expected uint8, as they are stored; others: downsample")
+    if min(top, left) < 0 or top + height > frames.shape[-2] or left + width > frames.shape[-1]:
+        raise InvalidInput(
+            f"a crop of {width}x{height} at ({left}, {top}) leaves frames of {frames.shape[-1]}x{frames.shape[-2]}; "
+            "choose a smaller one"
+        )
     # At the frame's borders `_reduction_matrix` mirrors, as for whole frames.
     y0, x0 = max(top - MARGIN, 0), max(left - MARGIN, 0)
     part = frames[..., y0 : top + height + MARGIN, x0 : left + width + MARGIN].double()
@@ -118,7 +129,7 @@ def downsample_stored(frames: Tensor) -> Tensor:
     """`downsample` of stored HR frames `(…, 3, H, W)`, uint8: the same LR frames bit for bit, in float32, but quicker.
 
     Raises:
-        InvalidInput: a side is not a multiple of 4.
+        InvalidInput: frames are not uint8, or a side is not a multiple of 4.
     """
     return downsample_crop(frames, top=0, left=0, height=frames.shape[-2], width=frames.shape[-1])
 

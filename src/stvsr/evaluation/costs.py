@@ -38,7 +38,8 @@ class Cost:
     Attributes:
         parameters: how many the network has.
         multiply_adds: for each output frame, in convolutions, deformable ones like ordinary ones, and matrix products.
-        frame_size: width and height of the output frames that multiply-adds and seconds are for.
+        frame_size: width and height of the output frames that seconds are for; multiply-adds are for these as
+            `run_padded` pads them.
         seconds_per_frame: median over batches but the first of each shape, device synchronised.
         device: its name.
         peak_memory: MiB; of the GPU, or of the whole process on a CPU.

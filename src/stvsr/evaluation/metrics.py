@@ -115,10 +115,14 @@ def _check_frames(prediction: Tensor, target: Tensor, metrics: Sequence[str]) ->
             f"prediction {prediction.dtype} and target {target.dtype}: expected uint8, or floating point in [0, 1]"
         )
     # Only the target's range is checked: a prediction may leave it, and is clamped.
-    if target.is_floating_point() and ((target.abs() > 1 + 1 / PEAK) & target.isfinite()).any():
-        raise InvalidInput(
-            f"the target reaches {target.abs().max():g}; expected [0, 1]: divide by {PEAK}, or give uint8"
-        )
+    if target.is_floating_point():
+        outside = (target < -1 / PEAK) | (target > 1 + 1 / PEAK)
+        if (outside & target.isfinite()).any():
+            finite = target[target.isfinite()]
+            raise InvalidInput(
+                f"target values are {finite.min():g} to {finite.max():g}; expected [0, 1]: divide 8-bit values by "
+                f"{PEAK}, or give uint8"
+            )
     h, w = prediction.shape[-2:]
     if "ssim_y" in metrics and min(h, w) < SSIM_WINDOW:
         raise InvalidInput(f"frames are {w}x{h}; SSIM needs at least {SSIM_WINDOW}x{SSIM_WINDOW}")

@@ -32,7 +32,7 @@ def read_motion(path: Path) -> dict[str, float]:
             if table.fieldnames not in (None, COLUMNS):
                 raise ValueError("not a motion cache, and would be replaced")
             return {row["pair"]: float(row["pixels"]) for row in table}
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, csv.Error):
         raise InvalidInput(f"{path}: not a table of measured motion; remove it to have it rebuilt") from None
 
 

@@ -43,7 +43,7 @@ def start_at_blended_frames(network: nn.Module) -> None:
     channels = network.features.head.out_channels
     if channels < 2 * COLOURS:
         raise _unsuitable(f"{channels} channels", f"at least {2 * COLOURS}")
-    # Every other channel: with 32 or more, each of the 8 deformable groups then carries some.
+    # Every other channel: with 32 or more (but for 40), each of the 8 deformable groups then carries some.
     carried = torch.arange(0, 2 * COLOURS * (channels // (2 * COLOURS)), 2)
 
     pass_through(network.features.head, carried, torch.arange(len(carried)) % COLOURS, gain=1.0)

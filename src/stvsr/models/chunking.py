@@ -52,7 +52,7 @@ def in_row_chunks(
     """Applies layers to maps, some rows at a time.
 
     Args:
-        layers: take maps `(b, …, h, w)` and return maps `(b, …, scale*h, scale*w)`.
+        layers: take maps `(b, c, h, w)` and return maps `(b, c', scale*h, scale*w)`.
         maps: the layers' inputs, all of one height and width.
         reach: rows above and below a row on which the layers' output depends.
         scale: ratio of output to input size.

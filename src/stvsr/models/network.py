@@ -41,12 +41,14 @@ class InputRequirements:
         """
         if not lr.is_floating_point():
             raise InvalidInput(f"input is {lr.dtype}; expected floating point in [0, 1]: divide uint8 by 255")
-        if lr.ndim != 5 or lr.shape[2] != 3 or not len(lr):
-            raise InvalidInput(f"input has shape {tuple(lr.shape)}; expected (b, n, 3, h, w), RGB")
+        if lr.ndim != 5 or lr.shape[2] != 3 or not lr.numel():
+            raise InvalidInput(f"input has shape {tuple(lr.shape)}; expected (b, n, 3, h, w), RGB, and no size of 0")
         frames, (h, w) = lr.shape[1], lr.shape[-2:]
         if frames < self.minimum_frames:
-            raise InvalidInput(f"input has {frames} frame(s); expected at least {self.minimum_frames}")
-        if h % self.multiple_of or w % self.multiple_of or not h or not w:
+            raise InvalidInput(
+                f"input has {frames} frame(s); expected at least {self.minimum_frames}: give more, or repeat the last"
+            )
+        if h % self.multiple_of or w % self.multiple_of:
             raise InvalidInput(
                 f"input frames are {w}x{h}; expected a width and height that are multiples of {self.multiple_of}: "
                 "pad them first, as stvsr.models.network.run_padded does"

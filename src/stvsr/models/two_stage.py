@@ -81,7 +81,7 @@ class TwoStage(Network):
         """Frames `(b, n, 3, h, w)` in [0, 1] to `(b, 2n-1, 3, 4h, 4w)`, not clamped.
 
         Raises:
-            InvalidInput: fewer than 2 frames.
+            InvalidInput: as `InputRequirements.check`: among others, fewer than 2 frames.
         """
         self.requirements.check(lr)
         b = len(lr)

@@ -76,7 +76,8 @@ class ZoomingSlowMo(Network):
         """Frames `(b, n, 3, h, w)` in [0, 1] to `(b, 2n-1, 3, 4h, 4w)`, not clamped.
 
         Raises:
-            InvalidInput: fewer than 2 frames, or a height or width that is not a multiple of 4.
+            InvalidInput: as `InputRequirements.check`: among others, fewer than 2 frames, or a height or width that is
+                not a multiple of 4.
         """
         self.requirements.check(lr)
         return self.reconstruct(self.propagate(lr))

@@ -32,8 +32,13 @@ def check_shapes(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor,
     """Refuses arguments of a deformable convolution, of any back end, that do not belong together.
 
     Raises:
-        InvalidInput: shapes other than those of `stvsr.ops.deformable.deform_conv2d`.
+        InvalidInput: shapes other than those of `stvsr.ops.deformable.deform_conv2d`, or not floating point.
     """
+    if not features.is_floating_point() or any(tensor.ndim != 4 for tensor in (features, offset, mask, weight)):
+        raise InvalidInput(
+            f"features {tuple(features.shape)} {features.dtype}, offset {tuple(offset.shape)}, mask "
+            f"{tuple(mask.shape)}, weight {tuple(weight.shape)}: expected floating point, four dimensions each"
+        )
     b, c, h, w = features.shape
     groups, c_out = mask.shape[1] // TAPS, weight.shape[0]
     expected = [(b, 2 * groups * TAPS, h, w), (b, groups * TAPS, h, w), (c_out, c, KERNEL, KERNEL), (c_out,)]

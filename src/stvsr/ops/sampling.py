@@ -30,7 +30,7 @@ def sample_at(features: Tensor, positions: Tensor) -> Tensor:
     """Reads features bilinearly; what lies outside is zero.
 
     Args:
-        features: `(b, c, h, w)`.
+        features: `(b, c, h, w)`, both sides at least 2.
         positions: `(b, 2, h', w')`, x then y, in pixels of the features.
 
     Returns:

@@ -60,9 +60,10 @@ class NonFiniteGuard(StatefulCallback):
 
     def divergence(self, trainer: pl.Trainer) -> TrainingDiverged:
         """The error of a run whose last steps were skipped, after which no weights are saved."""
-        saved = f"the last good checkpoint is {self.last}" if self.last.exists() else "no checkpoint was written yet"
+        remedy = "start anew with a lower optimizer.lr, or scheduler.warmup=2000"
+        if self.last.exists():
+            remedy = f"resume from the last good checkpoint, {self.last}, with a lower optimizer.lr, or {remedy}"
         return TrainingDiverged(
             f"{self.in_a_row} step(s) in a row up to step {trainer.global_step} had a loss or gradient that is not "
-            f"finite, or too large; {saved}: resume from it with a lower optimizer.lr, or start anew with "
-            "scheduler.warmup"
+            f"finite, or too large; {remedy}"
         )

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from stvsr.data.clip import Batch
 
 PIXELS_AT_ONCE = 2**13
-"""LR pixels, of all given frames, that a CPU trains on at once: two clips of the paper's size."""
+"""LR pixels, of all given frames, that a CPU trains on at once, but at least one clip: two of the paper's size."""
 
 
 def loss_in_micro_batches(loss_of: Callable[[Batch], Tensor], batch: Batch, network: nn.Module) -> Tensor:
@@ -52,7 +52,7 @@ def loss_in_micro_batches(loss_of: Callable[[Batch], Tensor], batch: Batch, netw
 
 def micro_batches(batch: Batch) -> list[Batch]:
     """A batch's clips in groups of nearly the same size, as few as `PIXELS_AT_ONCE` allows."""
-    count = min(len(batch), math.ceil(batch.lr[:, :, 0].numel() / PIXELS_AT_ONCE))
+    count = math.ceil(len(batch) / max(1, PIXELS_AT_ONCE // batch.lr[0, :, 0].numel()))
     bounds = [len(batch) * group // count for group in range(count + 1)]
     return [
         Batch(batch.lr[first:end], batch.hr[first:end], batch.names[first:end], batch.motions[first:end])

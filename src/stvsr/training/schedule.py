@@ -5,6 +5,7 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from stvsr.config import check_int
 from stvsr.errors import InvalidInput
 
 
@@ -20,16 +21,14 @@ def cosine_restarts(optimizer: Optimizer, *, period: int, minimum: float, warmup
         warmup: over this many steps at the start the rate is also ramped up linearly; 0, the paper's way, for none.
 
     Raises:
-        InvalidInput: a period below 1, a warm-up below 0, a rate that is not above 0, or a lowest rate that is not
-            between 0 and the highest.
+        InvalidInput: a period or warm-up that is not a whole number or is too small, a rate that is not finite and
+            above 0, or a lowest rate that is not between 0 and the highest.
     """
-    if period < 1 or warmup < 0:
-        raise InvalidInput(
-            f"scheduler.period={period}, warmup={warmup}; expected a period of 1 or more, a warm-up of 0 or more"
-        )
+    check_int("scheduler.period", period, least=1)
+    check_int("scheduler.warmup", warmup, least=0)
     highest = optimizer.param_groups[0]["lr"]
-    if highest <= 0:
-        raise InvalidInput(f"optimizer.lr={highest:g}; expected more than 0, such as 4e-4")
+    if not 0 < highest < math.inf:
+        raise InvalidInput(f"optimizer.lr={highest:g}; expected a finite number above 0, such as 4e-4")
     if not 0 <= minimum <= highest:
         raise InvalidInput(f"scheduler.minimum={minimum:g}; expected 0 to optimizer.lr={highest:g}")
     floor = minimum / highest  # of the configured rate, which holds in a resumed run too

@@ -69,10 +69,12 @@ class SuperSloMoLoss:
         smoothness: weight of the mean absolute differences of neighbours in the flow between the given frames.
 
     Raises:
-        InvalidInput: VGG-16's weights are needed and cannot be had.
+        InvalidInput: VGG-16's weights are needed and cannot be had, or `perceptual` is negative.
     """
 
     def __init__(self, *, reconstruction: float, perceptual: float, warping: float, smoothness: float) -> None:
+        if not perceptual >= 0:
+            raise InvalidInput(f"objective.loss.perceptual={perceptual}; expected 0 or more")
         self.reconstruction = reconstruction
         self.perceptual = perceptual
         self.warping = warping

@@ -136,7 +136,7 @@ class EDVR(FrameUpscaler):
         reconstruction_blocks: residual blocks after fusion.
 
     Raises:
-        InvalidInput: `frames` is even, or `deformable_groups` does not divide `channels`.
+        InvalidInput: `frames` is even or below 1, or `deformable_groups` does not divide `channels`.
     """
 
     title = "EDVR"
