@@ -83,7 +83,7 @@ def test_a_blended_start_is_part_of_a_run(small_run: Run, tmp_path: Path) -> Non
         ("callbacks.pictures.clips=-1", "pictures.clips=-1; expected a whole number, 0 or more"),
         ("data.train_source.clips=0", "clips=0; expected a whole number, 1 or more"),
         ("model.feature_blocks=-1", "feature_blocks=-1; expected 0 or more"),
-        ("optimizer.lr=0", "optimizer.lr=0; expected more than 0"),
+        ("optimizer.lr=0", "optimizer.lr=0; expected a finite number above 0"),
         ("optimizer.lr=-1", "optimizer and scheduler: Invalid learning rate: -1"),
         ("optimizer.lr=4e-4x", "optimizer.lr=4e-4x; expected a number, such as 4e-4"),
         ("model.channels=0", "model.channels=0; expected a whole number, 1 or more"),

@@ -110,8 +110,8 @@ def test_every_parameter_takes_part(small_network: Callable[..., nn.Module], var
     [
         ((1, 4, 3, 10, 12), "12x10; expected .* multiples of 4"),
         ((1, 4, 3, 12, 10), "10x12; expected .* multiples of 4"),
-        ((1, 4, 3, 0, 12), "multiples of 4"),
-        ((1, 4, 3, 8, 0), "multiples of 4"),
+        ((1, 4, 3, 0, 12), "no size of 0"),
+        ((1, 4, 3, 8, 0), "no size of 0"),
         ((1, 1, 3, 8, 8), "at least 2"),
         ((1, 4, 1, 8, 8), "RGB"),
         ((0, 4, 3, 8, 8), "RGB"),
