@@ -39,6 +39,7 @@ pytestmark = pytest.mark.skipif(
 
 SUBTITLES = "1\n00:00:00,200 --> 00:00:00,700\nhello\n\n2\n00:00:00,800 --> 00:00:01,100\nworld\n"
 X264, AAC = ["-c:v", "libx264", "-pix_fmt", "yuv420p"], ["-c:a", "aac"]
+NANOSECONDS = ["-video_track_timescale", "1000000000"]
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +67,12 @@ def at_rate(rate: str) -> Callable[[Path], None]:
 def varying(path: Path) -> None:
     chosen = "select='not(eq(mod(n,7),3))+eq(n,10)'"
     ffmpeg(*pictures("30", seconds=1.5), *sound(seconds=1.5), "-vf", chosen, "-fps_mode", "vfr", *X264, *AAC, path)
+
+
+def paused(path: Path) -> None:
+    """A pause of 1.9 s in nanoseconds: as a composition offset, more of them than 32 bits hold."""
+    gone = "select='not(between(n,4,50))'"
+    ffmpeg(*pictures("25", "48x32", 2.4), "-vf", gone, "-fps_mode", "vfr", *X264, "-bf", 0, *NANOSECONDS, path)
 
 
 def dropped(path: Path) -> None:
@@ -156,6 +163,7 @@ CASES = [
     Case("sixty.mkv", at_rate("60"), ".mkv"),
     Case("varying.mp4", varying, ".mp4"),
     Case("varying.mkv", varying, ".mkv"),
+    Case("varying_and_paused.mp4", paused, ".mp4"),
     Case("varying.avi", dropped, ".mkv"),
     Case("varying.ogv", repeated, ".mkv"),
     Case("open_gop.mp4", open_gop, ".mp4"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -101,6 +102,9 @@ def test_a_unit_too_fine_for_containers_is_given_up_for_that_of_the_frames() -> 
     clock = Clock(InputTimes(Fraction(25)), interpolated=True, slow_motion=False)
     for start, unit in ((Fraction(1, 60), Fraction(1, 300)), (Fraction(1, 2**31 - 1), Fraction(1, 50))):
         assert EncodedVideo([], 0, clock, "h264", Picture(16, 16, Colour()), start).unit == unit
+    nanoseconds = InputTimes(Fraction(25), np.array([0, 40, 2000]) * 10**6, Fraction(1, 10**9))
+    clock = Clock(nanoseconds, interpolated=True, slow_motion=False)
+    assert EncodedVideo([], 0, clock, "h264", Picture(16, 16, Colour())).unit == Fraction(1, 10**6)
 
 
 @pytest.mark.parametrize(("extension", "codec"), PAIRS, ids=lambda value: value)

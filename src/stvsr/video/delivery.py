@@ -195,7 +195,9 @@ def check_free(output: Path, *, overwrite: bool) -> None:
     """
     if output == STANDARD:
         return
-    if output.name in ("", ".."):
+    # Such as `.mp4`, of an empty variable of a shell: it would be the name of a folder.
+    extension_alone = output.name.lower() in (*CONTAINERS, ".y4m")
+    if output.name in ("", "..") or output.name.endswith(".") or extension_alone:
         raise InvalidInput(f"{output}: not a file name; expected a file, or a new folder for PNG frames")
     if not output.parent.is_dir():
         raise InvalidInput(f"{output}: the folder {output.parent} does not exist; create it first, or choose another")

@@ -30,6 +30,9 @@ from stvsr.video.picture import Picture
 FINEST = 2**31 - 1
 """The most time units per second that every container takes."""
 
+FINEST_VARYING = 10**6
+"""The most where intervals between frames vary: MP4 stores intervals and reordering in 32 bits, and some are long."""
+
 
 class Incomplete(UserError):
     """The segments of a video do not hold its frames; joining them again would fail the same way."""
@@ -65,7 +68,9 @@ class EncodedVideo:
         # The longest of which the clock's unit and the start are multiples.
         frame = self.clock.time_base
         unit = Fraction(gcd(frame.numerator, self.start.numerator), lcm(frame.denominator, self.start.denominator))
-        return unit if unit.denominator <= FINEST else self.clock.time_base
+        if unit.denominator > FINEST:
+            unit = frame
+        return unit if self.clock.times.pts is None else max(unit, Fraction(1, FINEST_VARYING))
 
     def packets(self, stream: VideoStream, *, quicktime: bool) -> Iterator[Packet[VideoStream]]:
         """All packets in decoding order, with their times.
@@ -80,6 +85,10 @@ class EncodedVideo:
         """
         unit = self.unit
         scale, shift = self.clock.time_base / unit, round(self.start / unit)
+
+        def time(number: int) -> int:
+            return round(self.clock.ticks(number) * scale)
+
         numbers = list(map(numbers_in, self.segments))
         # Segments are known by name alone: shorter ones, of other code, would lack frames.
         if sorted(held := list(chain.from_iterable(numbers))) != list(range(self.count)):
@@ -96,10 +105,9 @@ class EncodedVideo:
                 packet.time_base = unit
                 # To the end of the held frame, which is shown last.
                 is_held = quicktime and self.clock.times.held and decoded == self.count - 1
-                end = self.clock.ticks(self.count if is_held else number + 1)
-                packet.duration = int((end - self.clock.ticks(number)) * scale)
-                packet.pts = int(self.clock.ticks(number) * scale) + shift
-                packet.dts = int(self.clock.ticks(decoded - delay) * scale) + shift
+                packet.duration = time(self.count if is_held else number + 1) - time(number)
+                packet.pts = time(number) + shift
+                packet.dts = time(decoded - delay) + shift
                 packet.stream = stream
                 decoded += 1
                 yield packet

@@ -37,10 +37,10 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    cli.add_argument("input", type=Path, help="a video file, a folder of numbered PNG frames, or - for Y4M")
+    cli.add_argument("input", type=_path, help="a video file, a folder of numbered PNG frames, or - for Y4M")
     cli.add_argument(
         "output",
-        type=Path,
+        type=_path,
         help=f"a file ({' '.join(CONTAINERS)} .y4m), a folder for PNG frames (a name without extension), or - for Y4M",
     )
     method = cli.add_argument_group("method (at most one)").add_mutually_exclusive_group()
@@ -126,6 +126,12 @@ def _rate(text: str) -> Fraction:
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise argparse.ArgumentTypeError(f"{text} frames per second; expected {LOWEST_RATE} to {HIGHEST_RATE}")
     return rate
+
+
+def _path(text: str) -> Path:
+    if not text:  # to pathlib, the working folder
+        raise argparse.ArgumentTypeError("the name is empty")
+    return Path(text)
 
 
 def _gibibytes(text: str) -> float:
