@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from stvsr.data.synthetic import SyntheticScenes
 from stvsr.evaluate import evaluate
 from stvsr.models.network import InputRequirements, Network
 from stvsr.training.losses import charbonnier
+from stvsr.video.job import Job
 from stvsr.video.sources import Part, VideoFile
 
 # No deadline, because on a shared machine an example's time means nothing. Derandomized, so that a failure shows to
@@ -341,21 +342,44 @@ BICUBIC = ["--method", "bicubic"]
 
 
 @pytest.fixture
-def run_upscale(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs `stvsr-upscale` in this process, in `tmp_path`: exit status and standard error."""
-    # If a stage outlives a failure, the command ends its process at once; the tests' process must not end.
-    monkeypatch.setattr(upscale, "still_running", lambda: False)
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs an entry point as the command line would; gives its exit status and standard error."""
 
-    def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["stvsr-upscale", *map(str, arguments)])
-        status = 0
+    def call(main: Callable[[], None], *arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["stvsr", *map(str, arguments)])
         try:
-            upscale.main()
+            main()
         except SystemExit as stop:
-            status = int(stop.code or 0)
+            status = stop.code
+            assert isinstance(status, int)
+        else:
+            status = 0
         return status, capsys.readouterr().err
 
     return call
+
+
+@pytest.fixture
+def no_hard_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a stage outlives a failure, `stvsr-upscale` ends its process at once; the tests' process must not end."""
+    monkeypatch.setattr(upscale, "still_running", lambda: False)
+
+
+@pytest.fixture
+def run_upscale(run: Run, no_hard_end: None) -> Run:
+    """Runs `stvsr-upscale` in this process, in `tmp_path`: exit status and standard error."""
+    return partial(run, upscale.main)
+
+
+def once_filled(monkeypatch: pytest.MonkeyPatch, action: Callable[[Job], object]) -> None:
+    """Does something in the middle of an upscaling: when all frames are made, before the output is finished."""
+    fill = Job._fill
+
+    def filled(self: Job, expected: int | None) -> None:
+        fill(self, expected)
+        action(self)
+
+    monkeypatch.setattr(Job, "_fill", filled)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 from PIL import Image
 
-from conftest import SMALL_RUN, SMALL_SCORING, moving_frames, write_video
+from conftest import SMALL_RUN, SMALL_SCORING, Run, moving_frames, write_video
 from stvsr import dashboard, evaluate, report, study, train
 from stvsr.checkpoint import MODEL_KEY, VARIANT_KEY
 from stvsr.cli import one_line_errors
@@ -26,26 +26,6 @@ from stvsr.configuration_errors import explain
 from stvsr.data.vimeo90k import motion_list
 from stvsr.errors import DamagedClip, Interrupted, InvalidInput
 from stvsr.evaluation import scoring
-
-Run = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs an entry point as the command line would; gives its exit status and standard error."""
-
-    def call(main: Callable[[], None], *arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["stvsr", *arguments])
-        try:
-            main()
-        except SystemExit as stop:
-            status = stop.code
-            assert isinstance(status, int)
-        else:
-            status = 0
-        return status, capsys.readouterr().err
-
-    return call
 
 
 def test_help_that_nobody_reads_to_its_end_ends_without_a_traceback() -> None:

@@ -13,10 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import BICUBIC, Run, moving_frames, read_video, write_frames, write_video
+from conftest import BICUBIC, Run, moving_frames, once_filled, read_video, write_frames, write_video
 from stvsr import upscale as command
 from stvsr.data.png import write_png
-from stvsr.video.job import Job
 from stvsr.video.sources import VideoFile
 from stvsr.video.upscaling import Upscaler
 
@@ -255,13 +254,7 @@ def test_a_name_that_was_taken_meanwhile_is_not_overwritten(
     run_upscale: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_video(tmp_path / "in.mkv", moving_frames(4))
-    fill = Job._fill
-
-    def take(self: Job, expected: int | None) -> None:
-        fill(self, expected)
-        (tmp_path / "out.mkv").write_text("precious")
-
-    monkeypatch.setattr(Job, "_fill", take)
+    once_filled(monkeypatch, lambda job: (tmp_path / "out.mkv").write_text("precious"))
     status, error = run_upscale("in.mkv", "out.mkv", *BICUBIC)
     assert (status, (tmp_path / "out.mkv").read_text()) == (1, "precious")
     assert "out.mkv: already exists" in error.splitlines()[-1]
@@ -304,15 +297,11 @@ def test_an_input_that_is_changed_meanwhile_is_told(
 ) -> None:
     """Its sound is copied only after all frames are made."""
     write_video(tmp_path / "in.mkv", moving_frames(4))
-    fill = Job._fill
-
-    def change(self: Job, expected: int | None) -> None:
-        fill(self, expected)
-        write_video(tmp_path / "new.mkv", moving_frames(5))
-        (tmp_path / "new.mkv").replace(tmp_path / "in.mkv")
-
     assert "was changed" not in run_upscale("in.mkv", "first.mkv", *BICUBIC)[1]
-    monkeypatch.setattr(Job, "_fill", change)
+    once_filled(
+        monkeypatch,
+        lambda job: write_video(tmp_path / "new.mkv", moving_frames(5)).replace(tmp_path / "in.mkv"),
+    )
     status, error = run_upscale("in.mkv", "second.mkv", *BICUBIC)
     assert status == 0
     assert "warning: in.mkv was changed during upscaling: frames" in error
@@ -323,13 +312,7 @@ def test_an_input_that_vanishes_ends_in_one_line(
 ) -> None:
     """Its frames are read by then, but its sound is not yet copied."""
     write_video(tmp_path / "in.mkv", moving_frames(8))
-    finish = Job._fill
-
-    def vanish(self: Job, expected: int | None) -> None:
-        finish(self, expected)
-        (tmp_path / "in.mkv").unlink()
-
-    monkeypatch.setattr(Job, "_fill", vanish)
+    once_filled(monkeypatch, lambda job: (tmp_path / "in.mkv").unlink())
     status, error = run_upscale("in.mkv", "out.mkv", *BICUBIC)
     assert status == 1
     last = error.splitlines()[-1]

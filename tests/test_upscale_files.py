@@ -33,19 +33,16 @@ from stvsr.models.bicubic_blend import BicubicBlend
 from stvsr.video import companions
 from stvsr.video.clock import Clock, InputTimes
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None, reason="needs ffmpeg and ffprobe"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None, reason="needs ffmpeg and ffprobe"
+    ),
+    pytest.mark.usefixtures("no_hard_end"),
+]
 
 SUBTITLES = "1\n00:00:00,200 --> 00:00:00,700\nhello\n\n2\n00:00:00,800 --> 00:00:01,100\nworld\n"
 X264, AAC = ["-c:v", "libx264", "-pix_fmt", "yuv420p"], ["-c:a", "aac"]
 NANOSECONDS = ["-video_track_timescale", "1000000000"]
-
-
-@pytest.fixture(autouse=True)
-def tests_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If a stage outlives a failure, the command ends its process at once; the tests' process must not end."""
-    monkeypatch.setattr(command, "still_running", lambda: False)
 
 
 def ffmpeg(*arguments: object) -> None:

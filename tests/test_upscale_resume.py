@@ -21,6 +21,7 @@ from conftest import (
     Run,
     is_taken,
     moving_frames,
+    once_filled,
     read_video,
     taken_elsewhere,
     wait_until,
@@ -199,7 +200,7 @@ def test_a_folder_without_work_is_nobodys(run_upscale: Run, tmp_path: Path) -> N
     write_video(tmp_path / "in.mkv", moving_frames(2))
     (folder := tmp_path / ".out.mkv.part").mkdir()
     (folder / "job.json").write_text('{"device": "cuda:99"}')
-    status, error = run_upscale("in.mkv", "out.mkv", "--method", "bicubic")
+    status, error = run_upscale("in.mkv", "out.mkv", *BICUBIC)
     assert (status, "discarded" in error) == (0, False)
 
 
@@ -207,15 +208,13 @@ def test_long_work_is_kept_when_something_fails_and_said(
     run_upscale: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_video(tmp_path / "in.mkv", moving_frames(8))
-    fill = Job._fill
 
-    def fail(self: Job, expected: int | None) -> None:
-        fill(self, expected)
-        self.sink.write(16, 15, torch.zeros(3, 64, 96, dtype=torch.uint8))  # the first segment is whole now
+    def fail(job: Job) -> None:
+        job.sink.write(16, 15, torch.zeros(3, 64, 96, dtype=torch.uint8))  # the first segment is whole now
         raise OSError(28, "No space left on device", "somewhere")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Job, "_fill", fail)
+        once_filled(patched, fail)
         patched.setattr(delivery, "WORTH_KEEPING", 0.0)
         failures = [run_upscale("in.mkv", "out.mkv", *BICUBIC)]
         # A run that resumes it and fails at once keeps it too.
@@ -320,13 +319,8 @@ def test_an_upscaling_keeps_a_second_one_out_while_it_runs(
     run_upscale: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_video(tmp_path / "in.mkv", moving_frames(4))
-    fill, taken = Job._fill, []
-
-    def filled(self: Job, expected: int | None) -> None:
-        fill(self, expected)
-        taken.append(is_taken(tmp_path / ".out.mkv.part"))
-
-    monkeypatch.setattr(Job, "_fill", filled)
+    taken: list[bool] = []
+    once_filled(monkeypatch, lambda job: taken.append(is_taken(tmp_path / ".out.mkv.part")))
     assert run_upscale("in.mkv", "out.mkv", *BICUBIC)[0] == 0
     assert taken == [True]
 
@@ -416,7 +410,7 @@ def test_work_that_was_begun_on_a_gpu_is_not_given_up_where_that_is_busy(
     folder.mkdir()
     (folder / "job.json").write_text('{"device": "cuda:99"}')
     (folder / "000000.mkv").touch()
-    arguments = ["in.mkv", "out.mkv", "--method", "bicubic"]
+    arguments = ["in.mkv", "out.mkv", *BICUBIC]
     # Also with --overwrite: the same command may have begun these hours of work with it.
     for overwrite in ([], ["--overwrite"]):
         with monkeypatch.context() as patch:

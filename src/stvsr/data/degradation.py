@@ -80,9 +80,9 @@ def downsample(frames: Tensor, scale: int = SCALE) -> Tensor:
     if not frames.is_floating_point():
         raise InvalidInput(f"frames are {frames.dtype}; expected floating point in [0, 1], as to_float returns")
     if ((frames < -1 / PEAK) | (frames > 1 + 1 / PEAK)).any():
-        finite = frames[~frames.isnan()]
+        known = frames[~frames.isnan()]
         raise InvalidInput(
-            f"frame values are {finite.min():g} to {finite.max():g}; expected [0, 1]: divide 8-bit values by "
+            f"frame values are {known.min():g} to {known.max():g}; expected [0, 1]: divide 8-bit values by "
             f"{PEAK}, or clamp"
         )
     # A stored value divided by 255 in single precision is off by some 1e-6 grey levels, which would decide ties.
